@@ -1,0 +1,51 @@
+# Every verb of the project. CI calls these and nothing else.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+KERNEL ?= 6.12
+SKIPS := target/skips.txt
+
+.PHONY: help setup fmt lint build test test-unit test-root test-vm demo golden clean
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: ## Install the system packages that are missing (Debian, Ubuntu; root)
+	@tests/setup
+
+fmt: ## Format all Rust code
+	cargo fmt --all
+
+lint: setup ## Formatting and clippy, without changing anything
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+build: setup ## Debug build of everything
+	cargo build --locked --workspace
+
+test: lint test-unit test-root ## Everything but the newest kernel: set-up, lint, unit, root and guest tests
+	$(MAKE) test-vm KERNEL=6.1
+	$(MAKE) test-vm KERNEL=6.12
+	@echo "skipped on the host kernel (they ran in the guests): $$(cat $(SKIPS) 2>/dev/null | wc -l)"
+	@cat $(SKIPS) 2>/dev/null || true
+
+test-unit: setup ## Unit, golden and property tests; no root
+	cargo test --locked --package settings-model --package host-agent
+	cargo test --locked --package bpf --lib --test pacing
+
+test-root: build ## Root tests on this kernel, each in its own namespaces
+	@rm -f $(SKIPS)
+	SLUICE_SKIPS=$(CURDIR)/$(SKIPS) cargo test --locked --package bpf --test verdicts
+	SLUICE_SKIPS=$(CURDIR)/$(SKIPS) cargo test --locked --package tests
+
+test-vm: build ## The root tests in a guest: KERNEL=6.1, 6.12 or newest
+	tests/vm/test $(KERNEL)
+
+demo: build ## Real pods on a private node, iperf3, limit against measured
+	target/debug/demo
+
+golden: setup ## Rewrite the golden files of the settings model
+	UPDATE_GOLDEN=1 cargo test --locked --package settings-model
+
+clean: ## Remove what was built; downloads stay in ~/.cache/sluice
+	cargo clean
