@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The Rust face of contract.h. Layouts come from the object's own BTF (the
+//! skeleton's generated types); this file turns them into safe values and
+//! checks the numbers that BTF does not carry.
+
+use crate::shaper::skel::types;
+
+/// Names the pin directory; contract.h's `SLUICE_ABI`.
+pub const ABI: u32 = 1;
+/// Slots of the maps, slot 0 included; contract.h's `SLUICE_SLOTS`.
+pub const SLOTS: u16 = 1024;
+/// Fixed-point bits of [`Limit::ns_per_byte`]; contract.h's `SLUICE_NS_PER_BYTE_SHIFT`.
+pub const NS_PER_BYTE_SHIFT: u32 = 22;
+
+/// Which way traffic flows, seen from the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Egress = 0,
+    Ingress = 1,
+}
+
+/// What happens to a packet that is too early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It is stamped, and an fq below holds it back.
+    Paced = 0,
+    /// It is dropped: there is no fq below.
+    Policed = 1,
+}
+
+/// Number of one pod interface in every map, 1 to [`SLOTS`] - 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Slot(u16);
+
+impl Slot {
+    /// None for 0 (what an unset classid reads as) and beyond the maps.
+    pub fn new(number: u16) -> Option<Self> {
+        (1..SLOTS).contains(&number).then_some(Self(number))
+    }
+
+    /// All slots that a pod can have, lowest first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (1..SLOTS).map(Self)
+    }
+
+    pub fn number(self) -> u16 {
+        self.0
+    }
+
+    pub(crate) fn key(self, direction: Direction) -> [u8; 4] {
+        (u32::from(self.0) * 2 + direction as u32).to_ne_bytes()
+    }
+}
+
+/// One direction's limit as the programs read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Nanoseconds a byte takes, shifted left by [`NS_PER_BYTE_SHIFT`]; 0 means no limit.
+    pub ns_per_byte: u64,
+    /// Credit that an idle pod keeps, in nanoseconds of its rate.
+    pub burst_ns: u64,
+    /// How far ahead a departure may lie before the packet is dropped.
+    pub horizon_ns: u64,
+    pub mode: Mode,
+}
+
+impl Limit {
+    /// No limit: the programs let everything pass.
+    pub const NONE: Self = Self { ns_per_byte: 0, burst_ns: 0, horizon_ns: 0, mode: Mode::Paced };
+
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        let words = [self.ns_per_byte, self.burst_ns, self.horizon_ns];
+        let mut bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+        bytes.extend((self.mode as u32).to_ne_bytes());
+        bytes.resize(size_of::<types::sluice_limit>(), 0);
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(Self {
+            ns_per_byte: word(bytes, 0)?,
+            burst_ns: word(bytes, 1)?,
+            horizon_ns: word(bytes, 2)?,
+            mode: if bytes.get(24)? == &0 { Mode::Paced } else { Mode::Policed },
+        })
+    }
+}
+
+/// What one direction of one pod has sent and lost since it was attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub sent_packets: u64,
+    /// L2 bytes of every segment, as the programs charge them.
+    pub sent_bytes: u64,
+    pub dropped_packets: u64,
+    pub dropped_bytes: u64,
+}
+
+impl Counters {
+    /// The sum over all CPUs' copies.
+    pub(crate) fn sum(per_cpu: &[Vec<u8>]) -> Option<Self> {
+        let mut sum = Self::default();
+        for copy in per_cpu {
+            sum.sent_packets += word(copy, 0)?;
+            sum.sent_bytes += word(copy, 1)?;
+            sum.dropped_packets += word(copy, 2)?;
+            sum.dropped_bytes += word(copy, 3)?;
+        }
+        Some(sum)
+    }
+}
+
+fn word(bytes: &[u8], index: usize) -> Option<u64> {
+    let chunk = bytes.get(index * 8..index * 8 + 8)?;
+    Some(u64::from_ne_bytes(chunk.try_into().ok()?))
+}
+
+const _: () = {
+    use std::mem::offset_of;
+    assert!(offset_of!(types::sluice_limit, ns_per_byte) == 0);
+    assert!(offset_of!(types::sluice_limit, burst_ns) == 8);
+    assert!(offset_of!(types::sluice_limit, horizon_ns) == 16);
+    assert!(offset_of!(types::sluice_limit, mode) == 24);
+    assert!(size_of::<types::sluice_limit>() == 32);
+    assert!(offset_of!(types::sluice_counters, sent_packets) == 0);
+    assert!(offset_of!(types::sluice_counters, sent_bytes) == 8);
+    assert!(offset_of!(types::sluice_counters, dropped_packets) == 16);
+    assert!(offset_of!(types::sluice_counters, dropped_bytes) == 24);
+    assert!(size_of::<types::sluice_counters>() == 32);
+    assert!(size_of::<types::sluice_clock>() == 64);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_those_of_contract_h() {
+        let header = include_str!("contract.h");
+        assert!(header.contains(&format!("#define SLUICE_ABI {ABI}\n")));
+        assert!(header.contains(&format!("#define SLUICE_SLOTS {SLOTS}\n")));
+        assert!(
+            header.contains(&format!("#define SLUICE_NS_PER_BYTE_SHIFT {NS_PER_BYTE_SHIFT}\n"))
+        );
+    }
+
+    #[test]
+    fn slot_zero_and_slots_beyond_the_maps_do_not_exist() {
+        assert_eq!(Slot::new(0), None);
+        assert_eq!(Slot::new(SLOTS), None);
+        assert_eq!(Slot::all().count(), usize::from(SLOTS) - 1);
+    }
+
+    #[test]
+    fn limit_survives_the_trip_through_the_map_format() {
+        let limit = Limit { ns_per_byte: 1, burst_ns: 2, horizon_ns: 3, mode: Mode::Policed };
+        assert_eq!(Limit::from_bytes(&limit.to_bytes()), Some(limit));
+    }
+}

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What can go wrong with BPF, by what was attempted. The few errnos that
+//! people meet are translated here and nowhere else.
+
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("load the BPF programs{}", hint(.source))]
+    Load { source: libbpf_rs::Error },
+    #[error("create {}", path.display())]
+    CreatePinDir { path: PathBuf, source: std::io::Error },
+    #[error("pin {}", path.display())]
+    Pin { path: PathBuf, source: libbpf_rs::Error },
+    #[error("rename a new pin to {}", path.display())]
+    ReplacePin { path: PathBuf, source: std::io::Error },
+    #[error("open the pin {}", path.display())]
+    OpenPin { path: PathBuf, source: libbpf_rs::Error },
+    #[error("write {map} of slot {slot}")]
+    WriteMap { map: &'static str, slot: u16, source: libbpf_rs::Error },
+    #[error("read {map} of slot {slot}")]
+    ReadMap { map: &'static str, slot: u16, source: libbpf_rs::Error },
+    #[error("read {map} of slot {slot}: the value is not of this version's layout")]
+    Layout { map: &'static str, slot: u16 },
+}
+
+impl Error {
+    /// True when a pin is simply not there: the agent has not run since boot.
+    pub fn is_not_pinned(&self) -> bool {
+        matches!(self, Self::OpenPin { source, .. } if source.kind() == libbpf_rs::ErrorKind::NotFound)
+    }
+}
+
+fn hint(source: &libbpf_rs::Error) -> &'static str {
+    match source.kind() {
+        libbpf_rs::ErrorKind::PermissionDenied => " (needs CAP_BPF and CAP_NET_ADMIN)",
+        _ => "",
+    }
+}

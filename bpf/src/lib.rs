@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+//! All that touches BPF: loading, pinning, and the maps that both the agent
+//! and the CNI plugin use. It knows slots and limits, never pods or devices.
+//! Attaching is netlink's business and lives in host-agent; this crate hands
+//! out program file descriptors.
+//!
+//! Pins live in one directory named by the ABI (`/sys/fs/bpf/sluice/v1`), so
+//! two layouts never meet.
+
+mod contract;
+mod error;
+mod pins;
+mod shaper;
+
+pub use contract::{ABI, Counters, Direction, Limit, Mode, NS_PER_BYTE_SHIFT, SLOTS, Slot};
+pub use error::Error;
+pub use pins::{Pins, pin_dir};
+pub use shaper::load_and_pin;
+
+/// Result of everything here.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/* pacing.h as ordinary functions, for the property tests in tests/pacing.rs. */
+#include "pacing.h"
+
+__u64 host_cost_ns(const struct sluice_limit *limit, __u32 wire_len)
+{
+	return sluice_cost_ns(limit, wire_len);
+}
+
+struct sluice_step host_pace(__u64 clock_ns, __u64 now_ns, __u64 cost_ns,
+			     const struct sluice_limit *limit)
+{
+	return sluice_pace(clock_ns, now_ns, cost_ns, limit);
+}
+
+__u64 host_stamp(__u64 departure_ns, __u64 own_ns, __u64 now_ns,
+		 const struct sluice_limit *limit)
+{
+	return sluice_stamp(departure_ns, own_ns, now_ns, limit);
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The pinned programs and maps, opened by path. This is all that the CNI
+//! plugin needs of BPF, and it works while no agent runs.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Program};
+
+use crate::contract::{ABI, Counters, Direction, Limit, Slot};
+use crate::{Error, Result};
+
+/// Directory of the pins below a BPF file system, e.g. `/sys/fs/bpf` → `/sys/fs/bpf/sluice/v1`.
+pub fn pin_dir(bpffs: &Path) -> PathBuf {
+    bpffs.join(format!("sluice/v{ABI}"))
+}
+
+/// Open handles to everything that is pinned.
+pub struct Pins {
+    limits: MapHandle,
+    clocks: MapHandle,
+    counters: MapHandle,
+    shape_egress: OwnedFd,
+    shape_ingress: OwnedFd,
+}
+
+impl Pins {
+    /// Opens all pins of `dir`; [`Error::is_not_pinned`] tells a node where no agent has run yet.
+    pub fn open(dir: &Path) -> Result<Self> {
+        Ok(Self {
+            limits: open_map(&dir.join("limits"))?,
+            clocks: open_map(&dir.join("clocks"))?,
+            counters: open_map(&dir.join("counters"))?,
+            shape_egress: open_program(&dir.join("shape_egress"))?,
+            shape_ingress: open_program(&dir.join("shape_ingress"))?,
+        })
+    }
+
+    /// The program that shapes this direction.
+    pub fn program(&self, direction: Direction) -> BorrowedFd<'_> {
+        match direction {
+            Direction::Egress => self.shape_egress.as_fd(),
+            Direction::Ingress => self.shape_ingress.as_fd(),
+        }
+    }
+
+    /// Puts a limit in force at once; clock and counters stay as they are.
+    pub fn set_limit(&self, slot: Slot, direction: Direction, limit: Limit) -> Result<()> {
+        self.limits
+            .update(&slot.key(direction), &limit.to_bytes(), MapFlags::ANY)
+            .map_err(|source| Error::WriteMap { map: "limits", slot: slot.number(), source })
+    }
+
+    /// The limit in force.
+    pub fn limit(&self, slot: Slot, direction: Direction) -> Result<Limit> {
+        let layout = Error::Layout { map: "limits", slot: slot.number() };
+        let value = self
+            .limits
+            .lookup(&slot.key(direction), MapFlags::ANY)
+            .map_err(|source| Error::ReadMap { map: "limits", slot: slot.number(), source })?;
+        value.as_deref().and_then(Limit::from_bytes).ok_or(layout)
+    }
+
+    /// Sum over all CPUs since the slot was last cleared.
+    pub fn counters(&self, slot: Slot, direction: Direction) -> Result<Counters> {
+        let layout = Error::Layout { map: "counters", slot: slot.number() };
+        let copies = self
+            .counters
+            .lookup_percpu(&slot.key(direction), MapFlags::ANY)
+            .map_err(|source| Error::ReadMap { map: "counters", slot: slot.number(), source })?;
+        copies.as_deref().and_then(Counters::sum).ok_or(layout)
+    }
+
+    /// Makes the slot as new: no limit, clock and counters at zero, both directions.
+    pub fn clear(&self, slot: Slot) -> Result<()> {
+        for direction in [Direction::Egress, Direction::Ingress] {
+            self.set_limit(slot, direction, Limit::NONE)?;
+            let key = slot.key(direction);
+            let zero = vec![0; self.clocks.value_size() as usize];
+            self.clocks.update(&key, &zero, MapFlags::ANY).map_err(|source| Error::WriteMap {
+                map: "clocks",
+                slot: slot.number(),
+                source,
+            })?;
+            self.clear_counters(slot, &key)?;
+        }
+        Ok(())
+    }
+
+    fn clear_counters(&self, slot: Slot, key: &[u8]) -> Result<()> {
+        let error = |source| Error::WriteMap { map: "counters", slot: slot.number(), source };
+        let cpus = libbpf_rs::num_possible_cpus().map_err(error)?;
+        let zero = vec![vec![0; self.counters.value_size() as usize]; cpus];
+        self.counters.update_percpu(key, &zero, MapFlags::ANY).map_err(error)
+    }
+}
+
+fn open_map(path: &Path) -> Result<MapHandle> {
+    MapHandle::from_pinned_path(path)
+        .map_err(|source| Error::OpenPin { path: path.to_owned(), source })
+}
+
+fn open_program(path: &Path) -> Result<OwnedFd> {
+    Program::fd_from_pinned_path(path)
+        .map_err(|source| Error::OpenPin { path: path.to_owned(), source })
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Loads the object and pins it: open → re-use pinned maps → load → pin.
+//! Maps that are already pinned are kept with all they hold, so a restart
+//! never loses a limit or a clock. Programs are pinned under a new name and
+//! renamed over the old pin, so a pin is there at every moment.
+
+use std::fs;
+use std::mem::MaybeUninit;
+use std::path::{Path, PathBuf};
+
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{OpenMapMut, ProgramMut};
+
+use crate::{Error, Result};
+
+#[allow(clippy::all, clippy::pedantic, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#[allow(clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn, dead_code)]
+pub(crate) mod skel {
+    include!(concat!(env!("OUT_DIR"), "/shaper.skel.rs"));
+}
+
+/// Loads the programs and pins them and their maps under `dir`, keeping maps that are there.
+pub fn load_and_pin(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir)
+        .map_err(|source| Error::CreatePinDir { path: dir.to_owned(), source })?;
+    let mut object = MaybeUninit::uninit();
+    let mut open = skel::ShaperSkelBuilder::default()
+        .open(&mut object)
+        .map_err(|source| Error::Load { source })?;
+    keep_pinned(&mut open.maps.limits, &dir.join("limits"))?;
+    keep_pinned(&mut open.maps.clocks, &dir.join("clocks"))?;
+    keep_pinned(&mut open.maps.counters, &dir.join("counters"))?;
+    let mut loaded = open.load().map_err(|source| Error::Load { source })?;
+    replace_pin(&mut loaded.progs.shape_egress, &dir.join("shape_egress"))?;
+    replace_pin(&mut loaded.progs.shape_ingress, &dir.join("shape_ingress"))
+}
+
+/// libbpf re-uses the map at this path, or pins the new one there, when it loads.
+fn keep_pinned(map: &mut OpenMapMut, path: &Path) -> Result<()> {
+    map.set_pin_path(path).map_err(|source| Error::Pin { path: path.to_owned(), source })
+}
+
+fn replace_pin(program: &mut ProgramMut, path: &Path) -> Result<()> {
+    // No dot in the name: bpffs refuses those (kernel/bpf/inode.c, bpf_lookup).
+    let mut new = path.as_os_str().to_owned();
+    new.push("_new");
+    let new = PathBuf::from(new);
+    // A leftover of a load that was killed here; absent in the ordinary case.
+    let _ = fs::remove_file(&new);
+    program.pin(&new).map_err(|source| Error::Pin { path: new.clone(), source })?;
+    fs::rename(&new, path).map_err(|source| Error::ReplacePin { path: path.to_owned(), source })
+}
