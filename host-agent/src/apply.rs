@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Carries a plan out: each file replaced whole, read back, and undone in
+//! reverse order when a later one fails. What is already as planned is not
+//! touched, so applying twice changes nothing.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::file;
+use crate::plan::{FileContent, Plan};
+
+/// What was there before.
+enum Before {
+    Directory(PathBuf),
+    NoFile(PathBuf),
+    File { path: PathBuf, content: Vec<u8>, mode: u32 },
+}
+
+/// Applies the plan; gives the paths that changed.
+pub fn apply(plan: &Plan) -> Result<Vec<PathBuf>> {
+    let mut done = Vec::new();
+    let mut changed = Vec::new();
+    for wanted in &plan.files {
+        match write(wanted, &mut done) {
+            Ok(true) => changed.push(wanted.path.clone()),
+            Ok(false) => {}
+            Err(first) => return Err(undo(done, first)),
+        }
+    }
+    Ok(changed)
+}
+
+fn write(wanted: &FileContent, done: &mut Vec<Before>) -> Result<bool> {
+    let path = &wanted.path;
+    let before = read(path)?;
+    if let Before::File { content, .. } = &before
+        && *content == wanted.content
+    {
+        return Ok(false);
+    }
+    make_parents(path, done)?;
+    // A file keeps the mode that somebody gave it; a new one gets ours.
+    let mode = if let Before::File { mode, .. } = &before { *mode } else { wanted.mode };
+    done.push(before);
+    file::replace(path, &wanted.content, mode)?;
+    let back = fs::read(path).with_context(|| format!("read back {}", path.display()))?;
+    if back != wanted.content {
+        bail!("read back {}: it does not hold what was written", path.display());
+    }
+    Ok(true)
+}
+
+fn read(path: &Path) -> Result<Before> {
+    let read = || -> std::io::Result<Before> {
+        let mode = fs::metadata(path)?.permissions().mode() & 0o7777;
+        Ok(Before::File { path: path.to_owned(), content: fs::read(path)?, mode })
+    };
+    match read() {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Before::NoFile(path.to_owned())),
+        result => result.with_context(|| format!("read {}", path.display())),
+    }
+}
+
+fn make_parents(path: &Path, done: &mut Vec<Before>) -> Result<()> {
+    let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|dir| !dir.exists()).collect();
+    for dir in missing.into_iter().rev() {
+        fs::create_dir(dir).with_context(|| format!("create {}", dir.display()))?;
+        done.push(Before::Directory(dir.to_owned()));
+    }
+    Ok(())
+}
+
+/// The first error stays on top; what could not be undone is listed after it.
+fn undo(done: Vec<Before>, first: anyhow::Error) -> anyhow::Error {
+    let undone = done.into_iter().rev().map(undo_one);
+    let errors: Vec<String> = undone.filter_map(Result::err).map(|e| format!("{e:#}")).collect();
+    if errors.is_empty() { first } else { anyhow!("{first:#}; and then: {}", errors.join("; ")) }
+}
+
+fn undo_one(before: Before) -> Result<()> {
+    match before {
+        Before::Directory(dir) => {
+            fs::remove_dir(&dir).with_context(|| format!("remove {}", dir.display()))
+        }
+        Before::NoFile(path) => match fs::remove_file(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            result => result.with_context(|| format!("remove {}", path.display())),
+        },
+        Before::File { path, content, mode } => {
+            if fs::read(&path).is_ok_and(|now| now == content) {
+                return Ok(());
+            }
+            file::replace(&path, &content, mode)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(path: PathBuf, content: &str) -> FileContent {
+        FileContent { path, content: content.into(), mode: 0o644 }
+    }
+
+    #[test]
+    fn applying_twice_changes_nothing_the_second_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/file");
+        let plan = Plan { files: vec![content(path.clone(), "x")] };
+        assert_eq!(apply(&plan).unwrap(), [path]);
+        assert_eq!(apply(&plan).unwrap(), [] as [PathBuf; 0]);
+    }
+
+    #[test]
+    fn failure_of_a_later_file_restores_the_earlier_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = dir.path().join("old");
+        fs::write(&old, "before").unwrap();
+        let blocked = old.join("below-a-file");
+        let plan = Plan {
+            files: vec![
+                content(old.clone(), "after"),
+                content(dir.path().join("new/file"), "x"),
+                content(blocked, "y"),
+            ],
+        };
+        let error = apply(&plan).unwrap_err();
+        assert!(format!("{error:#}").contains("below-a-file"), "{error:#}");
+        assert_eq!(fs::read_to_string(&old).unwrap(), "before");
+        let left: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["old"]);
+    }
+
+    #[test]
+    fn replaced_file_keeps_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("10-aws.conflist");
+        fs::write(&path, "a").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        apply(&Plan { files: vec![content(path.clone(), "b")] }).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+    }
+}

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The CNI plugin `sluice` (CNI spec 1.1.0, also spoken as 0.3.0 to 1.0.0).
+//! It is chained after the plugin that makes the veth pair, puts the shaper on
+//! it, and hands the result through unchanged. It needs the pins and the node
+//! file, no running agent.
+
+mod error;
+mod request;
+mod verbs;
+
+pub use error::{Code, Error};
+pub use request::Environment;
+pub use verbs::run;
+
+/// Versions of the CNI spec that requests may carry.
+pub const CNI_VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];

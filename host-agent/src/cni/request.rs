@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the runtime says: environment and standard input, decoded and checked.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use settings_model::{Burst, ByteCount, Rate};
+
+use super::CNI_VERSIONS;
+use super::error::{Code, Error};
+use crate::record::Key;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    Add,
+    Del,
+    Status,
+    Version,
+}
+
+/// The runtime's environment variables; an unset one and an empty one are the same to the spec.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    pub command: String,
+    pub container_id: String,
+    pub netns: String,
+    pub ifname: String,
+    pub args: String,
+}
+
+impl Environment {
+    pub fn of_process() -> Self {
+        let get = |name| std::env::var(name).unwrap_or_default();
+        Self {
+            command: get("CNI_COMMAND"),
+            container_id: get("CNI_CONTAINERID"),
+            netns: get("CNI_NETNS"),
+            ifname: get("CNI_IFNAME"),
+            args: get("CNI_ARGS"),
+        }
+    }
+
+    pub fn command(&self) -> Result<Command, Error> {
+        match self.command.as_str() {
+            "ADD" => Ok(Command::Add),
+            "DEL" => Ok(Command::Del),
+            "STATUS" => Ok(Command::Status),
+            "VERSION" => Ok(Command::Version),
+            other => Err(Error::new(
+                Code::InvalidEnvironment,
+                format!("CNI_COMMAND is {other:?}, allowed are ADD, DEL, STATUS and VERSION"),
+            )),
+        }
+    }
+
+    /// Only the characters that the spec allows, and so nothing that leaves the records' directory.
+    pub fn key(&self) -> Result<Key, Error> {
+        let id = &self.container_id;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        if !id.starts_with(|c: char| c.is_ascii_alphanumeric()) || !id.chars().all(plain) {
+            let text = format!(
+                "CNI_CONTAINERID is {id:?}, allowed are letters, digits, '_', '.' and '-', and a \
+                 letter or digit first"
+            );
+            return Err(Error::new(Code::InvalidEnvironment, text));
+        }
+        let ifname = &self.ifname;
+        let foreign = |c: char| c.is_whitespace() || "/:\0".contains(c);
+        if !(1..=15).contains(&ifname.len()) || ifname.contains(foreign) || ifname.starts_with('.')
+        {
+            let text = format!("CNI_IFNAME is {ifname:?}, which is no interface name");
+            return Err(Error::new(Code::InvalidEnvironment, text));
+        }
+        Ok(Key { container_id: id.clone(), ifname: ifname.clone() })
+    }
+}
+
+/// A decoded ADD.
+#[derive(Debug)]
+pub struct Request {
+    pub key: Key,
+    pub netns: PathBuf,
+    pub namespace: String,
+    pub pod: String,
+    pub bandwidth: Bandwidth,
+    /// The result of the plugins before us, byte for byte as it came.
+    pub prev_result: Box<RawValue>,
+}
+
+/// Limits from the pod's annotations; None where it has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bandwidth {
+    pub egress: Option<Rate>,
+    pub egress_burst: Option<Burst>,
+    pub ingress: Option<Rate>,
+    pub ingress_burst: Option<Burst>,
+}
+
+/// The part of the network configuration that concerns us; foreign keys are the runtime's affair.
+#[derive(Debug, Deserialize)]
+struct Config {
+    #[serde(default, rename = "prevResult")]
+    prev_result: Option<Box<RawValue>>,
+    #[serde(default, rename = "runtimeConfig")]
+    runtime_config: Option<RuntimeConfig>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RuntimeConfig {
+    bandwidth: Option<BandwidthEntry>,
+}
+
+/// CNI's convention spells the keys `ingressRate`; containerd sends `IngressRate`, because
+/// go-cni's struct has no JSON tags. Rates are bit/s, bursts bits; 0 is "not set".
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct BandwidthEntry {
+    #[serde(alias = "EgressRate", rename = "egressRate")]
+    egress_rate: u64,
+    #[serde(alias = "EgressBurst", rename = "egressBurst")]
+    egress_burst: u64,
+    #[serde(alias = "IngressRate", rename = "ingressRate")]
+    ingress_rate: u64,
+    #[serde(alias = "IngressBurst", rename = "ingressBurst")]
+    ingress_burst: u64,
+}
+
+#[derive(Deserialize)]
+struct VersionOnly {
+    #[serde(default, rename = "cniVersion")]
+    cni_version: String,
+}
+
+/// The version that answers must carry: the request's own.
+pub fn cni_version(stdin: &str) -> Option<String> {
+    serde_json::from_str::<VersionOnly>(stdin).ok().map(|config| config.cni_version)
+}
+
+impl Request {
+    pub fn decode(environment: &Environment, stdin: &str) -> Result<Self, Error> {
+        check_version(stdin)?;
+        let config: Config = serde_json::from_str(stdin)
+            .map_err(|e| anyhow::Error::from(e).context("decode the network configuration"))
+            .map_err(Error::with(Code::Decode))?;
+        let entry = config.runtime_config.and_then(|runtime| runtime.bandwidth);
+        let bandwidth = Bandwidth::from_entry(&entry.unwrap_or_default())?;
+        if environment.netns.is_empty() {
+            let text = "CNI_NETNS is empty: ADD needs a network namespace";
+            return Err(Error::new(Code::InvalidEnvironment, text));
+        }
+        let prev_result =
+            config.prev_result.filter(|raw| raw.get() != "null").ok_or_else(|| {
+                let text = "prevResult is missing: sluice must be chained after the plugin that \
+                        makes the interface";
+                Error::new(Code::InvalidConfig, text)
+            })?;
+        Ok(Self {
+            key: environment.key()?,
+            netns: PathBuf::from(&environment.netns),
+            namespace: argument(&environment.args, "K8S_POD_NAMESPACE"),
+            pod: argument(&environment.args, "K8S_POD_NAME"),
+            bandwidth,
+            prev_result,
+        })
+    }
+}
+
+impl Bandwidth {
+    fn from_entry(entry: &BandwidthEntry) -> Result<Self, Error> {
+        Ok(Self {
+            egress: rate("egressRate", entry.egress_rate)?,
+            egress_burst: burst("egressBurst", entry.egress_burst)?,
+            ingress: rate("ingressRate", entry.ingress_rate)?,
+            ingress_burst: burst("ingressBurst", entry.ingress_burst)?,
+        })
+    }
+}
+
+fn check_version(stdin: &str) -> Result<(), Error> {
+    // Without a version libcni sends "", and everybody takes that.
+    let version = cni_version(stdin).unwrap_or_default();
+    if version.is_empty() || CNI_VERSIONS.contains(&version.as_str()) {
+        return Ok(());
+    }
+    let text = format!("cniVersion is {version:?}, allowed are {}", CNI_VERSIONS.join(", "));
+    Err(Error::new(Code::InvalidConfig, text))
+}
+
+/// One value of CNI_ARGS, `A=1;B=2`; the order varies from call to call.
+fn argument(args: &str, name: &str) -> String {
+    let pairs = args.split(';').filter_map(|pair| pair.split_once('='));
+    pairs
+        .filter(|(key, _)| *key == name)
+        .map(|(_, value)| value.to_owned())
+        .next()
+        .unwrap_or_default()
+}
+
+fn rate(key: &str, bits_per_sec: u64) -> Result<Option<Rate>, Error> {
+    if bits_per_sec == 0 {
+        return Ok(None);
+    }
+    Rate::from_bits_per_sec(bits_per_sec).map(Some).ok_or_else(|| {
+        let text = format!(
+            "runtimeConfig.bandwidth.{key} is {bits_per_sec} bit/s, allowed are 1 kbit/s to 1 Pbit/s"
+        );
+        Error::new(Code::InvalidConfig, text)
+    })
+}
+
+/// 2^32 - 1 bits is what containerd sends, and 2^31 - 1 what dockershim sent, for "nobody asked".
+fn burst(key: &str, bits: u64) -> Result<Option<Burst>, Error> {
+    const NOT_SET: [u64; 3] = [0, u32::MAX as u64, i32::MAX as u64];
+    if NOT_SET.contains(&bits) {
+        return Ok(None);
+    }
+    ByteCount::new(bits.div_ceil(8)).map(|bytes| Some(Burst::Bytes(bytes))).ok_or_else(|| {
+        let text =
+            format!("runtimeConfig.bandwidth.{key} is {bits} bits, allowed are 1 bit to 64 MiB");
+        Error::new(Code::InvalidConfig, text)
+    })
+}

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the two executables share. `sluice` (main.rs) is agent and command
+//! line, `sluice-cni` (cni_main.rs) is the CNI plugin. Settings (as written)
+//! and facts (as probed) make a plan (pure), which `apply` carries out.
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod apply;
+pub mod attach;
+pub mod boot;
+pub mod cni;
+pub mod conflist;
+pub mod facts;
+pub mod file;
+pub mod limit;
+pub mod logging;
+pub mod netlink;
+pub mod node;
+pub mod paths;
+pub mod plan;
+pub mod record;
+pub mod status;

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From "how many bit/s, and who said so" to the numbers that the BPF
+//! programs, fq and the device need. Pure arithmetic; touches nothing.
+
+use std::fmt;
+
+use bpf::{Mode, NS_PER_BYTE_SHIFT};
+use serde::{Deserialize, Serialize};
+use settings_model::{Burst, Rate};
+
+use crate::netlink::Fq;
+
+/// How far ahead of now a paced packet may be scheduled: the longest queue, in time.
+const PACED_HORIZON_NS: u64 = 50_000_000;
+/// Without fq nothing is held back, so this much of the rate may pass at once. It is TCP's least
+/// retransmission timeout: a flow that lost its whole window is silent for so long, and with less
+/// credit that is lost too (measured on 6.18: 45 ms gave TCP a quarter of its rate, this 90 % and
+/// more).
+const POLICED_HORIZON_NS: u64 = 200_000_000;
+/// A super-packet is clamped to about this much of the rate.
+const GSO_NS: u64 = 1_000_000;
+/// Default of a device, and the most that we ask for (IFLA_GSO_MAX_SIZE).
+const GSO_MAX_SIZE: u32 = 65536;
+/// The smallest Ethernet frame that a pod can send; it decides how many fit into the horizon.
+const MIN_FRAME_BYTES: u64 = 64;
+
+/// Who set a limit, highest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    PodAnnotation,
+    NodeDefault,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::PodAnnotation => "pod annotation",
+            Self::NodeDefault => "node default",
+        })
+    }
+}
+
+/// One direction of one pod: the rate, its burst, and where the rate came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    pub rate: Rate,
+    pub burst: Burst,
+    pub origin: Origin,
+}
+
+impl Limit {
+    /// What the programs read.
+    pub fn for_bpf(&self, mode: Mode) -> bpf::Limit {
+        bpf::Limit {
+            ns_per_byte: self.ns_per_byte(),
+            burst_ns: self.burst.ns_at(self.rate),
+            horizon_ns: self.horizon_ns(mode),
+            mode,
+        }
+    }
+
+    /// Limits of the fq below: it must hold what the horizon admits, else it drops packets that
+    /// have been charged. 100000 packets in 50 ms is twice what one veth can carry.
+    pub fn for_fq(&self) -> Fq {
+        let bytes = self.bytes_in(self.horizon_ns(Mode::Paced));
+        let packets = (bytes / MIN_FRAME_BYTES).clamp(1_000, 100_000) as u32;
+        Fq { limit: packets, flow_limit: packets }
+    }
+
+    /// Clamp for super-packets: one of 64 KiB at 20 Mbit/s would block the line for 26 ms.
+    pub fn gso_max_size(&self, mtu: u32) -> u32 {
+        let bytes = self.bytes_in(GSO_NS).min(GSO_MAX_SIZE.into()) as u32;
+        bytes.max(2 * mtu).min(GSO_MAX_SIZE)
+    }
+
+    /// Rounded to the nearest; at least 1, for 0 would mean no limit.
+    fn ns_per_byte(&self) -> u64 {
+        let bits = u128::from(self.rate.bits_per_sec());
+        let scaled = (8 * 1_000_000_000u128) << NS_PER_BYTE_SHIFT;
+        u64::try_from((scaled + bits / 2) / bits).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// At a very low rate one frame is longer than the usual horizon; two must fit.
+    fn horizon_ns(&self, mode: Mode) -> u64 {
+        let two_frames = (2 * 1514 * self.ns_per_byte()) >> NS_PER_BYTE_SHIFT;
+        match mode {
+            Mode::Paced => PACED_HORIZON_NS.max(two_frames),
+            Mode::Policed => POLICED_HORIZON_NS,
+        }
+    }
+
+    fn bytes_in(&self, ns: u64) -> u64 {
+        (u128::from(self.rate.bits_per_sec()) * u128::from(ns) / 8_000_000_000) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(rate: &str) -> Limit {
+        let burst = settings_model::Settings::default().bandwidth.burst;
+        Limit { rate: rate.parse().unwrap(), burst, origin: Origin::NodeDefault }
+    }
+
+    fn cost_ns(rate: &str, bytes: u64) -> u64 {
+        (limit(rate).ns_per_byte() * bytes) >> NS_PER_BYTE_SHIFT
+    }
+
+    #[test]
+    fn cost_is_exact_from_one_kbit_to_400_gbit() {
+        assert_eq!(cost_ns("1kbit", 1500), 12_000_000_000);
+        assert_eq!(cost_ns("20Mbit", 1500), 600_000);
+        assert_eq!(cost_ns("1Gbit", 1500), 12_000);
+        // 20000 but for the fixed point's 1e-6.
+        assert_eq!(cost_ns("400Gbit", 1_000_000), 19_999);
+    }
+
+    #[test]
+    fn slowest_rate_and_largest_super_packet_stay_in_64_bits() {
+        let ns_per_byte = limit("1kbit").ns_per_byte();
+        assert!(ns_per_byte.checked_mul(512 * 1024).is_some());
+    }
+
+    #[test]
+    fn fastest_rate_is_still_a_limit() {
+        assert!(limit("1000000Gbit").ns_per_byte() > 0);
+    }
+
+    #[test]
+    fn fq_holds_a_horizon_of_the_smallest_frames() {
+        assert_eq!(limit("100Mbit").for_fq(), Fq { limit: 9765, flow_limit: 9765 });
+        assert_eq!(limit("1Mbit").for_fq().flow_limit, 1000);
+        assert_eq!(limit("100Gbit").for_fq().flow_limit, 100_000);
+    }
+
+    #[test]
+    fn super_packets_take_a_millisecond_and_at_least_two_frames() {
+        assert_eq!(limit("20Mbit").gso_max_size(1500), 3000);
+        assert_eq!(limit("20Mbit").gso_max_size(9001), 18002);
+        assert_eq!(limit("100Mbit").gso_max_size(1500), 12500);
+        assert_eq!(limit("1Gbit").gso_max_size(1500), 65536);
+    }
+
+    #[test]
+    fn two_frames_fit_into_the_horizon_of_a_slow_pod() {
+        let slow = limit("64kbit").for_bpf(Mode::Paced);
+        assert_eq!(slow.horizon_ns, 378_500_000);
+        assert_eq!(limit("20Mbit").for_bpf(Mode::Paced).horizon_ns, 50_000_000);
+    }
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One blocking rtnetlink socket: a request goes out, its answers and the
+//! kernel's verdict come back. The socket belongs to the network namespace in
+//! which it was made, so a pod's namespace is entered only to make it.
+
+use std::os::fd::AsFd;
+use std::{io, thread};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::sched::{CloneFlags, setns};
+
+/// A request that failed; `what` is the attempt, in words.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}{}", hint(source))]
+pub struct Error {
+    what: String,
+    source: io::Error,
+}
+
+impl Error {
+    pub(super) fn new(what: impl Into<String>, source: io::Error) -> Self {
+        Self { what: what.into(), source }
+    }
+
+    /// The kernel's errno.
+    pub fn errno(&self) -> Option<nix::errno::Errno> {
+        self.source.raw_os_error().map(nix::errno::Errno::from_raw)
+    }
+
+    /// The object is not there: no such device, qdisc or filter, or no such qdisc kind.
+    pub fn is_not_found(&self) -> bool {
+        use nix::errno::Errno::{EINVAL, ENODEV, ENOENT};
+        matches!(self.errno(), Some(ENOENT | ENODEV | EINVAL))
+    }
+}
+
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => " (needs CAP_NET_ADMIN)",
+        _ => "",
+    }
+}
+
+/// An rtnetlink socket of one network namespace.
+pub struct Netlink {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Netlink {
+    /// A socket of the caller's network namespace.
+    pub fn open() -> Result<Self, Error> {
+        let open = || -> io::Result<Socket> {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            socket.connect(&SocketAddr::new(0, 0))?;
+            // Errors then carry the header of the request only, not all of it.
+            socket.set_cap_ack(true)?;
+            Ok(socket)
+        };
+        let socket = open().map_err(|e| Error::new("open a netlink socket", e))?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// A socket of another namespace. A thread goes there, so no caller can be left behind in it.
+    pub fn open_in(netns: impl AsFd) -> Result<Self, Error> {
+        let netns = netns.as_fd();
+        let enter = move || {
+            setns(netns, CloneFlags::CLONE_NEWNET)
+                .map_err(|e| Error::new("enter the network namespace", e.into()))?;
+            Self::open()
+        };
+        thread::scope(|scope| scope.spawn(enter).join()).unwrap_or_else(|_| {
+            Err(Error::new("enter the network namespace", io::Error::other("thread ended early")))
+        })
+    }
+
+    /// Sends one request and gives back what the kernel answers, in order, without the final
+    /// acknowledgement. `what` says in words what was attempted.
+    pub(super) fn request(
+        &mut self,
+        what: &str,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        self.send(message, flags).and_then(|()| self.receive()).map_err(|e| Error::new(what, e))
+    }
+
+    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        header.sequence_number = self.sequence;
+        let mut packet = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+        packet.finalize();
+        let mut bytes = vec![0; packet.buffer_len()];
+        packet.serialize(&mut bytes);
+        self.socket.send(&bytes, 0).map(|_| ())
+    }
+
+    fn receive(&mut self) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let mut answers = Vec::new();
+        loop {
+            let (datagram, _) = self.socket.recv_from_full()?;
+            let mut rest = datagram.as_slice();
+            while !rest.is_empty() {
+                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                    .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
+                let step = (message.header.length as usize).next_multiple_of(4).max(16);
+                rest = rest.get(step..).unwrap_or_default();
+                if message.header.sequence_number != self.sequence {
+                    continue;
+                }
+                match message.payload {
+                    NetlinkPayload::InnerMessage(inner) => answers.push(inner),
+                    NetlinkPayload::Error(error) if error.code.is_some() => {
+                        return Err(io::Error::from_raw_os_error(error.raw_code().abs()));
+                    }
+                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(answers),
+                    _ => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Settings and facts in, everything to be written out. Pure: it reads nothing
+//! of the host, so what it decides can be tested by comparing values.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use settings_model::{CniMode, Settings};
+
+use crate::conflist;
+use crate::facts::Facts;
+use crate::node::Node;
+use crate::paths::Paths;
+
+/// A file and what it is to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileContent {
+    pub path: PathBuf,
+    pub content: Vec<u8>,
+    pub mode: u32,
+}
+
+/// Files in the order in which they are to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    pub files: Vec<FileContent>,
+}
+
+impl Plan {
+    /// The conflist comes last: once a runtime sees the entry, plugin and node file are there.
+    pub fn make(paths: &Paths, settings: &Settings, facts: &Facts) -> Result<Self> {
+        let node = Node::from_settings(&settings.bandwidth).to_json()?;
+        let mut files = vec![
+            FileContent {
+                path: paths.resolve(&settings.cni.bin_dir).join("sluice"),
+                content: facts.plugin.clone(),
+                mode: 0o755,
+            },
+            FileContent { path: paths.node_file(), content: node.into(), mode: 0o644 },
+        ];
+        files.extend(conflist(paths, settings, facts)?);
+        Ok(Self { files })
+    }
+}
+
+fn conflist(paths: &Paths, settings: &Settings, facts: &Facts) -> Result<Option<FileContent>> {
+    let chained = settings.bandwidth.enabled && settings.cni.mode == CniMode::Chain;
+    let Some(found) = &facts.conflist else {
+        if !chained {
+            return Ok(None);
+        }
+        bail!(
+            "no CNI configuration in {}: expected the main plugin's .conflist",
+            paths.resolve(&settings.cni.conf_dir).display()
+        );
+    };
+    let edited = if chained { conflist::add(&found.text) } else { conflist::remove(&found.text) };
+    let text = edited.with_context(|| format!("edit {}", found.path.display()))?;
+    Ok(Some(FileContent { path: found.path.clone(), content: text.into(), mode: 0o644 }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::TextFile;
+
+    const LIST: &str = r#"{"plugins":[{"type":"ptp"}]}"#;
+
+    fn facts(text: Option<&str>) -> Facts {
+        let path = PathBuf::from("/n/etc/cni/net.d/10-x.conflist");
+        let conflist = text.map(|text| TextFile { path, text: text.into() });
+        Facts { conflist, plugin: b"plugin".to_vec() }
+    }
+
+    fn plan(settings: &str, text: Option<&str>) -> Result<Plan> {
+        let settings = settings_model::parse("user-data", settings).unwrap();
+        Plan::make(&Paths::below("/n"), &settings, &facts(text))
+    }
+
+    #[test]
+    fn plugin_and_node_file_come_before_the_entry() {
+        let plan = plan("", Some(LIST)).unwrap();
+        let paths: Vec<_> = plan.files.iter().map(|f| f.path.to_str().unwrap()).collect();
+        assert_eq!(
+            paths,
+            ["/n/opt/cni/bin/sluice", "/n/run/sluice/node.json", "/n/etc/cni/net.d/10-x.conflist"]
+        );
+        let entry = String::from_utf8_lossy(&plan.files[2].content).into_owned();
+        assert_eq!(entry, format!(r#"{{"plugins":[{{"type":"ptp"}},{}]}}"#, conflist::ENTRY));
+    }
+
+    #[test]
+    fn disabled_bandwidth_takes_the_entry_out() {
+        let off = "[settings.sluice]\nversion = 1\n[settings.sluice.bandwidth]\nenabled = false\n";
+        let with_entry = conflist::add(LIST).unwrap();
+        let plan = plan(off, Some(&with_entry)).unwrap();
+        assert_eq!(plan.files[2].content, LIST.as_bytes());
+    }
+
+    #[test]
+    fn missing_conflist_is_an_error_that_names_the_directory() {
+        assert_eq!(
+            plan("", None).unwrap_err().to_string(),
+            "no CNI configuration in /n/etc/cni/net.d: expected the main plugin's .conflist"
+        );
+    }
+
+    #[test]
+    fn settings_reach_the_node_file() {
+        let text = "[settings.sluice]\nversion = 1\n[settings.sluice.bandwidth]\n\
+                    default-egress = \"10Mbit\"\nburst = \"2ms\"\n";
+        let plan = plan(text, Some(LIST)).unwrap();
+        let node: serde_json::Value = serde_json::from_slice(&plan.files[1].content).unwrap();
+        assert_eq!(node["default-egress"], "10Mbit");
+        assert_eq!(node["default-ingress"], "unlimited");
+        assert_eq!(node["burst"], "2ms");
+    }
+}
