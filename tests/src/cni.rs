@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Calls the plugin as libcni does: environment, configuration on standard
+//! input, and containerd's spelling of the bandwidth keys.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::command::{json as parse, text};
+use crate::node::{BIN_DIR, Node, Pod};
+
+/// What containerd sends when nobody asked for a burst.
+const BURST_NOT_SET: u64 = 4_294_967_295;
+
+/// A pod's bandwidth annotations in bit/s; 0 where there is none.
+#[derive(Clone, Copy, Default)]
+pub struct Annotations {
+    pub egress: u64,
+    pub ingress: u64,
+}
+
+/// An ADD or DEL, so that a test can change what it tests before the call.
+pub struct Call {
+    pub command: &'static str,
+    pub container_id: String,
+    pub netns: String,
+    pub ifname: &'static str,
+    pub stdin: Value,
+}
+
+impl Call {
+    pub fn new(command: &'static str, pod: &Pod, annotations: Annotations) -> Self {
+        let netns = pod.netns().display().to_string();
+        Self {
+            command,
+            container_id: format!("id-{}", pod.name),
+            stdin: configuration(pod, &netns, annotations),
+            netns,
+            ifname: "eth0",
+        }
+    }
+
+    pub fn run(&self, pod: &Pod) -> Output {
+        let mut child = Command::new(format!("{BIN_DIR}/sluice"))
+            .env_clear()
+            .env("CNI_COMMAND", self.command)
+            .env("CNI_CONTAINERID", &self.container_id)
+            .env("CNI_NETNS", &self.netns)
+            .env("CNI_IFNAME", self.ifname)
+            .env("CNI_PATH", BIN_DIR)
+            .env(
+                "CNI_ARGS",
+                format!("K8S_POD_NAME={};IgnoreUnknown=1;K8S_POD_NAMESPACE=default", pod.name),
+            )
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start the plugin");
+        // A plugin that does not read its configuration closes the pipe; that is its affair.
+        let _ = child.stdin.take().expect("a pipe").write_all(self.stdin.to_string().as_bytes());
+        child.wait_with_output().expect("wait for the plugin")
+    }
+}
+
+impl Node {
+    /// ADD that must succeed and hand the previous result through, byte for byte.
+    pub fn add(&self, pod: &Pod, annotations: Annotations) {
+        let call = Call::new("ADD", pod, annotations);
+        let output = call.run(pod);
+        assert!(output.status.success(), "ADD: {}", text(&output));
+        let result = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(result, call.stdin["prevResult"].to_string());
+    }
+
+    /// DEL, which must always succeed and say nothing.
+    pub fn del(&self, pod: &Pod) {
+        let output = Call::new("DEL", pod, Annotations::default()).run(pod);
+        assert!(output.status.success() && output.stdout.is_empty(), "DEL: {}", text(&output));
+    }
+
+    /// What `sluice status --json` says of one pod.
+    pub fn status(&self, pod: &Pod) -> Value {
+        let output = self.sluice(&["status", "--json", "--interval", "1"]);
+        assert!(output.status.success(), "{}", text(&output));
+        let status = parse(&String::from_utf8_lossy(&output.stdout));
+        let pods = status["pods"].as_array().expect("a list of pods");
+        let found = pods.iter().find(|p| p["pod"] == pod.name.as_str());
+        found.unwrap_or_else(|| panic!("{} is not in {status}", pod.name)).clone()
+    }
+}
+
+/// An ADD that fails: exit status 1, and the CNI error that it prints.
+pub fn expect_error(output: &Output) -> Value {
+    assert_eq!(output.status.code(), Some(1), "{}", text(output));
+    parse(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn configuration(pod: &Pod, netns: &str, annotations: Annotations) -> Value {
+    let burst = |rate| if rate == 0 { 0 } else { BURST_NOT_SET };
+    let Annotations { egress, ingress } = annotations;
+    let mut configuration = json!({
+        "cniVersion": "1.0.0",
+        "name": "main",
+        "type": "sluice",
+        "capabilities": {"bandwidth": true},
+        "prevResult": {
+            "cniVersion": "1.0.0",
+            "interfaces": [
+                {"name": pod.host_ifname, "mac": "02:00:00:00:00:01"},
+                {"name": "eth0", "mac": "02:00:00:00:00:02", "sandbox": netns},
+            ],
+            "ips": [{"interface": 1, "address": format!("{}/32", pod.address)}],
+            "dns": {},
+        },
+    });
+    if egress != 0 || ingress != 0 {
+        configuration["runtimeConfig"] = json!({"bandwidth": {
+            "IngressRate": ingress, "IngressBurst": burst(ingress),
+            "EgressRate": egress, "EgressBurst": burst(egress),
+        }});
+    }
+    configuration
+}

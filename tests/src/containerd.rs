@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A private node: a real containerd from Debian, with ptp as main CNI plugin, driven over the CRI.
+//!
+//! Owns the node's namespaces, its containerd and the cgroups of its pods; dropping it, or the
+//! death of the test process in any way, ends them all. /run, /var/lib, /etc/cni, /opt/cni and
+//! /sys/fs/bpf are the node's own, under their usual names. It installs nothing, leaves no file on
+//! the host but the cache of unpacked packages, and never touches the host's network.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::net::IpAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+
+mod namespaces;
+mod pause_image;
+
+use crate::cri::{Cri, LinuxPodSandboxConfig, NetworkStatus, PodSandboxConfig, PodSandboxMetadata};
+use namespaces::{BASE_PATH, Namespaces, wait_until};
+pub use namespaces::{remove_stale_cgroups, signal};
+
+const FETCH: &str = include_str!("../fixtures/containerd/fetch");
+const CONFIG_V2: &str = include_str!("../fixtures/containerd/config-v2.toml");
+const CONFIG_V3: &str = include_str!("../fixtures/containerd/config-v3.toml");
+const NODE_CONFLIST: &str = include_str!("../fixtures/containerd/node.conflist");
+
+/// Paths as a process inside the node sees them.
+pub const CONF_DIR: &str = "/etc/cni/net.d";
+pub const BIN_DIR: &str = "/opt/cni/bin";
+const SOCKET: &str = "/run/containerd/containerd.sock";
+const CONFIG: &str = "/run/node/containerd.toml";
+const LOG: &str = "/run/node/containerd.log";
+const PAUSE_IMAGE: &str = "/run/node/pause.tar";
+
+const PLUGINS: [&str; 5] = ["ptp", "host-local", "loopback", "portmap", "bandwidth"];
+const START_LIMIT: Duration = Duration::from_secs(20);
+const LOG_LINES: usize = 40;
+
+/// The containerd to run, by the Debian suite it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Containerd {
+    Bookworm16,
+    Trixie17,
+    Sid21,
+}
+
+impl Containerd {
+    pub const ALL: [Self; 3] = [Self::Bookworm16, Self::Trixie17, Self::Sid21];
+
+    fn suite(self) -> &'static str {
+        match self {
+            Self::Bookworm16 => "bookworm",
+            Self::Trixie17 => "trixie",
+            Self::Sid21 => "sid",
+        }
+    }
+
+    fn config(self) -> &'static str {
+        match self {
+            Self::Bookworm16 | Self::Trixie17 => CONFIG_V2,
+            Self::Sid21 => CONFIG_V3,
+        }
+    }
+}
+
+/// What the node holds before containerd starts.
+#[derive(Debug, Clone)]
+pub struct NodeLayout {
+    /// File name to text, in the conflist directory.
+    pub conflists: BTreeMap<String, String>,
+    /// Executables copied into the plugin directory beside Debian's.
+    pub plugins: Vec<PathBuf>,
+}
+
+impl Default for NodeLayout {
+    /// One conflist, `10-node.conflist`: ptp with host-local addresses 10.99.0.0/24, then portmap.
+    fn default() -> Self {
+        let conflist = ("10-node.conflist".to_owned(), NODE_CONFLIST.to_owned());
+        Self { conflists: BTreeMap::from([conflist]), plugins: Vec::new() }
+    }
+}
+
+/// A pod to run: only its sandbox, no container in it.
+#[derive(Debug, Clone, Default)]
+pub struct PodSpec {
+    pub name: String,
+    pub namespace: String,
+    pub uid: String,
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl PodSpec {
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            uid: format!("uid-{namespace}-{name}"),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    pub fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.to_owned(), value.to_owned());
+        self
+    }
+}
+
+/// A pod that runs.
+#[derive(Debug, Clone)]
+pub struct Pod {
+    pub id: String,
+    /// As seen inside the node.
+    pub netns: PathBuf,
+    pub ip: IpAddr,
+    /// Of its pause process, as seen inside the node.
+    pub pid: u32,
+}
+
+/// The node; see the module's head. Usable from several threads at once.
+pub struct ContainerdNode {
+    // Dropped in this order: the namespaces' end is containerd's.
+    namespaces: Namespaces,
+    daemon: Option<Daemon>,
+    cri: Cri,
+    /// PATH of containerd, hence of its plugins.
+    path: String,
+}
+
+impl ContainerdNode {
+    /// Fetches the packages unless cached, builds the node and waits until containerd answers.
+    pub fn start(release: Containerd, layout: &NodeLayout) -> Result<Self> {
+        let own = fetch(release.suite())?;
+        let runc = fetch("bookworm")?;
+        let namespaces = Namespaces::start()?;
+        let cri = Cri::new(&namespaces.host_path(SOCKET))?;
+        let path = format!("{}/usr/bin:{}/usr/sbin:{BASE_PATH}", own.display(), runc.display());
+        let mut node = Self { namespaces, daemon: None, cri, path };
+        node.furnish(release, &own, layout)?;
+        node.start_containerd()?;
+        node.import_pause_image()?;
+        Ok(node)
+    }
+
+    fn furnish(&self, release: Containerd, own: &Path, layout: &NodeLayout) -> Result<()> {
+        let debian = PLUGINS.iter().map(|name| own.join("usr/lib/cni").join(name));
+        for plugin in debian.chain(layout.plugins.iter().cloned()) {
+            let name = plugin.file_name().context("a plugin's path ends in no name")?;
+            fs::copy(&plugin, self.bin_dir().join(name))
+                .with_context(|| format!("copy plugin {}", plugin.display()))?;
+        }
+        for (name, text) in &layout.conflists {
+            fs::write(self.conf_dir().join(name), text)?;
+        }
+        fs::write(self.host_path(CONFIG), release.config())?;
+        fs::write(self.host_path(PAUSE_IMAGE), pause_image::docker_archive()?)?;
+        Ok(())
+    }
+
+    fn import_pause_image(&self) -> Result<()> {
+        let mut ctr = self.command("ctr");
+        ctr.env("PATH", &self.path).args(["-n", "k8s.io", "images", "import", PAUSE_IMAGE]);
+        let output = ctr.stdin(Stdio::null()).output().context("run ctr")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "import the pause image: {said}\n{}", self.log_tail());
+        Ok(())
+    }
+
+    /// Starts containerd again, after `kill_containerd`, and waits until it answers.
+    pub fn start_containerd(&mut self) -> Result<()> {
+        ensure!(self.daemon.is_none(), "containerd runs already");
+        let log = File::options().create(true).append(true).open(self.host_path(LOG))?;
+        let mut command = self.command("containerd");
+        // Its whole environment reaches the plugins.
+        command.env_clear().env("PATH", &self.path).args(["-c", CONFIG, "-l", "debug"]);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        let mut daemon = Daemon(command.spawn().context("start containerd")?);
+        wait_until("containerd answers", START_LIMIT, || {
+            if let Some(status) = daemon.0.try_wait()? {
+                bail!("containerd ended with {status}");
+            }
+            Ok(self.cri.status().ok())
+        })
+        .with_context(|| self.log_tail())?;
+        self.daemon = Some(daemon);
+        Ok(())
+    }
+
+    /// SIGKILL, as the kernel's OOM killer would; pods live on. Returns when it is gone.
+    pub fn kill_containerd(&mut self) -> Result<()> {
+        let mut daemon = self.daemon.take().context("containerd does not run")?;
+        signal(&daemon.0, Signal::SIGKILL)?;
+        daemon.0.wait().context("wait for containerd's end")?;
+        Ok(())
+    }
+
+    /// Runs a pod's sandbox; the error's root cause is what containerd answered.
+    pub fn run_pod(&self, pod: &PodSpec) -> Result<Pod> {
+        let what = || format!("run pod {}/{}\n{}", pod.namespace, pod.name, self.log_tail());
+        let config = sandbox_config(pod, self.namespaces.cgroup());
+        let id = self.cri.run_pod_sandbox(config).with_context(what)?;
+        self.inspect(id).with_context(what)
+    }
+
+    fn inspect(&self, id: String) -> Result<Pod> {
+        let status = self.cri.pod_sandbox_status(&id)?;
+        let ip = status.ip.parse().with_context(|| format!("read pod address {:?}", status.ip))?;
+        let pid = status.info["pid"].as_u64().context("read pod status: no pid")?;
+        let namespaces = status.info["runtimeSpec"]["linux"]["namespaces"].as_array();
+        let netns = namespaces
+            .into_iter()
+            .flatten()
+            .find(|namespace| namespace["type"] == "network")
+            .and_then(|namespace| namespace["path"].as_str())
+            .context("read pod status: no network namespace")?;
+        Ok(Pod { id, netns: netns.into(), ip, pid: u32::try_from(pid)? })
+    }
+
+    /// Ends the pod's processes and takes its network down (CNI DEL).
+    pub fn stop_pod(&self, id: &str) -> Result<()> {
+        let what = || format!("stop pod {id}\n{}", self.log_tail());
+        self.cri.stop_pod_sandbox(id).with_context(what)
+    }
+
+    /// Forgets a pod, stopping it first if it still runs.
+    pub fn remove_pod(&self, id: &str) -> Result<()> {
+        let what = || format!("remove pod {id}\n{}", self.log_tail());
+        self.cri.remove_pod_sandbox(id).with_context(what)
+    }
+
+    pub fn status(&self) -> Result<NetworkStatus> {
+        self.cri.status().with_context(|| format!("ask for the status\n{}", self.log_tail()))
+    }
+
+    /// Waits until the status pleases, for example that a changed conflist has been loaded.
+    pub fn wait_for_status(
+        &self,
+        pleases: impl Fn(&NetworkStatus) -> bool,
+    ) -> Result<NetworkStatus> {
+        wait_until("the awaited network status", START_LIMIT, || {
+            Ok(Some(self.status()?).filter(&pleases))
+        })
+        .with_context(|| format!("last status: {:?}", self.status()))
+    }
+
+    /// The version containerd reports of itself.
+    pub fn version(&self) -> Result<String> {
+        self.cri.version()
+    }
+
+    /// A command in the node's mount, network and pid namespaces; its working directory is `/`.
+    ///
+    /// The `Child` stands for `nsenter`: killing it kills the program too, but use [`signal`] for
+    /// anything gentler. Programs below /run, /var/lib, /opt/cni and /etc/cni of the host are out
+    /// of sight.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        self.namespaces.command(program)
+    }
+
+    /// The same as [`Self::command`], but in the pod's network namespace.
+    pub fn command_in_pod(&self, pod: &Pod, program: impl AsRef<OsStr>) -> Command {
+        self.namespaces.command_in_netns(&pod.netns, program)
+    }
+
+    /// Where the test process finds a path of the node.
+    pub fn host_path(&self, inside: impl AsRef<Path>) -> PathBuf {
+        self.namespaces.host_path(inside)
+    }
+
+    /// The conflist directory, as the test process finds it; [`CONF_DIR`] is its name inside.
+    pub fn conf_dir(&self) -> PathBuf {
+        self.host_path(CONF_DIR)
+    }
+
+    /// The plugin directory, as the test process finds it; [`BIN_DIR`] is its name inside.
+    pub fn bin_dir(&self) -> PathBuf {
+        self.host_path(BIN_DIR)
+    }
+
+    /// All that containerd logged so far, at level debug.
+    pub fn log(&self) -> String {
+        fs::read(self.host_path(LOG))
+            .map_or_else(|e| e.to_string(), |log| String::from_utf8_lossy(&log).into_owned())
+    }
+
+    fn log_tail(&self) -> String {
+        let log = self.log();
+        let skipped = log.lines().count().saturating_sub(LOG_LINES);
+        let tail: Vec<_> = log.lines().skip(skipped).collect();
+        format!("containerd's log ends with:\n{}", tail.join("\n"))
+    }
+}
+
+/// containerd, by the `nsenter` it runs behind.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Both do nothing if it has ended, as it usually has; this is for the zombie.
+        if let Err(e) = self.0.kill().and_then(|()| self.0.wait()) {
+            eprintln!("end containerd: {e}");
+        }
+    }
+}
+
+fn sandbox_config(pod: &PodSpec, cgroup: &str) -> PodSandboxConfig {
+    let label = |key: &str, value: &str| (format!("io.kubernetes.pod.{key}"), value.to_owned());
+    PodSandboxConfig {
+        metadata: Some(PodSandboxMetadata {
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+            namespace: pod.namespace.clone(),
+        }),
+        hostname: pod.name.clone(),
+        log_directory: format!("/run/node/pods/{}", pod.uid),
+        labels: [
+            label("name", &pod.name),
+            label("namespace", &pod.namespace),
+            label("uid", &pod.uid),
+        ]
+        .into(),
+        annotations: pod.annotations.clone().into_iter().collect(),
+        linux: Some(LinuxPodSandboxConfig { cgroup_parent: format!("/{cgroup}") }),
+    }
+}
+
+/// The directory of that suite's unpacked packages, made first if it is not cached.
+fn fetch(suite: &str) -> Result<PathBuf> {
+    let output = Command::new("sh")
+        .args(["-c", FETCH, "fetch", suite])
+        .stdin(Stdio::null())
+        .output()
+        .context("run fetch")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "fetch containerd of {suite}: {}", said.trim());
+    Ok(String::from_utf8(output.stdout)?.trim_end().into())
+}

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the root tests and the demonstration share. Everything here drives the
+//! executables from outside; nothing links the agent's code. It is test code:
+//! what cannot be is a panic with a message.
+
+pub mod cni;
+pub mod command;
+pub mod containerd;
+pub mod cri;
+pub mod kernel;
+pub mod meter;
+pub mod node;
+pub mod policy_agent;

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Measures traffic at the receiving end, from the kernel's own IP counters in
+//! the receiver's network namespace. They count a super-packet's bytes once and
+//! its segments apart, so what was on the wire can be told exactly: the frames
+//! that a device without segmentation offload would have carried.
+
+use std::fs::{self, File};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns};
+
+/// Ethernet header of every frame.
+const L2_BYTES: u64 = 14;
+/// IPv4 without options, TCP with timestamps: what each further segment of a super-packet repeats.
+const SEGMENT_HEADER_BYTES: u64 = 20 + 32;
+
+/// Runs something in another network namespace, on a thread of its own.
+pub fn in_netns<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    netns: &Path,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> ScopedJoinHandle<'scope, T> {
+    let file = File::open(netns).unwrap_or_else(|e| panic!("open {}: {e}", netns.display()));
+    scope.spawn(move || {
+        setns(&file, CloneFlags::CLONE_NEWNET).expect("enter the network namespace");
+        work()
+    })
+}
+
+/// Bytes of all frames that this thread's namespace has received over IPv4.
+pub fn received_wire_bytes() -> u64 {
+    let snmp = fs::read_to_string("/proc/thread-self/net/snmp").expect("read the IP counters");
+    let netstat = fs::read_to_string("/proc/thread-self/net/netstat").expect("read IpExt");
+    let super_packets = counter(&snmp, "Ip:", "InReceives");
+    let ext = |name| counter(&netstat, "IpExt:", name);
+    let segments = ext("InNoECTPkts") + ext("InECT0Pkts") + ext("InECT1Pkts") + ext("InCEPkts");
+    ext("InOctets")
+        + segments * L2_BYTES
+        + segments.saturating_sub(super_packets) * SEGMENT_HEADER_BYTES
+}
+
+/// The kernel prints a line of names and a line of values, both behind the same prefix.
+fn counter(table: &str, prefix: &str, name: &str) -> u64 {
+    let mut lines = table.lines().filter(|line| line.starts_with(prefix));
+    let names = lines.next().unwrap_or_default().split_whitespace();
+    let values = lines.next().unwrap_or_default().split_whitespace();
+    let found = names.zip(values).find(|(n, _)| *n == name).and_then(|(_, v)| v.parse().ok());
+    found.unwrap_or_else(|| panic!("{prefix} {name} is not in {table}"))
+}
+
+/// Wire rate of each whole second, in bit/s, from the moment that traffic starts.
+pub fn measure_seconds(seconds: usize) -> Vec<u64> {
+    let quiet = received_wire_bytes();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    // More than what a control connection says before its data.
+    while received_wire_bytes() < quiet + 10_000 {
+        assert!(Instant::now() < deadline, "no traffic arrived");
+        thread::sleep(Duration::from_millis(1));
+    }
+    let mut last = (Instant::now(), received_wire_bytes());
+    let start = last.0;
+    let mut rates = Vec::new();
+    for second in 1..=seconds {
+        thread::sleep((start + Duration::from_secs(second as u64)).duration_since(Instant::now()));
+        let now = (Instant::now(), received_wire_bytes());
+        let bits = (now.1 - last.1) as f64 * 8.0;
+        rates.push((bits / (now.0 - last.0).as_secs_f64()) as u64);
+        last = now;
+    }
+    rates
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Tcp,
+    /// Offered at this many bit/s of payload.
+    Udp(u64),
+}
+
+/// One transfer: from one namespace to an address in another.
+pub struct Transfer<'a> {
+    pub from: &'a Path,
+    pub to: &'a Path,
+    pub address: Ipv4Addr,
+    pub protocol: Protocol,
+}
+
+impl Transfer<'_> {
+    /// Sends for so many seconds; gives the receiver's wire rate in each.
+    pub fn seconds(&self, seconds: usize) -> Vec<u64> {
+        self.seconds_while(seconds, || ())
+    }
+
+    /// The same, and does something of the test's meanwhile.
+    pub fn seconds_while(&self, seconds: usize, meanwhile: impl FnOnce()) -> Vec<u64> {
+        let stop = &AtomicBool::new(false);
+        thread::scope(|scope| {
+            let (ready, bound) = mpsc::channel();
+            let sink = in_netns(scope, self.to, move || self.receive(&ready, stop));
+            let port = bound.recv_timeout(Duration::from_secs(10)).expect("the sink listens");
+            let meter = in_netns(scope, self.to, move || measure_seconds(seconds));
+            let target = SocketAddr::new(IpAddr::V4(self.address), port);
+            let source = in_netns(scope, self.from, move || self.send(target, stop));
+            meanwhile();
+            let rates = meter.join();
+            stop.store(true, Ordering::Relaxed);
+            source.join().expect("the sender");
+            sink.join().expect("the sink");
+            rates.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    fn receive(&self, ready: &mpsc::Sender<u16>, stop: &AtomicBool) {
+        match self.protocol {
+            Protocol::Tcp => {
+                let listener = TcpListener::bind((self.address, 0)).expect("listen");
+                ready.send(listener.local_addr().expect("a port").port()).expect("a receiver");
+                let (mut stream, _) = listener.accept().expect("accept");
+                // An end by reset is as good as any.
+                let _ = std::io::copy(&mut stream, &mut std::io::sink());
+            }
+            Protocol::Udp(_) => {
+                let socket = UdpSocket::bind((self.address, 0)).expect("bind");
+                socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
+                ready.send(socket.local_addr().expect("a port").port()).expect("a receiver");
+                let mut buffer = [0; 2048];
+                while !stop.load(Ordering::Relaxed) {
+                    // Counted by the kernel; a timeout only lets us look at `stop`.
+                    let _ = socket.recv(&mut buffer);
+                }
+            }
+        }
+    }
+
+    fn send(&self, target: SocketAddr, stop: &AtomicBool) {
+        match self.protocol {
+            Protocol::Tcp => send_tcp(target, stop),
+            Protocol::Udp(bits_per_sec) => send_udp(target, bits_per_sec, stop),
+        }
+    }
+}
+
+fn send_tcp(target: SocketAddr, stop: &AtomicBool) {
+    use std::io::Write;
+    let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(10)).expect("connect");
+    stream.set_write_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    let chunk = vec![0; 1 << 16];
+    while !stop.load(Ordering::Relaxed) {
+        // A full queue times out; then we look at `stop` and go on.
+        let _ = stream.write(&chunk);
+    }
+    // The sink may have gone first.
+    let _ = stream.shutdown(Shutdown::Both);
+}
+
+fn send_udp(target: SocketAddr, bits_per_sec: u64, stop: &AtomicBool) {
+    const PAYLOAD: usize = 1400;
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
+    let start = Instant::now();
+    let mut sent_bits = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let due_bits = (start.elapsed().as_secs_f64() * bits_per_sec as f64) as u64;
+        while sent_bits < due_bits {
+            // A drop at the shaper is reported as ENOBUFS now and then; it is part of the offer.
+            let _ = socket.send_to(&[0; PAYLOAD], target);
+            sent_bits += 8 * PAYLOAD as u64;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}

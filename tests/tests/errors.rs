@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What goes wrong is told once and clearly, and leaves the node as it was.
+
+use std::fs;
+use std::process::Output;
+
+use nix::mount::{MsFlags, mount};
+use tests::cni::{Annotations, Call, expect_error};
+use tests::command::{output, tc, text};
+use tests::node::{BIN_DIR, CONF_DIR, CONFLIST, Node, Pod, with_node, with_ready_node};
+
+const BOTH: Annotations = Annotations { egress: 40_000_000, ingress: 40_000_000 };
+const OUR_DIRS: &str =
+    "[settings.sluice.cni]\nconf-dir = \"/run/node/net.d\"\nbin-dir = \"/run/node/bin\"\n";
+
+/// Everything that `sluice boot` could have written, with contents and times.
+fn node_files() -> String {
+    let print = ["-type", "d", "-print", "-o", "-printf", "%p %s %T@\\n"];
+    let find = output("find", &[&[CONF_DIR, BIN_DIR, "/run/sluice"][..], &print[..]].concat());
+    let listing = String::from_utf8_lossy(&find.stdout).into_owned();
+    format!("{listing}{}", fs::read_to_string(CONFLIST).unwrap_or_default())
+}
+
+/// Boot fails with this status and message, and changes no file.
+fn boot_fails(node: &Node, user_data: &str, status: i32, message: &str) {
+    let before = node_files();
+    let output = node.boot(user_data);
+    assert_eq!(output.status.code(), Some(status), "{}", text(&output));
+    let expected: String = message.lines().map(|l| format!("sluice: error: {l}\n")).collect();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
+    assert_eq!(node_files(), before);
+}
+
+fn with_head(rest: &str) -> String {
+    format!("[settings.sluice]\nversion = 1\n{OUR_DIRS}{rest}")
+}
+
+#[test]
+fn settings_that_cannot_be_used_exit_78_and_name_line_and_key() {
+    with_node(|node| {
+        let file = "/run/node/user-data.toml";
+        let key = "settings.sluice.bandwidth";
+        let table = [
+            (
+                "[settings.sluice\n",
+                format!(
+                    "{file}:1:17: not valid TOML at the end of the line: unclosed table, expected `]`"
+                ),
+            ),
+            (
+                "[settings.sluice]\nversion = 1\nbandwith.enabled = true\n",
+                format!(
+                    "{file}:3:1 settings.sluice.bandwith: unknown table; did you mean \"bandwidth\"?"
+                ),
+            ),
+            (
+                "[settings.sluice]\nversion = 1\nbandwidth.default-egress = \"500\"\n",
+                format!(
+                    "{file}:3:28 {key}.default-egress: \"500\" has no unit; use bit, kbit, mbit, \
+                     gbit or tbit, e.g. \"500Mbit\""
+                ),
+            ),
+            (
+                "[settings.sluice]\nversion = 1\n[settings.sluice.bandwidth]\n\
+                 default-egress = \"10Mb\"\ndefalt-ingress = \"1Mbit\"\n",
+                format!(
+                    "{file}:4:18 {key}.default-egress: \"10Mb\" has no unit I know; use bit, \
+                     kbit, mbit, gbit or tbit, e.g. \"500Mbit\"\n{file}:5:1 {key}.defalt-ingress: \
+                     unknown key; did you mean \"default-ingress\"?"
+                ),
+            ),
+        ];
+        for (user_data, message) in table {
+            boot_fails(node, user_data, 78, &message);
+        }
+    });
+}
+
+#[test]
+fn missing_conflist_is_named_with_its_directory() {
+    with_node(|node| {
+        fs::remove_file(CONFLIST).expect("remove the conflist");
+        let message =
+            format!("no CNI configuration in {CONF_DIR}: expected the main plugin's .conflist");
+        boot_fails(node, &with_head(""), 1, &message);
+    });
+}
+
+#[test]
+fn conflist_that_is_no_list_is_left_alone() {
+    with_node(|node| {
+        let table = [
+            ("{\"plugins\": [", "EOF while parsing a list at line 1 column 13"),
+            ("{\"type\": \"ptp\"}", "missing field `plugins` at line 1 column 15"),
+        ];
+        for (content, cause) in table {
+            fs::write(CONFLIST, content).expect("write the conflist");
+            let message =
+                format!("edit {CONFLIST}: not JSON, or not a CNI configuration list: {cause}");
+            boot_fails(node, &with_head(""), 1, &message);
+        }
+    });
+}
+
+#[test]
+fn chain_with_the_upstream_bandwidth_plugin_is_refused() {
+    with_node(|node| {
+        fs::write(CONFLIST, r#"{"plugins":[{"type":"ptp"},{"type":"bandwidth"}]}"#).expect("write");
+        let message = format!(
+            "edit {CONFLIST}: the upstream \"bandwidth\" plugin is in the chain: it and sluice \
+             cannot both limit a pod; take it out (VPC CNI: ENABLE_BANDWIDTH_PLUGIN=false)"
+        );
+        boot_fails(node, &with_head(""), 1, &message);
+    });
+}
+
+#[test]
+fn read_only_directory_leaves_nothing_half_applied() {
+    with_node(|node| {
+        let none = None::<&str>;
+        mount(Some(CONF_DIR), CONF_DIR, none, MsFlags::MS_BIND, none).expect("bind");
+        let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(none, CONF_DIR, none, read_only, none).expect("remount read-only");
+        let message = format!("write {CONFLIST}: Read-only file system (os error 30)");
+        boot_fails(node, &with_head(""), 1, &message);
+        assert!(!fs::exists("/run/sluice").expect("look for /run/sluice"));
+        assert!(!fs::exists(format!("{BIN_DIR}/sluice")).expect("look for the plugin"));
+    });
+}
+
+#[test]
+fn missing_user_data_file_is_named() {
+    with_node(|node| {
+        let output = node.sluice(&["boot", "--user-data", "/nowhere", "--plugin", "/bin/true"]);
+        assert_eq!(output.status.code(), Some(1));
+        let message =
+            "sluice: error: read the user data /nowhere: No such file or directory (os error 2)\n";
+        assert_eq!(String::from_utf8_lossy(&output.stderr), message);
+    });
+}
+
+/// What hangs on both ends of the pair, and the records.
+fn pod_state(pod: &Pod) -> String {
+    let host = tc(&format!("qdisc show dev {}", pod.host_ifname));
+    let inside = match fs::exists(pod.netns()) {
+        Ok(true) => output("ip", &["netns", "exec", &pod.name, "tc", "qdisc", "show"]).stdout,
+        _ => Vec::new(),
+    };
+    let records = output("find", &["/run/sluice/pods", "-name", "*.json"]).stdout;
+    let link = output("ip", &["-n", &pod.name, "-d", "link", "show", "eth0"]).stdout;
+    let all = [host.into_bytes(), inside, records, link].concat();
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+/// ADD fails with this code and these words, and leaves the pod as it was.
+fn add_fails(pod: &Pod, call: &Call, code: u32, message: &str) -> Output {
+    let before = pod_state(pod);
+    let output = call.run(pod);
+    let error = expect_error(&output);
+    let words = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
+    assert_eq!(format!("{} | {}", words("msg"), words("details")), message);
+    assert_eq!(error["code"], code);
+    assert_eq!(pod_state(pod), before);
+    output
+}
+
+#[test]
+fn add_names_what_is_missing() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        let mut gone = Call::new("ADD", &pod, BOTH);
+        gone.netns = "/run/netns/gone".into();
+        add_fails(
+            &pod,
+            &gone,
+            100,
+            "sluice: find the pod's interface | open the network namespace /run/netns/gone: No \
+             such file or directory (os error 2)",
+        );
+        let mut no_veth = Call::new("ADD", &pod, BOTH);
+        no_veth.ifname = "eth7";
+        add_fails(
+            &pod,
+            &no_veth,
+            100,
+            "sluice: find the pod's interface | find the interface eth7: No such device (os error \
+             19)",
+        );
+        let mut loopback = Call::new("ADD", &pod, BOTH);
+        loopback.ifname = "lo";
+        add_fails(
+            &pod,
+            &loopback,
+            100,
+            "sluice: find the pod's interface | lo of the pod is not a veth: it has no other end",
+        );
+        let mut unknown = Call::new("ADD", &pod, BOTH);
+        unknown.stdin["prevResult"]["interfaces"][0]["name"] = "eniother".into();
+        add_fails(
+            &pod,
+            &unknown,
+            100,
+            "sluice: prevResult names no host interface enia, the other end of the pod's veth | ",
+        );
+    });
+}
+
+#[test]
+fn add_refuses_a_configuration_that_it_cannot_use() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        let call = |change: fn(&mut Call)| {
+            let mut call = Call::new("ADD", &pod, BOTH);
+            change(&mut call);
+            call
+        };
+        let table: [(Call, u32, &str); 6] = [
+            (
+                call(|c| c.stdin["prevResult"] = serde_json::Value::Null),
+                7,
+                "sluice: prevResult is missing: sluice must be chained after the plugin that makes \
+                 the interface | ",
+            ),
+            (
+                call(|c| c.stdin["cniVersion"] = "9.9.9".into()),
+                7,
+                "sluice: cniVersion is \"9.9.9\", allowed are 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0 | ",
+            ),
+            (
+                call(|c| c.stdin["runtimeConfig"]["bandwidth"]["EgressRate"] = 999.into()),
+                7,
+                "sluice: runtimeConfig.bandwidth.egressRate is 999 bit/s, allowed are 1 kbit/s to \
+                 1 Pbit/s | ",
+            ),
+            (
+                call(|c| c.stdin["runtimeConfig"]["bandwidth"]["EgressRate"] = (-5).into()),
+                6,
+                "sluice: decode the network configuration | invalid value: integer `-5`, expected \
+                 u64",
+            ),
+            (
+                call(|c| c.container_id = "../../etc/x".into()),
+                4,
+                "sluice: CNI_CONTAINERID is \"../../etc/x\", allowed are letters, digits, '_', '.' \
+                 and '-', and a letter or digit first | ",
+            ),
+            (
+                call(|c| c.command = "FROB"),
+                4,
+                "sluice: CNI_COMMAND is \"FROB\", allowed are ADD, DEL, STATUS and VERSION | ",
+            ),
+        ];
+        for (call, code, message) in table {
+            // The position in a generated document says nothing.
+            let strip = |text: String| text.split(" at line").next().unwrap_or_default().to_owned();
+            let before = pod_state(&pod);
+            let error = expect_error(&call.run(&pod));
+            let words = |key: &str| strip(error[key].as_str().unwrap_or_default().to_owned());
+            assert_eq!(format!("{} | {}", words("msg"), words("details")), message);
+            assert_eq!(error["code"], code);
+            assert_eq!(pod_state(&pod), before);
+        }
+    });
+}
+
+#[test]
+fn full_maps_are_told_with_their_size() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        fs::create_dir_all("/run/sluice/pods").expect("make the records' directory");
+        for slot in 1..1024 {
+            let name = format!("/run/sluice/pods/{slot}@other{slot}@eth0.json");
+            fs::write(name, "{}").expect("write a record");
+        }
+        let call = Call::new("ADD", &pod, BOTH);
+        add_fails(&pod, &call, 102, "sluice: no free slot: all 1023 are taken | ");
+    });
+}
+
+#[test]
+fn add_before_the_agent_ever_ran_asks_to_try_again() {
+    with_node(|node| {
+        node.boot_with("");
+        let pod = node.pod("a", 2);
+        let call = Call::new("ADD", &pod, BOTH);
+        let error = expect_error(&call.run(&pod));
+        assert_eq!(error["code"], 11);
+        assert_eq!(error["msg"], "sluice: open the shaper's pins (is sluice.service running?)");
+    });
+}
+
+#[test]
+fn foreign_root_qdisc_is_named_and_kept() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        let device = &pod.host_ifname;
+        tc(&format!("qdisc add dev {device} root handle 1: tbf rate 1mbit burst 10k latency 25ms"));
+        let call = Call::new("ADD", &pod, BOTH);
+        add_fails(
+            &pod,
+            &call,
+            101,
+            "sluice: shape pod ingress | enia has the root qdisc tbf 1: of somebody else: add the \
+             qdisc prio to enia: File exists (os error 17)",
+        );
+    });
+}
+
+#[test]
+fn agent_without_bpf_file_system_says_so() {
+    with_node(|node| {
+        let none = None::<&str>;
+        mount(Some("tmpfs"), "/sys/fs/bpf", Some("tmpfs"), MsFlags::empty(), none).expect("mount");
+        let output = node.sluice(&["agent"]);
+        assert_eq!(output.status.code(), Some(1));
+        let message = "sluice: error: /sys/fs/bpf is no BPF file system: mount one there (mount -t \
+                       bpf bpf)\n";
+        assert_eq!(String::from_utf8_lossy(&output.stderr), message);
+    });
+}

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+//! ADD, DEL and the agent's comings and goings.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use tests::cni::{Annotations, Call, expect_error};
+use tests::command::{json, output, tc, text};
+use tests::meter::{Protocol, Transfer};
+use tests::node::{CONFLIST, with_node, with_ready_node};
+
+const LIMIT: u64 = 20_000_000;
+const BOTH: Annotations = Annotations { egress: LIMIT, ingress: LIMIT };
+
+#[test]
+fn killed_agent_changes_nothing_and_a_new_pod_is_shaped_meanwhile() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        node.add(&pod, BOTH);
+        let remote = node.pod("remote", 9);
+        let late = node.pod("late", 3);
+        let (from, to) = (pod.netns(), remote.netns());
+        let transfer = Transfer {
+            from: &from,
+            to: &to,
+            address: remote.address,
+            protocol: Protocol::Udp(2 * LIMIT),
+        };
+        let rates = transfer.seconds_while(4, || {
+            node.kill_agent(Signal::SIGKILL);
+            node.add(&late, BOTH);
+        });
+        let exact = rates.iter().skip(1).all(|rate| rate.abs_diff(LIMIT) <= LIMIT / 50);
+        assert!(exact, "limit {LIMIT}, seconds {rates:?}");
+        assert_eq!(node.status(&late)["egress"]["limit_bps"], LIMIT);
+        let before = node.status(&pod)["egress"]["sent_packets"].as_u64();
+        node.start_agent();
+        let after = node.status(&pod)["egress"]["sent_packets"].as_u64();
+        assert!(after >= before && before > Some(0), "counters: {before:?}, then {after:?}");
+    });
+}
+
+#[test]
+fn terminated_agent_leaves_its_pins() {
+    with_ready_node("", |node| {
+        node.kill_agent(Signal::SIGTERM);
+        let pod = node.pod("a", 2);
+        node.add(&pod, BOTH);
+        assert_eq!(node.status(&pod)["ingress"]["limit_bps"], LIMIT);
+    });
+}
+
+#[test]
+fn del_takes_everything_off_and_frees_the_slot() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        node.add(&pod, BOTH);
+        node.del(&pod);
+        let root = tc(&format!("qdisc show dev {}", pod.host_ifname));
+        assert!(root.starts_with("qdisc noqueue"), "{root}");
+        assert!(!pod.run("tc filter show dev eth0 egress").contains("sluice"));
+        let records: Vec<_> = fs::read_dir("/run/sluice/pods")
+            .expect("the records")
+            .map(|entry| entry.expect("an entry").file_name())
+            .filter(|name| name != ".lock")
+            .collect();
+        assert!(records.is_empty(), "{records:?}");
+        node.add(&pod, BOTH);
+        assert_eq!(node.status(&pod)["slot"], 1);
+    });
+}
+
+#[test]
+fn del_succeeds_twice_without_add_without_netns_and_without_configuration() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        node.del(&pod);
+        node.add(&pod, BOTH);
+        pod.delete();
+        node.del(&pod);
+        node.del(&pod);
+        let mut call = Call::new("DEL", &pod, Annotations::default());
+        call.netns = String::new();
+        call.stdin = serde_json::Value::Null;
+        let output = call.run(&pod);
+        assert!(output.status.success(), "{}", text(&output));
+    });
+}
+
+#[test]
+fn del_without_netns_still_takes_the_host_end_off() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        node.add(&pod, BOTH);
+        let mut call = Call::new("DEL", &pod, Annotations::default());
+        call.netns = String::new();
+        assert!(call.run(&pod).status.success());
+        let root = tc(&format!("qdisc show dev {}", pod.host_ifname));
+        assert!(root.starts_with("qdisc noqueue"), "{root}");
+    });
+}
+
+#[test]
+fn add_after_a_killed_add_starts_afresh() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        node.add(&pod, BOTH);
+        // The same ADD again, as after a plugin that was killed before it could answer.
+        node.add(&pod, Annotations { egress: 2 * LIMIT, ingress: 0 });
+        let status = node.status(&pod);
+        assert_eq!(status["egress"]["limit_bps"], 2 * LIMIT);
+        assert_eq!(status["ingress"]["limit_bps"], serde_json::Value::Null);
+        assert_eq!(status["slot"], 1);
+    });
+}
+
+#[test]
+fn forty_pods_at_once_get_forty_slots() {
+    with_ready_node("", |node| {
+        let pods: Vec<_> = (1..=40).map(|n| node.pod(&format!("p{n}"), n)).collect();
+        let children: Vec<_> = pods.iter().map(|pod| Call::new("ADD", pod, BOTH)).collect();
+        let outputs: Vec<_> = std::thread::scope(|scope| {
+            let runs = pods.iter().zip(&children).map(|(pod, call)| scope.spawn(|| call.run(pod)));
+            let runs: Vec<_> = runs.collect();
+            runs.into_iter().map(|run| run.join().expect("a plugin")).collect()
+        });
+        for output in &outputs {
+            assert!(output.status.success(), "{}", text(output));
+        }
+        let output = node.sluice(&["status", "--json", "--interval", "1"]);
+        let status = json(&String::from_utf8_lossy(&output.stdout));
+        let slots = status["pods"].as_array().expect("pods").iter().map(|pod| pod["slot"].as_u64());
+        assert_eq!(slots.collect::<Vec<_>>(), (1..=40).map(Some).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn both_spellings_of_the_bandwidth_keys_are_understood() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        let mut call = Call::new("ADD", &pod, Annotations::default());
+        call.stdin["runtimeConfig"] = serde_json::json!({"bandwidth": {
+            "ingressRate": 10_000_000, "ingressBurst": 80_000,
+            "egressRate": 20_000_000, "egressBurst": 4_294_967_295u64, "someday": true,
+        }});
+        let output = call.run(&pod);
+        assert!(output.status.success(), "{}", text(&output));
+        let status = node.status(&pod);
+        assert_eq!(status["ingress"]["limit_bps"], 10_000_000);
+        assert_eq!(status["egress"]["limit_bps"], 20_000_000);
+    });
+}
+
+#[test]
+fn version_and_status_answer_as_the_spec_says() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        let mut call = Call::new("VERSION", &pod, Annotations::default());
+        call.stdin = serde_json::json!({"cniVersion": "0.4.0"});
+        let answer = json(&String::from_utf8_lossy(&call.run(&pod).stdout));
+        assert_eq!(answer["cniVersion"], "0.4.0");
+        assert_eq!(
+            answer["supportedVersions"],
+            serde_json::json!(["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
+        );
+        let status = Call::new("STATUS", &pod, Annotations::default());
+        assert!(status.run(&pod).status.success());
+        fs::remove_file("/sys/fs/bpf/sluice/v1/limits").expect("remove a pin");
+        assert_eq!(expect_error(&status.run(&pod))["code"], 50);
+    });
+}
+
+#[test]
+fn booting_twice_changes_nothing_and_disabling_takes_the_entry_out() {
+    with_node(|node| {
+        let untouched = fs::read_to_string(CONFLIST).expect("the conflist");
+        node.boot_with("");
+        let chained = fs::read_to_string(CONFLIST).expect("the conflist");
+        assert!(chained.contains("\"type\":\"sluice\""), "{chained}");
+        let inode = || output("stat", &["-c", "%i %y", CONFLIST]).stdout;
+        let before = inode();
+        node.boot_with("");
+        assert_eq!(inode(), before);
+        node.boot_with("enabled = false");
+        assert_eq!(fs::read_to_string(CONFLIST).expect("the conflist"), untouched);
+    });
+}
