@@ -74,7 +74,7 @@ fn enter_namespaces() {
     }
     fs::write(CONFLIST, MAIN_CONFLIST).expect("write the main conflist");
     ip("link set lo up");
-    fs::write("/proc/thread-self/root/proc/sys/net/ipv4/ip_forward", "1").expect("forward");
+    fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("forward");
 }
 
 impl Node {
