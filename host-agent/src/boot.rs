@@ -1,20 +1,155 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `sluice boot`: user data → settings → plan → files, before the runtime starts.
+//! `sluice boot`: layers of settings → plan → files, as a generation. What was
+//! asked for is put in force whole, or else what `on-invalid` says: the last
+//! good generation, the layers below the user data, or nothing at all.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use settings_model::{Problems, Settings};
 
 use crate::apply::apply;
 use crate::facts::Facts;
+use crate::file;
+use crate::generation::Generations;
+use crate::layers::{Document, Layers, merge};
 use crate::paths::Paths;
 use crate::plan::Plan;
 
-/// Puts the settings of `user_data` in force; gives the files that changed.
-pub fn boot(paths: &Paths, user_data: &Path, plugin: &Path) -> Result<Vec<PathBuf>> {
-    let text = std::fs::read_to_string(user_data)
-        .with_context(|| format!("read the user data {}", user_data.display()))?;
-    let settings = settings_model::parse(&user_data.display().to_string(), &text)?;
-    let facts = Facts::probe(paths, &settings, plugin)?;
-    apply(&Plan::make(paths, &settings, &facts)?)
+/// What holds on this node and why; `status` reads it from /run/sluice/boot.json.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InForce {
+    /// None where the layers below the user data hold, which are no generation.
+    pub generation: Option<u64>,
+    pub reason: Reason,
+    /// Why it is not what was asked for.
+    pub problems: Vec<String>,
+}
+
+impl InForce {
+    /// None where nothing was ever put in force since the node started.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        let attempt = || format!("read {}", path.display());
+        match std::fs::read(path) {
+            Ok(text) => serde_json::from_slice(&text).map(Some).with_context(attempt),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(attempt),
+        }
+    }
+
+    /// One line for people.
+    pub fn to_text(&self) -> String {
+        let number =
+            self.generation.map_or(String::new(), |number| format!("generation {number}, "));
+        let rest = match self.reason {
+            Reason::AsAsked => "as asked for, is in force",
+            Reason::LastGood => "the last good one, is in force instead",
+            Reason::Defaults => "the settings below the user data are in force instead",
+        };
+        number + rest
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    AsAsked,
+    LastGood,
+    Defaults,
+}
+
+/// Where things are, for one boot.
+pub struct Boot<'a> {
+    pub paths: &'a Paths,
+    pub plugin: &'a Path,
+}
+
+/// What was asked for could not be put in force.
+#[derive(Debug)]
+pub struct Refused {
+    pub error: anyhow::Error,
+    /// What holds instead, or why nothing else does. None: the node is as it was.
+    pub instead: Option<Result<InForce>>,
+}
+
+impl Boot<'_> {
+    /// Puts settings in force, whole. Settings that cannot be used are replaced by the last good
+    /// ones, or by the layers below the user data; usable ones that cannot be applied by the last
+    /// good ones only, for whatever is in the way of them would be in the way of defaults too.
+    pub fn run(&self, layers: Result<Layers>) -> Result<InForce, Refused> {
+        let below = match &layers {
+            Ok(layers) => layers.without_user_data(),
+            Err(_) => Layers::of_image(self.paths).unwrap_or_default(),
+        };
+        let documents = layers.map(|layers| layers.documents());
+        let read = documents.and_then(|all| Ok((merge(&all)?, all)));
+        let (result, unusable) = match read {
+            Ok((settings, all)) => (self.apply_asked(&settings, &all), false),
+            Err(error) => (Err(error), true),
+        };
+        let done = result.and_then(|in_force| self.record(&in_force).map(|()| in_force));
+        done.map_err(|error| Refused { instead: self.instead(&below, &error, unusable), error })
+    }
+
+    /// What these settings would make of this node.
+    pub fn plan(&self, settings: &Settings) -> Result<Plan> {
+        Plan::make(self.paths, settings, &Facts::probe(self.paths, settings, self.plugin)?)
+    }
+
+    fn apply_asked(&self, settings: &Settings, documents: &[Document]) -> Result<InForce> {
+        let plan = self.plan(settings)?;
+        let generations = Generations::new(self.paths.generations_dir());
+        let generation = generations.begin(documents)?;
+        let number = generation.number;
+        match apply(&plan) {
+            Ok(changed) => {
+                changed.iter().for_each(|path| log::info!("wrote {}", path.display()));
+                generations.mark_good(generation)?;
+            }
+            Err(error) => {
+                // The first error is the one to tell; a full disk may keep this from being noted.
+                let _ = generations.mark_failed(generation, format!("{error:#}"));
+                return Err(error);
+            }
+        }
+        Ok(InForce { generation: Some(number), reason: Reason::AsAsked, problems: Vec::new() })
+    }
+
+    fn instead(
+        &self,
+        below: &Layers,
+        error: &anyhow::Error,
+        unusable: bool,
+    ) -> Option<Result<InForce>> {
+        let last_good = Generations::new(self.paths.generations_dir()).last_good();
+        let (documents, generation, reason) = match last_good {
+            Ok(Some(good)) => (good.documents, Some(good.number), Reason::LastGood),
+            _ if unusable => (below.documents(), None, Reason::Defaults),
+            _ => return None,
+        };
+        let in_force = InForce { generation, reason, problems: lines(error) };
+        let put = || {
+            apply(&self.plan(&merge(&documents)?)?)?;
+            self.record(&in_force)
+        };
+        Some(put().context("put other settings in force instead").map(|()| in_force))
+    }
+
+    fn record(&self, in_force: &InForce) -> Result<()> {
+        let path = self.paths.boot_file();
+        if InForce::read(&path).is_ok_and(|before| before.as_ref() == Some(in_force)) {
+            return Ok(());
+        }
+        let text = serde_json::to_string_pretty(in_force)? + "\n";
+        file::replace(&path, text.as_bytes(), 0o644)
+    }
+}
+
+/// A line for each problem of the settings, or one for any other error.
+pub fn lines(error: &anyhow::Error) -> Vec<String> {
+    match error.downcast_ref::<Problems>() {
+        Some(problems) => problems.iter().map(ToString::to_string).collect(),
+        None => vec![format!("{error:#}")],
+    }
 }

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     if let Err(e) = std::io::stdin().take(MAX_STDIN_BYTES).read_to_string(&mut stdin) {
         eprintln!("sluice: read standard input: {e}");
     }
-    match run(&Paths::default(), &Environment::of_process(), &stdin) {
+    match run(&Paths::below("/"), &Environment::of_process(), &stdin) {
         Ok(answer) => {
             print!("{answer}");
             ExitCode::SUCCESS

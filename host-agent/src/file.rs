@@ -13,7 +13,8 @@ use anyhow::{Context, Result};
 /// Replaces `path` by `content`; on failure the old file is as it was and nothing is left over.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    // One name for all attempts, so that what a killed one left is overwritten by the next.
+    let temporary = path.with_file_name(format!(".{name}.tmp"));
     write_synced(&temporary, content, mode)
         .and_then(|()| fs::rename(&temporary, path))
         .and_then(|()| sync_directory(path))

@@ -7,32 +7,35 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
-use clap::{Parser, Subcommand};
-use host_agent::{agent, boot, logging, paths::Paths, status};
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use host_agent::boot::{Boot, lines};
+use host_agent::layers::{Document, Layers, merge};
+use host_agent::preview::preview;
+use host_agent::{agent, logging, paths::Paths, status};
 
 /// Shares a Kubernetes node's bandwidth fairly among its pods, beside network policy.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
+    /// Directory that holds the node's file system; for images that are not running
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Put the settings of the user data in force: CNI entry, plugin, limits for new pods
-    Boot {
-        /// TOML document with a [settings.sluice] table
-        #[arg(long, value_name = "FILE")]
-        user_data: PathBuf,
-        /// The CNI plugin's binary, installed as `sluice` into cni.bin-dir
-        #[arg(long, value_name = "FILE", default_value_os_t = Paths::default().shipped_plugin())]
-        plugin: PathBuf,
-    },
+    /// Put the settings in force: CNI entry, plugin, limits for new pods
+    Boot(Asked),
+    /// Show what `boot` would change, and change nothing
+    Plan(Asked),
+    /// Check a document of settings; `-` is standard input
+    Check { file: PathBuf },
     /// Load the shaper, keep it pinned, and wait for SIGTERM
     Agent,
-    /// Show each pod's limits, measured rates, drops and mode
+    /// Show the settings in force, and each pod's limits, measured rates, drops and mode
     Status {
         #[arg(long)]
         json: bool,
@@ -42,39 +45,84 @@ enum Command {
     },
 }
 
+#[derive(Args)]
+struct Asked {
+    /// TOML document with a [settings.sluice] table
+    #[arg(long, value_name = "FILE")]
+    user_data: PathBuf,
+    /// The CNI plugin's binary, installed as `sluice` into cni.bin-dir; the image's own if not given
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
-    match logging::init().and_then(|()| run(Arguments::parse().command)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match logging::init().and_then(|()| run(Arguments::parse())) {
+        Ok(status) => ExitCode::from(status),
         Err(error) => ExitCode::from(report(&error)),
     }
 }
 
 /// Logs the error, or each problem of the settings as an entry of its own; gives the exit status.
 fn report(error: &anyhow::Error) -> u8 {
-    let Some(problems) = error.downcast_ref::<settings_model::Problems>() else {
-        log::error!("{error:#}");
-        return 1;
-    };
-    problems.iter().for_each(|problem| log::error!("{problem}"));
-    78
+    lines(error).iter().for_each(|line| log::error!("{line}"));
+    if error.is::<settings_model::Problems>() { 78 } else { 1 }
 }
 
-fn run(command: Command) -> Result<()> {
-    let paths = Paths::default();
-    match command {
-        Command::Boot { user_data, plugin } => {
-            let changed = boot::boot(&paths, &user_data, &plugin)?;
-            changed.iter().for_each(|path| log::info!("wrote {}", path.display()));
-            Ok(())
+fn run(arguments: Arguments) -> Result<u8> {
+    let paths = Paths::below(arguments.root);
+    match arguments.command {
+        Command::Boot(asked) => Ok(boot(&paths, &asked)),
+        Command::Plan(asked) => plan(&paths, &asked).map(|()| 0),
+        Command::Check { file } => {
+            merge(&[document(file)?])?;
+            Ok(0)
         }
-        Command::Agent => agent::run(&paths),
+        Command::Agent => agent::run(&paths).map(|()| 0),
         Command::Status { json, interval } => {
             let status = status::status(&paths, Duration::from_millis(interval))?;
             match json {
                 true => println!("{}", serde_json::to_string_pretty(&status)?),
                 false => print!("{}", status.to_text()),
             }
-            Ok(())
+            Ok(0)
         }
     }
+}
+
+/// The exit status tells of what was asked for, also when something else is in force instead.
+fn boot(paths: &Paths, asked: &Asked) -> u8 {
+    let plugin = asked.plugin.clone().unwrap_or_else(|| paths.shipped_plugin());
+    let Err(refused) = (Boot { paths, plugin: &plugin }).run(layers(paths, asked)) else {
+        return 0;
+    };
+    let status = report(&refused.error);
+    match refused.instead {
+        Some(Ok(in_force)) => log::warn!("{}", in_force.to_text()),
+        Some(Err(error)) => log::error!("{error:#}"),
+        None => {}
+    }
+    status
+}
+
+fn plan(paths: &Paths, asked: &Asked) -> Result<()> {
+    let plugin = asked.plugin.clone().unwrap_or_else(|| paths.shipped_plugin());
+    let settings = merge(&layers(paths, asked)?.documents())?;
+    print!("{}", preview(&Boot { paths, plugin: &plugin }.plan(&settings)?)?);
+    Ok(())
+}
+
+fn layers(paths: &Paths, asked: &Asked) -> Result<Layers> {
+    let path = &asked.user_data;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("read the user data {}", path.display()))?;
+    let user_data = Document { name: path.display().to_string(), text };
+    Ok(Layers::of_image(paths)?.with_user_data(Some(user_data)))
+}
+
+fn document(file: PathBuf) -> Result<Document> {
+    let (name, text) = match file.to_str() {
+        Some("-") => ("standard input".into(), std::io::read_to_string(std::io::stdin())),
+        _ => (file.display().to_string(), std::fs::read_to_string(&file)),
+    };
+    Ok(Document { text: text.with_context(|| format!("read {name}"))?, name })
 }

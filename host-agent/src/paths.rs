@@ -10,12 +10,6 @@ pub struct Paths {
     root: PathBuf,
 }
 
-impl Default for Paths {
-    fn default() -> Self {
-        Self::below("/")
-    }
-}
-
 impl Paths {
     pub fn below(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
@@ -29,6 +23,31 @@ impl Paths {
     /// The settings in force, as the CNI plugin reads them.
     pub fn node_file(&self) -> PathBuf {
         self.root.join("run/sluice/node.json")
+    }
+
+    /// What `sluice boot` left in force, and why.
+    pub fn boot_file(&self) -> PathBuf {
+        self.root.join("run/sluice/boot.json")
+    }
+
+    /// Every set of settings that was put in force lately.
+    pub fn generations_dir(&self) -> PathBuf {
+        self.root.join("var/lib/sluice/generations")
+    }
+
+    /// The image's own defaults, the lowest layer of settings.
+    pub fn defaults_file(&self) -> PathBuf {
+        self.root.join("usr/share/sluice/defaults.toml")
+    }
+
+    /// The machine's settings, above the image's.
+    pub fn settings_file(&self) -> PathBuf {
+        self.root.join("etc/sluice/settings.toml")
+    }
+
+    /// More of them, `*.toml` by name.
+    pub fn settings_dir(&self) -> PathBuf {
+        self.root.join("etc/sluice/settings.d")
     }
 
     /// One record for each pod interface.

@@ -11,12 +11,15 @@ use bpf::{Counters, Direction, Pins};
 use serde::Serialize;
 use settings_model::Rate;
 
+use crate::boot::InForce;
 use crate::limit::Origin;
 use crate::paths::Paths;
 use crate::record::{Claim, Record, RecordedMode, Records, Shaping};
 
 #[derive(Debug, Serialize)]
 pub struct Status {
+    /// None on a node where `sluice boot` has not run.
+    pub settings: Option<InForce>,
     pub pods: Vec<Pod>,
 }
 
@@ -53,15 +56,16 @@ struct Sample {
 
 /// Reads everything, waits for `interval`, and reads the counters again.
 pub fn status(paths: &Paths, interval: Duration) -> Result<Status> {
+    let settings = InForce::read(&paths.boot_file())?;
     let claims = Records::new(paths.pods_dir()).list()?;
     if claims.is_empty() {
-        return Ok(Status { pods: Vec::new() });
+        return Ok(Status { settings, pods: Vec::new() });
     }
     let pins = Pins::open(&paths.pin_dir()).context("read the state of the shaper")?;
     let first = claims.into_iter().map(|claim| sample(&pins, claim)).collect::<Result<Vec<_>>>()?;
     thread::sleep(interval);
     let pods = first.iter().map(|before| pod(before, &pins)).collect::<Result<_>>()?;
-    Ok(Status { pods })
+    Ok(Status { settings, pods })
 }
 
 fn sample(pins: &Pins, claim: Claim) -> Result<Sample> {
@@ -124,8 +128,21 @@ fn reason(mode: Option<RecordedMode>) -> &'static str {
 }
 
 impl Status {
-    /// A table for people; one line for each direction.
+    /// For people: the settings, then a table with one line for each direction.
     pub fn to_text(&self) -> String {
+        self.settings_text() + &self.pods_text()
+    }
+
+    fn settings_text(&self) -> String {
+        let Some(in_force) = &self.settings else {
+            return "settings: none; `sluice boot` has not run\n\n".into();
+        };
+        let mut text = format!("settings: {}\n", in_force.to_text());
+        in_force.problems.iter().for_each(|problem| text += &format!("  {problem}\n"));
+        text + "\n"
+    }
+
+    fn pods_text(&self) -> String {
         let mut text = format!(
             "{:<32} {:<8} {:>10} {:<15} {:>10} {:>8} {}\n",
             "POD", "WAY", "LIMIT", "ORIGIN", "MEASURED", "DROPPED", "MODE"

@@ -6,6 +6,7 @@
 pub mod cni;
 pub mod command;
 pub mod containerd;
+pub mod crash;
 pub mod cri;
 pub mod kernel;
 pub mod meter;

@@ -67,7 +67,9 @@ fn enter_namespaces() {
         .expect("make namespaces (root tests need root)");
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
-    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none).expect("mount /run");
+    for dir in ["/run", "/var/lib"] {
+        mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), none).expect("mount a tmpfs");
+    }
     mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), none).expect("mount bpffs");
     for dir in [CONF_DIR, BIN_DIR] {
         fs::create_dir_all(dir).expect("make the node's directories");

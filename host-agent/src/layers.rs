@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The documents that settings come from, lowest first: the image's defaults,
+//! the machine's own files, the user data. Reads files; judges nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use settings_model::{Problems, Settings};
+
+use crate::paths::Paths;
+
+/// A text of settings, and how messages name it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Document {
+    pub name: String,
+    pub text: String,
+}
+
+/// What there is below the user data, and the user data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layers {
+    image: Vec<Document>,
+    user_data: Option<Document>,
+}
+
+impl Layers {
+    /// /usr/share/sluice/defaults.toml, /etc/sluice/settings.toml and settings.d/*.toml by name.
+    pub fn of_image(paths: &Paths) -> Result<Self> {
+        let mut files = vec![paths.defaults_file(), paths.settings_file()];
+        files.extend(toml_files(&paths.settings_dir())?);
+        let read = files.iter().map(|file| read(file)).collect::<Result<Vec<_>>>()?;
+        Ok(Self { image: read.into_iter().flatten().collect(), user_data: None })
+    }
+
+    pub fn with_user_data(mut self, user_data: Option<Document>) -> Self {
+        self.user_data = user_data;
+        self
+    }
+
+    pub fn without_user_data(&self) -> Self {
+        Self { image: self.image.clone(), user_data: None }
+    }
+
+    /// Lowest first.
+    pub fn documents(&self) -> Vec<Document> {
+        self.image.iter().chain(&self.user_data).cloned().collect()
+    }
+}
+
+/// The settings that all documents together give, lowest first.
+pub fn merge(documents: &[Document]) -> Result<Settings, Problems> {
+    // TODO(merge)
+    let last = documents.last();
+    last.map_or(Ok(Settings::default()), |last| settings_model::parse(&last.name, &last.text))
+}
+
+/// None where there is no such file.
+fn read(path: &Path) -> Result<Option<Document>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(Document { name: path.display().to_string(), text })),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+fn toml_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let attempt = || format!("list {}", dir.display());
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(attempt)?,
+    };
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths = paths.collect::<std::io::Result<Vec<_>>>().with_context(attempt)?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    Ok(paths)
+}

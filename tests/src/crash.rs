@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Ends a program right after its n-th file operation, by ptrace: a crash at
+//! every point of a run, enumerated. x86-64, one thread.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sys::ptrace;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+/// System calls that name, read or change files.
+const FILE_OPERATIONS: &[i64] = &[
+    nix::libc::SYS_openat,
+    nix::libc::SYS_read,
+    nix::libc::SYS_write,
+    nix::libc::SYS_close,
+    nix::libc::SYS_fsync,
+    nix::libc::SYS_rename,
+    nix::libc::SYS_mkdir,
+    nix::libc::SYS_rmdir,
+    nix::libc::SYS_unlink,
+    nix::libc::SYS_fchmod,
+    nix::libc::SYS_statx,
+    nix::libc::SYS_getdents64,
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It came to its own end before that operation.
+    Exited(i32),
+    Killed,
+}
+
+/// Runs the command and kills it after its n-th file operation, counted from 1 and from the first
+/// one of its own code.
+pub fn run_until(command: &mut Command, n: usize) -> End {
+    let trace_me = || ptrace::traceme().map_err(std::io::Error::from);
+    // SAFETY: ptrace(PTRACE_TRACEME) is async-signal-safe and touches nothing of the parent.
+    unsafe { command.pre_exec(trace_me) };
+    let mut child = command.spawn().expect("start the program");
+    let pid = Pid::from_raw(child.id() as i32);
+    let end = trace(pid, n);
+    if end == End::Killed {
+        kill(pid, Signal::SIGKILL).expect("kill the program");
+        child.wait().expect("wait for the program");
+    }
+    end
+}
+
+fn trace(pid: Pid, n: usize) -> End {
+    waitpid(pid, Some(WaitPidFlag::__WALL)).expect("the program stops at exec");
+    ptrace::setoptions(pid, ptrace::Options::PTRACE_O_TRACESYSGOOD).expect("ptrace options");
+    let mut operations = 0;
+    let mut entering = true;
+    loop {
+        ptrace::syscall(pid, None).expect("go on");
+        match waitpid(pid, Some(WaitPidFlag::__WALL)).expect("wait") {
+            WaitStatus::Exited(_, status) => return End::Exited(status),
+            WaitStatus::PtraceSyscall(_) => {
+                let number = ptrace::getregs(pid).expect("registers").orig_rax as i64;
+                operations += usize::from(!entering && FILE_OPERATIONS.contains(&number));
+                entering = !entering;
+            }
+            other => panic!("the traced program: {other:?}"),
+        }
+        if operations == n {
+            return End::Killed;
+        }
+    }
+}
