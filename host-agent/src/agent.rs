@@ -8,20 +8,25 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use log::info;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::paths::Paths;
 
-pub fn run(paths: &Paths) -> Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("wait for signals")?;
+/// `reload` reads the settings anew; SIGHUP asks for it.
+pub fn run(paths: &Paths, reload: impl Fn()) -> Result<()> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("wait for signals")?;
     check_bpffs(&paths.bpffs())?;
     bpf::load_and_pin(&paths.pin_dir())?;
     info!("programs and maps are pinned in {}", paths.pin_dir().display());
     caps::clear(None, caps::CapSet::Effective).context("drop capabilities")?;
     caps::clear(None, caps::CapSet::Permitted).context("drop capabilities")?;
-    if let Some(signal) = signals.forever().next() {
-        info!("signal {signal}: ends; limits stay in force");
+    for signal in signals.forever() {
+        if signal != SIGHUP {
+            info!("signal {signal}: ends; limits stay in force");
+            break;
+        }
+        reload();
     }
     Ok(())
 }

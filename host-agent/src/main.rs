@@ -33,8 +33,10 @@ enum Command {
     Plan(Asked),
     /// Check a document of settings; `-` is standard input
     Check { file: PathBuf },
-    /// Load the shaper, keep it pinned, and wait for SIGTERM
-    Agent,
+    /// Load the shaper, keep it pinned, and wait: for SIGHUP to read the settings anew, or SIGTERM
+    Agent(Asked),
+    /// Read the settings anew on a running node; the same as `boot`
+    Reload(Asked),
     /// Show the settings in force, and each pod's limits, measured rates, drops and mode
     Status {
         #[arg(long)]
@@ -48,7 +50,7 @@ enum Command {
 #[derive(Args)]
 struct Asked {
     /// TOML document with a [settings.sluice] table
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", default_value = "/var/lib/sluice/user-data.toml")]
     user_data: PathBuf,
     /// The CNI plugin's binary, installed as `sluice` into cni.bin-dir; the image's own if not given
     #[arg(long, value_name = "FILE")]
@@ -71,13 +73,19 @@ fn report(error: &anyhow::Error) -> u8 {
 fn run(arguments: Arguments) -> Result<u8> {
     let paths = Paths::below(arguments.root);
     match arguments.command {
-        Command::Boot(asked) => Ok(boot(&paths, &asked)),
+        Command::Boot(asked) | Command::Reload(asked) => Ok(boot(&paths, &asked)),
         Command::Plan(asked) => plan(&paths, &asked).map(|()| 0),
         Command::Check { file } => {
             merge(&[document(file)?])?;
             Ok(0)
         }
-        Command::Agent => agent::run(&paths).map(|()| 0),
+        Command::Agent(asked) => {
+            // What is wrong is logged, and the agent goes on with what is in force.
+            let reload = || {
+                boot(&paths, &asked);
+            };
+            agent::run(&paths, reload).map(|()| 0)
+        }
         Command::Status { json, interval } => {
             let status = status::status(&paths, Duration::from_millis(interval))?;
             match json {
