@@ -5,7 +5,7 @@ SHELL := /bin/bash
 KERNEL ?= 6.12
 SKIPS := target/skips.txt
 
-.PHONY: help setup fmt lint build test test-unit test-root test-vm demo golden clean
+.PHONY: help setup fmt lint build test test-unit test-root test-vm demo bench golden clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,6 +43,11 @@ test-vm: build ## The root tests in a guest: KERNEL=6.1, 6.12 or newest
 
 demo: build ## Real pods on a private node, iperf3, limit against measured
 	target/debug/demo
+
+bench: setup ## Figures of speed and memory, in target/report/bench.json
+	cargo build --locked --release --package host-agent
+	cargo build --locked --package tests --bins
+	SLUICE_BIN=$(CURDIR)/target/release target/debug/bench
 
 golden: setup ## Rewrite the golden files of the settings model
 	UPDATE_GOLDEN=1 cargo test --locked --package settings-model

@@ -23,3 +23,4 @@ pub mod plan;
 pub mod preview;
 pub mod record;
 pub mod status;
+pub mod user_data;

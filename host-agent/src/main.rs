@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use host_agent::boot::{Boot, lines};
 use host_agent::layers::{Document, Layers, merge};
 use host_agent::preview::preview;
+use host_agent::user_data::{self, carrier::CarrierError};
 use host_agent::{agent, logging, paths::Paths, status};
 
 /// Shares a Kubernetes node's bandwidth fairly among its pods, beside network policy.
@@ -49,9 +50,14 @@ enum Command {
 
 #[derive(Args)]
 struct Asked {
-    /// TOML document with a [settings.sluice] table
-    #[arg(long, value_name = "FILE", default_value = "/var/lib/sluice/user-data.toml")]
-    user_data: PathBuf,
+    /// User data with a [settings.sluice] table, instead of the node's own: credential
+    /// sluice.user-data, QEMU's opt/sluice/user-data, /var/lib/sluice/user-data.toml, IMDS
+    #[arg(long, value_name = "FILE")]
+    user_data: Option<PathBuf>,
+    /// Time until IMDS must have answered
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
+    imds_budget: u64,
     /// The CNI plugin's binary, installed as `sluice` into cni.bin-dir; the image's own if not given
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
@@ -67,7 +73,8 @@ fn main() -> ExitCode {
 /// Logs the error, or each problem of the settings as an entry of its own; gives the exit status.
 fn report(error: &anyhow::Error) -> u8 {
     lines(error).iter().for_each(|line| log::error!("{line}"));
-    if error.is::<settings_model::Problems>() { 78 } else { 1 }
+    let settings = error.is::<settings_model::Problems>() || error.is::<CarrierError>();
+    if settings { 78 } else { 1 }
 }
 
 fn run(arguments: Arguments) -> Result<u8> {
@@ -120,11 +127,11 @@ fn plan(paths: &Paths, asked: &Asked) -> Result<()> {
 }
 
 fn layers(paths: &Paths, asked: &Asked) -> Result<Layers> {
-    let path = &asked.user_data;
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("read the user data {}", path.display()))?;
-    let user_data = Document { name: path.display().to_string(), text };
-    Ok(Layers::of_image(paths)?.with_user_data(Some(user_data)))
+    let user_data = match &asked.user_data {
+        Some(path) => user_data::read(path)?,
+        None => user_data::find(paths, Duration::from_secs(asked.imds_budget))?,
+    };
+    Ok(Layers::of_image(paths)?.with_user_data(user_data))
 }
 
 fn document(file: PathBuf) -> Result<Document> {

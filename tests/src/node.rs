@@ -23,6 +23,7 @@ use crate::command::{executable, ip, output, run, text, wait_for};
 pub const CONF_DIR: &str = "/run/node/net.d";
 pub const BIN_DIR: &str = "/run/node/bin";
 pub const CONFLIST: &str = "/run/node/net.d/10-main.conflist";
+pub const USER_DATA: &str = "/run/node/user-data.toml";
 pub const PIN_DIR: &str = "/sys/fs/bpf/sluice/v1";
 
 const MAIN_CONFLIST: &str = r#"{
@@ -91,10 +92,10 @@ impl Node {
 
     /// `sluice boot` with this user data.
     pub fn boot(&self, user_data: &str) -> Output {
-        fs::write("/run/node/user-data.toml", user_data).expect("write user data");
+        fs::write(USER_DATA, user_data).expect("write user data");
         let plugin = executable("sluice-cni");
         let plugin = plugin.to_str().expect("path is UTF-8");
-        self.sluice(&["boot", "--user-data", "/run/node/user-data.toml", "--plugin", plugin])
+        self.sluice(&["boot", "--user-data", USER_DATA, "--plugin", plugin])
     }
 
     /// The executable `sluice`, run to its end.
@@ -105,7 +106,7 @@ impl Node {
     /// Starts the agent and waits until everything is pinned.
     pub fn start_agent(&mut self) {
         let mut command = Command::new(executable("sluice"));
-        command.arg("agent");
+        command.args(["agent", "--user-data", USER_DATA, "--plugin"]).arg(executable("sluice-cni"));
         die_with_parent(&mut command);
         self.agent = Some(command.spawn().expect("start the agent"));
         wait_for("the agent's pins", Duration::from_secs(20), || {
@@ -117,6 +118,11 @@ impl Node {
         let mut agent = self.agent.take().expect("the agent runs");
         kill(Pid::from_raw(agent.id() as i32), signal).expect("signal the agent");
         agent.wait().expect("wait for the agent");
+    }
+
+    pub fn signal_agent(&self, signal: Signal) {
+        let agent = self.agent.as_ref().expect("the agent runs");
+        kill(Pid::from_raw(agent.id() as i32), signal).expect("signal the agent");
     }
 
     /// A pod's namespace and veth pair, as the main plugin leaves them.

@@ -2,12 +2,13 @@
 //! ADD, DEL and the agent's comings and goings.
 
 use std::fs;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tests::cni::{Annotations, Call, expect_error};
-use tests::command::{json, output, tc, text};
+use tests::command::{json, output, tc, text, wait_for};
 use tests::meter::{Protocol, Transfer};
-use tests::node::{CONFLIST, with_node, with_ready_node};
+use tests::node::{CONFLIST, USER_DATA, with_node, with_ready_node};
 
 const LIMIT: u64 = 20_000_000;
 const BOTH: Annotations = Annotations { egress: LIMIT, ingress: LIMIT };
@@ -167,6 +168,28 @@ fn version_and_status_answer_as_the_spec_says() {
         assert!(status.run(&pod).status.success());
         fs::remove_file("/sys/fs/bpf/sluice/v1/limits").expect("remove a pin");
         assert_eq!(expect_error(&status.run(&pod))["code"], 50);
+    });
+}
+
+#[test]
+fn sighup_puts_new_settings_in_force_and_refuses_broken_ones() {
+    with_ready_node("default-egress = \"10Mbit\"", |node| {
+        let old = fs::read_to_string(USER_DATA).expect("the user data");
+        fs::write(USER_DATA, old.replace("10Mbit", "30Mbit")).expect("write user data");
+        node.signal_agent(Signal::SIGHUP);
+        let node_file = || fs::read_to_string("/run/sluice/node.json").unwrap_or_default();
+        let second = Duration::from_secs(20);
+        wait_for("new settings", second, || node_file().contains("30Mbit").then_some(()));
+        fs::write(USER_DATA, old.replace("10Mbit", "10Mb")).expect("write user data");
+        node.signal_agent(Signal::SIGHUP);
+        let report = || fs::read_to_string("/run/sluice/boot.json").unwrap_or_default();
+        wait_for("a refusal", second, || report().contains("last-good").then_some(()));
+        assert!(node_file().contains("30Mbit"), "{}", node_file());
+        let status = node.sluice(&["status"]);
+        let text = String::from_utf8_lossy(&status.stdout);
+        let first = "settings: generation 2, the last good one, is in force instead\n";
+        assert!(text.starts_with(first), "{text}");
+        assert!(text.contains("\"10Mb\" has no unit I know"), "{text}");
     });
 }
 

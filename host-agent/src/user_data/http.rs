@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The IMDS client's requests over the wire, its clock and its dice. Asks no
+//! proxy, follows no redirect, reads no more than user data may have.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use ureq::http::Response;
+use ureq::{Agent, Body, Error};
+
+use super::carrier::MOST_RAW;
+use super::imds::{Answer, Outside, Request, Silence};
+
+/// Longer than any request of ours lives between its two steps.
+const TOKEN_SECONDS: &str = "60";
+
+pub(super) struct Host {
+    agent: Agent,
+    start: Instant,
+}
+
+impl Host {
+    pub(super) fn new() -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .max_redirects(0)
+            .max_idle_connections(0)
+            .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")));
+        Self { agent: config.build().new_agent(), start: Instant::now() }
+    }
+
+    fn call(&self, request: &Request, timeout: Duration) -> Result<Response<Body>, Error> {
+        let timeout = Some(timeout);
+        match request.token {
+            Some(token) => {
+                let get = self.agent.get(&request.url).header("X-aws-ec2-metadata-token", token);
+                get.config().timeout_global(timeout).build().call()
+            }
+            None => {
+                let put = self.agent.put(&request.url);
+                let put = put.header("X-aws-ec2-metadata-token-ttl-seconds", TOKEN_SECONDS);
+                put.config().timeout_global(timeout).build().send_empty()
+            }
+        }
+    }
+}
+
+impl Outside for Host {
+    fn send(&mut self, request: &Request, timeout: Duration) -> Result<Answer, Silence> {
+        let mut response = self.call(request, timeout).map_err(|e| silence(e, timeout))?;
+        let mut body = Vec::new();
+        let mut reader = response.body_mut().as_reader().take(MOST_RAW as u64 + 1);
+        reader.read_to_end(&mut body).map_err(|e| silence(e.into(), timeout))?;
+        Ok(Answer { status: response.status().as_u16(), body })
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn sleep(&mut self, pause: Duration) {
+        std::thread::sleep(pause);
+    }
+
+    /// The standard library's hash maps have keys of the kernel's randomness.
+    fn chance(&mut self) -> f64 {
+        let random = RandomState::new().hash_one(()) >> 32;
+        random as f64 / f64::from(u32::MAX)
+    }
+}
+
+fn silence(error: Error, timeout: Duration) -> Silence {
+    match error {
+        Error::Timeout(_) => Silence::Timeout(timeout),
+        Error::Io(e) => Silence::Broken(e.to_string()),
+        other => Silence::Broken(other.to_string()),
+    }
+}

@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The instance's user data from EC2's metadata service, version 2 only: PUT
+//! for a token, GET with it. Tries again what can pass, within a budget, and
+//! nothing that cannot. Never looks into the user data; how bytes go over the
+//! wire is `http.rs`, so that the rules here are tested without time or network.
+
+use std::fmt;
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// IPv4 and IPv6; link-local, so only the host's own hypervisor can answer.
+const ENDPOINTS: [&str; 2] = ["http://169.254.169.254", "http://[fd00:ec2::254]"];
+const TOKEN_PATH: &str = "/latest/api/token";
+const USER_DATA_PATH: &str = "/latest/user-data";
+
+/// For one request, from connecting to the last byte.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// With less of the budget left no further try is worth it.
+const SHORTEST_TRY: Duration = Duration::from_millis(100);
+
+/// Asks for a token, or for the user data with one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request<'r> {
+    pub url: String,
+    pub token: Option<&'r str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    /// At most one byte more than user data may have.
+    pub body: Vec<u8>,
+}
+
+/// No whole answer: in time, or for the reason in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Silence {
+    Timeout(Duration),
+    Broken(String),
+}
+
+/// Network, clock and chance.
+pub trait Outside {
+    fn send(&mut self, request: &Request, timeout: Duration) -> Result<Answer, Silence>;
+    /// Time since some fixed moment.
+    fn now(&self) -> Duration;
+    fn sleep(&mut self, pause: Duration);
+    /// From 0 to 1.
+    fn chance(&mut self) -> f64;
+}
+
+#[derive(Debug, Error)]
+pub enum ImdsError {
+    #[error(
+        "403 from {url}: IMDS is switched off for this instance (metadata option HttpEndpoint)"
+    )]
+    Off { url: String },
+    #[error("{status} from {url}, expected 200")]
+    Refused { status: u16, url: String },
+    #[error("no usable answer within {budget} s (tries: {tries})")]
+    BudgetSpent { budget: f64, tries: usize, source: Faults },
+}
+
+/// What may pass by itself, from each endpoint that was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub struct Faults(Vec<Fault>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fault {
+    Status { status: u16, url: String },
+    Silence { silence: Silence, url: String },
+}
+
+enum Failure {
+    Passing(Fault),
+    Final(ImdsError),
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: Vec<_> = self.0.iter().map(Fault::to_string).collect();
+        f.write_str(&all.join(", "))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status { status, url } => write!(f, "{status} from {url}"),
+            Self::Silence { silence: Silence::Broken(reason), url } => {
+                write!(f, "{reason} from {url}")
+            }
+            Self::Silence { silence: Silence::Timeout(after), url } => {
+                write!(f, "no answer in {} s from {url}", seconds(*after))
+            }
+        }
+    }
+}
+
+/// The user data as it is, or None if the instance has none.
+pub fn user_data(
+    budget: Duration,
+    outside: &mut impl Outside,
+) -> Result<Option<Vec<u8>>, ImdsError> {
+    let mut client = Client { endpoints: &ENDPOINTS, end: outside.now() + budget, outside };
+    let mut pause = FIRST_PAUSE;
+    for tries in 1.. {
+        let source = match client.try_once()? {
+            Ok(user_data) => return Ok(user_data),
+            Err(faults) => faults,
+        };
+        let left = client.left();
+        if left < SHORTEST_TRY {
+            return Err(ImdsError::BudgetSpent { budget: seconds(budget), tries, source });
+        }
+        let jittered = pause.mul_f64((1.0 + client.outside.chance()) / 2.0).min(left / 2);
+        log::warn!("imds: {source}, again in {:.1} s", jittered.as_secs_f64());
+        client.outside.sleep(jittered);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    Ok(None)
+}
+
+struct Client<'c, O> {
+    /// Those that may answer; one alone as soon as it did.
+    endpoints: &'static [&'static str],
+    end: Duration,
+    outside: &'c mut O,
+}
+
+impl<O: Outside> Client<'_, O> {
+    fn left(&self) -> Duration {
+        self.end.saturating_sub(self.outside.now())
+    }
+
+    /// Each endpoint in turn; the outer error is final, the inner one may pass.
+    fn try_once(&mut self) -> Result<Result<Option<Vec<u8>>, Faults>, ImdsError> {
+        let mut faults = Vec::new();
+        for endpoint in self.endpoints {
+            match self.ask(endpoint) {
+                Ok(user_data) => return Ok(Ok(user_data)),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Passing(fault)) if matches!(fault, Fault::Status { .. }) => {
+                    self.endpoints = std::slice::from_ref(endpoint);
+                    return Ok(Err(Faults(vec![fault])));
+                }
+                Err(Failure::Passing(fault)) => faults.push(fault),
+            }
+        }
+        Ok(Err(Faults(faults)))
+    }
+
+    /// A token that ran out on the way is replaced once.
+    fn ask(&mut self, endpoint: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let url = format!("{endpoint}{USER_DATA_PATH}");
+        let mut answer = self.get(endpoint, &url)?;
+        if answer.status == 401 {
+            log::info!("imds: 401 from {url}, again with a new token");
+            answer = self.get(endpoint, &url)?;
+        }
+        match answer.status {
+            200 => {
+                log::info!("user data from {url}");
+                Ok(Some(answer.body))
+            }
+            404 => {
+                log::info!("imds: 404 from {url}: this instance has no user data");
+                Ok(None)
+            }
+            401 => Err(Failure::Passing(Fault::Status { status: 401, url })),
+            status => Err(failure(status, url)),
+        }
+    }
+
+    fn get(&mut self, endpoint: &str, url: &str) -> Result<Answer, Failure> {
+        let token = self.token(endpoint)?;
+        self.send(Request { url: url.to_owned(), token: Some(&token) })
+    }
+
+    fn token(&mut self, endpoint: &str) -> Result<String, Failure> {
+        let url = format!("{endpoint}{TOKEN_PATH}");
+        let answer = self.send(Request { url: url.clone(), token: None })?;
+        match answer.status {
+            200 => Ok(String::from_utf8_lossy(&answer.body).trim().to_owned()),
+            status => Err(failure(status, url)),
+        }
+    }
+
+    fn send(&mut self, request: Request) -> Result<Answer, Failure> {
+        let timeout = self.left().clamp(SHORTEST_TRY, REQUEST_TIMEOUT);
+        let url = &request.url;
+        let silent = |silence| Failure::Passing(Fault::Silence { silence, url: url.clone() });
+        self.outside.send(&request, timeout).map_err(silent)
+    }
+}
+
+/// What a status other than the wanted one means.
+fn failure(status: u16, url: String) -> Failure {
+    match status {
+        408 | 429 | 500..=599 => Failure::Passing(Fault::Status { status, url }),
+        403 => Failure::Final(ImdsError::Off { url }),
+        _ => Failure::Final(ImdsError::Refused { status, url }),
+    }
+}
+
+/// Rounded to tenths; prints without needless zeros.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    const TOKEN: &str = "http://169.254.169.254/latest/api/token";
+    const DATA: &str = "http://169.254.169.254/latest/user-data";
+    const TOKEN_6: &str = "http://[fd00:ec2::254]/latest/api/token";
+    const DATA_6: &str = "http://[fd00:ec2::254]/latest/user-data";
+    const ENOUGH: Duration = Duration::from_secs(60);
+
+    /// Answers in the order of the script, then refuses connections.
+    struct Script {
+        answers: VecDeque<Result<Answer, Silence>>,
+        asked: Vec<String>,
+        pauses: Vec<Duration>,
+        now: Duration,
+    }
+
+    impl Outside for Script {
+        fn send(&mut self, request: &Request, timeout: Duration) -> Result<Answer, Silence> {
+            let token = request.token.map(|token| format!(" {token}")).unwrap_or_default();
+            self.asked.push(format!("{}{token}", request.url));
+            let answer = self.answers.pop_front().unwrap_or_else(refused);
+            if let Err(Silence::Timeout(_)) = answer {
+                self.now += timeout;
+                return Err(Silence::Timeout(timeout));
+            }
+            self.now += Duration::from_millis(1);
+            answer
+        }
+
+        fn now(&self) -> Duration {
+            self.now
+        }
+
+        fn sleep(&mut self, pause: Duration) {
+            self.pauses.push(pause);
+            self.now += pause;
+        }
+
+        fn chance(&mut self) -> f64 {
+            1.0
+        }
+    }
+
+    fn refused() -> Result<Answer, Silence> {
+        Err(Silence::Broken("Connection refused (os error 111)".into()))
+    }
+
+    fn hang() -> Result<Answer, Silence> {
+        Err(Silence::Timeout(Duration::ZERO))
+    }
+
+    fn answer(status: u16, body: &str) -> Result<Answer, Silence> {
+        Ok(Answer { status, body: body.into() })
+    }
+
+    type Outcome = Result<Option<String>, String>;
+
+    fn run(budget: Duration, answers: Vec<Result<Answer, Silence>>) -> (Outcome, Script) {
+        let mut script = Script {
+            answers: answers.into(),
+            asked: Vec::new(),
+            pauses: Vec::new(),
+            now: Duration::ZERO,
+        };
+        let outcome = user_data(budget, &mut script)
+            .map(|found| found.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+            .map_err(|error| format!("{:#}", anyhow::Error::new(error)));
+        (outcome, script)
+    }
+
+    #[test]
+    fn token_is_sent_with_the_request_for_user_data() {
+        let (outcome, script) = run(ENOUGH, vec![answer(200, "abc\n"), answer(200, "text")]);
+        assert_eq!(outcome, Ok(Some("text".into())));
+        assert_eq!(script.asked, [TOKEN.to_owned(), format!("{DATA} abc")]);
+    }
+
+    #[test]
+    fn missing_user_data_is_no_error() {
+        let (outcome, script) = run(ENOUGH, vec![answer(200, "a"), answer(404, "")]);
+        assert_eq!((outcome, script.pauses.len()), (Ok(None), 0));
+    }
+
+    #[test]
+    fn rejected_token_is_replaced_once_in_a_try() {
+        let once = vec![answer(200, "a"), answer(401, ""), answer(200, "b"), answer(200, "text")];
+        let (outcome, script) = run(ENOUGH, once.clone());
+        assert_eq!((outcome, script.pauses.len()), (Ok(Some("text".into())), 0));
+        assert_eq!(script.asked.last(), Some(&format!("{DATA} b")));
+
+        let rejected = [answer(200, "a"), answer(401, ""), answer(200, "b"), answer(401, "")];
+        let (outcome, script) = run(ENOUGH, [rejected.to_vec(), once].concat());
+        assert_eq!((outcome, script.pauses.len()), (Ok(Some("text".into())), 1));
+    }
+
+    #[test]
+    fn what_cannot_pass_is_not_tried_again() {
+        let table = [
+            (
+                vec![answer(403, "")],
+                format!(
+                    "403 from {TOKEN}: IMDS is switched off for this instance \
+                     (metadata option HttpEndpoint)"
+                ),
+            ),
+            (vec![answer(400, "")], format!("400 from {TOKEN}, expected 200")),
+            (vec![answer(404, "")], format!("404 from {TOKEN}, expected 200")),
+            (vec![answer(200, "a"), answer(400, "")], format!("400 from {DATA}, expected 200")),
+            (vec![answer(200, "a"), answer(302, "")], format!("302 from {DATA}, expected 200")),
+        ];
+        for (answers, message) in table {
+            let (outcome, script) = run(ENOUGH, answers);
+            assert_eq!((outcome, script.pauses.len()), (Err(message), 0));
+        }
+    }
+
+    #[test]
+    fn second_endpoint_is_asked_when_the_first_is_silent() {
+        for silence in [refused(), hang()] {
+            let (outcome, script) = run(ENOUGH, vec![silence, answer(200, "a"), answer(200, "t")]);
+            assert_eq!((outcome, script.pauses.len()), (Ok(Some("t".into())), 0));
+            let asked = [TOKEN.to_owned(), TOKEN_6.to_owned(), format!("{DATA_6} a")];
+            assert_eq!(script.asked, asked);
+        }
+    }
+
+    #[test]
+    fn endpoint_that_answered_is_the_only_one_asked_again() {
+        let answers = vec![answer(503, ""), refused(), answer(200, "a"), answer(200, "text")];
+        let (outcome, script) = run(ENOUGH, answers);
+        assert_eq!(outcome, Ok(Some("text".into())));
+        assert!(script.asked.iter().all(|url| url.starts_with(ENDPOINTS[0])), "{:?}", script.asked);
+    }
+
+    #[test]
+    fn pauses_double_up_to_two_seconds_and_end_with_the_budget() {
+        let (outcome, script) = run(Duration::from_secs(10), Vec::new());
+        let milliseconds: Vec<_> = script.pauses.iter().map(Duration::as_millis).collect();
+        assert_eq!(milliseconds[..6], [100, 200, 400, 800, 1600, 2000]);
+        assert_eq!(
+            outcome,
+            Err(format!(
+                "no usable answer within 10 s (tries: 13): Connection refused (os error \
+                 111) from {TOKEN}, Connection refused (os error 111) from {TOKEN_6}"
+            ))
+        );
+        assert!((9.9..10.0).contains(&script.now.as_secs_f64()), "{:?}", script.now);
+    }
+
+    #[test]
+    fn hanging_endpoints_do_not_stretch_the_budget() {
+        let (outcome, script) = run(Duration::from_secs(3), vec![hang(); 9]);
+        let message = outcome.expect_err("budget");
+        assert!(
+            message.starts_with("no usable answer within 3 s (tries: 1): no answer in 2 s from"),
+            "{message}"
+        );
+        assert!(script.now < Duration::from_millis(3200), "{:?}", script.now);
+    }
+}
