@@ -8,6 +8,7 @@ pub mod command;
 pub mod containerd;
 pub mod crash;
 pub mod cri;
+pub mod imds;
 pub mod kernel;
 pub mod meter;
 pub mod node;
