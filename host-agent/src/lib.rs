@@ -8,6 +8,7 @@ pub mod agent;
 pub mod apply;
 pub mod attach;
 pub mod boot;
+pub mod cli;
 pub mod cni;
 pub mod conflist;
 pub mod facts;

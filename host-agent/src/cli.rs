@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command line: what can be asked for, and who does it. The man page and
+//! the shells' completion are made from the same description.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::boot::{Boot, lines};
+use crate::layers::{Document, Layers, merge};
+use crate::paths::Paths;
+use crate::preview::preview;
+use crate::user_data::{self, carrier::CarrierError};
+use crate::{agent, status};
+
+/// Shares a Kubernetes node's bandwidth fairly among its pods, beside network policy.
+#[derive(Parser)]
+#[command(name = "sluice", version)]
+pub struct Arguments {
+    /// Directory that holds the node's file system; for images that are not running
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Put the settings in force: CNI entry, plugin, limits for new pods
+    Boot(Asked),
+    /// Show what `boot` would change, and change nothing
+    Plan(Asked),
+    /// Check a document of settings; `-` is standard input
+    Check { file: PathBuf },
+    /// Print what packages ship beside the executable
+    #[command(subcommand, hide = true)]
+    Generate(Generated),
+    /// Load the shaper, keep it pinned, and wait: for SIGHUP to read the settings anew, or SIGTERM
+    Agent(Asked),
+    /// Read the settings anew on a running node; the same as `boot`
+    Reload(Asked),
+    /// Show the settings in force, and each pod's limits, measured rates, drops and mode
+    Status {
+        #[arg(long)]
+        json: bool,
+        /// Time over which rates are measured
+        #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000)]
+        interval: u64,
+    },
+}
+
+#[derive(Subcommand)]
+enum Generated {
+    /// The man page
+    Man,
+    /// The completion of a shell
+    Completion { shell: Shell },
+}
+
+#[derive(Args)]
+struct Asked {
+    /// User data with a [settings.sluice] table, instead of the node's own: credential
+    /// sluice.user-data, QEMU's opt/sluice/user-data, /var/lib/sluice/user-data.toml, IMDS
+    #[arg(long, value_name = "FILE")]
+    user_data: Option<PathBuf>,
+    /// Time until IMDS must have answered
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
+    imds_budget: u64,
+    /// The CNI plugin's binary, installed as `sluice` into cni.bin-dir; the image's own if not given
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+}
+
+/// Logs the error, or each problem of the settings as an entry of its own; gives the exit status.
+pub fn report(error: &anyhow::Error) -> u8 {
+    lines(error).iter().for_each(|line| log::error!("{line}"));
+    let settings = error.is::<settings_model::Problems>() || error.is::<CarrierError>();
+    if settings { 78 } else { 1 }
+}
+
+/// Does what was asked for; gives the exit status.
+pub fn run(arguments: Arguments) -> Result<u8> {
+    let paths = Paths::below(arguments.root);
+    match arguments.command {
+        Command::Boot(asked) | Command::Reload(asked) => Ok(boot(&paths, &asked)),
+        Command::Plan(asked) => plan(&paths, &asked).map(|()| 0),
+        Command::Check { file } => {
+            merge(&[document(file)?])?;
+            Ok(0)
+        }
+        Command::Generate(what) => generate(what).map(|()| 0),
+        Command::Agent(asked) => {
+            // What is wrong is logged, and the agent goes on with what is in force.
+            let reload = || {
+                boot(&paths, &asked);
+            };
+            agent::run(&paths, reload).map(|()| 0)
+        }
+        Command::Status { json, interval } => {
+            let status = status::status(&paths, Duration::from_millis(interval))?;
+            match json {
+                true => println!("{}", serde_json::to_string_pretty(&status)?),
+                false => print!("{}", status.to_text()),
+            }
+            Ok(0)
+        }
+    }
+}
+
+/// The exit status tells of what was asked for, also when something else is in force instead.
+fn boot(paths: &Paths, asked: &Asked) -> u8 {
+    let plugin = asked.plugin.clone().unwrap_or_else(|| paths.shipped_plugin());
+    let Err(refused) = (Boot { paths, plugin: &plugin }).run(layers(paths, asked)) else {
+        return 0;
+    };
+    let status = report(&refused.error);
+    match refused.instead {
+        Some(Ok(in_force)) => log::warn!("{}", in_force.to_text()),
+        Some(Err(error)) => log::error!("{error:#}"),
+        None => {}
+    }
+    status
+}
+
+fn plan(paths: &Paths, asked: &Asked) -> Result<()> {
+    let plugin = asked.plugin.clone().unwrap_or_else(|| paths.shipped_plugin());
+    let settings = merge(&layers(paths, asked)?.documents())?;
+    print!("{}", preview(&Boot { paths, plugin: &plugin }.plan(&settings)?)?);
+    Ok(())
+}
+
+fn layers(paths: &Paths, asked: &Asked) -> Result<Layers> {
+    let user_data = match &asked.user_data {
+        Some(path) => user_data::read(path)?,
+        None => user_data::find(paths, Duration::from_secs(asked.imds_budget))?,
+    };
+    Ok(Layers::of_image(paths)?.with_user_data(user_data))
+}
+
+fn document(file: PathBuf) -> Result<Document> {
+    let (name, text) = match file.to_str() {
+        Some("-") => ("standard input".into(), std::io::read_to_string(std::io::stdin())),
+        _ => (file.display().to_string(), std::fs::read_to_string(&file)),
+    };
+    Ok(Document { text: text.with_context(|| format!("read {name}"))?, name })
+}
+
+fn generate(what: Generated) -> Result<()> {
+    let (mut command, mut out) = (Arguments::command(), std::io::stdout());
+    match what {
+        Generated::Man => clap_mangen::Man::new(command).render(&mut out)?,
+        Generated::Completion { shell } => {
+            clap_complete::generate(shell, &mut command, "sluice", &mut out);
+        }
+    }
+    Ok(())
+}
