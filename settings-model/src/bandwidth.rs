@@ -5,9 +5,14 @@
 //! Owns the section's keys, defaults and rules.
 //! Never decides what a single pod gets; the agent's plan does.
 
+use serde_json::Value;
+
 use crate::burst::{Burst, burst};
-use crate::rate::{Limit, limit};
+use crate::class::{self, Classes};
+use crate::latency::{LatencyTarget, latency_target};
+use crate::rate::{Capacity, Limit, capacity, limit};
 use crate::reader::{Table, boolean};
+use crate::words::{word, words};
 
 /// How pods are shaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +25,29 @@ pub struct Bandwidth {
     pub default_ingress: Limit,
     /// `burst`: how far a pod may run ahead of its rate; default 5 ms.
     pub burst: Burst,
+    /// `latency-target`: how long a packet may wait for its pod's limit; default 5 ms.
+    pub latency_target: LatencyTarget,
+    /// `ecn`: whether packets that can be marked are marked instead of dropped; default true.
+    pub ecn: bool,
+    /// `count`: what a bit is.
+    pub count: Count,
+    /// `node-egress`: what the node can send; default auto.
+    pub node_egress: Capacity,
+    /// `node-ingress`: what the node can receive; default auto.
+    pub node_ingress: Capacity,
+    /// `class`: limits for the pods that patterns match; default none.
+    pub classes: Classes,
 }
+
+/// What counts as a bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Count {
+    /// The bits of L2 frames as they are on the pod's veth.
+    #[default]
+    L2,
+}
+
+words!(Count: "l2" = L2);
 
 impl Default for Bandwidth {
     fn default() -> Self {
@@ -29,18 +56,43 @@ impl Default for Bandwidth {
             default_egress: Limit::Unlimited,
             default_ingress: Limit::Unlimited,
             burst: Burst::default(),
+            latency_target: LatencyTarget::default(),
+            ecn: true,
+            count: Count::default(),
+            node_egress: Capacity::default(),
+            node_ingress: Capacity::default(),
+            classes: Classes::default(),
         }
     }
 }
 
-pub(crate) fn read(table: &mut Table<'_, '_>) -> Bandwidth {
-    let default = Bandwidth::default();
-    Bandwidth {
-        enabled: table.read("enabled", boolean).unwrap_or(default.enabled),
-        default_egress: table.read("default-egress", limit).unwrap_or(default.default_egress),
-        default_ingress: table.read("default-ingress", limit).unwrap_or(default.default_ingress),
-        burst: table.read("burst", burst).unwrap_or(default.burst),
+impl Bandwidth {
+    pub(crate) fn rows(&self) -> Vec<(&'static str, Value)> {
+        vec![
+            ("enabled", self.enabled.into()),
+            ("default-egress", self.default_egress.to_string().into()),
+            ("default-ingress", self.default_ingress.to_string().into()),
+            ("burst", self.burst.to_string().into()),
+            ("latency-target", self.latency_target.to_string().into()),
+            ("ecn", self.ecn.into()),
+            ("count", self.count.to_string().into()),
+            ("node-egress", self.node_egress.to_string().into()),
+            ("node-ingress", self.node_ingress.to_string().into()),
+        ]
     }
+}
+
+pub(crate) fn read(table: &mut Table<'_, '_>, bandwidth: &mut Bandwidth) {
+    table.set("enabled", boolean, &mut bandwidth.enabled);
+    table.set("default-egress", limit, &mut bandwidth.default_egress);
+    table.set("default-ingress", limit, &mut bandwidth.default_ingress);
+    table.set("burst", burst, &mut bandwidth.burst);
+    table.set("latency-target", latency_target, &mut bandwidth.latency_target);
+    table.set("ecn", boolean, &mut bandwidth.ecn);
+    table.set("count", word, &mut bandwidth.count);
+    table.set("node-egress", capacity, &mut bandwidth.node_egress);
+    table.set("node-ingress", capacity, &mut bandwidth.node_ingress);
+    table.each("class", "name", &mut bandwidth.classes, class::read);
 }
 
 #[cfg(test)]
@@ -51,7 +103,9 @@ mod tests {
     #[test]
     fn each_key_sets_its_own_field() {
         let text = "sluice.version = 1\n[sluice.bandwidth]\nenabled = false\n\
-                    default-egress = '1Mbit'\ndefault-ingress = '2Mbit'\nburst = '3us'\n";
+                    default-egress = '1Mbit'\ndefault-ingress = '2Mbit'\nburst = '3us'\n\
+                    latency-target = '4ms'\necn = false\ncount = 'l2'\n\
+                    node-egress = '5Mbit'\nnode-ingress = '6Mbit'\n";
         let limit = |text: &str| text.parse::<Limit>().expect("limit");
         assert_eq!(
             parse("t", text).expect("settings").bandwidth,
@@ -60,13 +114,20 @@ mod tests {
                 default_egress: limit("1Mbit"),
                 default_ingress: limit("2Mbit"),
                 burst: "3us".parse().expect("burst"),
+                latency_target: "4ms".parse().expect("latency target"),
+                ecn: false,
+                count: Count::L2,
+                node_egress: "5Mbit".parse().expect("capacity"),
+                node_ingress: "6Mbit".parse().expect("capacity"),
+                classes: Classes::default(),
             }
         );
     }
 
     #[test]
     fn default_shapes_nothing_yet_is_on() {
-        let Bandwidth { enabled, default_egress, default_ingress, burst } = Bandwidth::default();
+        let Bandwidth { enabled, default_egress, default_ingress, burst, .. } =
+            Bandwidth::default();
         assert!(enabled);
         assert_eq!((default_egress, default_ingress), (Limit::Unlimited, Limit::Unlimited));
         assert_eq!(burst.to_string(), "5ms");

@@ -25,7 +25,8 @@ const TIME_RANGE_NS: RangeInclusive<u64> = 1..=NS_PER_SEC;
 /// More than that is a queue's worth of data that leaves at line rate, which no limit intends.
 const BYTE_RANGE: RangeInclusive<u64> = 1..=64 << 20;
 
-const TIME_UNITS: &[Unit] = &[("s", NS_PER_SEC), ("ms", 1_000_000), ("us", 1_000), ("ns", 1)];
+pub(crate) const TIME_UNITS: &[Unit] =
+    &[("s", NS_PER_SEC), ("ms", 1_000_000), ("us", 1_000), ("ns", 1)];
 
 const BYTE_UNITS: &[Unit] = &[
     ("MiB", 1 << 20),
@@ -36,7 +37,7 @@ const BYTE_UNITS: &[Unit] = &[
     ("B", 1),
 ];
 
-const WORDS: Words = Words {
+pub(crate) const WORDS: Words = Words {
     units: "ns, us, ms or s for time, or B, KB, MB, KiB or MiB for bytes",
     example: "\"5ms\" or \"64KB\"",
     range: "1ns to 1s, or 1B to 64MiB",

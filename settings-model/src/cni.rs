@@ -5,12 +5,16 @@
 //! Owns the section's keys, defaults and rules.
 //! Never looks whether a directory is there.
 
-use std::path::PathBuf;
-
+use serde_json::Value;
 use toml::de::DeValue;
 
-use crate::problem::{Refusal, code, quote};
-use crate::reader::{Table, wrong_type};
+use crate::path::{AbsolutePath, absolute_path};
+use crate::problem::Refusal;
+use crate::reader::Table;
+use crate::words::{word, words};
+
+const CONF_DIR: &str = "/etc/cni/net.d";
+const BIN_DIR: &str = "/opt/cni/bin";
 
 /// How the agent joins the CNI chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,12 +22,17 @@ pub struct Cni {
     /// `mode`; default chain.
     pub mode: CniMode,
     /// `conf-dir`: where CNI network lists are; absolute; default `/etc/cni/net.d`.
-    pub conf_dir: PathBuf,
+    pub conf_dir: AbsolutePath,
     /// `bin-dir`: where CNI plugins are; absolute; default `/opt/cni/bin`.
-    pub bin_dir: PathBuf,
+    pub bin_dir: AbsolutePath,
+    /// `upstream-bandwidth`; default replace.
+    pub upstream_bandwidth: UpstreamBandwidth,
 }
 
 /// Whether the agent puts its plugin into the chain.
+///
+/// `standalone`, without a main plugin, is planned and refused until it is there: a node that was
+/// told to use it and does something else would have no pod network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CniMode {
     /// The plugin is appended to the network list that is there.
@@ -33,58 +42,55 @@ pub enum CniMode {
     Off,
 }
 
+words!(CniMode: "chain" = Chain, "off" = Off);
+
+/// What to do about an entry of the upstream `bandwidth` plugin in the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UpstreamBandwidth {
+    /// Our entry takes its place.
+    #[default]
+    Replace,
+    /// It stays, and we stand aside.
+    Keep,
+}
+
+words!(UpstreamBandwidth: "replace" = Replace, "keep" = Keep);
+
 impl Default for Cni {
     fn default() -> Self {
         Self {
             mode: CniMode::default(),
-            conf_dir: PathBuf::from("/etc/cni/net.d"),
-            bin_dir: PathBuf::from("/opt/cni/bin"),
+            conf_dir: AbsolutePath::constant(CONF_DIR),
+            bin_dir: AbsolutePath::constant(BIN_DIR),
+            upstream_bandwidth: UpstreamBandwidth::default(),
         }
     }
 }
 
-pub(crate) fn read(table: &mut Table<'_, '_>) -> Cni {
-    let default = Cni::default();
-    Cni {
-        mode: table.read("mode", mode).unwrap_or(default.mode),
-        conf_dir: table.read("conf-dir", conf_dir).unwrap_or(default.conf_dir),
-        bin_dir: table.read("bin-dir", bin_dir).unwrap_or(default.bin_dir),
+impl Cni {
+    pub(crate) fn rows(&self) -> Vec<(&'static str, Value)> {
+        vec![
+            ("mode", self.mode.to_string().into()),
+            ("conf-dir", self.conf_dir.as_str().into()),
+            ("bin-dir", self.bin_dir.as_str().into()),
+            ("upstream-bandwidth", self.upstream_bandwidth.to_string().into()),
+        ]
     }
 }
 
-fn mode(value: &DeValue<'_>) -> Result<CniMode, Refusal> {
-    match value {
-        DeValue::String(word) if word == "chain" => Ok(CniMode::Chain),
-        DeValue::String(word) if word == "off" => Ok(CniMode::Off),
-        DeValue::String(word) => Err(Refusal::new(
-            code::NOT_ALLOWED,
-            format!("{} is not allowed; use \"chain\" or \"off\"", quote(word)),
-        )),
-        other => Err(wrong_type(other, "\"chain\" or \"off\"")),
-    }
+pub(crate) fn read(table: &mut Table<'_, '_>, cni: &mut Cni) {
+    table.set("mode", word, &mut cni.mode);
+    table.set("conf-dir", conf_dir, &mut cni.conf_dir);
+    table.set("bin-dir", bin_dir, &mut cni.bin_dir);
+    table.set("upstream-bandwidth", word, &mut cni.upstream_bandwidth);
 }
 
-fn conf_dir(value: &DeValue<'_>) -> Result<PathBuf, Refusal> {
-    absolute_path(value, "/etc/cni/net.d")
+fn conf_dir(value: &DeValue<'_>) -> Result<AbsolutePath, Refusal> {
+    absolute_path(value, CONF_DIR)
 }
 
-fn bin_dir(value: &DeValue<'_>) -> Result<PathBuf, Refusal> {
-    absolute_path(value, "/opt/cni/bin")
-}
-
-fn absolute_path(value: &DeValue<'_>, example: &str) -> Result<PathBuf, Refusal> {
-    let allowed = format!("an absolute path, e.g. {example:?}");
-    let Some(text) = value.as_str() else {
-        return Err(wrong_type(value, &allowed));
-    };
-    let wrong = match text {
-        "" => "is empty",
-        text if text.contains('\0') => "contains a NUL character",
-        text if !text.starts_with('/') => "is a relative path",
-        good => return Ok(PathBuf::from(good)),
-    };
-    let message = format!("{} {wrong}; use {allowed}", quote(text));
-    Err(Refusal::new(code::BAD_PATH, message))
+fn bin_dir(value: &DeValue<'_>) -> Result<AbsolutePath, Refusal> {
+    absolute_path(value, BIN_DIR)
 }
 
 #[cfg(test)]
@@ -94,9 +100,14 @@ mod tests {
 
     #[test]
     fn each_key_sets_its_own_field() {
-        let text =
-            "sluice.version = 1\n[sluice.cni]\nmode = 'off'\nconf-dir = '/a'\nbin-dir = '/b'\n";
-        let expected = Cni { mode: CniMode::Off, conf_dir: "/a".into(), bin_dir: "/b".into() };
+        let text = "sluice.version = 1\n[sluice.cni]\nmode = 'off'\nconf-dir = '/a'\n\
+                    bin-dir = '/b'\nupstream-bandwidth = 'keep'\n";
+        let expected = Cni {
+            mode: CniMode::Off,
+            conf_dir: AbsolutePath::constant("/a"),
+            bin_dir: AbsolutePath::constant("/b"),
+            upstream_bandwidth: UpstreamBandwidth::Keep,
+        };
         assert_eq!(parse("t", text).expect("settings").cni, expected);
     }
 

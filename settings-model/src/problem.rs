@@ -1,42 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What is wrong with a document, where, and what would be right.
+//! What is wrong with the settings, where, and what would be right.
 //!
-//! Owns the text form of a problem (`user-data:12:18 settings.sluice.cni.mode: …`), its stable
-//! codes, and the way from byte offsets to lines and columns.
+//! Owns the text and JSON form of a problem (`user-data:12:18 settings.sluice.cni.mode: …`).
 //! Never decides what is allowed; the section files do.
 
 use std::fmt;
 
-/// Stable names of the kinds of problem, for programs; people get the message.
-pub mod code {
-    /// The text is not TOML.
-    pub const SYNTAX: &str = "toml-syntax";
-    /// A key or table is given twice.
-    pub const DUPLICATE_KEY: &str = "duplicate-key";
-    /// A key or table that our table does not have.
-    pub const UNKNOWN_KEY: &str = "unknown-key";
-    /// A required key is not there.
-    pub const MISSING_KEY: &str = "missing-key";
-    /// A value of another TOML type than the key wants.
-    pub const WRONG_TYPE: &str = "wrong-type";
-    /// A settings version that this release does not understand.
-    pub const UNSUPPORTED_VERSION: &str = "unsupported-version";
-    /// Text that is not a number followed by a unit.
-    pub const NOT_A_QUANTITY: &str = "not-a-quantity";
-    /// A number without a unit.
-    pub const MISSING_UNIT: &str = "missing-unit";
-    /// A number with a unit that the key does not take.
-    pub const UNKNOWN_UNIT: &str = "unknown-unit";
-    /// A quantity that is too small or too large.
-    pub const OUT_OF_RANGE: &str = "out-of-range";
-    /// A word that is not one of the allowed ones.
-    pub const NOT_ALLOWED: &str = "not-allowed";
-    /// A path that is empty, relative or impossible.
-    pub const BAD_PATH: &str = "bad-path";
-    /// `[settings.sluice]` and `[sluice]` are both there and mean different things.
-    pub const TABLES_DIFFER: &str = "tables-differ";
-}
+use serde_json::{Value, json};
+
+use crate::code;
+use crate::source::{Place, Position, Source, name_place};
 
 /// One thing to correct: where it is, what was found and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,12 +21,25 @@ pub struct Problem {
     pub line: usize,
     /// Column in characters, from 1; of the value, or of the key where the key is the problem.
     pub column: usize,
+    /// Characters from the column on that are meant, at least 1.
+    pub width: usize,
     /// Full key path as written; empty where the text is not TOML.
     pub key: String,
     /// What was found and what is allowed.
     pub message: String,
-    /// One of [`code`].
+    /// One of [`code::ALL`].
     pub code: &'static str,
+}
+
+/// Something an operator should know that keeps no setting from being used.
+pub type Warning = Problem;
+
+impl Problem {
+    /// The problem for programs; `file` is what the caller named the document.
+    pub fn to_json(&self) -> Value {
+        let Self { source, line, column, key, message, code, .. } = self;
+        json!({ "code": code, "file": source, "line": line, "column": column, "key": key, "message": message })
+    }
 }
 
 impl fmt::Display for Problem {
@@ -65,14 +52,24 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All problems of one document, at least one, sorted by position; prints one per line.
+/// All problems of all documents, at least one, sorted by layer and position; prints one per line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// The problems in the order of the document.
+    /// The problems in the order of the documents.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
         self.0.iter()
+    }
+
+    /// Whether a document is of a version that only a newer program understands.
+    pub fn is_newer_version(&self) -> bool {
+        self.iter().any(|problem| problem.code == code::UNSUPPORTED_VERSION)
+    }
+
+    /// An array of all problems, for programs.
+    pub fn to_json(&self) -> Value {
+        self.iter().map(Problem::to_json).collect()
     }
 }
 
@@ -98,102 +95,97 @@ impl std::error::Error for Problems {}
 pub(crate) struct Refusal {
     code: &'static str,
     message: String,
+    /// Another place that matters, and what to say after it.
+    other: Option<(Place, String)>,
 }
 
 impl Refusal {
-    pub(crate) fn new(code: &'static str, message: String) -> Self {
-        Self { code, message }
+    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), other: None }
+    }
+
+    /// A refusal that names another place between two pieces of text.
+    pub(crate) fn beside(
+        code: &'static str,
+        before: impl Into<String>,
+        other: Place,
+        after: impl Into<String>,
+    ) -> Self {
+        Self { code, message: before.into(), other: Some((other, after.into())) }
+    }
+
+    /// The same as a warning of its own kind.
+    pub(crate) fn into_warning(self, code: &'static str, prefix: &str) -> Self {
+        Self { code, message: format!("{prefix}{}", self.message), ..self }
+    }
+
+    fn message(self, here: Place, sources: &[Source<'_>]) -> String {
+        match self.other {
+            Some((other, after)) => self.message + &name_place(sources, other, here) + &after,
+            None => self.message,
+        }
     }
 }
 
-/// A refusal with its byte offset and key path.
+/// A refusal with its place and key path.
 #[derive(Debug)]
 pub(crate) struct Finding {
-    at: usize,
+    place: Place,
     key: String,
     refusal: Refusal,
 }
 
 impl Finding {
-    pub(crate) fn new(at: usize, key: impl Into<String>, refusal: Refusal) -> Self {
-        Self { at, key: key.into(), refusal }
+    pub(crate) fn new(place: Place, key: impl Into<String>, refusal: Refusal) -> Self {
+        Self { place, key: key.into(), refusal }
     }
 
-    fn place(self, source: &str, lines: &Lines<'_>) -> Problem {
-        let Place { line, column } = lines.place(self.at);
-        let Refusal { code, message } = self.refusal;
-        Problem { source: source.to_owned(), line, column, key: self.key, message, code }
+    fn locate(self, sources: &[Source<'_>]) -> Option<Problem> {
+        let source = sources.get(self.place.layer)?;
+        let Position { line, column } = source.position(self.place.start);
+        let (width, key, code) = (source.width(self.place), self.key, self.refusal.code);
+        let message = self.refusal.message(self.place, sources);
+        Some(Problem { source: source.name.to_owned(), line, column, width, key, message, code })
     }
 }
 
 /// Findings as they come up, in any order.
 #[derive(Debug, Default)]
-pub(crate) struct Report(Vec<Finding>);
+pub(crate) struct Report {
+    problems: Vec<Finding>,
+    warnings: Vec<Finding>,
+}
 
 impl Report {
     pub(crate) fn add(&mut self, finding: Finding) {
-        self.0.push(finding);
+        self.problems.push(finding);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    pub(crate) fn warn(&mut self, finding: Finding) {
+        self.warnings.push(finding);
     }
 
-    /// Gives `good` if nothing was found, else everything that was, sorted.
-    pub(crate) fn finish<T>(
-        mut self,
-        source: &str,
-        lines: &Lines<'_>,
-        good: T,
-    ) -> Result<T, Problems> {
-        if self.0.is_empty() {
-            return Ok(good);
+    pub(crate) fn len(&self) -> usize {
+        self.problems.len()
+    }
+
+    /// Whether something at or below a key was refused.
+    pub(crate) fn concerns(&self, key: &str) -> bool {
+        self.problems.iter().any(|finding| finding.key.contains(key))
+    }
+
+    /// Gives the warnings if nothing was refused, else everything that was, sorted.
+    pub(crate) fn finish(self, sources: &[Source<'_>]) -> Result<Vec<Warning>, Problems> {
+        match self.problems.is_empty() {
+            true => Ok(located(self.warnings, sources)),
+            false => Err(Problems(located(self.problems, sources))),
         }
-        self.0.sort_by_key(|finding| finding.at);
-        let placed = self.0.into_iter().map(|finding| finding.place(source, lines));
-        Err(Problems(placed.collect()))
     }
 }
 
-/// Where each line of a text starts.
-#[derive(Debug)]
-pub(crate) struct Lines<'t> {
-    text: &'t str,
-    starts: Vec<usize>,
-}
-
-/// A line and a column, both from 1.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) line: usize,
-    pub(crate) column: usize,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}, column {}", self.line, self.column)
-    }
-}
-
-impl<'t> Lines<'t> {
-    pub(crate) fn new(text: &'t str) -> Self {
-        let after_breaks = text.match_indices('\n').map(|(at, _)| at + 1);
-        Self { text, starts: std::iter::once(0).chain(after_breaks).collect() }
-    }
-
-    /// Line of a byte offset.
-    pub(crate) fn line(&self, at: usize) -> usize {
-        self.starts.partition_point(|start| *start <= at)
-    }
-
-    /// Line and column of a byte offset; past the end counts as the end.
-    pub(crate) fn place(&self, at: usize) -> Place {
-        let line = self.line(at);
-        let start = self.starts.get(line.saturating_sub(1)).copied().unwrap_or(0);
-        let rest = self.text.get(start..).unwrap_or_default();
-        let before = rest.char_indices().take_while(|(offset, _)| start + offset < at).count();
-        Place { line, column: before + 1 }
-    }
+fn located(mut findings: Vec<Finding>, sources: &[Source<'_>]) -> Vec<Problem> {
+    findings.sort_by_key(|finding| (finding.place.layer, finding.place.start));
+    findings.into_iter().filter_map(|finding| finding.locate(sources)).collect()
 }
 
 /// Text as a message shows it: in quotes, control characters escaped, long text cut.
@@ -208,23 +200,7 @@ pub(crate) fn quote(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn columns_count_characters_not_bytes() {
-        let lines = Lines::new("ab\näöü = 1\n");
-        assert_eq!(lines.place(0), Place { line: 1, column: 1 });
-        assert_eq!(lines.place(2), Place { line: 1, column: 3 });
-        assert_eq!(lines.place(3), Place { line: 2, column: 1 });
-        assert_eq!(lines.place(10), Place { line: 2, column: 5 });
-    }
-
-    #[test]
-    fn offsets_past_the_end_and_inside_characters_are_placed() {
-        let lines = Lines::new("ä");
-        assert_eq!(lines.place(1), Place { line: 1, column: 2 });
-        assert_eq!(lines.place(99), Place { line: 1, column: 2 });
-        assert_eq!(Lines::new("").place(0), Place { line: 1, column: 1 });
-    }
+    use crate::parse;
 
     #[test]
     fn quoted_text_is_one_short_printable_line() {
@@ -239,10 +215,37 @@ mod tests {
             source: "user-data".into(),
             line: 3,
             column: 7,
+            width: 1,
             key: String::new(),
             message: "unclosed table".into(),
             code: code::SYNTAX,
         };
         assert_eq!(problem.to_string(), "user-data:3:7: unclosed table");
+    }
+
+    #[test]
+    fn json_has_a_stable_shape() {
+        let problems = parse("user-data", "sluice = { version = 1, wings = 4 }").expect_err("one");
+        assert_eq!(
+            problems.to_json(),
+            json!([{
+                "code": "unknown-key",
+                "file": "user-data",
+                "line": 1,
+                "column": 25,
+                "key": "sluice.wings",
+                "message": "unknown key; use version, bandwidth, cni, prefix-delegation, max-pods or agent",
+            }])
+        );
+    }
+
+    #[test]
+    fn newer_version_is_told_apart() {
+        let newer = |text: &str| parse("t", text).expect_err("problem").is_newer_version();
+        assert!(newer("sluice.version = 2"));
+        assert!(newer("sluice.version = 99999999999999999999999"));
+        assert!(!newer("sluice.version = 0"));
+        assert!(!newer("sluice.version = -2"));
+        assert!(!newer("sluice.version = '2'"));
     }
 }

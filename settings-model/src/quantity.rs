@@ -12,8 +12,11 @@ use std::str::FromStr;
 use thiserror::Error;
 use toml::de::DeValue;
 
-use crate::problem::{Refusal, code, quote};
+use crate::code;
+use crate::problem::{Refusal, quote};
 use crate::reader;
+
+pub use crate::kubernetes::{AnnotationError, annotation};
 
 /// Spelling of a unit and how many base units it is.
 pub(crate) type Unit = (&'static str, u64);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! How fast a pod may go: "500Mbit" or "unlimited" in, the same out.
+//! How fast a pod may go: "500Mbit", "500M" or "unlimited" in, "500Mbit" or "unlimited" out.
 //!
-//! Owns `Rate`, its units and range, and `Limit`.
+//! Owns `Rate`, its units and range, `Limit` and `Capacity`.
 //! Never knows whose rate it is.
 
 use std::fmt;
@@ -11,10 +11,11 @@ use std::str::FromStr;
 
 use toml::de::DeValue;
 
+use crate::kubernetes::Quantity;
 use crate::problem::Refusal;
 use crate::quantity::{Number, QuantityError, Unit, Words, canonical, factor, from_string};
 
-const RATE_RANGE: RangeInclusive<u64> = 1_000..=1_000_000_000_000_000;
+pub(crate) const RATE_RANGE: RangeInclusive<u64> = 1_000..=1_000_000_000_000_000;
 
 const RATE_UNITS: &[Unit] = &[
     ("bit", 1),
@@ -43,13 +44,17 @@ const RATE_CANONICAL: &[Unit] = &[
     ("bit", 1),
 ];
 
-const RATE_WORDS: Words = Words {
+pub(crate) const RATE_WORDS: Words = Words {
     units: "bit, kbit, mbit, gbit or tbit",
     example: "\"500Mbit\"",
     range: "1kbit to 1000Tbit",
 };
 
-const LIMIT_WORDS: Words = Words { range: "1kbit to 1000Tbit or \"unlimited\"", ..RATE_WORDS };
+pub(crate) const LIMIT_WORDS: Words =
+    Words { range: "1kbit to 1000Tbit or \"unlimited\"", ..RATE_WORDS };
+
+pub(crate) const CAPACITY_WORDS: Words =
+    Words { range: "1kbit to 1000Tbit or \"auto\"", example: "\"10Gbit\"", ..RATE_WORDS };
 
 /// Bits per second, 1 kbit/s to 1 Pbit/s: the range of Kubernetes' bandwidth annotations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,7 +71,20 @@ impl Rate {
         self.0
     }
 
+    /// Our own units, else a Kubernetes quantity with a suffix, as annotations have it.
+    ///
+    /// A bare number is a good quantity, but in settings it is a forgotten unit far more often than
+    /// bit/s; so it is refused here, and only here.
     fn read(text: &str, words: Words) -> Result<Self, QuantityError> {
+        match Quantity::read(text) {
+            Ok(quantity) if !quantity.suffix.is_empty() => {
+                quantity.rate().map_err(|_| QuantityError::out_of_range(text, words))
+            }
+            _ => Self::read_with_unit(text, words),
+        }
+    }
+
+    fn read_with_unit(text: &str, words: Words) -> Result<Self, QuantityError> {
         let number = Number::read(text, words)?;
         let factor = factor(number.unit, RATE_UNITS);
         let factor = factor.ok_or_else(|| QuantityError::unknown_unit(text, words))?;
@@ -118,6 +136,41 @@ impl fmt::Display for Limit {
     }
 }
 
+/// How much a node can send or receive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Capacity {
+    /// The baseline of the instance type.
+    #[default]
+    Auto,
+    /// This rate.
+    Rate(Rate),
+}
+
+impl FromStr for Capacity {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            rate => Rate::read(rate, CAPACITY_WORDS).map(Self::Rate),
+        }
+    }
+}
+
+impl fmt::Display for Capacity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Rate(rate) => rate.fmt(f),
+        }
+    }
+}
+
+/// Rule of a key that holds a capacity.
+pub(crate) fn capacity(value: &DeValue<'_>) -> Result<Capacity, Refusal> {
+    from_string(value, CAPACITY_WORDS)
+}
+
 /// Rule of a key that holds a limit.
 pub(crate) fn limit(value: &DeValue<'_>) -> Result<Limit, Refusal> {
     from_string(value, LIMIT_WORDS)
@@ -143,6 +196,23 @@ mod tests {
         assert_eq!(rate("1Kibit"), Ok(1_024));
         assert_eq!(rate("1mibit"), Ok(1_048_576));
         assert_eq!(rate("1Gibit"), Ok(1_073_741_824));
+    }
+
+    #[test]
+    fn kubernetes_quantities_are_bits_per_second() {
+        assert_eq!(rate("10M"), Ok(10_000_000));
+        assert_eq!(rate("1Gi"), Ok(1_073_741_824));
+        assert_eq!(rate("1e9"), Ok(1_000_000_000));
+        assert_eq!(rate("10000001m"), Ok(10_001));
+        assert_eq!(rate("+.5k5"), Err(not_a_rate("+.5k5")));
+        assert_eq!(rate("10m"), Err(out_of_range("10m")));
+        assert_eq!(rate("-5M"), Err(out_of_range("-5M")));
+        assert_eq!(rate("1E"), Err(out_of_range("1E")));
+        assert_eq!("10M".parse::<Rate>().expect("rate").to_string(), "10Mbit");
+    }
+
+    fn not_a_rate(found: &str) -> String {
+        format!("{found:?} is not a number with a unit; use 1kbit to 1000Tbit, e.g. \"500Mbit\"")
     }
 
     #[test]

@@ -8,39 +8,46 @@
 
 use toml::de::{DeTable, DeValue, Error};
 
-use crate::problem::{Finding, Lines, Refusal, Report, code, quote};
+use crate::code;
+use crate::problem::{Finding, Refusal, Report, quote};
 use crate::reader::join;
+use crate::source::{Place, Source};
 
 /// Enough for a person; a shell script taken for TOML has an error on every line.
 const MOST_SHOWN: usize = 16;
 
 /// Reads the text; `None` if the tree cannot be trusted.
 pub(crate) fn read<'t>(
-    text: &'t str,
-    lines: &Lines<'_>,
+    source: &Source<'t>,
+    layer: usize,
     report: &mut Report,
 ) -> Option<DeTable<'t>> {
+    let text = source.text;
     let (document, errors) = DeTable::parse_recoverable(text);
     let mut trusted = errors.iter().all(is_duplicate) && errors.len() <= MOST_SHOWN;
-    let errors = one_per_line(errors, text.len(), lines);
+    let errors = one_per_line(errors, source);
     for (at, error) in errors.iter().take(MOST_SHOWN) {
-        let duplicate = duplicate(text, error, lines);
+        let duplicate = duplicate(source, layer, error);
         trusted &= duplicate.is_some();
         report.add(duplicate.unwrap_or_else(|| {
-            let found = found(text, *at, error);
-            syntax(*at, format!("not valid TOML {found}: {}", wanted(error)))
+            let message = format!("not valid TOML {}: {}", found(text, *at, error), wanted(error));
+            syntax(place(layer, *at, error), message)
         }));
     }
-    if let Some((at, _)) = errors.get(MOST_SHOWN) {
+    if let Some((at, error)) = errors.get(MOST_SHOWN) {
         let more = errors.len() - MOST_SHOWN;
         let message = format!("{more} more errors from here on; is this TOML at all?");
-        report.add(syntax(*at, message));
+        report.add(syntax(place(layer, *at, error), message));
     }
     trusted.then(|| document.into_inner())
 }
 
-fn syntax(at: usize, message: String) -> Finding {
-    Finding::new(at, "", Refusal::new(code::SYNTAX, message))
+fn syntax(place: Place, message: String) -> Finding {
+    Finding::new(place, "", Refusal::new(code::SYNTAX, message))
+}
+
+fn place(layer: usize, at: usize, error: &Error) -> Place {
+    Place::new(layer, error.span().unwrap_or(at..at))
 }
 
 /// The text that the parser stumbled over, as far as it is on one line.
@@ -67,11 +74,11 @@ fn wanted(error: &Error) -> &str {
 }
 
 /// The parser reports some mistakes several times; the first of a line is the useful one.
-fn one_per_line(errors: Vec<Error>, end: usize, lines: &Lines<'_>) -> Vec<(usize, Error)> {
-    let at = |error: &Error| error.span().map_or(end, |span| span.start);
+fn one_per_line(errors: Vec<Error>, source: &Source<'_>) -> Vec<(usize, Error)> {
+    let at = |error: &Error| error.span().map_or(source.text.len(), |span| span.start);
     let mut placed: Vec<_> = errors.into_iter().map(|error| (at(&error), error)).collect();
     placed.sort_by_key(|(at, _)| *at);
-    placed.dedup_by_key(|(at, _)| lines.line(*at));
+    placed.dedup_by_key(|(at, _)| source.line(*at));
     placed
 }
 
@@ -82,8 +89,9 @@ fn is_duplicate(error: &Error) -> bool {
 /// Tells where a key was given first, which the parser knows but does not say.
 ///
 /// Renames the second one in a copy of the text: what is then its sibling is the first.
-fn duplicate(text: &str, error: &Error, lines: &Lines<'_>) -> Option<Finding> {
+fn duplicate(source: &Source<'_>, layer: usize, error: &Error) -> Option<Finding> {
     const STAND_IN: &str = "_second_";
+    let text = source.text;
     let span = error.span().filter(|_| is_duplicate(error))?;
     let name = key_name(text.get(span.clone())?)?;
     let renamed = format!("{}{STAND_IN}{}", text.get(..span.start)?, text.get(span.end..)?);
@@ -92,10 +100,10 @@ fn duplicate(text: &str, error: &Error, lines: &Lines<'_>) -> Option<Finding> {
     let (first, _) = table.get_key_value(name.as_str())?;
     // Of a table's three headers the parser keeps the last, so what is found may come later.
     let first_at = Some(first.span().start).filter(|at| *at < span.start)?;
-    let first = lines.place(first_at);
+    let first = source.position(first_at);
     let message = format!("given twice, first at {first}; keep one");
     let refusal = Refusal::new(code::DUPLICATE_KEY, message);
-    Some(Finding::new(span.start, join(&path, &name), refusal))
+    Some(Finding::new(Place::new(layer, span), join(&path, &name), refusal))
 }
 
 /// The key that a piece of text stands for, without its quotes and escapes.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Every document in testdata/valid and testdata/invalid against its `.expected`.
+//! Every document in testdata/vN/valid, invalid and layers against what is expected of it.
 //!
-//! Valid: the effective settings, one key per line. Invalid: the exact messages.
+//! Valid: warnings, then the effective settings with their origins. Invalid: the exact problems.
 //! `UPDATE_GOLDEN=1` rewrites the expected files; read the difference before you commit it.
 
 #![expect(
@@ -15,41 +15,88 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use settings_model::{Settings, parse};
+use settings_model::{Effective, Problems, merge, parse};
 
 #[test]
 fn valid_documents_give_their_settings() {
-    check_all("valid", |text| match parse("user-data", text) {
-        Ok(settings) => effective(&settings),
+    check_all("v1/valid", |text| match merge(&[("user-data", text)]) {
+        Ok(effective) => {
+            check_round_trip(&effective);
+            describe(&effective)
+        }
         Err(problems) => panic!("a valid document has problems:\n{problems}"),
     });
 }
 
 #[test]
 fn invalid_documents_give_their_messages() {
-    check_all("invalid", |text| match parse("user-data", text) {
-        Ok(settings) => panic!("an invalid document is accepted as\n{}", effective(&settings)),
-        Err(problems) => problems.to_string(),
+    check_all("v1/invalid", |text| match parse("user-data", text) {
+        Ok(settings) => panic!("an invalid document is accepted as\n{}", settings.to_toml()),
+        Err(problems) => describe_problems(&problems),
     });
 }
 
-fn effective(settings: &Settings) -> String {
-    let Settings { bandwidth, cni } = settings;
-    format!(
-        "bandwidth.enabled = {}\nbandwidth.default-egress = {}\nbandwidth.default-ingress = {}\n\
-         bandwidth.burst = {}\ncni.mode = {:?}\ncni.conf-dir = {}\ncni.bin-dir = {}\n",
-        bandwidth.enabled,
-        bandwidth.default_egress,
-        bandwidth.default_ingress,
-        bandwidth.burst,
-        cni.mode,
-        cni.conf_dir.display(),
-        cni.bin_dir.display(),
-    )
+#[test]
+fn layers_give_their_settings_or_messages() {
+    let folder = testdata().join("v1/layers");
+    let cases = fs::read_dir(&folder).expect("read layers");
+    let cases = cases.map(|case| case.expect("read case").path());
+    let wrong: Vec<_> = cases.filter_map(|case| check_case(&case)).collect();
+    assert!(wrong.is_empty(), "{}\nUPDATE_GOLDEN=1 rewrites", wrong.join("\n"));
+}
+
+#[test]
+fn every_version_folder_is_tested() {
+    let folders = fs::read_dir(testdata()).expect("read testdata");
+    let folders = folders.map(|folder| folder.expect("read folder").path());
+    let folders: Vec<_> = folders.filter(|path| path.is_dir()).collect();
+    assert_eq!(folders, [testdata().join("v1")]);
+}
+
+fn testdata() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata")
+}
+
+fn check_round_trip(effective: &Effective) {
+    let printed = effective.settings.to_toml();
+    assert_eq!(parse("printed", &printed).as_ref(), Ok(&effective.settings), "{printed}");
+}
+
+/// Warnings and every value; the origin where it is not the default.
+fn describe(effective: &Effective) -> String {
+    let warnings = effective.warnings.iter().map(|w| format!("warning {}: {w}\n", w.code));
+    let entries = effective.entries().into_iter().map(|entry| {
+        let line = format!("{} = {}", entry.key, entry.value);
+        match entry.origin.to_string().as_str() {
+            "default" => format!("{line}\n"),
+            origin => format!("{line}  # {origin}\n"),
+        }
+    });
+    warnings.chain(entries).collect()
+}
+
+fn describe_problems(problems: &Problems) -> String {
+    problems.iter().map(|problem| format!("{}: {problem}\n", problem.code)).collect()
+}
+
+fn check_case(case: &Path) -> Option<String> {
+    let files = fs::read_dir(case).expect("read case").map(|file| file.expect("file").path());
+    let mut files: Vec<_> = files.filter(|file| !file.ends_with("expected")).collect();
+    files.sort();
+    let name = |file: &PathBuf| file.file_stem().expect("stem").to_string_lossy().into_owned();
+    let read = |file: &PathBuf| fs::read_to_string(file).expect("read layer");
+    assert!(files.iter().all(|file| file.extension().is_some_and(|e| e == "toml")), "{files:?}");
+    let layers: Vec<_> = files.iter().map(|file| (name(file), read(file))).collect();
+    let layers: Vec<_> = layers.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let actual = match merge(&layers) {
+        Ok(effective) => describe(&effective),
+        Err(problems) => describe_problems(&problems),
+    };
+    compare(&case.join("expected"), &actual)
 }
 
 fn check_all(folder: &str, render: fn(&str) -> String) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(folder);
+    let folder = testdata().join(folder);
     let stems = stems(&folder);
     assert!(!stems.is_empty(), "{} has no fixtures", folder.display());
     let wrong: Vec<_> = stems.iter().filter_map(|stem| check(stem, render)).collect();
@@ -72,16 +119,17 @@ fn check(stem: &Path, render: fn(&str) -> String) -> Option<String> {
     let Ok(text) = fs::read_to_string(stem.with_extension("toml")) else {
         return Some(format!("{} has no .toml", expected_path.display()));
     };
-    let actual = render(&text);
+    compare(&expected_path, &render(&text))
+}
+
+fn compare(expected_path: &Path, actual: &str) -> Option<String> {
     if std::env::var_os("UPDATE_GOLDEN").is_some_and(|value| value == "1") {
-        fs::write(&expected_path, &actual).expect("write expected file");
+        fs::write(expected_path, actual).expect("write expected file");
     }
-    match fs::read_to_string(&expected_path) {
+    let path = expected_path.display();
+    match fs::read_to_string(expected_path) {
         Ok(expected) if expected == actual => None,
-        Ok(expected) => {
-            let path = expected_path.display();
-            Some(format!("{path}\n--- expected\n{expected}--- actual\n{actual}"))
-        }
-        Err(_) => Some(format!("{} has no .expected", stem.display())),
+        Ok(expected) => Some(format!("{path}\n--- expected\n{expected}--- actual\n{actual}")),
+        Err(_) => Some(format!("{path} is not there")),
     }
 }

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Settings as text: TOML that reads back as the same settings, JSON, and rows of keys and values.
+//!
+//! Owns the order of sections. Each section lists its own keys, all of them, defaults included.
+
+use std::fmt::Write;
+
+use serde_json::{Map, Value};
+
+use crate::Settings;
+use crate::reader::join;
+
+/// One table of the document.
+struct Section {
+    /// Its path inside our table.
+    name: &'static str,
+    /// The path of its keys: the same, but for one of many tables.
+    path: String,
+    /// Whether it is one of many of this name.
+    one_of_many: bool,
+    keys: Vec<(&'static str, Value)>,
+}
+
+impl Section {
+    fn single(name: &'static str, keys: Vec<(&'static str, Value)>) -> Self {
+        Self { name, path: name.to_owned(), one_of_many: false, keys }
+    }
+}
+
+fn sections(settings: &Settings) -> Vec<Section> {
+    let Settings { bandwidth, cni, prefix_delegation, max_pods, agent } = settings;
+    let name = "bandwidth.class";
+    let classes = bandwidth.classes.iter().map(|class| {
+        let path = join(name, class.name.as_str());
+        Section { name, path, one_of_many: true, keys: class.rows() }
+    });
+    let mut sections = vec![Section::single("bandwidth", bandwidth.rows())];
+    sections.extend(classes);
+    sections.push(Section::single("cni", cni.rows()));
+    sections.push(Section::single("prefix-delegation", prefix_delegation.rows()));
+    sections.push(Section::single("max-pods", max_pods.rows()));
+    sections.push(Section::single("agent", agent.rows()));
+    sections
+}
+
+/// Every key, by its path inside our table, with its value.
+pub(crate) fn rows(settings: &Settings) -> Vec<(String, Value)> {
+    let keys = |section: Section| {
+        let Section { path, keys, .. } = section;
+        keys.into_iter().map(move |(key, value)| (join(&path, key), value))
+    };
+    sections(settings).into_iter().flat_map(keys).collect()
+}
+
+/// A value as TOML.
+pub(crate) fn toml_value(value: &Value) -> String {
+    match value {
+        Value::String(text) => toml::Value::String(text.clone()).to_string(),
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(toml_value).collect::<Vec<_>>().join(", "))
+        }
+        plain => plain.to_string(),
+    }
+}
+
+impl Settings {
+    /// A document that says all this; reading it gives the same settings.
+    pub fn to_toml(&self) -> String {
+        let mut text = "[settings.sluice]\nversion = 1\n".to_owned();
+        for Section { name, one_of_many, keys, .. } in sections(self) {
+            let (open, close) = if one_of_many { ("[[", "]]") } else { ("[", "]") };
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "\n{open}settings.sluice.{name}{close}");
+            for (key, value) in keys {
+                let _ = writeln!(text, "{key} = {}", toml_value(&value));
+            }
+        }
+        text
+    }
+
+    /// The same as one JSON object, with a list of classes at `bandwidth.class`.
+    pub fn to_json(&self) -> Value {
+        let mut object = Map::from_iter([("version".to_owned(), Value::from(1))]);
+        let mut classes = Vec::new();
+        for Section { name, one_of_many, keys, .. } in sections(self) {
+            let keys = keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+            match one_of_many {
+                true => classes.push(Value::Object(keys)),
+                false => drop(object.insert(name.to_owned(), Value::Object(keys))),
+            }
+        }
+        if let Some(bandwidth) = object.get_mut("bandwidth").and_then(Value::as_object_mut) {
+            bandwidth.insert("class".to_owned(), Value::Array(classes));
+        }
+        Value::Object(object)
+    }
+}

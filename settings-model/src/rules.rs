@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Rules about several keys at once, over all layers; each problem names both places.
+//!
+//! Runs on what is in force, not on each layer: a layer may be corrected by a later one.
+
+use crate::bandwidth::Bandwidth;
+use crate::burst::Burst;
+use crate::class::{Class, MOST_CLASSES};
+use crate::code;
+use crate::document::{Draft, FOREIGN_MAX_PODS};
+use crate::max_pods::PodLimit;
+use crate::problem::{Finding, Refusal};
+use crate::rate::{Capacity, Limit, Rate};
+use crate::reader::{Given, Notes, join};
+
+/// A burst below two full Ethernet frames (1514 bytes) would hold every second packet back, and a
+/// super-packet of the least size, two frames, would never fit.
+const LEAST_BURST_BYTES: u64 = 2 * 1514;
+
+/// Checks what all layers say together.
+pub(crate) fn check(draft: &Draft, notes: &mut Notes) {
+    let bandwidth = &draft.settings.bandwidth;
+    check_max_pods(draft, notes);
+    check_burst(bandwidth, notes);
+    check_capacity(bandwidth, notes);
+    check_classes(bandwidth, notes);
+}
+
+/// A limit in force: the key that says so, and its way.
+struct LimitKey {
+    key: String,
+    rate: Rate,
+    egress: bool,
+}
+
+fn class_key(class: &Class, key: &str) -> String {
+    join(&join("bandwidth.class", class.name.as_str()), key)
+}
+
+/// Every key that limits a pod, with its rate.
+fn limits(bandwidth: &Bandwidth) -> Vec<LimitKey> {
+    let node = [
+        ("bandwidth.default-egress".to_owned(), bandwidth.default_egress, true),
+        ("bandwidth.default-ingress".to_owned(), bandwidth.default_ingress, false),
+    ];
+    let classes = bandwidth.classes.iter().flat_map(|class| {
+        let egress = class.egress.map(|limit| (class_key(class, "egress"), limit, true));
+        let ingress = class.ingress.map(|limit| (class_key(class, "ingress"), limit, false));
+        egress.into_iter().chain(ingress)
+    });
+    let limited = |(key, limit, egress)| match limit {
+        Limit::Unlimited => None,
+        Limit::Rate(rate) => Some(LimitKey { key, rate, egress }),
+    };
+    node.into_iter().chain(classes).filter_map(limited).collect()
+}
+
+fn check_max_pods(draft: &Draft, notes: &mut Notes) {
+    let (PodLimit::Count(ours), Some((theirs, foreign))) =
+        (draft.settings.max_pods.value, &draft.foreign_max_pods)
+    else {
+        return;
+    };
+    let Some(given) = notes.given.get("max-pods.value").filter(|_| ours != *theirs) else { return };
+    let before = format!("found {ours}, but {FOREIGN_MAX_PODS} is {theirs} at ");
+    let why = Refusal::beside(
+        code::MAX_PODS_DIFFER,
+        before,
+        foreign.place,
+        "; keep one of the two or make them equal",
+    );
+    notes.report.add(Finding::new(given.place, &given.path, why));
+}
+
+/// A burst in bytes is no more in time than it is; a burst in time is the operator's own bargain.
+fn check_burst(bandwidth: &Bandwidth, notes: &mut Notes) {
+    let Burst::Bytes(count) = bandwidth.burst else { return };
+    let Some(burst) = notes.given.get("bandwidth.burst") else { return };
+    let limits = limits(bandwidth);
+    let Some((limit, given)) = limits.iter().find_map(|limit| given(limit, notes)) else { return };
+    if count.bytes() >= LEAST_BURST_BYTES {
+        return;
+    }
+    let before = format!(
+        "\"{}\" does not hold two frames, and {} limits pods to {} at ",
+        bandwidth.burst, limit.key, limit.rate
+    );
+    let after = format!("; use at least {LEAST_BURST_BYTES}B, or a time, e.g. \"5ms\"");
+    let why = Refusal::beside(code::BURST_TOO_SMALL, before, given.place, after);
+    notes.report.add(Finding::new(burst.place, &burst.path, why));
+}
+
+fn given<'k, 'n>(limit: &'k LimitKey, notes: &'n Notes) -> Option<(&'k LimitKey, &'n Given)> {
+    Some((limit, notes.given.get(&limit.key)?))
+}
+
+fn check_capacity(bandwidth: &Bandwidth, notes: &mut Notes) {
+    for limit in limits(bandwidth) {
+        let (key, capacity) = match limit.egress {
+            true => ("bandwidth.node-egress", bandwidth.node_egress),
+            false => ("bandwidth.node-ingress", bandwidth.node_ingress),
+        };
+        let Capacity::Rate(capacity) = capacity else { continue };
+        let places = notes.given.get(&limit.key).zip(notes.given.get(key));
+        let Some((given, node)) = places.filter(|_| limit.rate > capacity) else { continue };
+        let before = format!("\"{}\" is above {key} = \"{capacity}\" at ", limit.rate);
+        let after = format!("; use at most \"{capacity}\"");
+        let why = Refusal::beside(code::LIMIT_ABOVE_CAPACITY, before, node.place, after);
+        notes.report.add(Finding::new(given.place, &given.path, why));
+    }
+}
+
+fn check_classes(bandwidth: &Bandwidth, notes: &mut Notes) {
+    for class in bandwidth.classes.iter() {
+        check_complete(class, notes);
+    }
+    let count = bandwidth.classes.iter().count();
+    if count > MOST_CLASSES {
+        return refuse_number(count, notes);
+    }
+    // Patterns that were refused are not there to be compared.
+    if !notes.report.concerns("bandwidth.class") {
+        check_ambiguity(bandwidth, notes);
+    }
+}
+
+/// Two things that no single layer must give, but some layer must.
+fn check_complete(class: &Class, notes: &mut Notes) {
+    let given = |key| notes.given.get(&class_key(class, key));
+    let Some(named) = given("name").cloned() else { return };
+    let no_limit = given("egress").is_none() && given("ingress").is_none();
+    if given("namespaces").is_none() {
+        let why = "missing; write namespaces = [\"*\"] for all, or patterns";
+        refuse_sibling(&named, "namespaces", why, notes);
+    }
+    if no_limit {
+        let why = "missing, and ingress too; write at least one, e.g. egress = \"100Mbit\"";
+        refuse_sibling(&named, "egress", why, notes);
+    }
+}
+
+fn refuse_sibling(named: &Given, key: &str, why: &str, notes: &mut Notes) {
+    let parent = named.path.strip_suffix(".name").unwrap_or(&named.path);
+    let why = Refusal::new(code::MISSING_KEY, why);
+    notes.report.add(Finding::new(named.place, join(parent, key), why));
+}
+
+fn refuse_number(count: usize, notes: &mut Notes) {
+    let names = notes
+        .given
+        .iter()
+        .filter(|(key, _)| key.starts_with("bandwidth.class.") && key.ends_with(".name"));
+    let Some(last) = names.map(|(_, given)| given).max_by_key(|given| given.place).cloned() else {
+        return;
+    };
+    let why =
+        Refusal::new(code::TOO_MANY, format!("found {count} classes; use at most {MOST_CLASSES}"));
+    notes.report.add(Finding::new(last.place, last.path, why));
+}
+
+fn check_ambiguity(bandwidth: &Bandwidth, notes: &mut Notes) {
+    let classes: Vec<_> = bandwidth.classes.iter().collect();
+    for (n, class) in classes.iter().enumerate() {
+        let rivals = classes.iter().skip(n + 1);
+        rivals.for_each(|other| check_pair(class, other, notes));
+    }
+}
+
+/// Two classes tie for some pod exactly if both lists have equally precise patterns that overlap
+/// (or would, were the name not matched by a more precise pattern of the same class; that is rare
+/// enough to be refused as well).
+fn check_pair(class: &Class, other: &Class, notes: &mut Notes) {
+    let Some((namespace, other_namespace)) = class.namespaces.rivals(&other.namespaces) else {
+        return;
+    };
+    let Some((pod, other_pod)) = class.pods.rivals(&other.pods) else { return };
+    let place = |class: &Class| notes.given.get(&class_key(class, "namespaces")).cloned();
+    let Some((own, others)) = place(class).zip(place(other)) else { return };
+    let mut sides =
+        [(own, &class.name, namespace, pod), (others, &other.name, other_namespace, other_pod)];
+    sides.sort_by_key(|(given, ..)| given.place);
+    let [(first, name, ns, pods), (second, _, own_ns, own_pods)] = &sides;
+    let before = format!(
+        "{:?} (pods {:?}) and {:?} (pods {:?}) of class {:?} at ",
+        own_ns.as_str(),
+        own_pods.as_str(),
+        ns.as_str(),
+        pods.as_str(),
+        name.as_str()
+    );
+    let after = " can match the same pod with as many literal characters; make one more precise";
+    let why = Refusal::beside(code::AMBIGUOUS_CLASSES, before, first.place, after);
+    notes.report.add(Finding::new(second.place, &second.path, why));
+}
