@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use settings_model::{Problems, Settings};
+use settings_model::{Effective, OnInvalid, Problems, Settings};
 
 use crate::apply::apply;
 use crate::facts::Facts;
@@ -25,6 +25,8 @@ pub struct InForce {
     pub reason: Reason,
     /// Why it is not what was asked for.
     pub problems: Vec<String>,
+    /// What is in force, but not as somebody might think.
+    pub warnings: Vec<String>,
 }
 
 impl InForce {
@@ -85,7 +87,7 @@ impl Boot<'_> {
         let documents = layers.map(|layers| layers.documents());
         let read = documents.and_then(|all| Ok((merge(&all)?, all)));
         let (result, unusable) = match read {
-            Ok((settings, all)) => (self.apply_asked(&settings, &all), false),
+            Ok((effective, all)) => (self.apply_asked(&effective, &all), false),
             Err(error) => (Err(error), true),
         };
         let done = result.and_then(|in_force| self.record(&in_force).map(|()| in_force));
@@ -97,8 +99,10 @@ impl Boot<'_> {
         Plan::make(self.paths, settings, &Facts::probe(self.paths, settings, self.plugin)?)
     }
 
-    fn apply_asked(&self, settings: &Settings, documents: &[Document]) -> Result<InForce> {
-        let plan = self.plan(settings)?;
+    fn apply_asked(&self, asked: &Effective, documents: &[Document]) -> Result<InForce> {
+        let warnings: Vec<String> = asked.warnings.iter().map(ToString::to_string).collect();
+        warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        let plan = self.plan(&asked.settings)?;
         let generations = Generations::new(self.paths.generations_dir());
         let generation = generations.begin(documents)?;
         let number = generation.number;
@@ -113,24 +117,37 @@ impl Boot<'_> {
                 return Err(error);
             }
         }
-        Ok(InForce { generation: Some(number), reason: Reason::AsAsked, problems: Vec::new() })
+        let (generation, reason) = (Some(number), Reason::AsAsked);
+        Ok(InForce { generation, reason, problems: Vec::new(), warnings })
     }
 
+    /// `on-invalid` of the layers below the user data decides: the user data cannot be trusted now.
     fn instead(
         &self,
         below: &Layers,
         error: &anyhow::Error,
         unusable: bool,
     ) -> Option<Result<InForce>> {
+        let below_settings = merge(&below.documents()).map(|below| below.settings);
+        let on_invalid = below_settings.unwrap_or_default().agent.on_invalid;
         let last_good = Generations::new(self.paths.generations_dir()).last_good();
-        let (documents, generation, reason) = match last_good {
-            Ok(Some(good)) => (good.documents, Some(good.number), Reason::LastGood),
+        let (documents, generation, reason) = match (on_invalid, last_good) {
+            (OnInvalid::Fail, _) => return None,
+            (OnInvalid::LastGood, Ok(Some(good))) => {
+                (good.documents, Some(good.number), Reason::LastGood)
+            }
             _ if unusable => (below.documents(), None, Reason::Defaults),
             _ => return None,
         };
-        let in_force = InForce { generation, reason, problems: lines(error) };
+        let (problems, warnings) = (lines(error), Vec::new());
+        let in_force = InForce { generation, reason, problems, warnings };
         let put = || {
-            apply(&self.plan(&merge(&documents)?)?)?;
+            // An image whose own layers are broken still has the built-in defaults.
+            let settings = match merge(&documents) {
+                Err(_) if reason == Reason::Defaults => Settings::default(),
+                merged => merged?.settings,
+            };
+            apply(&self.plan(&settings)?)?;
             self.record(&in_force)
         };
         Some(put().context("put other settings in force instead").map(|()| in_force))

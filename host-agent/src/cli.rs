@@ -2,15 +2,17 @@
 //! The command line: what can be asked for, and who does it. The man page and
 //! the shells' completion are made from the same description.
 
+mod settings;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::boot::{Boot, lines};
-use crate::layers::{Document, Layers, merge};
+use crate::layers::{Layers, merge};
 use crate::paths::Paths;
 use crate::preview::preview;
 use crate::user_data::{self, carrier::CarrierError};
@@ -33,8 +35,11 @@ enum Command {
     Boot(Asked),
     /// Show what `boot` would change, and change nothing
     Plan(Asked),
-    /// Check a document of settings; `-` is standard input
-    Check { file: PathBuf },
+    /// Check a document of settings, on any machine
+    Check(settings::Check),
+    /// Show and explain settings
+    #[command(subcommand)]
+    Settings(settings::Settings),
     /// Print what packages ship beside the executable
     #[command(subcommand, hide = true)]
     Generate(Generated),
@@ -88,10 +93,8 @@ pub fn run(arguments: Arguments) -> Result<u8> {
     match arguments.command {
         Command::Boot(asked) | Command::Reload(asked) => Ok(boot(&paths, &asked)),
         Command::Plan(asked) => plan(&paths, &asked).map(|()| 0),
-        Command::Check { file } => {
-            merge(&[document(file)?])?;
-            Ok(0)
-        }
+        Command::Check(asked) => settings::check(&asked),
+        Command::Settings(command) => settings::run(&paths, command).map(|()| 0),
         Command::Generate(what) => generate(what).map(|()| 0),
         Command::Agent(asked) => {
             // What is wrong is logged, and the agent goes on with what is in force.
@@ -128,8 +131,8 @@ fn boot(paths: &Paths, asked: &Asked) -> u8 {
 
 fn plan(paths: &Paths, asked: &Asked) -> Result<()> {
     let plugin = asked.plugin.clone().unwrap_or_else(|| paths.shipped_plugin());
-    let settings = merge(&layers(paths, asked)?.documents())?;
-    print!("{}", preview(&Boot { paths, plugin: &plugin }.plan(&settings)?)?);
+    let effective = merge(&layers(paths, asked)?.documents())?;
+    print!("{}", preview(&Boot { paths, plugin: &plugin }.plan(&effective.settings)?)?);
     Ok(())
 }
 
@@ -139,14 +142,6 @@ fn layers(paths: &Paths, asked: &Asked) -> Result<Layers> {
         None => user_data::find(paths, Duration::from_secs(asked.imds_budget))?,
     };
     Ok(Layers::of_image(paths)?.with_user_data(user_data))
-}
-
-fn document(file: PathBuf) -> Result<Document> {
-    let (name, text) = match file.to_str() {
-        Some("-") => ("standard input".into(), std::io::read_to_string(std::io::stdin())),
-        _ => (file.display().to_string(), std::fs::read_to_string(&file)),
-    };
-    Ok(Document { text: text.with_context(|| format!("read {name}"))?, name })
 }
 
 fn generate(what: Generated) -> Result<()> {

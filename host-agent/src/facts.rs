@@ -29,7 +29,7 @@ impl Facts {
     pub fn probe(paths: &Paths, settings: &Settings, plugin: &Path) -> Result<Self> {
         let plugin = fs::read(plugin)
             .with_context(|| format!("read the CNI plugin's binary {}", plugin.display()))?;
-        let conflist = active_conflist(&paths.resolve(&settings.cni.conf_dir))?;
+        let conflist = active_conflist(&paths.resolve(settings.cni.conf_dir.as_ref()))?;
         Ok(Self { conflist, plugin })
     }
 }

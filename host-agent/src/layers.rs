@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use settings_model::{Problems, Settings};
+use settings_model::{Effective, Problems};
 
 use crate::paths::Paths;
 
@@ -50,10 +50,9 @@ impl Layers {
 }
 
 /// The settings that all documents together give, lowest first.
-pub fn merge(documents: &[Document]) -> Result<Settings, Problems> {
-    // TODO(merge)
-    let last = documents.last();
-    last.map_or(Ok(Settings::default()), |last| settings_model::parse(&last.name, &last.text))
+pub fn merge(documents: &[Document]) -> Result<Effective, Problems> {
+    let layers: Vec<_> = documents.iter().map(|d| (d.name.as_str(), d.text.as_str())).collect();
+    settings_model::merge(&layers)
 }
 
 /// None where there is no such file.

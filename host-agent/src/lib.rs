@@ -18,7 +18,6 @@ pub mod layers;
 pub mod limit;
 pub mod logging;
 pub mod netlink;
-pub mod node;
 pub mod paths;
 pub mod plan;
 pub mod preview;

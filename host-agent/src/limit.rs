@@ -29,6 +29,7 @@ const MIN_FRAME_BYTES: u64 = 64;
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
     PodAnnotation,
+    Class,
     NodeDefault,
 }
 
@@ -36,6 +37,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
             Self::PodAnnotation => "pod annotation",
+            Self::Class => "class",
             Self::NodeDefault => "node default",
         })
     }

@@ -20,9 +20,9 @@ impl Paths {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// The settings in force, as the CNI plugin reads them.
-    pub fn node_file(&self) -> PathBuf {
-        self.root.join("run/sluice/node.json")
+    /// The settings in force, canonical, as the CNI plugin reads them.
+    pub fn settings_in_force(&self) -> PathBuf {
+        self.root.join("run/sluice/settings.toml")
     }
 
     /// What `sluice boot` left in force, and why.

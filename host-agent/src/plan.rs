@@ -9,7 +9,6 @@ use settings_model::{CniMode, Settings};
 
 use crate::conflist;
 use crate::facts::Facts;
-use crate::node::Node;
 use crate::paths::Paths;
 
 /// A file and what it is to hold.
@@ -27,16 +26,19 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The conflist comes last: once a runtime sees the entry, plugin and node file are there.
+    /// The conflist comes last: once a runtime sees the entry, plugin and settings are there.
     pub fn make(paths: &Paths, settings: &Settings, facts: &Facts) -> Result<Self> {
-        let node = Node::from_settings(&settings.bandwidth).to_json()?;
         let mut files = vec![
             FileContent {
-                path: paths.resolve(&settings.cni.bin_dir).join("sluice"),
+                path: paths.resolve(settings.cni.bin_dir.as_ref()).join("sluice"),
                 content: facts.plugin.clone(),
                 mode: 0o755,
             },
-            FileContent { path: paths.node_file(), content: node.into(), mode: 0o644 },
+            FileContent {
+                path: paths.settings_in_force(),
+                content: settings.to_toml().into(),
+                mode: 0o644,
+            },
         ];
         files.extend(conflist(paths, settings, facts)?);
         Ok(Self { files })
@@ -51,7 +53,7 @@ fn conflist(paths: &Paths, settings: &Settings, facts: &Facts) -> Result<Option<
         }
         bail!(
             "no CNI configuration in {}: expected the main plugin's .conflist",
-            paths.resolve(&settings.cni.conf_dir).display()
+            paths.resolve(settings.cni.conf_dir.as_ref()).display()
         );
     };
     let edited = if chained { conflist::add(&found.text) } else { conflist::remove(&found.text) };
@@ -78,12 +80,16 @@ mod tests {
     }
 
     #[test]
-    fn plugin_and_node_file_come_before_the_entry() {
+    fn plugin_and_settings_come_before_the_entry() {
         let plan = plan("", Some(LIST)).unwrap();
         let paths: Vec<_> = plan.files.iter().map(|f| f.path.to_str().unwrap()).collect();
         assert_eq!(
             paths,
-            ["/n/opt/cni/bin/sluice", "/n/run/sluice/node.json", "/n/etc/cni/net.d/10-x.conflist"]
+            [
+                "/n/opt/cni/bin/sluice",
+                "/n/run/sluice/settings.toml",
+                "/n/etc/cni/net.d/10-x.conflist"
+            ]
         );
         let entry = String::from_utf8_lossy(&plan.files[2].content).into_owned();
         assert_eq!(entry, format!(r#"{{"plugins":[{{"type":"ptp"}},{}]}}"#, conflist::ENTRY));
@@ -106,13 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn settings_reach_the_node_file() {
+    fn settings_reach_the_file_that_the_plugin_reads() {
         let text = "[settings.sluice]\nversion = 1\n[settings.sluice.bandwidth]\n\
                     default-egress = \"10Mbit\"\nburst = \"2ms\"\n";
         let plan = plan(text, Some(LIST)).unwrap();
-        let node: serde_json::Value = serde_json::from_slice(&plan.files[1].content).unwrap();
-        assert_eq!(node["default-egress"], "10Mbit");
-        assert_eq!(node["default-ingress"], "unlimited");
-        assert_eq!(node["burst"], "2ms");
+        let written = String::from_utf8(plan.files[1].content.clone()).unwrap();
+        let read = settings_model::parse("settings.toml", &written).unwrap();
+        assert_eq!(read, settings_model::parse("user-data", text).unwrap());
     }
 }

@@ -138,7 +138,8 @@ impl Status {
             return "settings: none; `sluice boot` has not run\n\n".into();
         };
         let mut text = format!("settings: {}\n", in_force.to_text());
-        in_force.problems.iter().for_each(|problem| text += &format!("  {problem}\n"));
+        let lines = in_force.problems.iter().chain(&in_force.warnings);
+        lines.for_each(|line| text += &format!("  {line}\n"));
         text + "\n"
     }
 

@@ -93,7 +93,8 @@ fn collect(root: &Path, dir: &Path, files: &mut Files) {
 
 /// What shapes pods: plugin, node file, conflist. Generations and reports are apart.
 fn in_force(files: &Files) -> Files {
-    let names = ["opt/cni/bin/sluice", "run/sluice/node.json", "etc/cni/net.d/10-main.conflist"];
+    let names =
+        ["opt/cni/bin/sluice", "run/sluice/settings.toml", "etc/cni/net.d/10-main.conflist"];
     let wanted = |path: &Path| names.iter().any(|name| path == Path::new(name));
     files.iter().filter(|(p, _)| wanted(p)).map(|(p, c)| (p.clone(), c.clone())).collect()
 }
@@ -199,4 +200,47 @@ fn broken_settings_leave_the_last_good_ones_in_force() {
     assert_eq!(report["generation"], 1);
     let problem = report["problems"][0].as_str().expect("a problem");
     assert!(problem.ends_with("unknown table; did you mean \"bandwidth\"?"), "{problem}");
+}
+
+#[test]
+fn layers_win_over_each_other_and_on_invalid_of_the_image_decides() {
+    let root = Root::new();
+    let image = user_data("default-egress = \"10Mbit\"\ndefault-ingress = \"10Mbit\"");
+    root.write("usr/share/sluice/defaults.toml", &image);
+    root.write("etc/sluice/settings.d/20-b.toml", &user_data("default-egress = \"30Mbit\""));
+    root.write("etc/sluice/settings.d/10-a.toml", &user_data("default-egress = \"20Mbit\""));
+    root.boot_well(&user_data("burst = \"2ms\""));
+    let settings = || {
+        let path = root.dir.path().join("run/sluice/settings.toml");
+        fs::read_to_string(path).expect("the settings in force")
+    };
+    for line in ["default-egress = \"30Mbit\"", "default-ingress = \"10Mbit\"", "burst = \"2ms\""] {
+        assert!(settings().contains(line), "{}", settings());
+    }
+    let on_invalid = |what| format!("[sluice]\nversion = 1\nagent.on-invalid = \"{what}\"\n");
+    root.write("etc/sluice/settings.d/30-c.toml", &on_invalid("fail"));
+    let before = in_force(&root.files());
+    assert_eq!(root.boot(BROKEN).status.code(), Some(78));
+    assert_eq!(in_force(&root.files()), before);
+    root.write("etc/sluice/settings.d/30-c.toml", &on_invalid("defaults"));
+    assert_eq!(root.boot(BROKEN).status.code(), Some(78));
+    assert!(settings().contains("burst = \"5ms\""), "{}", settings());
+    assert!(settings().contains("default-egress = \"30Mbit\""), "{}", settings());
+}
+
+#[test]
+fn plan_shows_what_would_change_and_changes_nothing() {
+    let root = Root::new();
+    let before = root.files();
+    root.write("user-data.toml", &user_data("default-egress = \"10Mbit\""));
+    let dir = root.dir.path().display().to_string();
+    let user_data = format!("{dir}/user-data.toml");
+    let sluice = executable("sluice").display().to_string();
+    let plan = || run(&sluice, &["--root", &dir, "plan", "--user-data", &user_data]);
+    let text = plan();
+    assert!(text.contains("+default-egress = \"10Mbit\"\n"), "{text}");
+    assert!(text.contains("-{\"plugins\":[{\"type\":\"ptp\"}]}\n"), "{text}");
+    assert_eq!(root.files(), before);
+    run(&sluice, &["--root", &dir, "boot", "--user-data", &user_data]);
+    assert_eq!(plan(), "");
 }

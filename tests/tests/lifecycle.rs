@@ -172,19 +172,34 @@ fn version_and_status_answer_as_the_spec_says() {
 }
 
 #[test]
+fn class_of_the_namespace_comes_between_annotation_and_default() {
+    let settings = "default-egress = \"30Mbit\"\n[[settings.sluice.bandwidth.class]]\nname = \
+                    \"all\"\nnamespaces = [\"def*\"]\negress = \"20Mbit\"\ningress = \"10Mbit\"\n";
+    with_ready_node(settings, |node| {
+        let pod = node.pod("a", 2);
+        node.add(&pod, Annotations { egress: 0, ingress: LIMIT });
+        let status = node.status(&pod);
+        assert_eq!(status["egress"]["limit_bps"], 20_000_000);
+        assert_eq!(status["egress"]["origin"], "class");
+        assert_eq!(status["ingress"]["limit_bps"], LIMIT);
+        assert_eq!(status["ingress"]["origin"], "pod-annotation");
+    });
+}
+
+#[test]
 fn sighup_puts_new_settings_in_force_and_refuses_broken_ones() {
     with_ready_node("default-egress = \"10Mbit\"", |node| {
         let old = fs::read_to_string(USER_DATA).expect("the user data");
         fs::write(USER_DATA, old.replace("10Mbit", "30Mbit")).expect("write user data");
         node.signal_agent(Signal::SIGHUP);
-        let node_file = || fs::read_to_string("/run/sluice/node.json").unwrap_or_default();
+        let in_force = || fs::read_to_string("/run/sluice/settings.toml").unwrap_or_default();
         let second = Duration::from_secs(20);
-        wait_for("new settings", second, || node_file().contains("30Mbit").then_some(()));
+        wait_for("new settings", second, || in_force().contains("30Mbit").then_some(()));
         fs::write(USER_DATA, old.replace("10Mbit", "10Mb")).expect("write user data");
         node.signal_agent(Signal::SIGHUP);
         let report = || fs::read_to_string("/run/sluice/boot.json").unwrap_or_default();
         wait_for("a refusal", second, || report().contains("last-good").then_some(()));
-        assert!(node_file().contains("30Mbit"), "{}", node_file());
+        assert!(in_force().contains("30Mbit"), "{}", in_force());
         let status = node.sluice(&["status"]);
         let text = String::from_utf8_lossy(&status.stdout);
         let first = "settings: generation 2, the last good one, is in force instead\n";

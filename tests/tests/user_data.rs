@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use flate2::{Compression, write::GzEncoder};
 use nix::mount::{MsFlags, mount};
-use tests::command::{executable, json, text};
+use tests::command::{executable, text};
 use tests::imds::{Address, Imds, Step};
 use tests::node::{BIN_DIR, CONF_DIR, CONFLIST, with_node};
 
@@ -20,7 +20,7 @@ const NO_ROUTE_6: &str =
     "Network is unreachable (os error 101) from http://[fd00:ec2::254]/latest/api/token";
 
 /// What `boot` says in the end when the settings are in force.
-const WROTE: &str = "info: wrote /run/node/bin/sluice\ninfo: wrote /run/sluice/node.json\ninfo: \
+const WROTE: &str = "info: wrote /run/node/bin/sluice\ninfo: wrote /run/sluice/settings.toml\ninfo: \
                      wrote /run/node/net.d/10-main.conflist\n";
 /// With the default settings the conflist is looked for where this node has none.
 const DEFAULTS: &str =
@@ -79,8 +79,8 @@ fn without_chance(line: &str) -> String {
 fn in_force(output: &Output, expected: &str) {
     assert_eq!(said(output), format!("{expected}{WROTE}"));
     assert_eq!(output.status.code(), Some(0), "{}", text(output));
-    let node_file = json(&fs::read_to_string("/run/sluice/node.json").expect("read node.json"));
-    assert!(node_file.to_string().contains("\"123Mbit\""), "{node_file}");
+    let settings = fs::read_to_string("/run/sluice/settings.toml").expect("read settings.toml");
+    assert!(settings.contains("\"123Mbit\""), "{settings}");
     assert!(fs::read_to_string(CONFLIST).expect("read the conflist").contains("sluice"));
 }
 

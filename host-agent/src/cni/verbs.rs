@@ -8,14 +8,13 @@ use anyhow::{Context, anyhow};
 use bpf::{Direction, Mode, Pins};
 use serde::Deserialize;
 use serde_json::json;
-use settings_model::{Burst, Rate};
+use settings_model::{Bandwidth, Burst, Rate, Settings};
 
 use super::CNI_VERSIONS;
 use super::error::{Code, Error};
 use super::request::{Command, Environment, Request, cni_version};
 use crate::attach::{Veth, detach_host_end};
 use crate::limit::{Limit, Origin};
-use crate::node::Node;
 use crate::paths::Paths;
 use crate::record::{Claim, NoFreeSlot, Record, Records, Shaping};
 
@@ -36,43 +35,60 @@ fn version(stdin: &str) -> String {
     json!({ "cniVersion": asked, "supportedVersions": CNI_VERSIONS }).to_string()
 }
 
-/// STATUS (CNI 1.1.0): ready when ADD can find the node file and the pins.
+/// STATUS (CNI 1.1.0): ready when ADD can find the settings and the pins.
 fn status(paths: &Paths) -> Result<(), Error> {
-    Node::read(&paths.node_file()).map_err(Error::with(Code::NotAvailable))?;
+    in_force(paths).map_err(Error::with(Code::NotAvailable))?;
     Pins::open(&paths.pin_dir()).map_err(Error::with(Code::NotAvailable))?;
     Ok(())
 }
 
 fn add(paths: &Paths, request: &Request) -> Result<String, Error> {
-    let node = Node::read(&paths.node_file())
+    let settings = in_force(paths)
         .context("find the settings in force (has `sluice boot` run?)")
         .map_err(Error::with(Code::TryAgainLater))?;
-    let wanted = Wanted::of(&node, request);
+    let wanted = Wanted::of(&settings.bandwidth, request);
     if wanted.egress.is_some() || wanted.ingress.is_some() {
         shape(paths, request, &wanted)?;
     }
     Ok(request.prev_result.get().to_owned())
 }
 
-/// Which limits hold, highest first: annotation, node default, none.
+/// The settings in force; `sluice boot` replaces the file whole.
+fn in_force(paths: &Paths) -> anyhow::Result<Settings> {
+    let path = paths.settings_in_force();
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    Ok(settings_model::parse(&path.display().to_string(), &text)?)
+}
+
+/// Which limits hold, highest first: annotation, class, node default, none.
 struct Wanted {
     egress: Option<Limit>,
     ingress: Option<Limit>,
 }
 
 impl Wanted {
-    fn of(node: &Node, request: &Request) -> Self {
+    fn of(bandwidth: &Bandwidth, request: &Request) -> Self {
+        let class = bandwidth.classes.class_for(&request.namespace, &request.pod);
+        let (egress, ingress) = class.map_or((None, None), |class| (class.egress, class.ingress));
         let annotated = request.bandwidth;
-        let choose = |annotation: Option<Rate>, burst: Option<Burst>, default: Option<Rate>| {
-            let burst = burst.unwrap_or(node.burst);
-            annotation
-                .map(|rate| Limit { rate, burst, origin: Origin::PodAnnotation })
-                .or(default.map(|rate| Limit { rate, burst, origin: Origin::NodeDefault }))
-                .filter(|_| node.enabled)
+        let choose = |annotation: Option<Rate>, burst: Option<Burst>, class, default| {
+            let (limit, origin) = match (annotation, class) {
+                (Some(rate), _) => (settings_model::Limit::Rate(rate), Origin::PodAnnotation),
+                (None, Some(limit)) => (limit, Origin::Class),
+                (None, None) => (default, Origin::NodeDefault),
+            };
+            match limit {
+                settings_model::Limit::Rate(rate) if bandwidth.enabled => {
+                    Some(Limit { rate, burst: burst.unwrap_or(bandwidth.burst), origin })
+                }
+                _ => None,
+            }
         };
+        let default = (bandwidth.default_egress, bandwidth.default_ingress);
         Self {
-            egress: choose(annotated.egress, annotated.egress_burst, node.default_egress),
-            ingress: choose(annotated.ingress, annotated.ingress_burst, node.default_ingress),
+            egress: choose(annotated.egress, annotated.egress_burst, egress, default.0),
+            ingress: choose(annotated.ingress, annotated.ingress_burst, ingress, default.1),
         }
     }
 }

@@ -28,8 +28,12 @@ const FW_CFG: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/sluice/user-data/raw
 const LOCAL_FILE: &str = "/var/lib/sluice/user-data.toml";
 const IMDS: &str = "imds:user-data";
 
-/// The document of a file; None if the file has nothing for us.
+/// The document of a file, `-` being standard input; None if there is nothing in it for us.
 pub fn read(path: &Path) -> Result<Option<Document>> {
+    if path == Path::new("-") {
+        let raw = read_bounded(io::stdin()).context("read standard input")?;
+        return document("standard input", &raw);
+    }
     let name = path.display().to_string();
     let raw = read_raw(path).with_context(|| format!("read the user data {name}"))?;
     document(&name, &raw)
@@ -64,10 +68,14 @@ fn files(paths: &Paths, credentials: Option<&Path>) -> Vec<PathBuf> {
 }
 
 /// One byte more than allowed is enough to refuse a file, however long it is.
-fn read_raw(path: &Path) -> io::Result<Vec<u8>> {
+fn read_bounded(source: impl Read) -> io::Result<Vec<u8>> {
     let mut raw = Vec::new();
-    File::open(path)?.take(carrier::MOST_RAW as u64 + 1).read_to_end(&mut raw)?;
+    source.take(carrier::MOST_RAW as u64 + 1).read_to_end(&mut raw)?;
     Ok(raw)
+}
+
+fn read_raw(path: &Path) -> io::Result<Vec<u8>> {
+    read_bounded(File::open(path)?)
 }
 
 fn document(name: &str, raw: &[u8]) -> Result<Option<Document>> {

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The commands about settings: judging a document anywhere, and showing what
+//! is in force on this node and where each value comes from.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use serde_json::json;
+use settings_model::{Effective, Entry, Problems, Warning};
+
+use crate::boot::InForce;
+use crate::generation::Generations;
+use crate::layers::{Document, Layers, merge};
+use crate::paths::Paths;
+use crate::user_data;
+
+#[derive(Args)]
+pub struct Check {
+    /// User data or another document of settings; `-` is standard input
+    file: PathBuf,
+    /// Problems and warnings as JSON, with stable codes
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Settings {
+    /// Show the settings in force, or those that a document would give on this node
+    Show {
+        /// The document; `-` is standard input
+        #[arg(long, value_name = "FILE")]
+        user_data: Option<PathBuf>,
+        /// Say for each value where it comes from
+        #[arg(long, conflicts_with = "json")]
+        origin: bool,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Exit status 0 for settings that can be used, 78 for others.
+pub fn check(asked: &Check) -> Result<u8> {
+    let Some(document) = user_data::read(&asked.file)? else {
+        log::info!("{} has no settings for sluice", asked.file.display());
+        return Ok(0);
+    };
+    let merged = merge(std::slice::from_ref(&document));
+    if asked.json {
+        println!("{}", serde_json::to_string_pretty(&verdict(&merged))?);
+        return Ok(if merged.is_ok() { 0 } else { 78 });
+    }
+    match merged {
+        Ok(effective) => {
+            tell(&effective.warnings, &document);
+            Ok(0)
+        }
+        Err(problems) if std::io::stderr().is_terminal() => {
+            let text = [(document.name.as_str(), document.text.as_str())];
+            eprint!("{}", problems.render_with_caret(&text));
+            Ok(78)
+        }
+        Err(problems) => Err(problems.into()),
+    }
+}
+
+pub fn run(paths: &Paths, command: Settings) -> Result<()> {
+    match command {
+        Settings::Show { user_data, origin, json } => {
+            let effective = merge(&documents(paths, user_data.as_deref())?)?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&effective.settings.to_json())?);
+            } else if origin {
+                print!("{}", with_origin(&effective.entries()));
+            } else {
+                print!("{}", effective.settings.to_toml());
+            }
+            Ok(())
+        }
+    }
+}
+
+fn verdict(merged: &Result<Effective, Problems>) -> serde_json::Value {
+    match merged {
+        Ok(effective) => {
+            let warnings: Vec<_> = effective.warnings.iter().map(Warning::to_json).collect();
+            json!({ "problems": [], "warnings": warnings })
+        }
+        Err(problems) => json!({ "problems": problems.to_json(), "warnings": [] }),
+    }
+}
+
+fn tell(warnings: &[Warning], document: &Document) {
+    for warning in warnings {
+        match std::io::stderr().is_terminal() {
+            true => eprint!("{}", warning.render_with_caret(&document.text)),
+            false => log::warn!("{warning}"),
+        }
+    }
+}
+
+/// Those of the generation in force, or the image's own and the given one above them.
+fn documents(paths: &Paths, user_data: Option<&Path>) -> Result<Vec<Document>> {
+    if let Some(file) = user_data {
+        let layers = Layers::of_image(paths)?.with_user_data(user_data::read(file)?);
+        return Ok(layers.documents());
+    }
+    let in_force = InForce::read(&paths.boot_file())?
+        .context("no settings are in force: `sluice boot` has not run on this node")?;
+    let Some(number) = in_force.generation else {
+        return Ok(Layers::of_image(paths)?.documents());
+    };
+    let all = Generations::new(paths.generations_dir()).list()?;
+    let found = all.into_iter().find(|generation| generation.number == number);
+    Ok(found.with_context(|| format!("generation {number} is in force, but not stored"))?.documents)
+}
+
+/// Key, value and place, in columns.
+fn with_origin(entries: &[Entry]) -> String {
+    let width = |text: fn(&Entry) -> &String| entries.iter().map(|e| text(e).len()).max();
+    let key_width = width(|entry| &entry.key).unwrap_or(0);
+    let value_width = width(|entry| &entry.value).unwrap_or(0).min(40);
+    let line = |Entry { key, value, origin }: &Entry| {
+        format!("{key:key_width$}  {value:value_width$}  {origin}\n")
+    };
+    entries.iter().map(line).collect()
+}
