@@ -5,7 +5,7 @@ SHELL := /bin/bash
 KERNEL ?= 6.12
 SKIPS := target/skips.txt
 
-.PHONY: help setup fmt lint build test test-unit test-root test-vm demo bench golden clean
+.PHONY: help setup fmt lint build test test-unit test-root test-vm demo bench fuzz golden clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -48,6 +48,17 @@ bench: setup ## Figures of speed and memory, in target/report/bench.json
 	cargo build --locked --release --package host-agent
 	cargo build --locked --package tests --bins
 	SLUICE_BIN=$(CURDIR)/target/release target/debug/bench
+
+FUZZ_SECONDS ?= 60
+FUZZ = cargo fuzz run -s none $(1) fuzz/corpus/$(1) $(2) -- -max_total_time=$(FUZZ_SECONDS) \
+	-rss_limit_mb=256 -timeout=5 -print_final_stats=1
+
+fuzz: setup ## Fuzz carriers, settings and quantities, FUZZ_SECONDS=60 each (needs cargo-fuzz)
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz@0.13.2
+	mkdir -p fuzz/corpus/{carrier,settings,quantity}
+	$(call FUZZ,carrier,fuzz/seeds/carrier) -max_len=70000 -dict=fuzz/carrier.dict
+	$(call FUZZ,settings,settings-model/testdata/v1/valid settings-model/testdata/v1/invalid)
+	$(call FUZZ,quantity,fuzz/seeds/quantity) -max_len=64
 
 golden: setup ## Rewrite the golden files of the settings model
 	UPDATE_GOLDEN=1 cargo test --locked --package settings-model

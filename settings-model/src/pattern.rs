@@ -22,6 +22,8 @@ pub(crate) const MOST_PATTERNS: usize = 16;
 
 const ALLOWED: &str = "1 to 63 characters of a-z, 0-9, -, . and the wildcards * and ?";
 
+const WILDCARDS: [u8; 2] = *b"*?";
+
 /// A pattern that a name can match: 1 to 63 of `a-z 0-9 - . * ?`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pattern(String);
@@ -54,12 +56,16 @@ impl Pattern {
 
     /// Whether there is a name that both match.
     pub fn overlaps(&self, other: &Self) -> bool {
-        meet(self.steps().into_iter(), &other.steps())
+        // Most pairs differ in what stands before the first wildcard.
+        let heads = self.0.bytes().zip(other.0.bytes());
+        let mut literal_heads =
+            heads.take_while(|(a, b)| !WILDCARDS.contains(a) && !WILDCARDS.contains(b));
+        literal_heads.all(|(a, b)| a == b) && meet(self.steps().into_iter(), &other.steps())
     }
 
     /// How many literal characters it has.
     pub fn precision(&self) -> usize {
-        self.steps().iter().filter(|step| matches!(step, Step::Literal(_))).count()
+        self.0.bytes().filter(|c| !WILDCARDS.contains(c)).count()
     }
 
     fn steps(&self) -> Vec<Step> {

@@ -16,6 +16,9 @@ pub const MOST_INFLATED: usize = 1024 * 1024;
 /// Base64 of gzip, and once more around the message; deeper is a mistake or an attack.
 const MOST_LAYERS: usize = 4;
 
+/// Keeps a message of nothing but boundaries from taking memory; real ones have two or three parts.
+pub(super) const MOST_PARTS: usize = 100;
+
 /// A text that may hold our settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
@@ -54,6 +57,8 @@ pub enum CarrierError {
     NoBoundary(String),
     #[error("no line \"--{0}\", which the Content-Type gives as boundary")]
     UnusedBoundary(String),
+    #[error("more than {MOST_PARTS} parts, allowed are {MOST_PARTS}")]
+    Parts,
     #[error("cut off: no line \"--{0}\" or \"--{0}--\" behind it")]
     Cut(String),
     #[error("Content-Transfer-Encoding is \"{0}\", allowed are 7bit, 8bit, binary and base64")]
@@ -101,18 +106,18 @@ fn peel(
         let layers = layers.checked_sub(1).ok_or(CarrierError::Layers)?;
         return peel(&packing::gunzip(bytes, budget)?, layers, budget);
     }
-    let bytes = without_mark(bytes);
-    if let Some(message) = mime::Message::read(bytes) {
+    let bare = without_mark(bytes);
+    if let Some(message) = mime::Message::read(bare) {
         return from_message(&message, budget);
     }
-    if let Some(packed) = packing::as_base64(bytes) {
+    if let Some(packed) = packing::as_base64(bare) {
         // Many a word is base64 by its letters: only what comes out of it tells.
         if is_of_interest(&packed.bytes) {
             let layers = layers.checked_sub(1).ok_or(CarrierError::Layers)?;
             return peel(&packed.whole()?, layers, budget);
         }
     }
-    if !may_be_ours(bytes) {
+    if !may_be_ours(bare) {
         return Ok(None);
     }
     Ok(Some(Document { text: text(bytes)?, part: None }))

@@ -3,7 +3,10 @@
 //! message, its parts, their types and transfer encodings. Lines end in LF or
 //! CRLF. Decodes nothing; a multipart inside a part stays one foreign part.
 
-use super::carrier::CarrierError;
+use super::carrier::{CarrierError, MOST_PARTS};
+
+/// Header lines of one message or part; longer ones are no header.
+const MOST_HEAD: usize = 16 * 1024;
 
 /// Bytes that begin with header lines, a Content-Type among them.
 pub(super) struct Message<'m> {
@@ -70,6 +73,9 @@ fn split(body: &[u8], boundary: String) -> Result<Vec<Part<'_>>, CarrierError> {
     for line in body.split_inclusive(|byte| *byte == b'\n') {
         if let Some(kind) = delimiter(line, &boundary) {
             used = true;
+            if parts.len() == MOST_PARTS {
+                return Err(CarrierError::Parts);
+            }
             parts.extend(start.and_then(|start| body.get(start..at)).map(Part::read));
             start = matches!(kind, Delimiter::Next).then_some(at + line.len());
             if matches!(kind, Delimiter::Last) {
@@ -109,6 +115,9 @@ impl Head {
         let mut fields: Vec<(String, String)> = Vec::new();
         let mut rest = bytes;
         while !rest.is_empty() {
+            if bytes.len() - rest.len() > MOST_HEAD {
+                return None;
+            }
             let end = rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |at| at + 1);
             let (line, after) = rest.split_at(end);
             rest = after;

@@ -99,7 +99,7 @@ fn large_document() -> String {
     for number in 0.. {
         let class = format!(
             "[[settings.sluice.bandwidth.class]]\nname = \"class-{number}\"\n\
-             namespaces = [\"tenant-{number}-*\"]\negress = \"100Mbit\"\ningress = \"100Mbit\"\n"
+             namespaces = [\"tenant-{number}-*\"]\npods = [\"worker-*\"]\negress = \"100Mbit\"\ningress = \"100Mbit\"\n"
         );
         if text.len() + class.len() > USER_DATA_BYTES {
             break;

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Any bytes as user data: an answer, within the bounds, and the same one for
+//! the document that came out.
+#![no_main]
+
+use host_agent::user_data::carrier::{MOST_INFLATED, MOST_RAW, decode};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|raw: &[u8]| {
+    let Ok(Some(document)) = decode(raw) else {
+        return;
+    };
+    assert!(raw.len() <= MOST_RAW, "{} bytes were read", raw.len());
+    assert!(document.text.len() <= MOST_INFLATED.max(MOST_RAW), "{} bytes", document.text.len());
+    assert!(document.part.is_none_or(|part| part > 0), "parts are counted from 1");
+    // A document without any wrapping is its own carrier.
+    if document.part.is_none() && document.text.len() <= MOST_RAW {
+        let again = decode(document.text.as_bytes()).ok().flatten();
+        assert_eq!(again.as_ref(), Some(&document), "decoding is not stable");
+    }
+});
