@@ -20,12 +20,12 @@ impl Problem {
         let mut shown = format!("{self}\n");
         let mut lines = without_mark(text).split('\n');
         let Some(line) = lines.nth(self.line.saturating_sub(1)) else { return shown };
+        let line = line.strip_suffix('\r').unwrap_or(line);
         let before = self.column.saturating_sub(1);
         let skipped =
             if line.chars().count() > MOST_SHOWN { before.saturating_sub(LEAD) } else { 0 };
         let line: String = line.chars().skip(skipped).take(MOST_SHOWN).map(printable).collect();
-        let line = line.trim_end();
-        let lead = pad(line, before - skipped);
+        let lead = pad(&line, before - skipped);
         let mark = "^".repeat(self.width.min(MOST_SHOWN.saturating_sub(before - skipped)).max(1));
         // Writing to a string cannot fail.
         let _ = writeln!(shown, "{:5} | {line}\n      | {lead}{mark}", self.line);
@@ -45,8 +45,10 @@ impl Problems {
     }
 }
 
+/// Stands in for what a terminal would obey or not show: controls, direction marks and the like.
 fn printable(c: char) -> char {
-    if c.is_control() && c != '\t' && c != '\r' { '\u{fffd}' } else { c }
+    let plain = c.escape_debug().len() == 1 || "\t'\"\\".contains(c);
+    if plain { c } else { '\u{fffd}' }
 }
 
 /// Blanks as wide as the line's first characters; a tab stays one, so it is as wide as above.
@@ -94,8 +96,8 @@ mod tests {
 
     #[test]
     fn terminal_is_safe_from_the_document() {
-        let shown = shown("x = 1\nsluice = '\u{1b}[31m'\u{7}\n");
-        assert!(!shown.contains(['\u{1b}', '\u{7}']), "{shown:?}");
+        let shown = shown("x = 1\nsluice = '\u{1b}[31m'\u{7}\u{202e}\r!\r\n");
+        assert!(!shown.contains(['\u{1b}', '\u{7}', '\u{202e}', '\r']), "{shown:?}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::reader::{Table, wrong_type};
 /// Most classes of a node: every two are compared, and no person keeps an eye on more.
 pub(crate) const MOST_CLASSES: usize = 128;
 
-const NAME_ALLOWED: &str = "1 to 63 characters of a-z, 0-9 and -, no - first or last";
+pub(crate) const NAME_ALLOWED: &str = "1 to 63 characters of a-z, 0-9 and -, no - first or last";
 
 /// Name of a class: 1 to 63 of `a-z 0-9 -`, no `-` at the ends, as it becomes a metric's label.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

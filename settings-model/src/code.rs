@@ -36,6 +36,7 @@ codes! {
     BURST_TOO_SMALL = "burst-too-small", "A burst that does not hold two full frames.";
     MAX_PODS_DIFFER = "max-pods-differ", "Our max-pods and kubernetes' contradict each other.";
     TABLES_DIFFER = "tables-differ", "[settings.sluice] and [sluice] mean different things.";
+    MORE = "more", "Stands for all further problems, after the first hundred.";
     WITHOUT_EFFECT = "without-effect", "Warning: a key that this version does not act upon yet.";
     DEPRECATED_KEY = "deprecated-key", "Warning: a key that has a successor.";
     NOT_HONOURED = "not-honoured", "Warning: a value of somebody else's key that is of no use.";

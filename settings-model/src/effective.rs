@@ -9,6 +9,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde_json::{Value, json};
+
 use crate::document::{self, Draft};
 use crate::max_pods::PodLimit;
 use crate::print::{rows, toml_value};
@@ -78,6 +80,18 @@ impl Effective {
         let entry = |(key, value): (String, _)| {
             let (value, origin) = (toml_value(&value), self.origin(&key));
             Entry { key, value, origin }
+        };
+        rows(&self.settings).into_iter().map(entry).collect()
+    }
+
+    /// The same as an array for programs; `origin` is null for a default.
+    pub fn to_json(&self) -> Value {
+        let entry = |(key, value): (String, Value)| {
+            let origin = match self.origin(&key) {
+                Origin::Default => Value::Null,
+                Origin::Written { source, line } => json!({ "file": source, "line": line }),
+            };
+            json!({ "key": key, "value": value, "origin": origin })
         };
         rows(&self.settings).into_iter().map(entry).collect()
     }
@@ -175,6 +189,18 @@ mod tests {
         let effective = merge(&[]).expect("defaults");
         assert_eq!(effective.settings, Settings::default());
         assert!(effective.entries().iter().all(|entry| entry.origin == Origin::Default));
+    }
+
+    #[test]
+    fn json_has_values_and_their_origins() {
+        let effective = merge(&[("t", "sluice.version = 1\nsluice.max-pods.value = 58\n")]);
+        let told = effective.expect("settings").to_json();
+        let told = |key: &str| told.as_array()?.iter().find(|entry| entry["key"] == key).cloned();
+        let expected =
+            json!({ "key": "max-pods.value", "value": 58, "origin": { "file": "t", "line": 2 } });
+        assert_eq!(told("max-pods.value"), Some(expected));
+        let expected = json!({ "key": "bandwidth.burst", "value": "5ms", "origin": null });
+        assert_eq!(told("bandwidth.burst"), Some(expected));
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub mod code;
 mod document;
 mod effect;
 mod effective;
+mod explain;
+mod keys;
 mod kubernetes;
 mod latency;
 mod max_pods;
@@ -31,6 +33,8 @@ pub mod quantity;
 mod rate;
 mod reader;
 mod rules;
+mod schema;
+mod shape;
 mod source;
 mod syntax;
 mod v1;
@@ -42,6 +46,7 @@ pub use burst::{Burst, BurstTime, ByteCount};
 pub use class::{Class, ClassName, Classes};
 pub use cni::{Cni, CniMode, UpstreamBandwidth};
 pub use effective::{Effective, Entry, Origin, merge};
+pub use explain::{docs_table, explain};
 pub use latency::LatencyTarget;
 pub use max_pods::{KubeletConfig, MaxPods, PodCount, PodLimit};
 pub use path::AbsolutePath;
@@ -50,6 +55,7 @@ pub use prefix_delegation::{PrefixDelegation, WarmPrefixTarget};
 pub use problem::{Problem, Problems, Warning};
 pub use quantity::QuantityError;
 pub use rate::{Capacity, Limit, Rate};
+pub use schema::schema;
 
 /// Everything an operator can set; the default is what holds without any document.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

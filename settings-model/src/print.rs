@@ -96,3 +96,74 @@ impl Settings {
         Value::Object(object)
     }
 }
+
+/// A value from TOML, of the kinds that settings have.
+pub(crate) fn from_toml(text: &str) -> Option<Value> {
+    fn plain(value: toml::Value) -> Option<Value> {
+        Some(match value {
+            toml::Value::String(text) => text.into(),
+            toml::Value::Integer(number) => number.into(),
+            toml::Value::Boolean(yes) => yes.into(),
+            toml::Value::Array(items) => items.into_iter().filter_map(plain).collect(),
+            _ => return None,
+        })
+    }
+    format!("x = {text}").parse::<toml::Table>().ok()?.remove("x").and_then(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::parse;
+
+    const DOCUMENT: &str = r#"[settings.sluice]
+version = 1
+
+[settings.sluice.bandwidth]
+enabled = true
+default-egress = "500Mbit"
+default-ingress = "unlimited"
+burst = "64KB"
+latency-target = "5ms"
+ecn = true
+count = "l2"
+node-egress = "auto"
+node-ingress = "auto"
+
+[[settings.sluice.bandwidth.class]]
+name = "batch"
+namespaces = ["batch-*", "jobs"]
+pods = ["*"]
+ingress = "100Mbit"
+
+[settings.sluice.cni]
+mode = "chain"
+conf-dir = "/etc/cni/net.d"
+bin-dir = "/opt/cni/bin"
+upstream-bandwidth = "replace"
+
+[settings.sluice.prefix-delegation]
+enabled = false
+warm-prefix-target = 1
+
+[settings.sluice.max-pods]
+value = 58
+kubelet = "auto"
+
+[settings.sluice.agent]
+metrics-listen = "127.0.0.1:9469"
+on-invalid = "last-good"
+"#;
+
+    #[test]
+    fn canonical_document_prints_as_it_is() {
+        assert_eq!(parse("t", DOCUMENT).expect("settings").to_toml(), DOCUMENT);
+    }
+
+    #[test]
+    fn json_is_shaped_like_the_document() {
+        let json = parse("t", DOCUMENT).expect("settings").to_json();
+        let document: toml::Table = DOCUMENT.parse().expect("TOML");
+        let sluice = document["settings"]["sluice"].clone();
+        assert_eq!(json, serde_json::to_value(sluice).expect("JSON"));
+    }
+}

@@ -183,8 +183,18 @@ impl Report {
     }
 }
 
+/// More than a person reads; a document that is wrong throughout must not take long either.
+const MOST_TOLD: usize = 100;
+
 fn located(mut findings: Vec<Finding>, sources: &[Source<'_>]) -> Vec<Problem> {
     findings.sort_by_key(|finding| (finding.place.layer, finding.place.start));
+    if findings.len() > MOST_TOLD {
+        let rest = findings.split_off(MOST_TOLD);
+        let message = format!("{} more from here on", rest.len());
+        let place = rest.first().map(|finding| finding.place);
+        let more = Refusal::new(code::MORE, message);
+        findings.extend(place.map(|place| Finding::new(place, "", more)));
+    }
     findings.into_iter().filter_map(|finding| finding.locate(sources)).collect()
 }
 

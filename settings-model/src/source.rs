@@ -63,8 +63,10 @@ impl<'t> Source<'t> {
     pub(crate) fn position(&self, at: usize) -> Position {
         let line = self.line(at);
         let start = self.starts.get(line.saturating_sub(1)).copied().unwrap_or(0);
-        let rest = self.text.get(start..).unwrap_or_default();
-        let before = rest.char_indices().take_while(|(offset, _)| start + offset < at).count();
+        // An offset inside a character counts as behind it.
+        let end = (at..=self.text.len()).find(|at| self.text.is_char_boundary(*at));
+        let before = self.text.get(start..end.unwrap_or(self.text.len())).unwrap_or_default();
+        let before = before.chars().count();
         Position { line, column: before + 1 }
     }
 

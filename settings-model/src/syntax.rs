@@ -16,6 +16,10 @@ use crate::source::{Place, Source};
 /// Enough for a person; a shell script taken for TOML has an error on every line.
 const MOST_SHOWN: usize = 16;
 
+/// To tell where a duplicate was first, the text is read once more for each; beyond this many bytes
+/// that would take longer than the answer is worth.
+const MOST_READ_AGAIN: usize = 4 << 20;
+
 /// Reads the text; `None` if the tree cannot be trusted.
 pub(crate) fn read<'t>(
     source: &Source<'t>,
@@ -26,8 +30,9 @@ pub(crate) fn read<'t>(
     let (document, errors) = DeTable::parse_recoverable(text);
     let mut trusted = errors.iter().all(is_duplicate) && errors.len() <= MOST_SHOWN;
     let errors = one_per_line(errors, source);
+    let affordable = errors.len().saturating_mul(text.len()) <= MOST_READ_AGAIN;
     for (at, error) in errors.iter().take(MOST_SHOWN) {
-        let duplicate = duplicate(source, layer, error);
+        let duplicate = affordable.then(|| duplicate(source, layer, error)).flatten();
         trusted &= duplicate.is_some();
         report.add(duplicate.unwrap_or_else(|| {
             let message = format!("not valid TOML {}: {}", found(text, *at, error), wanted(error));

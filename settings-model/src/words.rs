@@ -45,7 +45,12 @@ pub(crate) fn word<T: Word>(value: &DeValue<'_>) -> Result<T, Refusal> {
     })
 }
 
+/// The words of a type.
+pub(crate) fn spellings<T: Word>() -> Vec<&'static str> {
+    T::WORDS.iter().map(|(word, _)| *word).collect()
+}
+
 fn allowed<T: Word>() -> String {
-    let quoted: Vec<_> = T::WORDS.iter().map(|(word, _)| format!("{word:?}")).collect();
+    let quoted: Vec<_> = spellings::<T>().iter().map(|word| format!("{word:?}")).collect();
     any_of(&quoted.iter().map(String::as_str).collect::<Vec<_>>())
 }

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use settings_model::{Effective, Problems, merge, parse};
+use settings_model::{Effective, Problems, code, docs_table, explain, merge, parse, schema};
 
 #[test]
 fn valid_documents_give_their_settings() {
@@ -49,8 +49,46 @@ fn layers_give_their_settings_or_messages() {
 fn every_version_folder_is_tested() {
     let folders = fs::read_dir(testdata()).expect("read testdata");
     let folders = folders.map(|folder| folder.expect("read folder").path());
-    let folders: Vec<_> = folders.filter(|path| path.is_dir()).collect();
-    assert_eq!(folders, [testdata().join("v1")]);
+    let mut folders: Vec<_> = folders.filter(|path| path.is_dir()).collect();
+    folders.sort();
+    assert_eq!(folders, ["told", "v1"].map(|name| testdata().join(name)));
+}
+
+#[test]
+fn every_code_is_met_by_a_fixture() {
+    let folders = ["v1/valid", "v1/invalid"].map(|folder| testdata().join(folder));
+    let stems = folders.iter().flat_map(|folder| stems(folder));
+    let told = stems.map(|stem| fs::read_to_string(stem.with_extension("expected")));
+    let told: String = told.collect::<Result<_, _>>().expect("read expected");
+    let starts: BTreeSet<_> = told.lines().filter_map(|line| line.split_once(": ")).collect();
+    let starts: BTreeSet<_> = starts.iter().map(|(start, _)| *start).collect();
+    let met = |code: &str| starts.contains(code) || starts.contains(&*format!("warning {code}"));
+    let unmet: Vec<_> = code::ALL.iter().map(|(code, _)| *code).filter(|code| !met(code)).collect();
+    // No key is deprecated yet; `effective.rs` tests that with a key of its own.
+    assert_eq!(unmet, [code::DEPRECATED_KEY]);
+}
+
+const KEYS_HEAD: &str = "# Settings, version 1
+
+Keys of `[settings.sluice]`, or of a top-level `[sluice]`, which means the same. This page is made from the model by
+`make golden`; `sluice settings explain KEY` says the same of one key, `sluice settings schema` gives a JSON Schema.
+
+";
+
+/// What people and programs are told about the keys, so that a change of it shows in a diff.
+#[test]
+fn keys_are_told_as_before() {
+    let table = docs_table();
+    let keys = table.lines().filter_map(|row| row.strip_prefix("| `")?.split_once('`'));
+    let explained = keys.filter_map(|(key, _)| explain(key)).collect::<Vec<_>>().join("\n");
+    let schema = format!("{:#}\n", schema());
+    let keys = format!("{KEYS_HEAD}{table}");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/settings.md");
+    let told = testdata().join("told");
+    let told =
+        [(docs, keys), (told.join("explain.txt"), explained), (told.join("schema.json"), schema)];
+    let wrong = told.iter().filter_map(|(file, text)| compare(file, text));
+    assert_eq!(wrong.collect::<Vec<_>>(), [] as [String; 0]);
 }
 
 fn testdata() -> PathBuf {

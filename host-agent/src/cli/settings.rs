@@ -29,7 +29,7 @@ pub struct Check {
 pub enum Settings {
     /// Show the settings in force, or those that a document would give on this node
     Show {
-        /// The document; `-` is standard input
+        /// User data, above the image's own settings; `-` is standard input
         #[arg(long, value_name = "FILE")]
         user_data: Option<PathBuf>,
         /// Say for each value where it comes from
@@ -37,6 +37,13 @@ pub enum Settings {
         origin: bool,
         #[arg(long)]
         json: bool,
+    },
+    /// Print the JSON Schema of a document of settings
+    Schema,
+    /// Explain a key: meaning, what is allowed, default, example
+    Explain {
+        /// Path inside our table, e.g. bandwidth.burst
+        key: String,
     },
 }
 
@@ -70,15 +77,22 @@ pub fn run(paths: &Paths, command: Settings) -> Result<()> {
         Settings::Show { user_data, origin, json } => {
             let effective = merge(&documents(paths, user_data.as_deref())?)?;
             if json {
-                println!("{}", serde_json::to_string_pretty(&effective.settings.to_json())?);
+                println!("{:#}", effective.settings.to_json());
             } else if origin {
                 print!("{}", with_origin(&effective.entries()));
             } else {
                 print!("{}", effective.settings.to_toml());
             }
-            Ok(())
+        }
+        Settings::Schema => println!("{:#}", settings_model::schema()),
+        Settings::Explain { key } => {
+            let text = settings_model::explain(&key).with_context(|| {
+                format!("explain {key:?}: no such key; docs/settings.md and `schema` list them")
+            })?;
+            print!("{text}");
         }
     }
+    Ok(())
 }
 
 fn verdict(merged: &Result<Effective, Problems>) -> serde_json::Value {
