@@ -91,7 +91,7 @@ fn collect(root: &Path, dir: &Path, files: &mut Files) {
     }
 }
 
-/// What shapes pods: plugin, node file, conflist. Generations and reports are apart.
+/// What shapes pods: plugin, settings, conflist. Generations and reports are apart.
 fn in_force(files: &Files) -> Files {
     let names =
         ["opt/cni/bin/sluice", "run/sluice/settings.toml", "etc/cni/net.d/10-main.conflist"];
