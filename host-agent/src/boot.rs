@@ -22,6 +22,8 @@ use crate::plan::Plan;
 pub struct InForce {
     /// None where the layers below the user data hold, which are no generation.
     pub generation: Option<u64>,
+    /// Names of the documents, lowest layer first.
+    pub documents: Vec<String>,
     pub reason: Reason,
     /// Why it is not what was asked for.
     pub problems: Vec<String>,
@@ -42,14 +44,21 @@ impl InForce {
 
     /// One line for people.
     pub fn to_text(&self) -> String {
-        let number =
-            self.generation.map_or(String::new(), |number| format!("generation {number}, "));
-        let rest = match self.reason {
-            Reason::AsAsked => "as asked for, is in force",
-            Reason::LastGood => "the last good one, is in force instead",
-            Reason::Defaults => "the settings below the user data are in force instead",
+        let what = match (self.generation, self.documents.is_empty()) {
+            (Some(number), false) => {
+                format!("generation {number} ({})", self.documents.join(", "))
+            }
+            (Some(number), true) => format!("generation {number} (built-in defaults)"),
+            (None, false) => self.documents.join(", "),
+            (None, true) => "built-in defaults".into(),
         };
-        number + rest
+        match self.reason {
+            Reason::AsAsked => format!("{what}, as asked for"),
+            Reason::LastGood => {
+                format!("{what}, the last good ones, instead of what was asked for")
+            }
+            Reason::Defaults => format!("{what}, instead of what was asked for"),
+        }
     }
 }
 
@@ -118,7 +127,8 @@ impl Boot<'_> {
             }
         }
         let (generation, reason) = (Some(number), Reason::AsAsked);
-        Ok(InForce { generation, reason, problems: Vec::new(), warnings })
+        let documents = names(documents);
+        Ok(InForce { generation, documents, reason, problems: Vec::new(), warnings })
     }
 
     /// `on-invalid` of the layers below the user data decides: the user data cannot be trusted now.
@@ -140,7 +150,8 @@ impl Boot<'_> {
             _ => return None,
         };
         let (problems, warnings) = (lines(error), Vec::new());
-        let in_force = InForce { generation, reason, problems, warnings };
+        let names = names(&documents);
+        let in_force = InForce { generation, documents: names, reason, problems, warnings };
         let put = || {
             // An image whose own layers are broken still has the built-in defaults.
             let settings = match merge(&documents) {
@@ -161,6 +172,10 @@ impl Boot<'_> {
         let text = serde_json::to_string_pretty(in_force)? + "\n";
         file::replace(&path, text.as_bytes(), 0o644)
     }
+}
+
+fn names(documents: &[Document]) -> Vec<String> {
+    documents.iter().map(|document| document.name.clone()).collect()
 }
 
 /// A line for each problem of the settings, or one for any other error.

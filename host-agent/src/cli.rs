@@ -122,7 +122,7 @@ fn boot(paths: &Paths, asked: &Asked) -> u8 {
     };
     let status = report(&refused.error);
     match refused.instead {
-        Some(Ok(in_force)) => log::warn!("{}", in_force.to_text()),
+        Some(Ok(in_force)) => log::warn!("in force: {}", in_force.to_text()),
         Some(Err(error)) => log::error!("{error:#}"),
         None => {}
     }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use tests::cni::{Annotations, Call, expect_error};
 use tests::command::{json, output, tc, text, wait_for};
@@ -187,6 +188,30 @@ fn class_of_the_namespace_comes_between_annotation_and_default() {
 }
 
 #[test]
+fn full_disk_leaves_the_last_good_settings_in_force() {
+    with_node(|node| {
+        let dir = "/var/lib/sluice";
+        fs::create_dir_all(dir).expect("make the state directory");
+        mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), Some("size=64k"))
+            .expect("mount");
+        node.boot_with("default-egress = \"10Mbit\"");
+        let filling = fs::write(format!("{dir}/junk"), vec![0; 1 << 20]);
+        assert!(filling.is_err(), "the disk is full");
+        let user_data = fs::read_to_string(USER_DATA).expect("user data");
+        // A restart, after which /run is empty, with settings that no disk has room for.
+        fs::remove_dir_all("/run/sluice").expect("forget what is in force");
+        let output = node.boot(&user_data.replace("10Mbit", "20Mbit"));
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("No space left on device (os error 28)"), "{stderr}");
+        let in_force = fs::read_to_string("/run/sluice/settings.toml").expect("settings");
+        assert!(in_force.contains("default-egress = \"10Mbit\""), "{in_force}");
+        // The same settings as before need no room at all.
+        node.boot_with("default-egress = \"10Mbit\"");
+    });
+}
+
+#[test]
 fn sighup_puts_new_settings_in_force_and_refuses_broken_ones() {
     with_ready_node("default-egress = \"10Mbit\"", |node| {
         let old = fs::read_to_string(USER_DATA).expect("the user data");
@@ -202,8 +227,10 @@ fn sighup_puts_new_settings_in_force_and_refuses_broken_ones() {
         assert!(in_force().contains("30Mbit"), "{}", in_force());
         let status = node.sluice(&["status"]);
         let text = String::from_utf8_lossy(&status.stdout);
-        let first = "settings: generation 2, the last good one, is in force instead\n";
-        assert!(text.starts_with(first), "{text}");
+        let first = format!(
+            "settings: generation 2 ({USER_DATA}), the last good ones, instead of what was asked for\n"
+        );
+        assert!(text.starts_with(&first), "{text}");
         assert!(text.contains("\"10Mb\" has no unit I know"), "{text}");
     });
 }
