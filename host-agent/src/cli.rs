@@ -4,10 +4,11 @@
 
 mod settings;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -105,10 +106,10 @@ pub fn run(arguments: Arguments) -> Result<u8> {
         }
         Command::Status { json, interval } => {
             let status = status::status(&paths, Duration::from_millis(interval))?;
-            match json {
-                true => println!("{}", serde_json::to_string_pretty(&status)?),
-                false => print!("{}", status.to_text()),
-            }
+            print(&match json {
+                true => serde_json::to_string_pretty(&status)? + "\n",
+                false => status.to_text(),
+            })?;
             Ok(0)
         }
     }
@@ -132,8 +133,7 @@ fn boot(paths: &Paths, asked: &Asked) -> u8 {
 fn plan(paths: &Paths, asked: &Asked) -> Result<()> {
     let plugin = asked.plugin.clone().unwrap_or_else(|| paths.shipped_plugin());
     let effective = merge(&layers(paths, asked)?.documents())?;
-    print!("{}", preview(&Boot { paths, plugin: &plugin }.plan(&effective.settings)?)?);
-    Ok(())
+    print(&preview(&Boot { paths, plugin: &plugin }.plan(&effective.settings)?)?)
 }
 
 fn layers(paths: &Paths, asked: &Asked) -> Result<Layers> {
@@ -145,12 +145,20 @@ fn layers(paths: &Paths, asked: &Asked) -> Result<Layers> {
 }
 
 fn generate(what: Generated) -> Result<()> {
-    let (mut command, mut out) = (Arguments::command(), std::io::stdout());
+    let (mut command, mut out) = (Arguments::command(), Vec::new());
     match what {
         Generated::Man => clap_mangen::Man::new(command).render(&mut out)?,
         Generated::Completion { shell } => {
             clap_complete::generate(shell, &mut command, "sluice", &mut out);
         }
     }
-    Ok(())
+    print(str::from_utf8(&out)?)
+}
+
+/// To standard output. A reader that has seen enough (`| head`) is no trouble.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("write to standard output"),
+    }
 }

@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use settings_model::{Effective, Entry, Problems, Warning};
 
+use super::print;
 use crate::boot::InForce;
 use crate::generation::Generations;
 use crate::layers::{Document, Layers, merge};
@@ -55,7 +56,7 @@ pub fn check(asked: &Check) -> Result<u8> {
     };
     let merged = merge(std::slice::from_ref(&document));
     if asked.json {
-        println!("{}", serde_json::to_string_pretty(&verdict(&merged))?);
+        print(&format!("{:#}\n", verdict(&merged)))?;
         return Ok(if merged.is_ok() { 0 } else { 78 });
     }
     match merged {
@@ -76,23 +77,22 @@ pub fn run(paths: &Paths, command: Settings) -> Result<()> {
     match command {
         Settings::Show { user_data, origin, json } => {
             let effective = merge(&documents(paths, user_data.as_deref())?)?;
-            if json {
-                println!("{:#}", effective.settings.to_json());
+            print(&if json {
+                format!("{:#}\n", effective.settings.to_json())
             } else if origin {
-                print!("{}", with_origin(&effective.entries()));
+                with_origin(&effective.entries())
             } else {
-                print!("{}", effective.settings.to_toml());
-            }
+                effective.settings.to_toml()
+            })
         }
-        Settings::Schema => println!("{:#}", settings_model::schema()),
+        Settings::Schema => print(&format!("{:#}\n", settings_model::schema())),
         Settings::Explain { key } => {
             let text = settings_model::explain(&key).with_context(|| {
                 format!("explain {key:?}: no such key; docs/settings.md and `schema` list them")
             })?;
-            print!("{text}");
+            print(&text)
         }
     }
-    Ok(())
 }
 
 fn verdict(merged: &Result<Effective, Problems>) -> serde_json::Value {
