@@ -89,6 +89,8 @@ impl Boot<'_> {
     /// ones, or by the layers below the user data; usable ones that cannot be applied by the last
     /// good ones only, for whatever is in the way of them would be in the way of defaults too.
     pub fn run(&self, layers: Result<Layers>) -> Result<InForce, Refused> {
+        // Two at once (SIGHUP and `sluice reload`) would put a mixture in force.
+        let _alone = self.paths.lock().map_err(|error| Refused { error, instead: None })?;
         let below = match &layers {
             Ok(layers) => layers.without_user_data(),
             Err(_) => Layers::of_image(self.paths).unwrap_or_default(),
@@ -140,10 +142,12 @@ impl Boot<'_> {
     ) -> Option<Result<InForce>> {
         let below_settings = merge(&below.documents()).map(|below| below.settings);
         let on_invalid = below_settings.unwrap_or_default().agent.on_invalid;
-        let last_good = Generations::new(self.paths.generations_dir()).last_good();
+        // Documents that another image understood may be beyond this one.
+        let last_good = Generations::new(self.paths.generations_dir()).last_good().ok().flatten();
+        let last_good = last_good.filter(|good| merge(&good.documents).is_ok());
         let (documents, generation, reason) = match (on_invalid, last_good) {
             (OnInvalid::Fail, _) => return None,
-            (OnInvalid::LastGood, Ok(Some(good))) => {
+            (OnInvalid::LastGood, Some(good)) => {
                 (good.documents, Some(good.number), Reason::LastGood)
             }
             _ if unusable => (below.documents(), None, Reason::Defaults),

@@ -2,7 +2,10 @@
 //! Every fixed path of the node, below one root that unit tests can replace.
 //! Paths that the settings name (CNI directories) are not here.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
 
 /// Where Sluice keeps its state on this node.
 #[derive(Clone, Debug)]
@@ -13,6 +16,13 @@ pub struct Paths {
 impl Paths {
     pub fn below(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
+    }
+
+    /// Held by who changes what is in force, until the file is closed. The root directory itself is
+    /// locked, since it is there on every node and needs no room.
+    pub fn lock(&self) -> Result<File> {
+        let lock = || File::open(&self.root).and_then(|root| root.lock().map(|()| root));
+        lock().with_context(|| format!("lock {}", self.root.display()))
     }
 
     /// A path of the settings, seen below this root.

@@ -33,8 +33,8 @@ pub enum End {
     Killed,
 }
 
-/// Runs the command and kills it after its n-th file operation, counted from 1 and from the first
-/// one of its own code.
+/// Runs the command and kills it after its n-th file operation, counted from 1, the loader's
+/// included.
 pub fn run_until(command: &mut Command, n: usize) -> End {
     let trace_me = || ptrace::traceme().map_err(std::io::Error::from);
     // SAFETY: ptrace(PTRACE_TRACEME) is async-signal-safe and touches nothing of the parent.

@@ -244,3 +244,41 @@ fn plan_shows_what_would_change_and_changes_nothing() {
     run(&sluice, &["--root", &dir, "boot", "--user-data", &user_data]);
     assert_eq!(plan(), "");
 }
+
+#[test]
+fn last_good_settings_that_this_image_cannot_read_give_way_to_the_image() {
+    let root = Root::new();
+    root.boot_well(&user_data("default-egress = \"10Mbit\""));
+    let generation = "var/lib/sluice/generations/1.json";
+    let stored = fs::read_to_string(root.dir.path().join(generation)).expect("the generation");
+    root.write(generation, &stored.replace("version = 1", "version = 2"));
+    assert_eq!(root.boot(BROKEN).status.code(), Some(78));
+    assert_eq!(in_force(&root.files()), defaults_in_force());
+}
+
+#[test]
+fn boots_at_the_same_time_leave_the_settings_of_one() {
+    let root = Root::new();
+    let documents = ["enabled = false", "default-egress = \"10Mbit\""].map(user_data);
+    let whole = documents.clone().map(|document| {
+        let root = Root::new();
+        root.boot_well(&document);
+        in_force(&root.files())
+    });
+    for round in 0..15 {
+        let boots: Vec<_> = (0..6)
+            .map(|n| {
+                let file = format!("user-data-{n}.toml");
+                root.write(&file, &documents[n % 2]);
+                let mut command = Command::new(executable("sluice"));
+                command.arg("--root").arg(root.dir.path()).args(["boot", "--user-data"]);
+                let command = command.arg(root.dir.path().join(file)).stderr(Stdio::null());
+                command.spawn().expect("run sluice")
+            })
+            .collect();
+        for mut boot in boots {
+            assert!(boot.wait().expect("wait").success(), "round {round}");
+        }
+        assert!(whole.contains(&in_force(&root.files())), "round {round}: a mixture is in force");
+    }
+}
