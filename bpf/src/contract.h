@@ -23,10 +23,12 @@
  */
 #define SLUICE_NS_PER_BYTE_SHIFT 22
 
+/* What an entry of limits, clocks and counters is for: index = slot * 3 + this. */
 enum sluice_direction {
 	SLUICE_EGRESS = 0,	/* the pod sends */
 	SLUICE_INGRESS = 1,	/* the pod receives */
-	SLUICE_DIRECTIONS = 2,
+	SLUICE_GUARD = 2,	/* the pod sends, as seen on the host's end */
+	SLUICE_DIRECTIONS = 3,
 };
 
 enum sluice_mode {
@@ -39,8 +41,9 @@ struct sluice_limit {
 	__u64 ns_per_byte;	/* fixed point; 0: no limit */
 	__u64 burst_ns;		/* credit an idle pod keeps */
 	__u64 horizon_ns;	/* a departure further ahead is a drop */
+	__u64 target_ns;	/* sojourn that a queue may keep; 0: no AQM */
 	__u32 mode;		/* enum sluice_mode */
-	__u32 pad;
+	__u32 ecn;		/* 1: mark what can be marked instead of dropping */
 };
 
 /* Running state, written by the programs; one cache line for each. */
@@ -49,12 +52,33 @@ struct sluice_clock {
 	__u64 pad[7];
 };
 
+/*
+ * Flows of one direction of one pod, in sets of SLUICE_WAYS buckets: a flow
+ * takes an idle bucket of its set, so a sparse flow rarely meets a bulk one.
+ * The table is made with the pod's attachment and goes with it.
+ */
+#define SLUICE_FLOWS 256
+#define SLUICE_WAYS 4
+
+struct sluice_flow {
+	__u64 clock_ns;
+	__u64 departure_ns;	/* of its last packet */
+	__u64 state[2];
+};
+
+struct sluice_flows {
+	struct sluice_flow flow[SLUICE_FLOWS];
+};
+
 /* Written by the programs, one copy for each CPU. Bytes are wire_len. */
 struct sluice_counters {
 	__u64 sent_packets;
 	__u64 sent_bytes;
 	__u64 dropped_packets;
 	__u64 dropped_bytes;
+	__u64 aqm_packets;	/* of the dropped: by the AQM, not the horizon */
+	__u64 marked_packets;	/* sent with CE */
+	__u64 sojourn_ns;	/* sum over what was sent */
 };
 
 #endif

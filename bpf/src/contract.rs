@@ -9,14 +9,20 @@ use crate::shaper::skel::types;
 pub const ABI: u32 = 1;
 /// Slots of the maps, slot 0 included; contract.h's `SLUICE_SLOTS`.
 pub const SLOTS: u16 = 1024;
+/// Size of one entry's table of flows.
+pub(crate) const FLOWS_BYTES: usize = 256 * 32;
 /// Fixed-point bits of [`Limit::ns_per_byte`]; contract.h's `SLUICE_NS_PER_BYTE_SHIFT`.
 pub const NS_PER_BYTE_SHIFT: u32 = 22;
 
-/// Which way traffic flows, seen from the pod.
+/// Which way traffic flows, seen from the pod, and where it is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
+    /// The pod sends; shaped on its own end.
     Egress = 0,
+    /// The pod receives; shaped on the host's end.
     Ingress = 1,
+    /// The pod sends, as the host's end sees it; policed only.
+    Guard = 2,
 }
 
 /// What happens to a packet that is too early.
@@ -48,7 +54,7 @@ impl Slot {
     }
 
     pub(crate) fn key(self, direction: Direction) -> [u8; 4] {
-        (u32::from(self.0) * 2 + direction as u32).to_ne_bytes()
+        (u32::from(self.0) * 3 + direction as u32).to_ne_bytes()
     }
 }
 
@@ -61,18 +67,29 @@ pub struct Limit {
     pub burst_ns: u64,
     /// How far ahead a departure may lie before the packet is dropped.
     pub horizon_ns: u64,
+    /// Sojourn that a flow's queue may keep; 0 turns the AQM off.
+    pub target_ns: u64,
     pub mode: Mode,
+    /// Whether the AQM marks what can be marked.
+    pub ecn: bool,
 }
 
 impl Limit {
     /// No limit: the programs let everything pass.
-    pub const NONE: Self = Self { ns_per_byte: 0, burst_ns: 0, horizon_ns: 0, mode: Mode::Paced };
+    pub const NONE: Self = Self {
+        ns_per_byte: 0,
+        burst_ns: 0,
+        horizon_ns: 0,
+        target_ns: 0,
+        mode: Mode::Paced,
+        ecn: false,
+    };
 
     pub(crate) fn to_bytes(self) -> Vec<u8> {
-        let words = [self.ns_per_byte, self.burst_ns, self.horizon_ns];
+        let words = [self.ns_per_byte, self.burst_ns, self.horizon_ns, self.target_ns];
         let mut bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
         bytes.extend((self.mode as u32).to_ne_bytes());
-        bytes.resize(size_of::<types::sluice_limit>(), 0);
+        bytes.extend(u32::from(self.ecn).to_ne_bytes());
         bytes
     }
 
@@ -81,7 +98,9 @@ impl Limit {
             ns_per_byte: word(bytes, 0)?,
             burst_ns: word(bytes, 1)?,
             horizon_ns: word(bytes, 2)?,
-            mode: if bytes.get(24)? == &0 { Mode::Paced } else { Mode::Policed },
+            target_ns: word(bytes, 3)?,
+            mode: if bytes.get(32)? == &0 { Mode::Paced } else { Mode::Policed },
+            ecn: bytes.get(36)? != &0,
         })
     }
 }
@@ -94,6 +113,12 @@ pub struct Counters {
     pub sent_bytes: u64,
     pub dropped_packets: u64,
     pub dropped_bytes: u64,
+    /// Of the dropped ones: those that the AQM chose; the others were beyond the horizon.
+    pub aqm_packets: u64,
+    /// Sent with the mark "congestion experienced".
+    pub marked_packets: u64,
+    /// Sum of what every sent packet was made to wait.
+    pub sojourn_ns: u64,
 }
 
 impl Counters {
@@ -105,6 +130,9 @@ impl Counters {
             sum.sent_bytes += word(copy, 1)?;
             sum.dropped_packets += word(copy, 2)?;
             sum.dropped_bytes += word(copy, 3)?;
+            sum.aqm_packets += word(copy, 4)?;
+            sum.marked_packets += word(copy, 5)?;
+            sum.sojourn_ns += word(copy, 6)?;
         }
         Some(sum)
     }
@@ -120,13 +148,19 @@ const _: () = {
     assert!(offset_of!(types::sluice_limit, ns_per_byte) == 0);
     assert!(offset_of!(types::sluice_limit, burst_ns) == 8);
     assert!(offset_of!(types::sluice_limit, horizon_ns) == 16);
-    assert!(offset_of!(types::sluice_limit, mode) == 24);
-    assert!(size_of::<types::sluice_limit>() == 32);
+    assert!(offset_of!(types::sluice_limit, target_ns) == 24);
+    assert!(offset_of!(types::sluice_limit, mode) == 32);
+    assert!(offset_of!(types::sluice_limit, ecn) == 36);
+    assert!(size_of::<types::sluice_limit>() == 40);
     assert!(offset_of!(types::sluice_counters, sent_packets) == 0);
     assert!(offset_of!(types::sluice_counters, sent_bytes) == 8);
     assert!(offset_of!(types::sluice_counters, dropped_packets) == 16);
     assert!(offset_of!(types::sluice_counters, dropped_bytes) == 24);
-    assert!(size_of::<types::sluice_counters>() == 32);
+    assert!(offset_of!(types::sluice_counters, aqm_packets) == 32);
+    assert!(offset_of!(types::sluice_counters, marked_packets) == 40);
+    assert!(offset_of!(types::sluice_counters, sojourn_ns) == 48);
+    assert!(size_of::<types::sluice_counters>() == 56);
+    assert!(FLOWS_BYTES == size_of::<types::sluice_flows>());
     assert!(size_of::<types::sluice_clock>() == 64);
 };
 
@@ -153,7 +187,14 @@ mod tests {
 
     #[test]
     fn limit_survives_the_trip_through_the_map_format() {
-        let limit = Limit { ns_per_byte: 1, burst_ns: 2, horizon_ns: 3, mode: Mode::Policed };
+        let limit = Limit {
+            ns_per_byte: 1,
+            burst_ns: 2,
+            horizon_ns: 3,
+            target_ns: 4,
+            mode: Mode::Policed,
+            ecn: true,
+        };
         assert_eq!(Limit::from_bytes(&limit.to_bytes()), Some(limit));
     }
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * Every map. Index = slot * 2 + direction. Arrays, because a slot number is
+ * Every map. Index = slot * 3 + direction. Arrays, because a slot number is
  * all that a program knows of a pod, and a look-up then costs a bounds check.
  * Configuration, running state and counters are apart, so that changing a
  * limit never resets a clock (Cilium's bandwidth manager and Calico both had
@@ -36,5 +36,34 @@ struct {
 	__type(key, __u32);
 	__type(value, struct sluice_counters);
 } counters SEC(".maps");
+
+/*
+ * A table of flows for each entry that is paced by flow; made by user space
+ * when a pod is attached, because 8 KiB for every slot that might be used
+ * would be 16 MiB. An entry without one is paced as a single flow.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, SLUICE_ENTRIES);
+	__type(key, __u32);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_ARRAY);
+		__uint(max_entries, 1);
+		__type(key, __u32);
+		__type(value, struct sluice_flows);
+	});
+} flows SEC(".maps");
+
+/*
+ * Host interface index → slot, for the guard: a tcx link has no classid.
+ * Written by user space, read by the guard.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SLUICE_SLOTS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u32);
+} guards SEC(".maps");
 
 #endif

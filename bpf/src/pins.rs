@@ -2,12 +2,12 @@
 //! The pinned programs and maps, opened by path. This is all that the CNI
 //! plugin needs of BPF, and it works while no agent runs.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Program};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, Program};
 
-use crate::contract::{ABI, Counters, Direction, Limit, Slot};
+use crate::contract::{ABI, Counters, Direction, FLOWS_BYTES, Limit, Slot};
 use crate::{Error, Result};
 
 /// Directory of the pins below a BPF file system, e.g. `/sys/fs/bpf` → `/sys/fs/bpf/sluice/v1`.
@@ -20,8 +20,11 @@ pub struct Pins {
     limits: MapHandle,
     clocks: MapHandle,
     counters: MapHandle,
+    flows: MapHandle,
+    guards: MapHandle,
     shape_egress: OwnedFd,
     shape_ingress: OwnedFd,
+    guard: OwnedFd,
 }
 
 impl Pins {
@@ -31,8 +34,11 @@ impl Pins {
             limits: open_map(&dir.join("limits"))?,
             clocks: open_map(&dir.join("clocks"))?,
             counters: open_map(&dir.join("counters"))?,
+            flows: open_map(&dir.join("flows"))?,
+            guards: open_map(&dir.join("guards"))?,
             shape_egress: open_program(&dir.join("shape_egress"))?,
             shape_ingress: open_program(&dir.join("shape_ingress"))?,
+            guard: open_program(&dir.join("guard"))?,
         })
     }
 
@@ -41,6 +47,7 @@ impl Pins {
         match direction {
             Direction::Egress => self.shape_egress.as_fd(),
             Direction::Ingress => self.shape_ingress.as_fd(),
+            Direction::Guard => self.guard.as_fd(),
         }
     }
 
@@ -49,6 +56,40 @@ impl Pins {
         self.limits
             .update(&slot.key(direction), &limit.to_bytes(), MapFlags::ANY)
             .map_err(|source| Error::WriteMap { map: "limits", slot: slot.number(), source })
+    }
+
+    /// Gives the entry a new, empty table of flows, so that it is paced by flow.
+    pub fn make_flows(&self, slot: Slot, direction: Direction) -> Result<()> {
+        let options = libbpf_rs::libbpf_sys::bpf_map_create_opts {
+            sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as u64,
+            ..Default::default()
+        };
+        let size = FLOWS_BYTES as u32;
+        MapHandle::create(MapType::Array, Some("sluice_flows"), 4, size, 1, &options)
+            .and_then(|table| {
+                let fd = table.as_fd().as_raw_fd().to_ne_bytes();
+                self.flows.update(&slot.key(direction), &fd, MapFlags::ANY)
+            })
+            .map_err(|source| Error::WriteMap { map: "flows", slot: slot.number(), source })
+    }
+
+    /// Tells the guard which slot the pod behind this host interface has.
+    pub fn set_guard(&self, ifindex: u32, slot: Slot) -> Result<()> {
+        let value = u32::from(slot.number()).to_ne_bytes();
+        self.guards
+            .update(&ifindex.to_ne_bytes(), &value, MapFlags::ANY)
+            .map_err(|source| Error::WriteMap { map: "guards", slot: slot.number(), source })
+    }
+
+    /// Takes the host interface out again, unless it has been given to another slot since.
+    pub fn clear_guard(&self, ifindex: u32, slot: Slot) -> Result<()> {
+        let error = |source| Error::WriteMap { map: "guards", slot: slot.number(), source };
+        let key = ifindex.to_ne_bytes();
+        let held = self.guards.lookup(&key, MapFlags::ANY).map_err(error)?;
+        if held.as_deref() == Some(&u32::from(slot.number()).to_ne_bytes()) {
+            self.guards.delete(&key).map_err(error)?;
+        }
+        Ok(())
     }
 
     /// The limit in force.
@@ -71,9 +112,9 @@ impl Pins {
         copies.as_deref().and_then(Counters::sum).ok_or(layout)
     }
 
-    /// Makes the slot as new: no limit, clock and counters at zero, both directions.
+    /// Makes the slot as new: no limit, no flows, clock and counters at zero, in every direction.
     pub fn clear(&self, slot: Slot) -> Result<()> {
-        for direction in [Direction::Egress, Direction::Ingress] {
+        for direction in [Direction::Egress, Direction::Ingress, Direction::Guard] {
             self.set_limit(slot, direction, Limit::NONE)?;
             let key = slot.key(direction);
             let zero = vec![0; self.clocks.value_size() as usize];
@@ -83,8 +124,18 @@ impl Pins {
                 source,
             })?;
             self.clear_counters(slot, &key)?;
+            self.clear_flows(slot, &key)?;
         }
         Ok(())
+    }
+
+    fn clear_flows(&self, slot: Slot, key: &[u8]) -> Result<()> {
+        match self.flows.delete(key) {
+            Err(e) if e.kind() != libbpf_rs::ErrorKind::NotFound => {
+                Err(Error::WriteMap { map: "flows", slot: slot.number(), source: e })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn clear_counters(&self, slot: Slot, key: &[u8]) -> Result<()> {

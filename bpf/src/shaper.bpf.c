@@ -3,8 +3,10 @@
  * Entry points only. shape_egress runs on clsact egress of the pod's own
  * interface, inside the pod's network namespace; shape_ingress runs as a
  * filter of the host veth's root qdisc, after network policy (clsact or tcx
- * egress of that veth) has spoken. Both give TC_ACT_UNSPEC or TC_ACT_SHOT and
- * nothing else: they never end a chain that somebody else is part of.
+ * egress of that veth) has spoken; guard runs on the host veth's ingress, before
+ * everybody else. All give TC_ACT_UNSPEC (on tcx the same number is TCX_NEXT)
+ * or TC_ACT_SHOT and nothing else: they never end a chain that somebody else
+ * is part of.
  */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
@@ -18,6 +20,7 @@ const volatile struct {
 	struct sluice_limit limit;
 	struct sluice_clock clock;
 	struct sluice_counters counters;
+	struct sluice_flows flows;
 } contract;
 
 #define CLOCK_TRIES 4
@@ -88,6 +91,50 @@ SEC("tc")
 int shape_ingress(struct __sk_buff *skb)
 {
 	return shape(skb, SLUICE_INGRESS);
+}
+
+/* The least that each further segment of a super-packet repeats: UDP over IPv4. */
+#define MIN_SEGMENT_HEADERS (14 + 20 + 8)
+
+/*
+ * wire_len at ingress lacks the MAC header on every kernel and the headers of
+ * a super-packet's segments on some (net/core/dev.c, sch_handle_ingress). This
+ * never counts more than the shaper did, so the guard is silent beside it.
+ */
+static __always_inline __u32 least_wire_len(const struct __sk_buff *skb)
+{
+	__u32 segments = skb->gso_segs;
+
+	return skb->len + (segments > 1 ? (segments - 1) * MIN_SEGMENT_HEADERS : 0);
+}
+
+/*
+ * Polices what a pod sends, with so much credit that it never speaks as long as
+ * the pod's own shaper does its work (privileged pods can remove that).
+ */
+SEC("tc")
+int guard(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex;
+	__u32 *slot = bpf_map_lookup_elem(&guards, &ifindex);
+	__u32 index = (slot ? *slot : 0) * SLUICE_DIRECTIONS + SLUICE_GUARD;
+	struct sluice_limit *limit = bpf_map_lookup_elem(&limits, &index);
+	struct sluice_clock *clock = bpf_map_lookup_elem(&clocks, &index);
+	struct sluice_counters *count = bpf_map_lookup_elem(&counters, &index);
+	__u32 wire_len = least_wire_len(skb);
+
+	/* Not a pod with a limit: not ours, passes. */
+	if (!limit || !clock || !count || !limit->ns_per_byte)
+		return TC_ACT_UNSPEC;
+	if (!reserve(clock, bpf_ktime_get_ns(), sluice_cost_ns(limit, wire_len),
+		     limit).admitted) {
+		count->dropped_packets++;
+		count->dropped_bytes += wire_len;
+		return TC_ACT_SHOT;
+	}
+	count->sent_packets++;
+	count->sent_bytes += wire_len;
+	return TC_ACT_UNSPEC;
 }
 
 /* Helpers such as bpf_ktime_get_ns ask for a GPL-compatible licence. */

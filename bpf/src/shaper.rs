@@ -30,7 +30,10 @@ pub fn load_and_pin(dir: &Path) -> Result<()> {
     keep_pinned(&mut open.maps.limits, &dir.join("limits"))?;
     keep_pinned(&mut open.maps.clocks, &dir.join("clocks"))?;
     keep_pinned(&mut open.maps.counters, &dir.join("counters"))?;
+    keep_pinned(&mut open.maps.flows, &dir.join("flows"))?;
+    keep_pinned(&mut open.maps.guards, &dir.join("guards"))?;
     let mut loaded = open.load().map_err(|source| Error::Load { source })?;
+    replace_pin(&mut loaded.progs.guard, &dir.join("guard"))?;
     replace_pin(&mut loaded.progs.shape_egress, &dir.join("shape_egress"))?;
     replace_pin(&mut loaded.progs.shape_ingress, &dir.join("shape_ingress"))
 }

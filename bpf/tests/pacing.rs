@@ -12,8 +12,9 @@ struct Limit {
     ns_per_byte: u64,
     burst_ns: u64,
     horizon_ns: u64,
+    target_ns: u64,
     mode: u32,
-    pad: u32,
+    ecn: u32,
 }
 
 /// pacing.h's struct sluice_step.
@@ -38,7 +39,8 @@ const MS: u64 = 1_000_000;
 
 fn limit(bits_per_sec: u64, burst_ns: u64, horizon_ns: u64) -> Limit {
     let scaled = (8_000_000_000u128 << SHIFT) / u128::from(bits_per_sec);
-    Limit { ns_per_byte: scaled.max(1) as u64, burst_ns, horizon_ns, mode: 0, pad: 0 }
+    let ns_per_byte = scaled.max(1) as u64;
+    Limit { ns_per_byte, burst_ns, horizon_ns, target_ns: 0, mode: 0, ecn: 0 }
 }
 
 /// 1 kbit/s to 400 Gbit/s, evenly over the magnitudes.

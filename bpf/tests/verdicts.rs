@@ -43,11 +43,11 @@ impl Shaper {
         Self { dir }
     }
 
-    /// Slot 0's limit: rate, burst, horizon, mode; index 0 is egress, 1 ingress.
+    /// Slot 0's limit: rate, burst, horizon, no AQM, mode; index 0 is egress, 1 ingress, 2 guard.
     fn limit(&self, index: u32, ns_per_byte: u64, horizon_ns: u64, mode: u32) {
         let map = MapHandle::from_pinned_path(self.dir.join("limits")).expect("limits");
         let mut value = Vec::new();
-        for word in [ns_per_byte << bpf::NS_PER_BYTE_SHIFT, 0, horizon_ns, u64::from(mode)] {
+        for word in [ns_per_byte << bpf::NS_PER_BYTE_SHIFT, 0, horizon_ns, 0, u64::from(mode)] {
             value.extend(word.to_ne_bytes());
         }
         map.update(&index.to_ne_bytes(), &value, MapFlags::ANY).expect("set the limit");
@@ -167,7 +167,7 @@ fn maps_and_what_they_hold_survive_a_second_load() {
 #[test]
 fn verifier_needs_few_instructions() {
     let shaper = Shaper::load();
-    for program in ["shape_egress", "shape_ingress"] {
+    for program in ["shape_egress", "shape_ingress", "guard"] {
         let path = shaper.dir.join(program);
         let fd = Program::fd_from_pinned_path(&path).expect("program");
         let verified = verified_instructions(&fd);

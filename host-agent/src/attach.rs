@@ -58,6 +58,7 @@ impl Veth {
         match direction {
             Direction::Egress => self.attach_egress(pins, slot, limit),
             Direction::Ingress => self.attach_ingress(pins, slot, limit),
+            Direction::Guard => bail!("the guard is not attached yet"),
         }
     }
 

@@ -58,7 +58,9 @@ impl Limit {
             ns_per_byte: self.ns_per_byte(),
             burst_ns: self.burst.ns_at(self.rate),
             horizon_ns: self.horizon_ns(mode),
+            target_ns: 0,
             mode,
+            ecn: false,
         }
     }
 
