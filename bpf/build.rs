@@ -16,7 +16,11 @@ fn main() {
         .clang_args(["-mcpu=v3", "-Wall", "-Werror", "-I/usr/include/x86_64-linux-gnu"])
         .build_and_generate(out.join("shaper.skel.rs"))
         .expect("compile src/shaper.bpf.c (needs clang)");
-    cc::Build::new().file("src/pacing_host.c").warnings_into_errors(true).compile("pacing_host");
+    cc::Build::new()
+        .compiler("clang")
+        .file("src/pacing_host.c")
+        .warnings_into_errors(true)
+        .compile("pacing_host");
     for file in ["contract.h", "maps.h", "pacing.h", "pacing_host.c", "shaper.bpf.c"] {
         println!("cargo::rerun-if-changed=src/{file}");
     }

@@ -40,30 +40,48 @@ enum sluice_mode {
 struct sluice_limit {
 	__u64 ns_per_byte;	/* fixed point; 0: no limit */
 	__u64 burst_ns;		/* credit an idle pod keeps */
+	__u64 quantum_ns;	/* cost of what a flow may send at once */
 	__u64 horizon_ns;	/* a departure further ahead is a drop */
 	__u64 target_ns;	/* sojourn that a queue may keep; 0: no AQM */
 	__u32 mode;		/* enum sluice_mode */
 	__u32 ecn;		/* 1: mark what can be marked instead of dropping */
 };
 
-/* Running state, written by the programs; one cache line for each. */
+/*
+ * Running state of one direction of one pod, written by the programs; one
+ * cache line. Only next_ns holds the limit, and only it is atomic: two CPUs
+ * that race for the rest misjudge a packet's turn, never the pod's rate.
+ */
 struct sluice_clock {
 	__u64 next_ns;		/* CLOCK_MONOTONIC; when the line is free again */
-	__u64 pad[7];
+	__u64 round_ns;		/* end of the round: what its start found queued has left */
+	__u64 early_ns;		/* cost of what left before its turn in this round */
+	__u64 earlier_ns;	/* and in the round before */
+	__u32 queued;		/* flows that had to queue in this round */
+	__u32 active;		/* flows that share the line, from the rounds before */
+	__u32 round;		/* number of the round */
+	__u32 pad[5];
 };
 
 /*
  * Flows of one direction of one pod, in sets of SLUICE_WAYS buckets: a flow
  * takes an idle bucket of its set, so a sparse flow rarely meets a bulk one.
- * The table is made with the pod's attachment and goes with it.
+ * Flows that do share a bucket are one flow. The table is made when the pod is
+ * attached and goes with it.
  */
 #define SLUICE_FLOWS 256
 #define SLUICE_WAYS 4
 
 struct sluice_flow {
-	__u64 clock_ns;
+	__u64 share_ns;		/* when its share of the line is free again */
 	__u64 departure_ns;	/* of its last packet */
-	__u64 state[2];
+	__u64 sparse_ns;	/* from when on it counts as sparse */
+	__u64 above_ns;		/* CoDel: when it may begin to signal; 0: below target */
+	__u64 signal_ns;	/* CoDel: when the next signal is due */
+	__u16 signals;		/* CoDel: signals since it began */
+	__u16 signalling;	/* CoDel: 1 while it does */
+	__u16 tag;		/* which flow this is */
+	__u16 round;		/* the last round in which it queued */
 };
 
 struct sluice_flows {
@@ -76,7 +94,7 @@ struct sluice_counters {
 	__u64 sent_bytes;
 	__u64 dropped_packets;
 	__u64 dropped_bytes;
-	__u64 aqm_packets;	/* of the dropped: by the AQM, not the horizon */
+	__u64 aqm_packets;	/* of the dropped: by the AQM, the others by the horizon */
 	__u64 marked_packets;	/* sent with CE */
 	__u64 sojourn_ns;	/* sum over what was sent */
 };

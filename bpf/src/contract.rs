@@ -10,7 +10,7 @@ pub const ABI: u32 = 1;
 /// Slots of the maps, slot 0 included; contract.h's `SLUICE_SLOTS`.
 pub const SLOTS: u16 = 1024;
 /// Size of one entry's table of flows.
-pub(crate) const FLOWS_BYTES: usize = 256 * 32;
+pub(crate) const FLOWS_BYTES: usize = 256 * 48;
 /// Fixed-point bits of [`Limit::ns_per_byte`]; contract.h's `SLUICE_NS_PER_BYTE_SHIFT`.
 pub const NS_PER_BYTE_SHIFT: u32 = 22;
 
@@ -65,6 +65,8 @@ pub struct Limit {
     pub ns_per_byte: u64,
     /// Credit that an idle pod keeps, in nanoseconds of its rate.
     pub burst_ns: u64,
+    /// Cost of what a flow may send at once, in nanoseconds of the rate.
+    pub quantum_ns: u64,
     /// How far ahead a departure may lie before the packet is dropped.
     pub horizon_ns: u64,
     /// Sojourn that a flow's queue may keep; 0 turns the AQM off.
@@ -79,6 +81,7 @@ impl Limit {
     pub const NONE: Self = Self {
         ns_per_byte: 0,
         burst_ns: 0,
+        quantum_ns: 0,
         horizon_ns: 0,
         target_ns: 0,
         mode: Mode::Paced,
@@ -86,8 +89,10 @@ impl Limit {
     };
 
     pub(crate) fn to_bytes(self) -> Vec<u8> {
-        let words = [self.ns_per_byte, self.burst_ns, self.horizon_ns, self.target_ns];
-        let mut bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+        let pacing = [self.ns_per_byte, self.burst_ns, self.quantum_ns];
+        let queue = [self.horizon_ns, self.target_ns];
+        let words = pacing.into_iter().chain(queue);
+        let mut bytes: Vec<u8> = words.flat_map(u64::to_ne_bytes).collect();
         bytes.extend((self.mode as u32).to_ne_bytes());
         bytes.extend(u32::from(self.ecn).to_ne_bytes());
         bytes
@@ -97,10 +102,11 @@ impl Limit {
         Some(Self {
             ns_per_byte: word(bytes, 0)?,
             burst_ns: word(bytes, 1)?,
-            horizon_ns: word(bytes, 2)?,
-            target_ns: word(bytes, 3)?,
-            mode: if bytes.get(32)? == &0 { Mode::Paced } else { Mode::Policed },
-            ecn: bytes.get(36)? != &0,
+            quantum_ns: word(bytes, 2)?,
+            horizon_ns: word(bytes, 3)?,
+            target_ns: word(bytes, 4)?,
+            mode: if bytes.get(40)? == &0 { Mode::Paced } else { Mode::Policed },
+            ecn: bytes.get(44)? != &0,
         })
     }
 }
@@ -147,11 +153,12 @@ const _: () = {
     use std::mem::offset_of;
     assert!(offset_of!(types::sluice_limit, ns_per_byte) == 0);
     assert!(offset_of!(types::sluice_limit, burst_ns) == 8);
-    assert!(offset_of!(types::sluice_limit, horizon_ns) == 16);
-    assert!(offset_of!(types::sluice_limit, target_ns) == 24);
-    assert!(offset_of!(types::sluice_limit, mode) == 32);
-    assert!(offset_of!(types::sluice_limit, ecn) == 36);
-    assert!(size_of::<types::sluice_limit>() == 40);
+    assert!(offset_of!(types::sluice_limit, quantum_ns) == 16);
+    assert!(offset_of!(types::sluice_limit, horizon_ns) == 24);
+    assert!(offset_of!(types::sluice_limit, target_ns) == 32);
+    assert!(offset_of!(types::sluice_limit, mode) == 40);
+    assert!(offset_of!(types::sluice_limit, ecn) == 44);
+    assert!(size_of::<types::sluice_limit>() == 48);
     assert!(offset_of!(types::sluice_counters, sent_packets) == 0);
     assert!(offset_of!(types::sluice_counters, sent_bytes) == 8);
     assert!(offset_of!(types::sluice_counters, dropped_packets) == 16);
@@ -190,8 +197,9 @@ mod tests {
         let limit = Limit {
             ns_per_byte: 1,
             burst_ns: 2,
-            horizon_ns: 3,
-            target_ns: 4,
+            quantum_ns: 3,
+            horizon_ns: 4,
+            target_ns: 5,
             mode: Mode::Policed,
             ecn: true,
         };

@@ -39,8 +39,8 @@ struct {
 
 /*
  * A table of flows for each entry that is paced by flow; made by user space
- * when a pod is attached, because 8 KiB for every slot that might be used
- * would be 16 MiB. An entry without one is paced as a single flow.
+ * when a pod is attached, because 12 KiB for every slot that might be used
+ * would be 24 MiB. An entry without one is paced as a single flow.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);

@@ -1,13 +1,38 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * The pacing arithmetic: a virtual clock that says when the line of one pod
- * is free again. No helpers, no maps: the same text is compiled for the host
- * and property-tested there (tests/pacing.rs).
+ * The pacing arithmetic. A virtual clock says when the line of one pod is free
+ * again; every packet advances it, so the pod's rate is exact whatever else is
+ * decided here: whose turn it is (flow-aware EDT) and who must slow down
+ * (CoDel). No helpers, no maps: the same text is compiled for the host and
+ * property-tested there (tests/pacing.rs).
  */
 #ifndef SLUICE_PACING_H
 #define SLUICE_PACING_H
 
 #include "contract.h"
+
+#define SLUICE_INLINE static inline __attribute__((always_inline))
+
+/*
+ * How much of the line may leave before its turn within two rounds: what the
+ * rate may be passed by, once. One sparse packet may take an eighth of what is
+ * left, so that large ones leave room for small ones.
+ */
+#define SLUICE_EARLY_NS 10000000ULL
+#define SLUICE_EARLY_PARTS 8
+
+/* A round lasts at least as long as a sparse flow needs to show what it is. */
+#define SLUICE_ROUND_NS 16000000ULL
+
+/*
+ * Quanta that a bulk flow may keep queued at its share whatever the target is.
+ * TCP small queues leaves two or three in the qdisc (net/ipv4/tcp_output.c,
+ * tcp_small_queue_check): less would drop what backpressure holds already.
+ */
+#define SLUICE_STANDING 5
+
+/* CoDel's interval in targets: RFC 8289 section 4.3 has 100 ms and 5 ms. */
+#define SLUICE_INTERVAL_TARGETS 20
 
 struct sluice_step {
 	__u64 departure_ns;	/* when this packet may leave */
@@ -16,29 +41,236 @@ struct sluice_step {
 	__u32 pad;
 };
 
+SLUICE_INLINE __u64 sluice_later(__u64 a_ns, __u64 b_ns)
+{
+	return a_ns > b_ns ? a_ns : b_ns;
+}
+
+SLUICE_INLINE __u64 sluice_earlier(__u64 a_ns, __u64 b_ns)
+{
+	return a_ns < b_ns ? a_ns : b_ns;
+}
+
+SLUICE_INLINE __u64 sluice_before(__u64 now_ns, __u64 span_ns)
+{
+	return now_ns > span_ns ? now_ns - span_ns : 0;
+}
+
 /* Nanoseconds that a frame of wire_len bytes takes at this limit. */
-static inline __attribute__((always_inline)) __u64
+SLUICE_INLINE __u64
 sluice_cost_ns(const struct sluice_limit *limit, __u32 wire_len)
 {
 	return (limit->ns_per_byte * wire_len) >> SLUICE_NS_PER_BYTE_SHIFT;
 }
 
 /*
- * An idle clock is pulled up to now - burst_ns: that is all the credit there
- * is, however long the pod was idle. A refused packet leaves the clock alone.
+ * When the line is free: an idle clock is pulled up to now - burst_ns, and that
+ * is all the credit there is, however long the pod was idle.
  */
-static inline __attribute__((always_inline)) struct sluice_step
+SLUICE_INLINE __u64
+sluice_line_ns(__u64 clock_ns, __u64 now_ns, const struct sluice_limit *limit)
+{
+	return sluice_later(clock_ns, sluice_before(now_ns, limit->burst_ns));
+}
+
+/* One queue for all: first come, first served. A refused packet costs nothing. */
+SLUICE_INLINE struct sluice_step
 sluice_pace(__u64 clock_ns, __u64 now_ns, __u64 cost_ns,
 	    const struct sluice_limit *limit)
 {
-	__u64 floor_ns = now_ns > limit->burst_ns ? now_ns - limit->burst_ns : 0;
 	struct sluice_step step = { .next_ns = clock_ns };
 
-	step.departure_ns = clock_ns > floor_ns ? clock_ns : floor_ns;
+	step.departure_ns = sluice_line_ns(clock_ns, now_ns, limit);
 	step.admitted = step.departure_ns <= now_ns + limit->horizon_ns;
 	if (step.admitted)
 		step.next_ns = step.departure_ns + cost_ns;
 	return step;
+}
+
+enum sluice_action {
+	SLUICE_SEND = 0,
+	SLUICE_SIGNAL = 1,	/* send it marked, or drop it */
+	SLUICE_REFUSE = 2,	/* beyond the horizon: drop it */
+};
+
+struct sluice_packet {
+	__u64 now_ns;
+	__u64 cost_ns;
+	__u32 segments;		/* of a super-packet; else 0 or 1 */
+	__u32 pad;
+};
+
+/* What is decided for a packet; sluice_take makes it so. */
+struct sluice_turn {
+	__u64 departure_ns;
+	__u64 share_ns;		/* the flow's clock before this packet */
+	__u32 flows;		/* that share the line, this one included */
+	__u32 action;		/* enum sluice_action */
+	__u32 early;		/* leaves before its turn */
+	__u32 pad;
+};
+
+/*
+ * A round ends when all that was queued at its start has left: by then every
+ * flow that queues has sent again, so who queued can be counted, and what left
+ * early in the round before has been paid for.
+ */
+SLUICE_INLINE void
+sluice_begin_round(struct sluice_clock *clock, __u64 line_ns, __u64 now_ns)
+{
+	__u32 queued = clock->queued;
+
+	clock->active = queued >= clock->active ? queued :
+			(queued + clock->active + 1) / 2;
+	clock->queued = 0;
+	clock->earlier_ns = clock->early_ns;
+	clock->early_ns = 0;
+	clock->round++;
+	clock->round_ns = sluice_later(line_ns, now_ns + SLUICE_ROUND_NS);
+}
+
+/* Nothing queued, at most half of its share used of late, and room for it. */
+SLUICE_INLINE _Bool
+sluice_may_pass(const struct sluice_clock *clock, const struct sluice_flow *flow,
+		const struct sluice_packet *packet, const struct sluice_limit *limit)
+{
+	return flow->sparse_ns <= packet->now_ns &&
+	       flow->departure_ns <= packet->now_ns &&
+	       packet->cost_ns <= limit->quantum_ns &&
+	       clock->early_ns + clock->earlier_ns +
+		       SLUICE_EARLY_PARTS * packet->cost_ns <= SLUICE_EARLY_NS;
+}
+
+/*
+ * 1/sqrt(n) with 16 fraction bits, within 1 %: a guess by powers of two, right
+ * within 2/3 and 4/3, then three Newton steps.
+ */
+SLUICE_INLINE __u32 sluice_inv_sqrt(__u32 n)
+{
+	__u64 guess = 42000;
+
+#pragma clang loop unroll(full)
+	for (int bits = 2; bits < 16; bits += 2)
+		guess >>= n >> bits ? 1 : 0;
+#pragma clang loop unroll(full)
+	for (int step = 0; step < 3; step++)
+		guess = guess * ((3ULL << 32) - n * guess * guess) >> 33;
+	return guess;
+}
+
+/* RFC 8289 section 5.5: on where the last time ended, if that is not long ago. */
+SLUICE_INLINE void
+sluice_begin_signalling(struct sluice_flow *flow, __u64 now_ns, __u64 interval_ns)
+{
+	_Bool recent = now_ns < flow->signal_ns + 16 * interval_ns;
+
+	flow->signalling = 1;
+	flow->signals = recent && flow->signals > 2 ? flow->signals - 2 : 1;
+	flow->signal_ns = now_ns;
+}
+
+/*
+ * CoDel (RFC 8289) at enqueue, where the sojourn is known already. above: this
+ * packet's sojourn is above the target; over: the flow has more than its share.
+ * Who is above but not over is left alone, and so is its state.
+ */
+SLUICE_INLINE _Bool
+sluice_codel(struct sluice_flow *flow, _Bool above, _Bool over,
+	     const struct sluice_packet *packet, __u64 target_ns)
+{
+	__u64 interval_ns = target_ns * SLUICE_INTERVAL_TARGETS;
+
+	if (!above) {
+		flow->above_ns = 0;
+		flow->signalling = 0;
+		return 0;
+	}
+	if (!flow->above_ns)
+		flow->above_ns = packet->now_ns + interval_ns;
+	if (!over || packet->now_ns < flow->above_ns)
+		return 0;
+	if (!flow->signalling) {
+		sluice_begin_signalling(flow, packet->now_ns, interval_ns);
+	} else {
+		if (packet->now_ns < flow->signal_ns)
+			return 0;
+		flow->signals += flow->signals < 0xffff;
+	}
+	/* RFC 8289 section 5.4, control_law; a super-packet is many signals. */
+	flow->signal_ns += (packet->segments | 1) *
+		(interval_ns * sluice_inv_sqrt(flow->signals) >> 16);
+	return 1;
+}
+
+/*
+ * Whose turn it is. A sparse flow's packet leaves now. All others queue for the
+ * line, and who has had more than its share queues behind it, so that bulk
+ * flows share equally. Both clocks only grow and the second is bounded by the
+ * first, so no flow is ever reordered.
+ */
+SLUICE_INLINE struct sluice_turn
+sluice_decide(const struct sluice_limit *limit, struct sluice_clock *clock,
+	      struct sluice_flow *flow, const struct sluice_packet *packet)
+{
+	__u64 now_ns = packet->now_ns, quantum_ns, standing_ns, sojourn_ns;
+	__u64 line_ns = sluice_line_ns(clock->next_ns, now_ns, limit);
+	struct sluice_turn turn = {};
+	_Bool above;
+
+	if (now_ns >= clock->round_ns)
+		sluice_begin_round(clock, line_ns, now_ns);
+	turn.flows = clock->active > clock->queued ? clock->active : clock->queued;
+	turn.flows += !turn.flows;
+	quantum_ns = limit->quantum_ns * turn.flows;
+	turn.share_ns = sluice_later(flow->share_ns, sluice_before(now_ns, quantum_ns));
+	standing_ns = SLUICE_STANDING * quantum_ns;
+	turn.share_ns = sluice_earlier(turn.share_ns, line_ns +
+				       sluice_later(limit->horizon_ns, standing_ns));
+	turn.departure_ns = now_ns;
+	if (line_ns <= now_ns && flow->departure_ns <= now_ns) {
+		turn.share_ns = sluice_earlier(turn.share_ns, now_ns);
+		flow->above_ns = 0;
+		flow->signalling = 0;
+		return turn;
+	}
+	turn.early = sluice_may_pass(clock, flow, packet, limit);
+	if (turn.early)
+		return turn;
+	if (flow->round != (__u16)clock->round) {
+		flow->round = clock->round;
+		clock->queued++;
+	}
+	turn.departure_ns = sluice_later(sluice_later(now_ns, flow->departure_ns),
+					 sluice_later(line_ns, turn.share_ns));
+	sojourn_ns = turn.departure_ns - now_ns;
+	above = sojourn_ns > limit->target_ns && sojourn_ns > standing_ns &&
+		sojourn_ns > SLUICE_STANDING * packet->cost_ns;
+	if (limit->mode == SLUICE_POLICED)
+		standing_ns = 0;
+	if (sojourn_ns > sluice_later(limit->horizon_ns, standing_ns))
+		turn.action = SLUICE_REFUSE;
+	else if (limit->target_ns &&
+		 sluice_codel(flow, above, turn.share_ns > now_ns + quantum_ns,
+			      packet, limit->target_ns))
+		turn.action = SLUICE_SIGNAL;
+	return turn;
+}
+
+/* The flow's side of a packet that is sent; the line's own clock is the caller's. */
+SLUICE_INLINE void
+sluice_take(const struct sluice_limit *limit, struct sluice_clock *clock,
+	    struct sluice_flow *flow, const struct sluice_packet *packet,
+	    const struct sluice_turn *turn)
+{
+	__u64 share_ns = packet->cost_ns * turn->flows;
+	__u64 credit_ns = 2 * limit->quantum_ns * turn->flows;
+
+	flow->share_ns = turn->share_ns + share_ns;
+	flow->departure_ns = turn->departure_ns;
+	flow->sparse_ns = 2 * share_ns +
+		sluice_later(flow->sparse_ns, sluice_before(packet->now_ns, credit_ns));
+	if (turn->early)
+		clock->early_ns += packet->cost_ns;
 }
 
 /*
@@ -46,7 +278,7 @@ sluice_pace(__u64 clock_ns, __u64 now_ns, __u64 cost_ns,
  * A stamp beyond the horizon is not a departure time (another clock, or a pod
  * that wants to be dropped by a later fq): it counts as now.
  */
-static inline __attribute__((always_inline)) __u64
+SLUICE_INLINE __u64
 sluice_stamp(__u64 departure_ns, __u64 own_ns, __u64 now_ns,
 	     const struct sluice_limit *limit)
 {

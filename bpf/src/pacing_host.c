@@ -13,6 +13,27 @@ struct sluice_step host_pace(__u64 clock_ns, __u64 now_ns, __u64 cost_ns,
 	return sluice_pace(clock_ns, now_ns, cost_ns, limit);
 }
 
+/* What shaper.bpf.c does with a packet, on one CPU; a signal drops. */
+struct sluice_turn host_enqueue(const struct sluice_limit *limit,
+				struct sluice_clock *clock,
+				struct sluice_flow *flow,
+				const struct sluice_packet *packet)
+{
+	struct sluice_turn turn = sluice_decide(limit, clock, flow, packet);
+
+	if (turn.action == SLUICE_SEND) {
+		clock->next_ns = packet->cost_ns +
+			sluice_line_ns(clock->next_ns, packet->now_ns, limit);
+		sluice_take(limit, clock, flow, packet, &turn);
+	}
+	return turn;
+}
+
+__u32 host_inv_sqrt(__u32 n)
+{
+	return sluice_inv_sqrt(n);
+}
+
 __u64 host_stamp(__u64 departure_ns, __u64 own_ns, __u64 now_ns,
 		 const struct sluice_limit *limit)
 {

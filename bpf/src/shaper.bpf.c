@@ -26,58 +26,119 @@ const volatile struct {
 #define CLOCK_TRIES 4
 
 /*
- * One atomic step for each packet. Who loses CLOCK_TRIES races knows that
- * another CPU has just moved the clock, so it is not idle and adding is right:
- * the sum stays exact, only the horizon may be passed by one packet.
+ * The one atomic step of each packet; gives when the line was free for it. Who
+ * loses CLOCK_TRIES races knows that another CPU has just moved the clock, so
+ * it is not idle and adding is right: the sum stays exact.
  */
-static __always_inline struct sluice_step
-reserve(struct sluice_clock *clock, __u64 now_ns, __u64 cost_ns,
-	const struct sluice_limit *limit)
+static __always_inline __u64
+charge(struct sluice_clock *clock, __u64 now_ns, __u64 cost_ns,
+       const struct sluice_limit *limit)
 {
-	struct sluice_step step = {};
-
 #pragma unroll
 	for (int i = 0; i < CLOCK_TRIES; i++) {
 		__u64 seen_ns = *(volatile __u64 *)&clock->next_ns;
+		__u64 line_ns = sluice_line_ns(seen_ns, now_ns, limit);
 
-		step = sluice_pace(seen_ns, now_ns, cost_ns, limit);
-		if (!step.admitted)
-			return step;
 		if (__sync_val_compare_and_swap(&clock->next_ns, seen_ns,
-						step.next_ns) == seen_ns)
-			return step;
+						line_ns + cost_ns) == seen_ns)
+			return line_ns;
 	}
-	step.departure_ns = __sync_fetch_and_add(&clock->next_ns, cost_ns);
-	return step;
+	return __sync_fetch_and_add(&clock->next_ns, cost_ns);
+}
+
+/*
+ * The flow's bucket: its own, else an idle one of its set, else one that it
+ * shares. The kernel's hash keeps fragments and ICMP by address, TCP and UDP by
+ * port, and is there already for most packets.
+ */
+static __always_inline struct sluice_flow *
+find_flow(struct __sk_buff *skb, struct sluice_flows *table, __u64 now_ns)
+{
+	__u32 hash = skb->hash ?: bpf_get_hash_recalc(skb);
+	__u32 set = hash % (SLUICE_FLOWS / SLUICE_WAYS) * SLUICE_WAYS;
+	struct sluice_flow *idle = 0;
+	__u16 tag = hash >> 16;
+
+#pragma unroll
+	for (int way = 0; way < SLUICE_WAYS; way++) {
+		struct sluice_flow *flow = &table->flow[set + way];
+
+		if (flow->tag == tag)
+			return flow;
+		if (flow->share_ns <= now_ns && flow->departure_ns <= now_ns)
+			idle = flow;
+	}
+	if (!idle)
+		return &table->flow[set + (hash >> 8) % SLUICE_WAYS];
+	idle->tag = tag;
+	idle->sparse_ns = 0;
+	idle->above_ns = 0;
+	idle->signals = 0;
+	idle->signalling = 0;
+	return idle;
+}
+
+static __always_inline int
+drop(struct sluice_counters *count, __u32 wire_len)
+{
+	count->dropped_packets++;
+	count->dropped_bytes += wire_len;
+	return TC_ACT_SHOT;
+}
+
+static __always_inline void
+sent(struct sluice_counters *count, __u32 wire_len)
+{
+	count->sent_packets++;
+	count->sent_bytes += wire_len;
 }
 
 static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 {
-	__u32 index = skb->tc_classid * SLUICE_DIRECTIONS + direction;
+	__u32 index = skb->tc_classid * SLUICE_DIRECTIONS + direction, first = 0;
 	struct sluice_limit *limit = bpf_map_lookup_elem(&limits, &index);
 	struct sluice_clock *clock = bpf_map_lookup_elem(&clocks, &index);
 	struct sluice_counters *count = bpf_map_lookup_elem(&counters, &index);
-	__u32 wire_len = skb->wire_len;
-	struct sluice_step step;
-	__u64 now_ns;
+	void *made = bpf_map_lookup_elem(&flows, &index);
+	struct sluice_flows *table;
+	struct sluice_packet packet;
+	struct sluice_turn turn;
+	struct sluice_flow *flow;
+	__u64 line_ns;
 
 	/* A slot that cannot exist, or one without a limit: not ours, passes. */
 	if (!limit || !clock || !count || !limit->ns_per_byte)
 		return TC_ACT_UNSPEC;
+	table = made ? bpf_map_lookup_elem(made, &first) : 0;
+	/* Made before the limit is set; without it nothing can be told apart. */
+	if (!table)
+		return drop(count, skb->wire_len);
 
-	now_ns = bpf_ktime_get_ns();
-	step = reserve(clock, now_ns, sluice_cost_ns(limit, wire_len), limit);
-	if (!step.admitted) {
-		count->dropped_packets++;
-		count->dropped_bytes += wire_len;
-		return TC_ACT_SHOT;
+	packet.now_ns = bpf_ktime_get_ns();
+	packet.cost_ns = sluice_cost_ns(limit, skb->wire_len);
+	packet.segments = skb->gso_segs;
+	flow = find_flow(skb, table, packet.now_ns);
+	turn = sluice_decide(limit, clock, flow, &packet);
+	if (turn.action == SLUICE_REFUSE)
+		return drop(count, skb->wire_len);
+	if (turn.action == SLUICE_SIGNAL) {
+		if (!limit->ecn || !bpf_skb_ecn_set_ce(skb)) {
+			count->aqm_packets++;
+			return drop(count, skb->wire_len);
+		}
+		count->marked_packets++;
 	}
-	count->sent_packets++;
-	count->sent_bytes += wire_len;
+	line_ns = charge(clock, packet.now_ns, packet.cost_ns, limit);
+	/* Another CPU may have been served since the decision. */
+	if (!turn.early)
+		turn.departure_ns = sluice_later(turn.departure_ns, line_ns);
+	sluice_take(limit, clock, flow, &packet, &turn);
+	sent(count, skb->wire_len);
+	count->sojourn_ns += turn.departure_ns - packet.now_ns;
 	/* Without fq here a stamp would only mislead an fq further on. */
 	if (limit->mode == SLUICE_PACED)
-		skb->tstamp = sluice_stamp(step.departure_ns, skb->tstamp,
-					   now_ns, limit);
+		skb->tstamp = sluice_stamp(turn.departure_ns, skb->tstamp,
+					   packet.now_ns, limit);
 	return TC_ACT_UNSPEC;
 }
 
@@ -122,18 +183,17 @@ int guard(struct __sk_buff *skb)
 	struct sluice_clock *clock = bpf_map_lookup_elem(&clocks, &index);
 	struct sluice_counters *count = bpf_map_lookup_elem(&counters, &index);
 	__u32 wire_len = least_wire_len(skb);
+	__u64 now_ns, cost_ns;
 
 	/* Not a pod with a limit: not ours, passes. */
 	if (!limit || !clock || !count || !limit->ns_per_byte)
 		return TC_ACT_UNSPEC;
-	if (!reserve(clock, bpf_ktime_get_ns(), sluice_cost_ns(limit, wire_len),
-		     limit).admitted) {
-		count->dropped_packets++;
-		count->dropped_bytes += wire_len;
-		return TC_ACT_SHOT;
-	}
-	count->sent_packets++;
-	count->sent_bytes += wire_len;
+	now_ns = bpf_ktime_get_ns();
+	cost_ns = sluice_cost_ns(limit, wire_len);
+	if (!sluice_pace(clock->next_ns, now_ns, cost_ns, limit).admitted)
+		return drop(count, wire_len);
+	charge(clock, now_ns, cost_ns, limit);
+	sent(count, wire_len);
 	return TC_ACT_UNSPEC;
 }
 

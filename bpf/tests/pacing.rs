@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Properties of pacing.h, the same text that the BPF programs are made of,
 //! compiled for the host: never more than rate and burst allow, never stalled,
-//! never out of order.
+//! never out of order, nobody hindered but who has more than a share.
 
 use proptest::prelude::*;
 
@@ -11,6 +11,7 @@ use proptest::prelude::*;
 struct Limit {
     ns_per_byte: u64,
     burst_ns: u64,
+    quantum_ns: u64,
     horizon_ns: u64,
     target_ns: u64,
     mode: u32,
@@ -27,20 +28,85 @@ struct Step {
     pad: u32,
 }
 
+/// contract.h's struct sluice_clock.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct Clock {
+    next_ns: u64,
+    round_ns: u64,
+    early_ns: u64,
+    earlier_ns: u64,
+    queued: u32,
+    active: u32,
+    round: u32,
+    pad: [u32; 5],
+}
+
+/// contract.h's struct sluice_flow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct Flow {
+    share_ns: u64,
+    departure_ns: u64,
+    sparse_ns: u64,
+    above_ns: u64,
+    signal_ns: u64,
+    signals: u16,
+    signalling: u16,
+    tag: u16,
+    round: u16,
+}
+
+/// pacing.h's struct sluice_packet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct Packet {
+    now_ns: u64,
+    cost_ns: u64,
+    segments: u32,
+    pad: u32,
+}
+
+/// pacing.h's struct sluice_turn.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    departure_ns: u64,
+    share_ns: u64,
+    flows: u32,
+    action: u32,
+    early: u32,
+    pad: u32,
+}
+
 #[link(name = "pacing_host", kind = "static")]
 unsafe extern "C" {
     safe fn host_cost_ns(limit: &Limit, wire_len: u32) -> u64;
     safe fn host_pace(clock_ns: u64, now_ns: u64, cost_ns: u64, limit: &Limit) -> Step;
+    safe fn host_enqueue(
+        limit: &Limit,
+        clock: &mut Clock,
+        flow: &mut Flow,
+        packet: &Packet,
+    ) -> Turn;
+    safe fn host_inv_sqrt(n: u32) -> u32;
     safe fn host_stamp(departure_ns: u64, own_ns: u64, now_ns: u64, limit: &Limit) -> u64;
 }
 
 const SHIFT: u32 = bpf::NS_PER_BYTE_SHIFT;
 const MS: u64 = 1_000_000;
+const FRAME: u64 = 1514;
+const SEND: u32 = 0;
+const SIGNAL: u32 = 1;
+/// pacing.h's SLUICE_EARLY_NS and SLUICE_STANDING.
+const EARLY_NS: u64 = 10 * MS;
+const STANDING: u64 = 5;
 
 fn limit(bits_per_sec: u64, burst_ns: u64, horizon_ns: u64) -> Limit {
     let scaled = (8_000_000_000u128 << SHIFT) / u128::from(bits_per_sec);
     let ns_per_byte = scaled.max(1) as u64;
-    Limit { ns_per_byte, burst_ns, horizon_ns, target_ns: 0, mode: 0, ecn: 0 }
+    let quantum_ns = (FRAME * ns_per_byte) >> SHIFT;
+    Limit { ns_per_byte, burst_ns, quantum_ns, horizon_ns, target_ns: 0, mode: 0, ecn: 0 }
 }
 
 /// 1 kbit/s to 400 Gbit/s, evenly over the magnitudes.
@@ -168,4 +234,231 @@ fn idle_pod_gets_its_burst_and_not_a_byte_more() {
     let packets: Vec<_> =
         (0..10).map(|i| (if i == 0 { 86_400_000 * MS } else { 0 }, 1000)).collect();
     assert_eq!(send(&limit, &packets, 0).len(), 6);
+}
+
+/// A pod's line with its flows, fed in the order of time.
+struct Line {
+    limit: Limit,
+    clock: Clock,
+    flows: Vec<Flow>,
+}
+
+impl Line {
+    fn new(limit: Limit, flows: usize) -> Self {
+        Self { limit, clock: Clock::default(), flows: vec![Flow::default(); flows] }
+    }
+
+    fn send(&mut self, flow: usize, now_ns: u64, length: u32) -> Turn {
+        let cost_ns = host_cost_ns(&self.limit, length);
+        let packet = Packet { now_ns, cost_ns, segments: 1, pad: 0 };
+        host_enqueue(&self.limit, &mut self.clock, &mut self.flows[flow], &packet)
+    }
+}
+
+/// Flow, time since the packet before, length.
+fn any_mix() -> impl Strategy<Value = Vec<(usize, u64, u32)>> {
+    let gap = prop_oneof![6 => 0..100_000u64, 3 => 0..10 * MS, 1 => 0..1000 * MS];
+    let length = prop_oneof![60..1515u32, 1515..=65_536u32];
+    prop::collection::vec((0..6usize, gap, length), 1..300)
+}
+
+proptest! {
+    #[test]
+    fn flow_is_never_reordered_and_every_byte_is_charged(
+        (_, mut limit) in any_limit(),
+        target_ns in prop_oneof![Just(0), MS..20 * MS],
+        mix in any_mix(),
+        start_ns in 0..u64::from(u32::MAX) * 10_000,
+    ) {
+        limit.target_ns = target_ns;
+        let mut line = Line::new(limit, 6);
+        let (mut now_ns, mut last) = (start_ns, [0; 6]);
+        for (flow, gap_ns, length) in mix {
+            now_ns += gap_ns;
+            let before_ns = line.clock.next_ns;
+            let turn = line.send(flow, now_ns, length);
+            let credit_ns = now_ns.saturating_sub(limit.burst_ns);
+            if turn.action == SEND {
+                let cost_ns = host_cost_ns(&limit, length);
+                prop_assert_eq!(line.clock.next_ns, before_ns.max(credit_ns) + cost_ns);
+                prop_assert!(turn.departure_ns >= now_ns);
+                prop_assert!(turn.departure_ns >= last[flow], "reordered");
+                last[flow] = turn.departure_ns;
+            } else {
+                prop_assert_eq!(line.clock.next_ns, before_ns);
+                let least_ns = if turn.action == SIGNAL { target_ns } else { limit.horizon_ns };
+                prop_assert!(turn.departure_ns - now_ns > least_ns);
+            }
+        }
+    }
+
+    #[test]
+    fn all_flows_together_never_pass_rate_burst_and_what_may_be_early_or_late(
+        (rate, limit) in any_limit(),
+        mix in any_mix(),
+        start_ns in 0..u64::from(u32::MAX) * 1000,
+    ) {
+        let mut line = Line::new(limit, 6);
+        let mut now_ns = start_ns;
+        let (mut sent, mut late_ns) = (Vec::new(), 0);
+        for (flow, gap_ns, length) in mix {
+            now_ns += gap_ns;
+            let line_ns = line.clock.next_ns.max(now_ns);
+            let turn = line.send(flow, now_ns, length);
+            if turn.action == SEND {
+                late_ns = late_ns.max(turn.departure_ns.saturating_sub(line_ns));
+                sent.push((turn.departure_ns, u64::from(length)));
+            }
+        }
+        let bound_ns = limit.horizon_ns.max(STANDING * limit.quantum_ns * 6);
+        prop_assert!(late_ns <= bound_ns + 2048, "{late_ns} behind the line, bound {bound_ns}");
+        sent.sort_unstable();
+        let largest = sent.iter().map(|(_, length)| *length).max().unwrap_or(0);
+        let credit_ns = limit.burst_ns + EARLY_NS + late_ns;
+        for (index, (from_ns, _)) in sent.iter().enumerate() {
+            let mut bytes = 0;
+            for (until_ns, length) in &sent[index..] {
+                bytes += length;
+                let span_ns = u128::from(until_ns - from_ns + credit_ns);
+                let rounding = sent.len() as u128 * (u128::from(rate) / 8_000_000_000 + 1);
+                let allowed = span_ns * u128::from(rate) / 8_000_000_000 + u128::from(largest) + rounding;
+                prop_assert!(u128::from(bytes) <= allowed, "{bytes} bytes, allowed {allowed}");
+            }
+        }
+    }
+
+    #[test]
+    fn line_that_was_left_alone_serves_at_once(
+        (_, limit) in any_limit(),
+        mix in any_mix(),
+        flow in 0..6usize,
+        length in 60..1515u32,
+    ) {
+        let mut line = Line::new(limit, 6);
+        let (mut now_ns, mut until_ns) = (0, 0);
+        for (flow, gap_ns, length) in mix {
+            now_ns += gap_ns;
+            let turn = line.send(flow, now_ns, length);
+            until_ns = line.clock.next_ns.max(until_ns).max(turn.departure_ns);
+        }
+        let idle_ns = until_ns.max(now_ns) + 4096;
+        let turn = line.send(flow, idle_ns, length);
+        prop_assert_eq!((turn.action, turn.departure_ns), (SEND, idle_ns));
+    }
+}
+
+const BYTES_PER_SEC: u64 = 2_500_000;
+
+fn twenty_mbit() -> Limit {
+    let mut limit = limit(8 * BYTES_PER_SEC, 5 * MS, 100 * MS);
+    limit.target_ns = 5 * MS;
+    limit
+}
+
+/// Constant senders for so many seconds: bytes offered a second of each → bytes sent of each.
+fn contend(limit: Limit, offers: &[u64], seconds: u64) -> Vec<u64> {
+    let mut line = Line::new(limit, offers.len());
+    let mut next: Vec<u64> = (0..offers.len() as u64).map(|flow| flow * 1000).collect();
+    let mut sent = vec![0; offers.len()];
+    while let Some((flow, now_ns)) = next.iter().copied().enumerate().min_by_key(|(_, at)| *at) {
+        if now_ns >= seconds * 1000 * MS {
+            break;
+        }
+        next[flow] += FRAME * 1000 * MS / offers[flow];
+        if line.send(flow, now_ns + 1000 * MS, FRAME as u32).action == SEND {
+            sent[flow] += FRAME;
+        }
+    }
+    sent
+}
+
+#[test]
+fn flow_within_its_share_loses_nothing_to_one_that_floods() {
+    let within = BYTES_PER_SEC * 2 / 5;
+    let sent = contend(twenty_mbit(), &[within, 3 * BYTES_PER_SEC], 10);
+    assert!(sent[0] >= within * 10 - 2 * FRAME, "{sent:?}");
+    let total: u64 = sent.iter().sum();
+    let allowed = BYTES_PER_SEC * 10;
+    assert!((allowed..=allowed * 102 / 100).contains(&total), "{sent:?}");
+}
+
+#[test]
+fn flows_that_all_flood_share_equally() {
+    let offers = [BYTES_PER_SEC, 2 * BYTES_PER_SEC, BYTES_PER_SEC / 2, 4 * BYTES_PER_SEC];
+    let sent = contend(twenty_mbit(), &offers, 10);
+    let share = BYTES_PER_SEC * 10 / 4;
+    for bytes in &sent {
+        assert!(bytes.abs_diff(share) < share / 20, "{sent:?}, share {share}");
+    }
+}
+
+#[test]
+fn sparse_flow_departs_at_once_however_long_the_queue() {
+    let mut limit = twenty_mbit();
+    limit.target_ns = 0;
+    let mut line = Line::new(limit, 2);
+    let mut now_ns = 1000 * MS;
+    for packet in 0..20_000 {
+        now_ns += MS / 4;
+        line.send(0, now_ns, FRAME as u32);
+        if packet % 80 == 0 {
+            let turn = line.send(1, now_ns, 100);
+            assert_eq!((turn.action, turn.departure_ns), (SEND, now_ns), "packet {packet}");
+        }
+    }
+    assert!(line.clock.next_ns > now_ns + 90 * MS, "there is a queue");
+}
+
+#[test]
+fn spray_of_new_flows_does_not_starve_a_bulk_flow() {
+    let mut line = Line::new(twenty_mbit(), 257);
+    let (mut now_ns, mut bulk, mut spray) = (1000 * MS, 0, 0);
+    for packet in 0..40_000u64 {
+        now_ns += MS / 4;
+        bulk += u64::from(line.send(0, now_ns, FRAME as u32).action == SEND);
+        // Each bucket comes round again after 64 ms.
+        let bucket = 1 + (packet % 256) as usize;
+        spray += u64::from(line.send(bucket, now_ns, FRAME as u32).action == SEND);
+    }
+    let total = (bulk + spray) * FRAME;
+    assert!(total <= (BYTES_PER_SEC * 10) * 102 / 100 + BYTES_PER_SEC, "{bulk} + {spray}");
+    assert!(bulk > 0 && bulk * 300 > spray, "bulk {bulk}, spray {spray}");
+}
+
+#[test]
+fn codel_signals_faster_and_faster_and_stops_below_the_target() {
+    let mut line = Line::new(twenty_mbit(), 1);
+    let mut signals = Vec::new();
+    let mut now_ns = 1000 * MS;
+    // A sender that keeps about 30 ms queued.
+    while signals.len() < 20 {
+        now_ns += MS / 10;
+        if line.clock.next_ns < now_ns + 30 * MS
+            && line.send(0, now_ns, FRAME as u32).action == SIGNAL
+        {
+            signals.push(now_ns);
+        }
+    }
+    let first_ns = signals[0] - 1000 * MS;
+    assert!((100 * MS..130 * MS).contains(&first_ns), "after an interval: {first_ns}");
+    let gap_ms = |index: usize| (signals[index + 1] - signals[index]) as f64 / 1e6;
+    // RFC 8289: interval / sqrt(count).
+    for count in [1, 4, 9, 16] {
+        let expected = 100.0 / f64::from(count as u32).sqrt();
+        assert!((gap_ms(count - 1) - expected).abs() < 3.0, "{count}: {}", gap_ms(count - 1));
+    }
+    now_ns = line.clock.next_ns;
+    for _ in 0..1000 {
+        now_ns += MS;
+        assert_eq!(line.send(0, now_ns, FRAME as u32).action, SEND);
+    }
+}
+
+#[test]
+fn inverse_square_root_is_within_a_hundredth() {
+    for n in 1..=u32::from(u16::MAX) {
+        let exact = 65536.0 / f64::from(n).sqrt();
+        let found = f64::from(host_inv_sqrt(n));
+        assert!((found - exact).abs() < exact * 0.01 + 2.0, "{n}: {found}, {exact}");
+    }
 }
