@@ -16,6 +16,12 @@ pub enum Error {
     ReplacePin { path: PathBuf, source: std::io::Error },
     #[error("open the pin {}", path.display())]
     OpenPin { path: PathBuf, source: libbpf_rs::Error },
+    #[error("attach the guard to the device with index {ifindex}")]
+    Attach { ifindex: u32, source: std::io::Error },
+    #[error("pin the guard's link to {}", path.display())]
+    PinLink { path: PathBuf, source: std::io::Error },
+    #[error("remove the pin {}", path.display())]
+    Unpin { path: PathBuf, source: std::io::Error },
     #[error("write {map} of slot {slot}")]
     WriteMap { map: &'static str, slot: u16, source: libbpf_rs::Error },
     #[error("read {map} of slot {slot}")]

@@ -2,7 +2,7 @@
 //! All that touches BPF: loading, pinning, and the maps that both the agent
 //! and the CNI plugin use. It knows slots and limits, never pods or devices.
 //! Attaching is netlink's business and lives in host-agent; this crate hands
-//! out program file descriptors.
+//! out program file descriptors. Only tcx links, a thing of BPF, are made here.
 //!
 //! Pins live in one directory named by the ABI (`/sys/fs/bpf/sluice/v1`), so
 //! two layouts never meet.
@@ -11,6 +11,7 @@ mod contract;
 mod error;
 mod pins;
 mod shaper;
+mod tcx;
 
 pub use contract::{ABI, Counters, Direction, Limit, Mode, NS_PER_BYTE_SHIFT, SLOTS, Slot};
 pub use error::Error;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, Program};
 
 use crate::contract::{ABI, Counters, Direction, FLOWS_BYTES, Limit, Slot};
-use crate::{Error, Result};
+use crate::{Error, Result, tcx};
 
 /// Directory of the pins below a BPF file system, e.g. `/sys/fs/bpf` → `/sys/fs/bpf/sluice/v1`.
 pub fn pin_dir(bpffs: &Path) -> PathBuf {
@@ -17,6 +17,7 @@ pub fn pin_dir(bpffs: &Path) -> PathBuf {
 
 /// Open handles to everything that is pinned.
 pub struct Pins {
+    dir: PathBuf,
     limits: MapHandle,
     clocks: MapHandle,
     counters: MapHandle,
@@ -31,6 +32,7 @@ impl Pins {
     /// Opens all pins of `dir`; [`Error::is_not_pinned`] tells a node where no agent has run yet.
     pub fn open(dir: &Path) -> Result<Self> {
         Ok(Self {
+            dir: dir.to_owned(),
             limits: open_map(&dir.join("limits"))?,
             clocks: open_map(&dir.join("clocks"))?,
             counters: open_map(&dir.join("counters"))?,
@@ -92,6 +94,28 @@ impl Pins {
         Ok(())
     }
 
+    /// Puts the guard at the head of tcx of the host's end, as this slot's. False where the kernel has
+    /// no tcx: then the guard knows the slot all the same, and can be a filter.
+    pub fn attach_guard(&self, ifindex: u32, slot: Slot) -> Result<bool> {
+        self.set_guard(ifindex, slot)?;
+        tcx::attach_ingress(self.guard.as_fd(), ifindex, &self.guard_pin(slot))
+    }
+
+    /// Takes the link off, dead or alive, and forgets the host's end.
+    pub fn detach_guard(&self, ifindex: u32, slot: Slot) -> Result<()> {
+        tcx::remove_pin(&self.guard_pin(slot))?;
+        self.clear_guard(ifindex, slot)
+    }
+
+    /// Whether the guard can be on tcx in this kernel, found by trying.
+    pub fn has_tcx(&self) -> bool {
+        tcx::is_supported(self.guard.as_fd())
+    }
+
+    fn guard_pin(&self, slot: Slot) -> PathBuf {
+        self.dir.join(format!("links/{}", slot.number()))
+    }
+
     /// The limit in force.
     pub fn limit(&self, slot: Slot, direction: Direction) -> Result<Limit> {
         let layout = Error::Layout { map: "limits", slot: slot.number() };
@@ -112,10 +136,18 @@ impl Pins {
         copies.as_deref().and_then(Counters::sum).ok_or(layout)
     }
 
-    /// Makes the slot as new: no limit, no flows, clock and counters at zero, in every direction.
+    /// No limit any more, and no table of flows.
+    pub fn lift_limit(&self, slot: Slot, direction: Direction) -> Result<()> {
+        self.set_limit(slot, direction, Limit::NONE)?;
+        self.clear_flows(slot, &slot.key(direction))
+    }
+
+    /// Makes the slot as new: no guard's link, no limit, no flows, clock and counters at zero, in
+    /// every direction.
     pub fn clear(&self, slot: Slot) -> Result<()> {
+        tcx::remove_pin(&self.guard_pin(slot))?;
         for direction in [Direction::Egress, Direction::Ingress, Direction::Guard] {
-            self.set_limit(slot, direction, Limit::NONE)?;
+            self.lift_limit(slot, direction)?;
             let key = slot.key(direction);
             let zero = vec![0; self.clocks.value_size() as usize];
             self.clocks.update(&key, &zero, MapFlags::ANY).map_err(|source| Error::WriteMap {
@@ -124,7 +156,6 @@ impl Pins {
                 source,
             })?;
             self.clear_counters(slot, &key)?;
-            self.clear_flows(slot, &key)?;
         }
         Ok(())
     }
