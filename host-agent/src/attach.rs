@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Puts the shaper on a pod's veth pair and takes it off again. Egress: fq as
-//! root and a clsact egress filter on the pod's own end. Ingress: a classful
-//! root with a filter on it and an fq leaf on the host's end. It never touches
-//! clsact or tcx of the host's end, where network policy lives. What fails
-//! half-way is undone in reverse order.
+//! Puts the shaper on a pod's veth pair, changes it, and takes it off again.
+//! Egress: fq as root and a clsact egress filter on the pod's own end. Ingress:
+//! a classful root with a filter on it and an fq leaf on the host's end. It
+//! never touches clsact or tcx of the host's end, where network policy lives.
+//! What fails half-way is undone in reverse order.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,14 +13,18 @@ use bpf::{Direction, Mode, Pins, Slot};
 use nix::errno::Errno;
 
 use crate::limit::Limit;
-use crate::netlink::{self, Filter, Link, Netlink, ROOT_HANDLE};
+use crate::netlink::{self, Filter, Gso, Link, Netlink, ROOT_HANDLE};
 
-/// Both ends of a pod's veth pair, each with a socket of its namespace.
+/// One end of a veth pair, with a socket of its namespace.
+pub struct End {
+    pub netlink: Netlink,
+    pub link: Link,
+}
+
+/// Both ends of a pod's veth pair.
 pub struct Veth {
-    pod_netlink: Netlink,
-    pub pod: Link,
-    host_netlink: Netlink,
-    pub host: Link,
+    pub pod: End,
+    pub host: End,
     done: Vec<Effect>,
 }
 
@@ -28,10 +32,20 @@ pub struct Veth {
 #[derive(Clone, Copy, Debug)]
 enum Effect {
     PodRoot,
-    PodGsoMaxSize { before: u32 },
+    PodGso { before: Gso },
     PodClsact,
     PodFilter,
     HostRoot,
+    HostGso { before: Gso },
+}
+
+/// Somebody else's root qdisc is where ours would go. It is never replaced.
+#[derive(Debug, thiserror::Error)]
+#[error("{device} has the root qdisc {kind} {major:x}: of somebody else")]
+pub struct ForeignRoot {
+    device: String,
+    kind: String,
+    major: u16,
 }
 
 impl Veth {
@@ -39,27 +53,115 @@ impl Veth {
     pub fn find(netns: &Path, ifname: &str) -> Result<Self> {
         let file = File::open(netns)
             .with_context(|| format!("open the network namespace {}", netns.display()))?;
-        let mut pod_netlink = Netlink::open_in(&file)?;
-        let mut host_netlink = Netlink::open()?;
-        let pod = pod_netlink.link_by_name(ifname)?;
-        let host = host_end(&mut host_netlink, &pod)?;
-        Ok(Self { pod_netlink, pod, host_netlink, host, done: Vec::new() })
+        let mut inside = Netlink::open_in(&file)?;
+        let pod = inside.link_by_name(ifname)?;
+        let mut outside = Netlink::open()?;
+        let host = host_end(&mut outside, &pod)?;
+        let pod = End { netlink: inside, link: pod };
+        let host = End { netlink: outside, link: host };
+        Ok(Self { pod, host, done: Vec::new() })
     }
 
-    /// Shapes one direction; says whether packets are paced or policed. After a failure the caller
-    /// decides what goes on and calls [`Self::undo`].
-    pub fn attach(
-        &mut self,
-        pins: &Pins,
-        slot: Slot,
-        direction: Direction,
-        limit: &Limit,
-    ) -> Result<Mode> {
-        match direction {
-            Direction::Egress => self.attach_egress(pins, slot, limit),
-            Direction::Ingress => self.attach_ingress(pins, slot, limit),
-            Direction::Guard => bail!("the guard is not attached yet"),
+    /// Shapes what the pod sends. After a failure the caller decides what goes on and calls
+    /// [`Self::undo`].
+    pub fn attach_egress(&mut self, pins: &Pins, slot: Slot, limit: &Limit) -> Result<Mode> {
+        let added = self.pod.netlink.add_root_fq(&self.pod.link, limit.for_fq());
+        let mode = mode_of(added).map_err(|e| self.pod.explain(e))?;
+        if mode == Mode::Paced {
+            self.done.push(Effect::PodRoot);
         }
+        set_limit(pins, slot, Direction::Egress, limit, mode)?;
+        let before = self.pod.link.gso;
+        if self.pod.clamp(limit, before)? {
+            self.done.push(Effect::PodGso { before });
+        }
+        self.add_pod_clsact()?;
+        let program = pins.program(Direction::Egress);
+        let filter = Filter { program, name: "sluice_egress", slot: slot.number() };
+        self.pod.netlink.add_egress_filter(&self.pod.link, &filter)?;
+        self.done.push(Effect::PodFilter);
+        Ok(mode)
+    }
+
+    /// Shapes what the pod receives. Somebody else's root qdisc is an error here: there is no guard
+    /// on this way, so nothing at all would enforce the limit.
+    pub fn attach_ingress(&mut self, pins: &Pins, slot: Slot, limit: &Limit) -> Result<Mode> {
+        let added = self.host.netlink.add_root_with_class(&self.host.link);
+        added.map_err(|e| self.host.explain(e))?;
+        self.done.push(Effect::HostRoot);
+        let host = &mut self.host;
+        let mode = mode_of(host.netlink.add_leaf_fq(&host.link, limit.for_fq()))?;
+        set_limit(pins, slot, Direction::Ingress, limit, mode)?;
+        let program = pins.program(Direction::Ingress);
+        let filter = Filter { program, name: "sluice_ingress", slot: slot.number() };
+        host.netlink.add_root_filter(&host.link, &filter)?;
+        let before = host.link.gso;
+        if host.clamp(limit, before)? {
+            self.done.push(Effect::HostGso { before });
+        }
+        Ok(mode)
+    }
+
+    /// Other parameters for the fq on this way. What waits in it is not lost: it is only ever given
+    /// more room here.
+    pub fn enlarge_fq(
+        &mut self,
+        way: Direction,
+        old: &Limit,
+        new: &Limit,
+    ) -> Result<(), netlink::Error> {
+        let fq = new.for_fq();
+        if fq.limit <= old.for_fq().limit {
+            return Ok(());
+        }
+        match way {
+            Direction::Ingress => self.host.netlink.change_leaf_fq(&self.host.link, fq),
+            _ => self.pod.netlink.change_root_fq(&self.pod.link, fq),
+        }
+    }
+
+    /// Clamps super-packets of a limit that is already attached; `before` is what holds without.
+    pub fn clamp(
+        &mut self,
+        way: Direction,
+        limit: &Limit,
+        before: Gso,
+    ) -> Result<bool, netlink::Error> {
+        self.sender(way).clamp(limit, before)
+    }
+
+    /// The end whose device sends on this way.
+    pub fn sender(&mut self, way: Direction) -> &mut End {
+        match way {
+            Direction::Ingress => &mut self.host,
+            Direction::Egress | Direction::Guard => &mut self.pod,
+        }
+    }
+
+    /// What was attached is to stay, whatever fails later.
+    pub fn keep(&mut self) {
+        self.done.clear();
+    }
+
+    /// What of our attachment on this way somebody has taken off, or None.
+    pub fn missing(
+        &mut self,
+        way: Direction,
+        mode: Mode,
+    ) -> Result<Option<&'static str>, netlink::Error> {
+        let Self { pod, host, .. } = self;
+        if way == Direction::Ingress {
+            let there = host.netlink.has_root_filter(&host.link)?;
+            return Ok((!there).then_some("the qdisc or the filter of the host's end is gone"));
+        }
+        let root = pod.netlink.root_qdisc(&pod.link)?;
+        let fq = mode == Mode::Policed || root.is_some_and(|(_, major)| major == ROOT_HANDLE);
+        Ok(match (fq, pod.netlink.has_egress_filter(&pod.link)?) {
+            (true, true) => None,
+            (false, true) => Some("the pod's fq is gone"),
+            (true, false) => Some("the pod's filter is gone"),
+            (false, false) => Some("the pod's fq and filter are gone"),
+        })
     }
 
     /// Undoes what was attached, last thing first; gives what could not be undone.
@@ -68,92 +170,99 @@ impl Veth {
         effects.into_iter().rev().filter_map(|effect| self.undo_one(effect).err()).collect()
     }
 
-    /// Takes off everything that carries our handles, whoever put it on. The pod's clsact and its
-    /// GSO clamp stay: they go with the pod, and somebody else's filter may use the clsact by now.
-    pub fn detach(&mut self) -> Vec<netlink::Error> {
-        let effects = [Effect::HostRoot, Effect::PodFilter, Effect::PodRoot];
+    /// Takes off everything on this way that carries our handles, whoever put it on. The pod's clsact
+    /// stays: it goes with the pod, and somebody else's filter may use it by now.
+    pub fn detach(&mut self, way: Direction, before: Gso) -> Vec<netlink::Error> {
+        let effects = match way {
+            Direction::Ingress => vec![Effect::HostRoot, Effect::HostGso { before }],
+            _ => vec![Effect::PodFilter, Effect::PodRoot, Effect::PodGso { before }],
+        };
         let errors = effects.into_iter().filter_map(|effect| self.undo_one(effect).err());
         errors.filter(|error| !error.is_not_found()).collect()
     }
 
     fn undo_one(&mut self, effect: Effect) -> Result<(), netlink::Error> {
+        let Self { pod, host, .. } = self;
         match effect {
-            Effect::PodRoot => self.pod_netlink.delete_root(&self.pod),
-            Effect::PodGsoMaxSize { before } => {
-                self.pod_netlink.set_gso_max_size(&self.pod, before)
-            }
-            Effect::PodClsact => self.pod_netlink.delete_clsact(&self.pod),
-            Effect::PodFilter => self.pod_netlink.delete_egress_filter(&self.pod),
-            Effect::HostRoot => self.host_netlink.delete_root(&self.host),
+            Effect::PodRoot => pod.netlink.delete_root(&pod.link),
+            Effect::PodGso { before } => pod.restore(before),
+            Effect::PodClsact => pod.netlink.delete_clsact(&pod.link),
+            Effect::PodFilter => pod.netlink.delete_egress_filter(&pod.link),
+            Effect::HostRoot => host.netlink.delete_root(&host.link),
+            Effect::HostGso { before } => host.restore(before),
         }
-    }
-
-    fn attach_egress(&mut self, pins: &Pins, slot: Slot, limit: &Limit) -> Result<Mode> {
-        let mode = self.add_pod_root(limit)?;
-        pins.set_limit(slot, Direction::Egress, limit.for_bpf(mode))?;
-        self.clamp_super_packets(limit)?;
-        self.add_pod_clsact()?;
-        let program = pins.program(Direction::Egress);
-        let filter = Filter { program, name: "sluice_egress", slot: slot.number() };
-        self.pod_netlink.add_egress_filter(&self.pod, &filter)?;
-        self.done.push(Effect::PodFilter);
-        Ok(mode)
-    }
-
-    fn add_pod_root(&mut self, limit: &Limit) -> Result<Mode> {
-        let added = self.pod_netlink.add_root_fq(&self.pod, limit.for_fq());
-        let mode = match mode_of(added) {
-            Ok(mode) => mode,
-            Err(e) => return Err(explain_root(&mut self.pod_netlink, &self.pod, e)),
-        };
-        if mode == Mode::Paced {
-            self.done.push(Effect::PodRoot);
-        }
-        Ok(mode)
-    }
-
-    fn clamp_super_packets(&mut self, limit: &Limit) -> Result<(), netlink::Error> {
-        let clamp = limit.gso_max_size(self.pod.mtu);
-        let before = self.pod.gso_max_size;
-        if clamp < before {
-            self.pod_netlink.set_gso_max_size(&self.pod, clamp)?;
-            self.done.push(Effect::PodGsoMaxSize { before });
-        }
-        Ok(())
     }
 
     fn add_pod_clsact(&mut self) -> Result<(), netlink::Error> {
-        match self.pod_netlink.add_clsact(&self.pod) {
+        match self.pod.netlink.add_clsact(&self.pod.link) {
             Ok(()) => self.done.push(Effect::PodClsact),
             Err(e) if e.errno() == Some(Errno::EEXIST) => {}
             Err(e) => return Err(e),
         }
         Ok(())
     }
+}
 
-    fn attach_ingress(&mut self, pins: &Pins, slot: Slot, limit: &Limit) -> Result<Mode> {
-        if let Err(e) = self.host_netlink.add_root_with_class(&self.host) {
-            return Err(explain_root(&mut self.host_netlink, &self.host, e));
+impl End {
+    /// The end on the host, by what a record says. None if that index has gone, or has gone to a
+    /// device of another name.
+    pub fn on_host(index: u32, name: &str) -> Result<Option<Self>, netlink::Error> {
+        let mut netlink = Netlink::open()?;
+        match netlink.link_by_index(index) {
+            Ok(link) if link.name == name => Ok(Some(Self { netlink, link })),
+            Ok(_) => Ok(None),
+            Err(e) if e.is_not_found() => Ok(None),
+            Err(e) => Err(e),
         }
-        self.done.push(Effect::HostRoot);
-        let mode = mode_of(self.host_netlink.add_leaf_fq(&self.host, limit.for_fq()))?;
-        pins.set_limit(slot, Direction::Ingress, limit.for_bpf(mode))?;
-        let program = pins.program(Direction::Ingress);
-        let filter = Filter { program, name: "sluice_ingress", slot: slot.number() };
-        self.host_netlink.add_root_filter(&self.host, &filter)?;
-        Ok(mode)
+    }
+
+    pub fn delete_root(&mut self) -> Result<(), netlink::Error> {
+        self.netlink.delete_root(&self.link)
+    }
+
+    pub fn restore(&mut self, before: Gso) -> Result<(), netlink::Error> {
+        if self.link.gso != before {
+            self.netlink.set_gso(&self.link, before)?;
+            self.link.gso = before;
+        }
+        Ok(())
+    }
+
+    /// Whether the device now has something else than `before`.
+    fn clamp(&mut self, limit: &Limit, before: Gso) -> Result<bool, netlink::Error> {
+        self.restore(before.clamped(limit.gso_max_size(self.link.mtu)))?;
+        Ok(self.link.gso != before)
+    }
+
+    /// Names the qdisc that is in the way, which the kernel's EEXIST does not.
+    fn explain(&mut self, error: netlink::Error) -> anyhow::Error {
+        match self.foreign_root(&error) {
+            Some(foreign) => anyhow::Error::from(error).context(foreign),
+            None => error.into(),
+        }
+    }
+
+    fn foreign_root(&mut self, error: &netlink::Error) -> Option<ForeignRoot> {
+        let root = match error.errno() {
+            Some(Errno::EEXIST) => self.netlink.root_qdisc(&self.link).ok()?,
+            _ => None,
+        };
+        let (kind, major) = root.filter(|(_, major)| *major != ROOT_HANDLE)?;
+        Some(ForeignRoot { device: self.link.name.clone(), kind, major })
     }
 }
 
-/// Takes our root qdisc off a host end whose pod namespace cannot be entered any more. An index
-/// that has gone to a device of another name is left alone.
-pub fn detach_host_end(index: u32, name: &str) -> Result<(), netlink::Error> {
-    let mut netlink = Netlink::open()?;
-    match netlink.link_by_index(index) {
-        Ok(link) if link.name == name => netlink.delete_root(&link),
-        Ok(_) => Ok(()),
-        Err(e) => Err(e),
-    }
+/// The limit, and a table of flows to share it out; the table comes first, so that no packet meets
+/// the limit without it.
+fn set_limit(
+    pins: &Pins,
+    slot: Slot,
+    way: Direction,
+    limit: &Limit,
+    mode: Mode,
+) -> bpf::Result<()> {
+    pins.make_flows(slot, way)?;
+    pins.set_limit(slot, way, limit.for_bpf(mode))
 }
 
 /// The host's end must point back, or an index of another namespace was met by chance.
@@ -174,20 +283,5 @@ fn mode_of(added: Result<(), netlink::Error>) -> Result<Mode, netlink::Error> {
         Ok(()) => Ok(Mode::Paced),
         Err(e) if e.errno() == Some(Errno::ENOENT) => Ok(Mode::Policed),
         Err(e) => Err(e),
-    }
-}
-
-/// Names the qdisc that is in the way, which the kernel's EEXIST does not.
-fn explain_root(netlink: &mut Netlink, link: &Link, error: netlink::Error) -> anyhow::Error {
-    let root = match error.errno() {
-        Some(Errno::EEXIST) => netlink.root_qdisc(link).unwrap_or_default(),
-        _ => None,
-    };
-    match root {
-        Some((kind, major)) if major != ROOT_HANDLE => anyhow::Error::from(error).context(format!(
-            "{} has the root qdisc {kind} {major:x}: of somebody else",
-            link.name
-        )),
-        _ => error.into(),
     }
 }

@@ -17,7 +17,7 @@ use crate::layers::{Layers, merge};
 use crate::paths::Paths;
 use crate::preview::preview;
 use crate::user_data::{self, carrier::CarrierError};
-use crate::{agent, status};
+use crate::{agent, live, status};
 
 /// Shares a Kubernetes node's bandwidth fairly among its pods, beside network policy.
 #[derive(Parser)]
@@ -46,7 +46,7 @@ enum Command {
     Generate(Generated),
     /// Load the shaper, keep it pinned, and wait: for SIGHUP to read the settings anew, or SIGTERM
     Agent(Asked),
-    /// Read the settings anew on a running node; the same as `boot`
+    /// Read the settings anew on a running node: `boot`, and then new limits for pods that are there
     Reload(Asked),
     /// Show the settings in force, and each pod's limits, measured rates, drops and mode
     Status {
@@ -92,7 +92,12 @@ pub fn report(error: &anyhow::Error) -> u8 {
 pub fn run(arguments: Arguments) -> Result<u8> {
     let paths = Paths::below(arguments.root);
     match arguments.command {
-        Command::Boot(asked) | Command::Reload(asked) => Ok(boot(&paths, &asked)),
+        Command::Boot(asked) => Ok(boot(&paths, &asked)),
+        Command::Reload(asked) => {
+            let status = boot(&paths, &asked);
+            live::apply(&paths).context("give the node's pods their new limits")?;
+            Ok(status)
+        }
         Command::Plan(asked) => plan(&paths, &asked).map(|()| 0),
         Command::Check(asked) => settings::check(&asked),
         Command::Settings(command) => settings::run(&paths, command).map(|()| 0),

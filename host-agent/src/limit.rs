@@ -6,17 +6,20 @@ use std::fmt;
 
 use bpf::{Mode, NS_PER_BYTE_SHIFT};
 use serde::{Deserialize, Serialize};
-use settings_model::{Burst, Rate};
+use settings_model::{Burst, LatencyTarget, Rate};
 
 use crate::netlink::Fq;
 
 /// How far ahead of now a paced packet may be scheduled: the longest queue, in time.
-const PACED_HORIZON_NS: u64 = 50_000_000;
+pub const PACED_HORIZON_NS: u64 = 50_000_000;
 /// Without fq nothing is held back, so this much of the rate may pass at once. It is TCP's least
 /// retransmission timeout: a flow that lost its whole window is silent for so long, and with less
 /// credit that is lost too (measured on 6.18: 45 ms gave TCP a quarter of its rate, this 90 % and
 /// more).
 const POLICED_HORIZON_NS: u64 = 200_000_000;
+/// fq drops, uncounted by us, what is stamped further ahead than its own horizon, 10 s if not told. A
+/// frame at 1 kbit/s takes 12. So much further than ours, it has nothing to say.
+const FQ_HORIZON_MARGIN_NS: u64 = 10_000_000_000;
 /// A super-packet is clamped to about this much of the rate.
 const GSO_NS: u64 = 1_000_000;
 /// Default of a device, and the most that we ask for (IFLA_GSO_MAX_SIZE).
@@ -43,12 +46,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One direction of one pod: the rate, its burst, and where the rate came from.
+/// One direction of one pod: the rate, where that came from, and the node's way of queueing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     pub rate: Rate,
     pub burst: Burst,
     pub origin: Origin,
+    pub latency_target: LatencyTarget,
+    pub ecn: bool,
 }
 
 impl Limit {
@@ -58,8 +63,23 @@ impl Limit {
             ns_per_byte: self.ns_per_byte(),
             burst_ns: self.burst.ns_at(self.rate),
             horizon_ns: self.horizon_ns(mode),
-            target_ns: 0,
+            target_ns: self.latency_target.ns(),
             mode,
+            ecn: self.ecn,
+        }
+    }
+
+    /// What the guard reads: the same rate, and more credit than the pod's own shaper ever gives,
+    /// whether that paces or polices. So it has something to say only where that was got round.
+    pub fn for_guard(&self) -> bpf::Limit {
+        let burst_ns = self.burst.ns_at(self.rate);
+        let shaper_ns = self.horizon_ns(Mode::Paced) + POLICED_HORIZON_NS;
+        bpf::Limit {
+            ns_per_byte: self.ns_per_byte(),
+            burst_ns,
+            horizon_ns: shaper_ns.saturating_add(burst_ns),
+            target_ns: 0,
+            mode: Mode::Policed,
             ecn: false,
         }
     }
@@ -67,9 +87,10 @@ impl Limit {
     /// Limits of the fq below: it must hold what the horizon admits, else it drops packets that
     /// have been charged. 100000 packets in 50 ms is twice what one veth can carry.
     pub fn for_fq(&self) -> Fq {
-        let bytes = self.bytes_in(self.horizon_ns(Mode::Paced));
-        let packets = (bytes / MIN_FRAME_BYTES).clamp(1_000, 100_000) as u32;
-        Fq { limit: packets, flow_limit: packets }
+        let horizon_ns = self.horizon_ns(Mode::Paced);
+        let packets = (self.bytes_in(horizon_ns) / MIN_FRAME_BYTES).clamp(1_000, 100_000) as u32;
+        let horizon_us = (horizon_ns + FQ_HORIZON_MARGIN_NS).div_ceil(1_000) as u32;
+        Fq { limit: packets, flow_limit: packets, horizon_us }
     }
 
     /// Clamp for super-packets: one of 64 KiB at 20 Mbit/s would block the line for 26 ms.
@@ -105,7 +126,13 @@ mod tests {
 
     fn limit(rate: &str) -> Limit {
         let burst = settings_model::Settings::default().bandwidth.burst;
-        Limit { rate: rate.parse().unwrap(), burst, origin: Origin::NodeDefault }
+        Limit {
+            rate: rate.parse().unwrap(),
+            burst,
+            origin: Origin::NodeDefault,
+            latency_target: "3ms".parse().unwrap(),
+            ecn: true,
+        }
     }
 
     fn cost_ns(rate: &str, bytes: u64) -> u64 {
@@ -134,7 +161,8 @@ mod tests {
 
     #[test]
     fn fq_holds_a_horizon_of_the_smallest_frames() {
-        assert_eq!(limit("100Mbit").for_fq(), Fq { limit: 9765, flow_limit: 9765 });
+        let packets = Fq { limit: 9765, flow_limit: 9765, horizon_us: 10_050_000 };
+        assert_eq!(limit("100Mbit").for_fq(), packets);
         assert_eq!(limit("1Mbit").for_fq().flow_limit, 1000);
         assert_eq!(limit("100Gbit").for_fq().flow_limit, 100_000);
     }
@@ -145,6 +173,36 @@ mod tests {
         assert_eq!(limit("20Mbit").gso_max_size(9001), 18002);
         assert_eq!(limit("100Mbit").gso_max_size(1500), 12500);
         assert_eq!(limit("1Gbit").gso_max_size(1500), 65536);
+    }
+
+    #[test]
+    fn fq_has_a_longer_horizon_than_the_slowest_pod() {
+        let slow = limit("1kbit");
+        let ours_us = slow.for_bpf(Mode::Paced).horizon_ns / 1_000;
+        assert!(u64::from(slow.for_fq().horizon_us) > ours_us);
+    }
+
+    #[test]
+    fn programs_are_told_the_latency_target_and_ecn() {
+        for mode in [Mode::Paced, Mode::Policed] {
+            let told = limit("20Mbit").for_bpf(mode);
+            assert_eq!((told.target_ns, told.ecn), (3_000_000, true));
+        }
+        let without = Limit { ecn: false, ..limit("20Mbit") };
+        assert!(!without.for_bpf(Mode::Paced).ecn);
+    }
+
+    #[test]
+    fn guard_gives_more_credit_than_either_way_of_shaping() {
+        for rate in ["1kbit", "64kbit", "20Mbit", "10Gbit"] {
+            let guard = limit(rate).for_guard();
+            for mode in [Mode::Paced, Mode::Policed] {
+                let shaper = limit(rate).for_bpf(mode);
+                assert_eq!(guard.ns_per_byte, shaper.ns_per_byte);
+                assert!(guard.horizon_ns > shaper.horizon_ns + shaper.burst_ns, "{rate}");
+            }
+        }
+        assert_eq!(limit("20Mbit").for_guard().horizon_ns, 255_000_000);
     }
 
     #[test]

@@ -9,11 +9,13 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use bpf::{Mode, Slot};
+use bpf::{Direction, Slot};
 use serde::{Deserialize, Serialize};
 
 use crate::file;
 use crate::limit::{Limit, Origin};
+use crate::netlink::Gso;
+use crate::wanted::Annotated;
 
 /// Identity of a pod interface, as the runtime names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,16 +24,27 @@ pub struct Key {
     pub ifname: String,
 }
 
-/// What was asked for and done for one pod interface.
+/// What was asked for and done for one pod interface. Pods without a limit have a record too, so
+/// that new settings can give them one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub namespace: String,
     pub pod: String,
     pub netns: PathBuf,
-    pub host_ifname: String,
-    pub host_ifindex: u32,
+    pub annotated: Annotated,
+    /// None as long as nothing was ever attached.
+    pub host: Option<HostEnd>,
     pub egress: Shaping,
     pub ingress: Shaping,
+    /// None without a limit on egress.
+    pub guard: Option<Guard>,
+}
+
+/// The veth's end on the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostEnd {
+    pub ifname: String,
+    pub ifindex: u32,
 }
 
 /// One direction of a record.
@@ -43,33 +56,68 @@ pub enum Shaping {
         bits_per_sec: u64,
         origin: Origin,
         /// Absent until the attachment is complete.
-        mode: Option<RecordedMode>,
+        mode: Option<Mode>,
+        /// Of the device that sends in this direction, before we clamped it.
+        gso_before: Gso,
     },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How a limit is enforced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum RecordedMode {
+pub enum Mode {
     Paced,
     Policed,
+    /// By the guard alone, because of what this says.
+    Guarded(String),
 }
 
-impl From<Mode> for RecordedMode {
-    fn from(mode: Mode) -> Self {
+impl From<bpf::Mode> for Mode {
+    fn from(mode: bpf::Mode) -> Self {
         match mode {
-            Mode::Paced => Self::Paced,
-            Mode::Policed => Self::Policed,
+            bpf::Mode::Paced => Self::Paced,
+            bpf::Mode::Policed => Self::Policed,
         }
     }
 }
 
+/// Where the guard is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Guard {
+    /// A tcx link at the head of the host end's ingress.
+    Tcx,
+    /// A filter in front of the others, on the clsact of network policy.
+    Clsact,
+    /// Nowhere, and why.
+    Off(String),
+}
+
 impl Shaping {
-    pub fn of(limit: Option<&Limit>, mode: Option<Mode>) -> Self {
-        limit.map_or(Self::Unlimited, |limit| Self::Limited {
-            bits_per_sec: limit.rate.bits_per_sec(),
-            origin: limit.origin,
-            mode: mode.map(RecordedMode::from),
-        })
+    pub fn of(limit: &Limit, mode: Option<Mode>, gso_before: Gso) -> Self {
+        let bits_per_sec = limit.rate.bits_per_sec();
+        Self::Limited { bits_per_sec, origin: limit.origin, mode, gso_before }
+    }
+
+    pub fn is_unlimited(&self) -> bool {
+        *self == Self::Unlimited
+    }
+
+    pub fn gso_before(&self) -> Option<Gso> {
+        match self {
+            Self::Unlimited => None,
+            Self::Limited { gso_before, .. } => Some(*gso_before),
+        }
+    }
+}
+
+impl Record {
+    pub fn is_unlimited(&self) -> bool {
+        self.egress.is_unlimited() && self.ingress.is_unlimited()
+    }
+
+    pub fn ways(&self) -> [(Direction, &Shaping); 2] {
+        [(Direction::Egress, &self.egress), (Direction::Ingress, &self.ingress)]
     }
 }
 
@@ -131,6 +179,26 @@ impl Records {
         Ok(claims)
     }
 
+    /// Held by a verb from reading the settings until its record is as it leaves it; any number of
+    /// verbs at once.
+    pub fn share(&self) -> Result<File> {
+        self.lock_dir(File::lock_shared)
+    }
+
+    /// Held by who changes pods that are already there: no verb runs meanwhile, so none can work with
+    /// older settings, and no record is written again that a DEL has removed.
+    pub fn seize(&self) -> Result<File> {
+        self.lock_dir(File::lock)
+    }
+
+    fn lock_dir(&self, lock: fn(&File) -> std::io::Result<()>) -> Result<File> {
+        let open = || {
+            fs::create_dir_all(&self.dir)?;
+            File::open(&self.dir).and_then(|dir| lock(&dir).map(|()| dir))
+        };
+        open().with_context(|| format!("lock {}", self.dir.display()))
+    }
+
     /// Held until the file is closed, by whatever end of the process; held only for a listing and
     /// one small file, so waiting needs no bound.
     fn lock(&self) -> Result<File> {
@@ -173,14 +241,16 @@ mod tests {
             namespace: "default".into(),
             pod: "web".into(),
             netns: "/run/netns/web".into(),
-            host_ifname: "eni1".into(),
-            host_ifindex: 7,
+            annotated: Annotated { ingress: "1kbit".parse().ok(), ..Annotated::default() },
+            host: Some(HostEnd { ifname: "eni1".into(), ifindex: 7 }),
             egress: Shaping::Unlimited,
             ingress: Shaping::Limited {
                 bits_per_sec: 1000,
                 origin: Origin::PodAnnotation,
-                mode: Some(RecordedMode::Paced),
+                mode: Some(Mode::Guarded("because".into())),
+                gso_before: Gso { max_size: 65536, ipv4_max_size: None },
             },
+            guard: Some(Guard::Off("no tcx".into())),
         }
     }
 

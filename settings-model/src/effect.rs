@@ -12,8 +12,6 @@ use crate::reader::Notes;
 
 /// Keys that nothing acts upon yet. One that is set to other than its default gets a warning.
 pub(crate) const WITHOUT_EFFECT: &[&str] = &[
-    "bandwidth.latency-target",
-    "bandwidth.ecn",
     "bandwidth.count",
     "bandwidth.node-egress",
     "bandwidth.node-ingress",

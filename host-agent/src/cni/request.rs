@@ -10,6 +10,7 @@ use settings_model::{Burst, ByteCount, Rate};
 use super::CNI_VERSIONS;
 use super::error::{Code, Error};
 use crate::record::Key;
+use crate::wanted::Annotated;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -83,18 +84,9 @@ pub struct Request {
     pub netns: PathBuf,
     pub namespace: String,
     pub pod: String,
-    pub bandwidth: Bandwidth,
+    pub annotated: Annotated,
     /// The result of the plugins before us, byte for byte as it came.
     pub prev_result: Box<RawValue>,
-}
-
-/// Limits from the pod's annotations; None where it has none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bandwidth {
-    pub egress: Option<Rate>,
-    pub egress_burst: Option<Burst>,
-    pub ingress: Option<Rate>,
-    pub ingress_burst: Option<Burst>,
 }
 
 /// The part of the network configuration that concerns us; foreign keys are the runtime's affair.
@@ -144,7 +136,7 @@ impl Request {
             .map_err(|e| anyhow::Error::from(e).context("decode the network configuration"))
             .map_err(Error::with(Code::Decode))?;
         let entry = config.runtime_config.and_then(|runtime| runtime.bandwidth);
-        let bandwidth = Bandwidth::from_entry(&entry.unwrap_or_default())?;
+        let annotated = annotated(&entry.unwrap_or_default())?;
         if environment.netns.is_empty() {
             let text = "CNI_NETNS is empty: ADD needs a network namespace";
             return Err(Error::new(Code::InvalidEnvironment, text));
@@ -160,21 +152,19 @@ impl Request {
             netns: PathBuf::from(&environment.netns),
             namespace: argument(&environment.args, "K8S_POD_NAMESPACE"),
             pod: argument(&environment.args, "K8S_POD_NAME"),
-            bandwidth,
+            annotated,
             prev_result,
         })
     }
 }
 
-impl Bandwidth {
-    fn from_entry(entry: &BandwidthEntry) -> Result<Self, Error> {
-        Ok(Self {
-            egress: rate("egressRate", entry.egress_rate)?,
-            egress_burst: burst("egressBurst", entry.egress_burst)?,
-            ingress: rate("ingressRate", entry.ingress_rate)?,
-            ingress_burst: burst("ingressBurst", entry.ingress_burst)?,
-        })
-    }
+fn annotated(entry: &BandwidthEntry) -> Result<Annotated, Error> {
+    Ok(Annotated {
+        egress: rate("egressRate", entry.egress_rate)?,
+        egress_burst: burst("egressBurst", entry.egress_burst)?,
+        ingress: rate("ingressRate", entry.ingress_rate)?,
+        ingress_burst: burst("ingressBurst", entry.ingress_burst)?,
+    })
 }
 
 fn check_version(stdin: &str) -> Result<(), Error> {

@@ -5,18 +5,19 @@
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
-use bpf::{Direction, Mode, Pins};
+use bpf::{Direction, Pins};
 use serde::Deserialize;
 use serde_json::json;
-use settings_model::{Bandwidth, Burst, Rate, Settings};
 
 use super::CNI_VERSIONS;
 use super::error::{Code, Error};
 use super::request::{Command, Environment, Request, cni_version};
-use crate::attach::{Veth, detach_host_end};
-use crate::limit::{Limit, Origin};
+use crate::attach::Veth;
+use crate::live::in_force;
 use crate::paths::Paths;
 use crate::record::{Claim, NoFreeSlot, Record, Records, Shaping};
+use crate::shape::{self, Shaper};
+use crate::wanted::Wanted;
 
 /// One call of the plugin: what to print on standard output, and whether it went well.
 pub fn run(paths: &Paths, environment: &Environment, stdin: &str) -> Result<String, String> {
@@ -43,110 +44,88 @@ fn status(paths: &Paths) -> Result<(), Error> {
 }
 
 fn add(paths: &Paths, request: &Request) -> Result<String, Error> {
+    let records = Records::new(paths.pods_dir());
+    let _shared = records.share().map_err(Error::with(Code::Io))?;
     let settings = in_force(paths)
         .context("find the settings in force (has `sluice boot` run?)")
         .map_err(Error::with(Code::TryAgainLater))?;
-    let wanted = Wanted::of(&settings.bandwidth, request);
-    if wanted.egress.is_some() || wanted.ingress.is_some() {
-        shape(paths, request, &wanted)?;
+    let bandwidth = &settings.bandwidth;
+    let wanted = Wanted::of(bandwidth, &request.namespace, &request.pod, &request.annotated);
+    match wanted.is_unlimited() {
+        true => note(paths, &records, request)?,
+        false => shape(paths, &records, request, &wanted)?,
     }
     Ok(request.prev_result.get().to_owned())
 }
 
-/// The settings in force; `sluice boot` replaces the file whole.
-fn in_force(paths: &Paths) -> anyhow::Result<Settings> {
-    let path = paths.settings_in_force();
-    let text =
-        std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    Ok(settings_model::parse(&path.display().to_string(), &text)?)
-}
-
-/// Which limits hold, highest first: annotation, class, node default, none.
-struct Wanted {
-    egress: Option<Limit>,
-    ingress: Option<Limit>,
-}
-
-impl Wanted {
-    fn of(bandwidth: &Bandwidth, request: &Request) -> Self {
-        let class = bandwidth.classes.class_for(&request.namespace, &request.pod);
-        let (egress, ingress) = class.map_or((None, None), |class| (class.egress, class.ingress));
-        let annotated = request.bandwidth;
-        let choose = |annotation: Option<Rate>, burst: Option<Burst>, class, default| {
-            let (limit, origin) = match (annotation, class) {
-                (Some(rate), _) => (settings_model::Limit::Rate(rate), Origin::PodAnnotation),
-                (None, Some(limit)) => (limit, Origin::Class),
-                (None, None) => (default, Origin::NodeDefault),
-            };
-            match limit {
-                settings_model::Limit::Rate(rate) if bandwidth.enabled => {
-                    Some(Limit { rate, burst: burst.unwrap_or(bandwidth.burst), origin })
-                }
-                _ => None,
-            }
-        };
-        let default = (bandwidth.default_egress, bandwidth.default_ingress);
-        Self {
-            egress: choose(annotated.egress, annotated.egress_burst, egress, default.0),
-            ingress: choose(annotated.ingress, annotated.ingress_burst, ingress, default.1),
-        }
+/// A pod without a limit gets a record and nothing else, not even that when all slots are taken:
+/// then new settings will not reach it.
+fn note(paths: &Paths, records: &Records, request: &Request) -> Result<(), Error> {
+    if let Some(old) = records.find(&request.key).map_err(Error::with(Code::Io))? {
+        let mut veth = Veth::find(&request.netns, &request.key.ifname).ok();
+        remove(paths, veth.as_mut(), &old);
+    }
+    match records.claim(request.key.clone(), &new_record(request)) {
+        Err(e) if e.is::<NoFreeSlot>() => Ok(()),
+        result => result.map(|_| ()).map_err(claim_error),
     }
 }
 
-fn shape(paths: &Paths, request: &Request, wanted: &Wanted) -> Result<(), Error> {
+fn shape(
+    paths: &Paths,
+    records: &Records,
+    request: &Request,
+    wanted: &Wanted,
+) -> Result<(), Error> {
     let no_interface = Error::with(Code::NoInterface);
     let mut veth = Veth::find(&request.netns, &request.key.ifname)
         .context("find the pod's interface")
         .map_err(&no_interface)?;
-    check_host_interface(request.prev_result.get(), &veth.host.name).map_err(&no_interface)?;
+    let host = &veth.host.link.name;
+    check_host_interface(request.prev_result.get(), host).map_err(&no_interface)?;
     let pins = Pins::open(&paths.pin_dir()).map_err(pins_error)?;
-    let records = Records::new(paths.pods_dir());
     // Of an ADD that was killed: its record names what may still be attached.
     if let Some(old) = records.find(&request.key).map_err(Error::with(Code::Io))? {
         remove(paths, Some(&mut veth), &old);
     }
-    let record = new_record(request, &veth, wanted);
+    let mut record = new_record(request);
+    shape::prepare(&mut record, &veth, wanted);
     let claim = records.claim(request.key.clone(), &record).map_err(claim_error)?;
-    attach(&pins, &mut veth, &claim, record, wanted).map_err(|first| {
-        let source = undo(&mut veth, &claim, first);
+    let mut shaper = Shaper { pins: &pins, slot: claim.slot, veth: &mut veth };
+    attach(&mut shaper, &claim, record, wanted).map_err(|first| {
+        let source = undo(&mut shaper, &claim, first);
         Error { code: Code::Attach, source }
     })
 }
 
-fn new_record(request: &Request, veth: &Veth, wanted: &Wanted) -> Record {
+fn new_record(request: &Request) -> Record {
     Record {
         namespace: request.namespace.clone(),
         pod: request.pod.clone(),
         netns: request.netns.clone(),
-        host_ifname: veth.host.name.clone(),
-        host_ifindex: veth.host.index,
-        egress: Shaping::of(wanted.egress.as_ref(), None),
-        ingress: Shaping::of(wanted.ingress.as_ref(), None),
+        annotated: request.annotated,
+        host: None,
+        egress: Shaping::Unlimited,
+        ingress: Shaping::Unlimited,
+        guard: None,
     }
 }
 
 fn attach(
-    pins: &Pins,
-    veth: &mut Veth,
+    shaper: &mut Shaper,
     claim: &Claim,
     mut record: Record,
     wanted: &Wanted,
 ) -> anyhow::Result<()> {
-    pins.clear(claim.slot)?;
-    let mut shape = |direction, limit: Option<&Limit>| -> anyhow::Result<Option<Mode>> {
-        limit.map(|limit| veth.attach(pins, claim.slot, direction, limit)).transpose()
-    };
-    let egress = shape(Direction::Egress, wanted.egress.as_ref()).context("shape pod egress")?;
-    let ingress =
-        shape(Direction::Ingress, wanted.ingress.as_ref()).context("shape pod ingress")?;
-    record.egress = Shaping::of(wanted.egress.as_ref(), egress);
-    record.ingress = Shaping::of(wanted.ingress.as_ref(), ingress);
+    shaper.pins.clear(claim.slot)?;
+    shaper.egress(&mut record, wanted.egress.as_ref())?;
+    shaper.ingress(&mut record, wanted.ingress.as_ref())?;
     claim.write(&record)
 }
 
 /// The first error stays on top; what could not be undone is listed after it.
-fn undo(veth: &mut Veth, claim: &Claim, first: anyhow::Error) -> anyhow::Error {
-    let mut left: Vec<String> = veth.undo().iter().map(ToString::to_string).collect();
+fn undo(shaper: &mut Shaper, claim: &Claim, first: anyhow::Error) -> anyhow::Error {
+    let mut left = shaper.undo(Direction::Egress);
     left.extend(claim.release().err().map(|e| e.to_string()));
     if left.is_empty() { first } else { anyhow!("{first:#}; and then: {}", left.join("; ")) }
 }
@@ -154,8 +133,10 @@ fn undo(veth: &mut Veth, claim: &Claim, first: anyhow::Error) -> anyhow::Error {
 /// Needs the environment only, so no configuration is too broken to clear up after.
 fn del(paths: &Paths, environment: &Environment) -> Result<(), Error> {
     let key = environment.key()?;
-    let claim = Records::new(paths.pods_dir()).find(&key).map_err(Error::with(Code::Io))?;
-    if let Some(claim) = claim {
+    let records = Records::new(paths.pods_dir());
+    // Where that cannot be had there is no record either, or none that can be removed.
+    let _shared = records.share();
+    if let Some(claim) = records.find(&key).map_err(Error::with(Code::Io))? {
         let mut veth = Veth::find(Path::new(&environment.netns), &key.ifname).ok();
         remove(paths, veth.as_mut(), &claim);
     }
@@ -164,25 +145,13 @@ fn del(paths: &Paths, environment: &Environment) -> Result<(), Error> {
 
 /// Detaches what is still there, then frees the slot: no slot is free while it is in use.
 fn remove(paths: &Paths, veth: Option<&mut Veth>, claim: &Claim) {
-    let mut complaints: Vec<String> = match veth {
-        Some(veth) => veth.detach().iter().map(ToString::to_string).collect(),
-        None => detach_recorded(claim).err().map(|e| format!("{e:#}")).into_iter().collect(),
-    };
-    if let Ok(pins) = Pins::open(&paths.pin_dir()) {
-        complaints.extend(pins.clear(claim.slot).err().map(|e| e.to_string()));
-    }
+    let pins = Pins::open(&paths.pin_dir()).ok();
+    let mut complaints = shape::remove(pins.as_ref(), claim, veth);
+    let cleared = pins.map_or(Ok(()), |pins| pins.clear(claim.slot));
+    complaints.extend(cleared.err().map(|e| e.to_string()));
     complaints.extend(claim.release().err().map(|e| format!("{e:#}")));
     for complaint in complaints {
         eprintln!("sluice: {complaint}");
-    }
-}
-
-/// The namespace is gone, or has no name any more and lives on: then the veth does too.
-fn detach_recorded(claim: &Claim) -> anyhow::Result<()> {
-    let record = claim.read()?;
-    match detach_host_end(record.host_ifindex, &record.host_ifname) {
-        Err(e) if !e.is_not_found() => Err(e.into()),
-        _ => Ok(()),
     }
 }
 

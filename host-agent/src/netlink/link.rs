@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Network devices: look-up by name or index, and the GSO clamp.
+//! Network devices: look-up by name or index, and the size of super-packets.
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use serde::{Deserialize, Serialize};
 
 use super::socket::{Error, Netlink};
 
@@ -12,10 +13,26 @@ pub struct Link {
     pub index: u32,
     pub name: String,
     pub mtu: u32,
-    /// Largest super-packet (IFLA_GSO_MAX_SIZE), in bytes.
-    pub gso_max_size: u32,
+    pub gso: Gso,
     /// Index of the other end, for a veth; it lies in another namespace as a rule.
     pub peer_index: Option<u32>,
+}
+
+/// Largest super-packet that a device is given to send, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gso {
+    /// IFLA_GSO_MAX_SIZE.
+    pub max_size: u32,
+    /// IFLA_GSO_IPV4_MAX_SIZE, on kernels that have it (6.3).
+    pub ipv4_max_size: Option<u32>,
+}
+
+impl Gso {
+    /// Neither more than this nor more than it was.
+    pub fn clamped(self, bytes: u32) -> Self {
+        let ipv4_max_size = self.ipv4_max_size.map(|size| size.min(bytes));
+        Self { max_size: self.max_size.min(bytes), ipv4_max_size }
+    }
 }
 
 impl Netlink {
@@ -31,13 +48,14 @@ impl Netlink {
         self.link(&format!("find the interface with index {index}"), ask)
     }
 
-    /// Bounds the super-packets that the device is given to send. Kernels with a limit of its own
-    /// for IPv4 (6.3) set that one along with it, up to 64 KiB.
-    pub fn set_gso_max_size(&mut self, link: &Link, bytes: u32) -> Result<(), Error> {
+    /// Both sizes are said: the first alone takes the second along, where it is up to 64 KiB and
+    /// other than before (net/core/dev.c, netif_set_gso_max_size; rtnetlink.c, do_setlink).
+    pub fn set_gso(&mut self, link: &Link, gso: Gso) -> Result<(), Error> {
         let mut message = LinkMessage::default();
         message.header.index = link.index;
-        message.attributes.push(LinkAttribute::GsoMaxSize(bytes));
-        let what = format!("set gso_max_size {bytes} on {}", link.name);
+        message.attributes.push(LinkAttribute::GsoMaxSize(gso.max_size));
+        message.attributes.extend(gso.ipv4_max_size.map(LinkAttribute::GsoIpv4MaxSize));
+        let what = format!("set gso_max_size {} on {}", gso.max_size, link.name);
         self.request(&what, RouteNetlinkMessage::SetLink(message), 0).map(|_| ())
     }
 
@@ -56,14 +74,15 @@ fn read_link(message: LinkMessage) -> Link {
         index: message.header.index,
         name: String::new(),
         mtu: 0,
-        gso_max_size: 65536,
+        gso: Gso { max_size: 65536, ipv4_max_size: None },
         peer_index: None,
     };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::GsoMaxSize(bytes) => link.gso_max_size = bytes,
+            LinkAttribute::GsoMaxSize(bytes) => link.gso.max_size = bytes,
+            LinkAttribute::GsoIpv4MaxSize(bytes) => link.gso.ipv4_max_size = Some(bytes),
             LinkAttribute::Link(index) => link.peer_index = Some(index),
             _ => {}
         }

@@ -14,6 +14,7 @@ use netlink_packet_route::tc::{
 };
 
 use super::link::Link;
+use super::options::{self, Fq};
 use super::socket::{Error, Netlink};
 
 /// Major number of the root qdisc that Sluice puts on a device.
@@ -28,16 +29,10 @@ const ETH_P_ALL: u32 = 0x0003;
 const ROOT: TcHandle = TcHandle { major: ROOT_HANDLE, minor: 0 };
 const CLASS: TcHandle = TcHandle { major: ROOT_HANDLE, minor: 1 };
 const LEAF: TcHandle = TcHandle { major: LEAF_HANDLE, minor: 0 };
-/// clsact's qdisc handle and, as parent of a filter, its egress side.
+/// clsact's qdisc handle and, as parents of filters, its two sides.
 const CLSACT: TcHandle = TcHandle { major: 0xffff, minor: 0 };
 const CLSACT_EGRESS: TcHandle = TcHandle { major: 0xffff, minor: TcHandle::MIN_EGRESS };
-
-/// Limits of an fq, in packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fq {
-    pub limit: u32,
-    pub flow_limit: u32,
-}
+const CLSACT_INGRESS: TcHandle = TcHandle { major: 0xffff, minor: TcHandle::MIN_INGRESS };
 
 /// A direct-action BPF filter.
 pub struct Filter<'a> {
@@ -51,20 +46,30 @@ pub struct Filter<'a> {
 impl Netlink {
     /// fq as the root qdisc.
     pub fn add_root_fq(&mut self, link: &Link, fq: Fq) -> Result<(), Error> {
-        self.add_qdisc(link, TcHandle::ROOT, ROOT, "fq", fq_options(fq))
+        self.add_qdisc(link, TcHandle::ROOT, ROOT, "fq", options::fq(fq))
     }
 
     /// fq below the classful root.
     pub fn add_leaf_fq(&mut self, link: &Link, fq: Fq) -> Result<(), Error> {
-        self.add_qdisc(link, CLASS, LEAF, "fq", fq_options(fq))
+        self.add_qdisc(link, CLASS, LEAF, "fq", options::fq(fq))
+    }
+
+    /// New parameters for the fq that is the root; what waits in it stays, if the limit has room.
+    pub fn change_root_fq(&mut self, link: &Link, fq: Fq) -> Result<(), Error> {
+        self.change_qdisc(link, TcHandle::ROOT, ROOT, "fq", options::fq(fq))
+    }
+
+    /// The same for the fq below the classful root.
+    pub fn change_leaf_fq(&mut self, link: &Link, fq: Fq) -> Result<(), Error> {
+        self.change_qdisc(link, CLASS, LEAF, "fq", options::fq(fq))
     }
 
     /// A classful root with one class that everything goes through; it is there to carry a filter.
     /// prio where the kernel has it, else htb (dearer, and asks for a rate).
     pub fn add_root_with_class(&mut self, link: &Link) -> Result<(), Error> {
-        match self.add_qdisc(link, TcHandle::ROOT, ROOT, "prio", prio_options()) {
+        match self.add_qdisc(link, TcHandle::ROOT, ROOT, "prio", options::prio()) {
             Err(e) if e.errno() == Some(nix::errno::Errno::ENOENT) => {
-                self.add_qdisc(link, TcHandle::ROOT, ROOT, "htb", htb_options())?;
+                self.add_qdisc(link, TcHandle::ROOT, ROOT, "htb", options::htb())?;
                 self.add_htb_class(link)
             }
             result => result,
@@ -99,11 +104,32 @@ impl Netlink {
     }
 
     pub fn delete_egress_filter(&mut self, link: &Link) -> Result<(), Error> {
-        let mut message = tc_message(link, CLSACT_EGRESS, FILTER_HANDLE.into());
-        message.header.info = filter_info();
-        message.attributes.push(TcAttribute::Kind("bpf".into()));
-        let what = format!("delete the egress filter {FILTER_HANDLE:#x} of {}", link.name);
-        self.request(&what, RouteNetlinkMessage::DelTrafficFilter(message), 0).map(|_| ())
+        self.delete_filter(link, CLSACT_EGRESS, "egress")
+    }
+
+    /// A filter on clsact's ingress side, in front of those of the same priority: the last one that
+    /// was added runs first (net/sched/cls_bpf.c, cls_bpf_change).
+    pub fn add_ingress_filter(&mut self, link: &Link, filter: &Filter) -> Result<(), Error> {
+        self.add_filter(link, CLSACT_INGRESS, filter)
+    }
+
+    pub fn delete_ingress_filter(&mut self, link: &Link) -> Result<(), Error> {
+        self.delete_filter(link, CLSACT_INGRESS, "ingress")
+    }
+
+    /// Handles of the filters on clsact's ingress side, in the order in which they run.
+    pub fn ingress_filters(&mut self, link: &Link) -> Result<Vec<u32>, Error> {
+        self.filters(link, CLSACT_INGRESS)
+    }
+
+    /// Whether our filter is on clsact's egress side.
+    pub fn has_egress_filter(&mut self, link: &Link) -> Result<bool, Error> {
+        Ok(self.filters(link, CLSACT_EGRESS)?.contains(&FILTER_HANDLE))
+    }
+
+    /// Whether our filter is on the root qdisc.
+    pub fn has_root_filter(&mut self, link: &Link) -> Result<bool, Error> {
+        Ok(self.filters(link, ROOT)?.contains(&FILTER_HANDLE))
     }
 
     /// Kind and major handle of the root qdisc, e.g. `("tbf", 1)`; noqueue has major 0.
@@ -125,20 +151,29 @@ impl Netlink {
         kind: &str,
         options: Vec<u8>,
     ) -> Result<(), Error> {
-        let mut message = tc_message(link, parent, handle);
-        message.attributes.push(TcAttribute::Kind(kind.into()));
-        if !options.is_empty() {
-            message.attributes.push(raw(TCA_OPTIONS, options));
-        }
         let what = format!("add the qdisc {kind} to {}", link.name);
-        let request = RouteNetlinkMessage::NewQueueDiscipline(message);
+        let request = qdisc_request(link, parent, handle, kind, options);
         self.request(&what, request, NLM_F_CREATE | NLM_F_EXCL).map(|_| ())
+    }
+
+    /// Without NLM_F_CREATE and NLM_F_REPLACE this can only change what is there and ours.
+    fn change_qdisc(
+        &mut self,
+        link: &Link,
+        parent: TcHandle,
+        handle: TcHandle,
+        kind: &str,
+        options: Vec<u8>,
+    ) -> Result<(), Error> {
+        let what = format!("change the qdisc {kind} of {}", link.name);
+        let request = qdisc_request(link, parent, handle, kind, options);
+        self.request(&what, request, 0).map(|_| ())
     }
 
     fn add_htb_class(&mut self, link: &Link) -> Result<(), Error> {
         let mut message = tc_message(link, ROOT, CLASS);
         message.attributes.push(TcAttribute::Kind("htb".into()));
-        message.attributes.push(raw(TCA_OPTIONS, htb_class_options()));
+        message.attributes.push(raw(TCA_OPTIONS, options::htb_class()));
         let what = format!("add the class of htb to {}", link.name);
         let request = RouteNetlinkMessage::NewTrafficClass(message);
         self.request(&what, request, NLM_F_CREATE | NLM_F_EXCL).map(|_| ())
@@ -159,6 +194,41 @@ impl Netlink {
         let request = RouteNetlinkMessage::NewTrafficFilter(message);
         self.request(&what, request, NLM_F_CREATE | NLM_F_EXCL).map(|_| ())
     }
+
+    fn delete_filter(&mut self, link: &Link, parent: TcHandle, side: &str) -> Result<(), Error> {
+        let mut message = tc_message(link, parent, FILTER_HANDLE.into());
+        message.header.info = filter_info();
+        message.attributes.push(TcAttribute::Kind("bpf".into()));
+        let what = format!("delete the {side} filter {FILTER_HANDLE:#x} of {}", link.name);
+        self.request(&what, RouteNetlinkMessage::DelTrafficFilter(message), 0).map(|_| ())
+    }
+
+    fn filters(&mut self, link: &Link, parent: TcHandle) -> Result<Vec<u32>, Error> {
+        let ask = RouteNetlinkMessage::GetTrafficFilter(tc_message(link, parent, TcHandle::UNSPEC));
+        let what = format!("list the filters of {}", link.name);
+        let answers = self.request(&what, ask, NLM_F_DUMP)?;
+        let handles = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewTrafficFilter(filter) => Some(filter.header.handle.into()),
+            _ => None,
+        });
+        // The kernel prints a line for each priority itself, which has no handle.
+        Ok(handles.filter(|handle| *handle != 0).collect())
+    }
+}
+
+fn qdisc_request(
+    link: &Link,
+    parent: TcHandle,
+    handle: TcHandle,
+    kind: &str,
+    options: Vec<u8>,
+) -> RouteNetlinkMessage {
+    let mut message = tc_message(link, parent, handle);
+    message.attributes.push(TcAttribute::Kind(kind.into()));
+    if !options.is_empty() {
+        message.attributes.push(raw(TCA_OPTIONS, options));
+    }
+    RouteNetlinkMessage::NewQueueDiscipline(message)
 }
 
 fn tc_message(link: &Link, parent: TcHandle, handle: TcHandle) -> TcMessage {
@@ -184,61 +254,11 @@ fn root_kind(qdisc: TcMessage, link: &Link) -> Option<(String, u16)> {
     })
 }
 
-/// Kernel numbers of include/uapi/linux/rtnetlink.h and pkt_sched.h.
+/// include/uapi/linux/rtnetlink.h
 const TCA_OPTIONS: u16 = 2;
-const TCA_FQ_PLIMIT: u16 = 1;
-const TCA_FQ_FLOW_PLIMIT: u16 = 2;
-const TCA_HTB_PARMS: u16 = 1;
-const TCA_HTB_INIT: u16 = 2;
-const TCA_HTB_RATE64: u16 = 6;
-const TCA_HTB_CEIL64: u16 = 7;
-const TC_LINKLAYER_ETHERNET: u32 = 1;
 
 fn raw(kind: u16, bytes: Vec<u8>) -> TcAttribute {
     TcAttribute::Other(DefaultNla::new(kind, bytes))
-}
-
-/// One netlink attribute; every value here is a multiple of four bytes, so none needs padding.
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = (4 + value.len()) as u16;
-    [&length.to_ne_bytes(), &kind.to_ne_bytes(), value].concat()
-}
-
-fn words(values: &[u32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_ne_bytes()).collect()
-}
-
-fn fq_options(fq: Fq) -> Vec<u8> {
-    let limit = attribute(TCA_FQ_PLIMIT, &words(&[fq.limit]));
-    let flow_limit = attribute(TCA_FQ_FLOW_PLIMIT, &words(&[fq.flow_limit]));
-    [limit, flow_limit].concat()
-}
-
-/// struct tc_prio_qopt: two bands (the least there is), every priority in the first.
-fn prio_options() -> Vec<u8> {
-    [2i32.to_ne_bytes().as_slice(), &[0; 16]].concat()
-}
-
-/// struct tc_htb_glob: version, rate2quantum, default class, debug, direct packets.
-fn htb_options() -> Vec<u8> {
-    attribute(TCA_HTB_INIT, &words(&[3, 10, u32::from(CLASS.minor), 0, 0]))
-}
-
-/// struct tc_htb_opt of a class that never limits: 800 Gbit/s, above any that a pod can have.
-fn htb_class_options() -> Vec<u8> {
-    const BYTES_PER_SEC: u64 = 100_000_000_000;
-    const BUFFER_TICKS: u32 = 1 << 20;
-    const QUANTUM: u32 = 65536;
-    // struct tc_ratespec: cell_log, linklayer, overhead, cell_align, mpu, rate.
-    let ratespec = [TC_LINKLAYER_ETHERNET << 8, 0, u32::MAX];
-    let rest = [BUFFER_TICKS, BUFFER_TICKS, QUANTUM, 0, 0];
-    let parms = words(&[&ratespec[..], &ratespec[..], &rest[..]].concat());
-    [
-        attribute(TCA_HTB_PARMS, &parms),
-        attribute(TCA_HTB_RATE64, &BYTES_PER_SEC.to_ne_bytes()),
-        attribute(TCA_HTB_CEIL64, &BYTES_PER_SEC.to_ne_bytes()),
-    ]
-    .concat()
 }
 
 #[cfg(test)]
@@ -249,12 +269,6 @@ mod tests {
     fn filter_info_is_priority_and_protocol() {
         // tc filter add ... prio 1 protocol all, as strace shows it: 0x00010300 on little endian.
         assert_eq!(filter_info().to_le_bytes(), [0x00, 0x03, 0x01, 0x00]);
-    }
-
-    #[test]
-    fn fq_options_are_two_attributes_of_four_bytes() {
-        let options = fq_options(Fq { limit: 7, flow_limit: 5 });
-        assert_eq!(options, [8, 0, 1, 0, 7, 0, 0, 0, 8, 0, 2, 0, 5, 0, 0, 0]);
     }
 
     #[test]

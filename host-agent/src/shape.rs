@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Brings one pod from what its record says to what is wanted: attaches, changes
+//! or takes off each direction, and the guard with egress. ADD starts from a
+//! record without limits; a reload starts from whatever holds. The record must
+//! be written between [`prepare`] and the rest, so that nothing is ever attached
+//! that no record names.
+
+use std::cmp::Ordering;
+
+use anyhow::{Context, Result};
+use bpf::{Direction, Pins, Slot};
+use settings_model::Rate;
+
+use crate::attach::{End, ForeignRoot, Veth};
+use crate::guard;
+use crate::limit::Limit;
+use crate::netlink::Gso;
+use crate::record::{Claim, Guard, HostEnd, Mode, Record, Shaping};
+use crate::wanted::Wanted;
+
+/// One pod's veth pair and its slot.
+pub struct Shaper<'a> {
+    pub pins: &'a Pins,
+    pub slot: Slot,
+    pub veth: &'a mut Veth,
+}
+
+/// A guard's limit that must wait until what the old, higher limit has admitted is through.
+#[derive(Debug)]
+pub struct Later {
+    pub slot: Slot,
+    pub guard: bpf::Limit,
+}
+
+/// Enters what will be attached, and what it will find there.
+pub fn prepare(record: &mut Record, veth: &Veth, wanted: &Wanted) {
+    let host = &veth.host.link;
+    record.host = Some(HostEnd { ifname: host.name.clone(), ifindex: host.index });
+    let enter = |shaping: &mut Shaping, limit: Option<&Limit>, before: Gso| {
+        if let (Shaping::Unlimited, Some(limit)) = (&shaping, limit) {
+            *shaping = Shaping::of(limit, None, before);
+        }
+    };
+    enter(&mut record.egress, wanted.egress.as_ref(), veth.pod.link.gso);
+    enter(&mut record.ingress, wanted.ingress.as_ref(), host.gso);
+}
+
+/// Whether all that is wanted is already so, by the record and the maps.
+pub fn holds(pins: &Pins, slot: Slot, record: &Record, wanted: &Wanted) -> Result<bool> {
+    let same = |way, shaping: &Shaping, limit: Option<&Limit>| -> Result<bool> {
+        Ok(match (shaping, limit) {
+            (Shaping::Unlimited, None) => true,
+            (Shaping::Limited { origin, mode: Some(mode), .. }, Some(limit)) => {
+                let enforced = match in_programs(mode) {
+                    Some(mode) => pins.limit(slot, way)? == limit.for_bpf(mode),
+                    None => true,
+                };
+                enforced && *origin == limit.origin
+            }
+            _ => false,
+        })
+    };
+    let guard = wanted.egress.map_or(bpf::Limit::NONE, |limit| limit.for_guard());
+    Ok(same(Direction::Egress, &record.egress, wanted.egress.as_ref())?
+        && same(Direction::Ingress, &record.ingress, wanted.ingress.as_ref())?
+        && pins.limit(slot, Direction::Guard)? == guard)
+}
+
+impl Shaper<'_> {
+    /// Brings what the pod sends to this limit, and the guard with it.
+    pub fn egress(&mut self, record: &mut Record, limit: Option<&Limit>) -> Result<Option<Later>> {
+        self.bring_egress(record, limit).context("shape pod egress")
+    }
+
+    /// Brings what the pod receives to this limit.
+    pub fn ingress(&mut self, record: &mut Record, limit: Option<&Limit>) -> Result<()> {
+        self.bring_ingress(record, limit).context("shape pod ingress")
+    }
+
+    fn bring_egress(
+        &mut self,
+        record: &mut Record,
+        limit: Option<&Limit>,
+    ) -> Result<Option<Later>> {
+        match (record.egress.clone(), limit) {
+            (Shaping::Unlimited, None) => Ok(None),
+            (Shaping::Limited { gso_before, .. }, None) => {
+                self.lift_egress(record, gso_before).map(|()| None)
+            }
+            (Shaping::Limited { mode: Some(mode), bits_per_sec, gso_before, .. }, Some(limit)) => {
+                record.egress = Shaping::of(limit, Some(mode.clone()), gso_before);
+                self.change_egress(&mode, bits_per_sec, limit, gso_before)
+            }
+            (shaping, Some(limit)) => {
+                let before = shaping.gso_before().unwrap_or(self.veth.pod.link.gso);
+                let (mode, guard) = self.attach_egress(limit)?;
+                record.egress = Shaping::of(limit, Some(mode), before);
+                record.guard = Some(guard);
+                Ok(None)
+            }
+        }
+    }
+
+    fn bring_ingress(&mut self, record: &mut Record, limit: Option<&Limit>) -> Result<()> {
+        let way = Direction::Ingress;
+        match (record.ingress.clone(), limit) {
+            (Shaping::Unlimited, None) => Ok(()),
+            (Shaping::Limited { gso_before, .. }, None) => {
+                record.ingress = Shaping::Unlimited;
+                self.pins.lift_limit(self.slot, way)?;
+                first(self.veth.detach(way, gso_before))
+            }
+            (Shaping::Limited { mode: Some(mode), bits_per_sec, gso_before, .. }, Some(limit)) => {
+                record.ingress = Shaping::of(limit, Some(mode.clone()), gso_before);
+                self.change(way, &mode, bits_per_sec, limit, gso_before)
+            }
+            (shaping, Some(limit)) => {
+                let before = shaping.gso_before().unwrap_or(self.veth.host.link.gso);
+                let mode = self.veth.attach_ingress(self.pins, self.slot, limit)?;
+                record.ingress = Shaping::of(limit, Some(mode.into()), before);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes off what an attempt that failed has attached, the guard included if it was egress.
+    pub fn undo(&mut self, way: Direction) -> Vec<String> {
+        let mut left: Vec<String> = self.veth.undo().iter().map(ToString::to_string).collect();
+        if way == Direction::Egress {
+            let host = &mut self.veth.host;
+            let errors = guard::detach(self.pins, self.slot, host, &Guard::Clsact);
+            left.extend(errors.iter().map(|e| format!("{e:#}")));
+        }
+        left
+    }
+
+    /// With somebody else's root qdisc on the pod's end there is no shaper, and the guard, which
+    /// else is silent, enforces the limit.
+    fn attach_egress(&mut self, limit: &Limit) -> Result<(Mode, Guard)> {
+        let (mode, obstacle) = match self.veth.attach_egress(self.pins, self.slot, limit) {
+            Ok(mode) => (mode.into(), None),
+            Err(e) => match e.downcast_ref::<ForeignRoot>() {
+                Some(foreign) => (Mode::Guarded(foreign.to_string()), Some(e)),
+                None => return Err(e),
+            },
+        };
+        self.pins.set_limit(self.slot, Direction::Guard, limit.for_guard())?;
+        let guard = guard::attach(self.pins, self.slot, &mut self.veth.host)?;
+        match (obstacle, &guard) {
+            (Some(obstacle), Guard::Off(reason)) => {
+                Err(obstacle.context(format!("no guard could enforce the limit either: {reason}")))
+            }
+            _ => Ok((mode, guard)),
+        }
+    }
+
+    fn change_egress(
+        &mut self,
+        mode: &Mode,
+        old: u64,
+        limit: &Limit,
+        before: Gso,
+    ) -> Result<Option<Later>> {
+        let guard = limit.for_guard();
+        let lowered = limit.rate.bits_per_sec().cmp(&old) == Ordering::Less;
+        if !lowered {
+            self.pins.set_limit(self.slot, Direction::Guard, guard)?;
+        }
+        self.change(Direction::Egress, mode, old, limit, before)?;
+        Ok(lowered.then_some(Later { slot: self.slot, guard }))
+    }
+
+    /// One write to a map is the change; the clock goes on as it was. fq gets room first.
+    fn change(
+        &mut self,
+        way: Direction,
+        mode: &Mode,
+        old: u64,
+        limit: &Limit,
+        before: Gso,
+    ) -> Result<()> {
+        let Some(mode) = in_programs(mode) else { return Ok(()) };
+        let old = Rate::from_bits_per_sec(old).map(|rate| Limit { rate, ..*limit });
+        if let (bpf::Mode::Paced, Some(old)) = (mode, old) {
+            let enlarged = self.veth.enlarge_fq(way, &old, limit);
+            // A pod may have removed its own; status tells, and the guard holds.
+            enlarged.or_else(|e| if e.is_not_found() { Ok(()) } else { Err(e) })?;
+        }
+        self.pins.set_limit(self.slot, way, limit.for_bpf(mode))?;
+        self.veth.clamp(way, limit, before)?;
+        Ok(())
+    }
+
+    fn lift_egress(&mut self, record: &mut Record, before: Gso) -> Result<()> {
+        record.egress = Shaping::Unlimited;
+        self.pins.lift_limit(self.slot, Direction::Egress)?;
+        self.pins.lift_limit(self.slot, Direction::Guard)?;
+        let detached = first(self.veth.detach(Direction::Egress, before));
+        let guard = record.guard.take().map_or_else(Vec::new, |guard| {
+            guard::detach(self.pins, self.slot, &mut self.veth.host, &guard)
+        });
+        detached.and(first(guard))
+    }
+}
+
+/// Takes off everything that this record names and that is still there, as far as it can be
+/// reached; gives what went wrong. Without `veth` the pod's end is out of reach.
+pub fn remove(pins: Option<&Pins>, claim: &Claim, veth: Option<&mut Veth>) -> Vec<String> {
+    let record = match claim.read() {
+        Ok(record) => record,
+        Err(e) => return vec![format!("{e:#}")],
+    };
+    let mut complaints = Vec::new();
+    let on_host = |host: &HostEnd| End::on_host(host.ifindex, &host.ifname);
+    match (veth, record.host.as_ref().map(on_host)) {
+        (Some(veth), _) => {
+            for (way, shaping) in record.ways() {
+                let errors = shaping.gso_before().map(|before| veth.detach(way, before));
+                complaints.extend(errors.iter().flatten().map(ToString::to_string));
+            }
+            complaints.extend(remove_guard(pins, claim.slot, &record, Some(&mut veth.host)));
+        }
+        (None, Some(Ok(mut host))) => {
+            if let (Some(host), Some(before)) = (&mut host, record.ingress.gso_before()) {
+                let errors = [host.delete_root().err(), host.restore(before).err()];
+                let errors = errors.iter().flatten().filter(|e| !e.is_not_found());
+                complaints.extend(errors.map(ToString::to_string));
+            }
+            complaints.extend(remove_guard(pins, claim.slot, &record, host.as_mut()));
+        }
+        (None, Some(Err(e))) => complaints.push(e.to_string()),
+        (None, None) => {}
+    }
+    complaints
+}
+
+fn remove_guard(
+    pins: Option<&Pins>,
+    slot: Slot,
+    record: &Record,
+    host: Option<&mut End>,
+) -> Vec<String> {
+    let (Some(pins), Some(guard)) = (pins, &record.guard) else { return Vec::new() };
+    let errors = match (host, &record.host) {
+        (Some(host), _) => guard::detach(pins, slot, host, guard),
+        // The device has gone and has taken everything along but the pin of a dead link.
+        (None, Some(host)) => {
+            pins.detach_guard(host.ifindex, slot).err().map(|e| vec![e.into()]).unwrap_or_default()
+        }
+        (None, None) => Vec::new(),
+    };
+    errors.iter().map(|e| format!("{e:#}")).collect()
+}
+
+/// What the programs on this way are told; None where the guard stands in for them.
+fn in_programs(mode: &Mode) -> Option<bpf::Mode> {
+    match mode {
+        Mode::Paced => Some(bpf::Mode::Paced),
+        Mode::Policed => Some(bpf::Mode::Policed),
+        Mode::Guarded(_) => None,
+    }
+}
+
+fn first<E: Into<anyhow::Error>>(errors: Vec<E>) -> Result<()> {
+    errors.into_iter().next().map_or(Ok(()), |error| Err(error.into()))
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What hangs on the devices of a pod with limits, read back by others' eyes,
+//! and that it is as before once the limits have gone.
+
+use serde_json::Value;
+use tests::cni::{Annotations, Call};
+use tests::command::{ip, json, tc};
+use tests::kernel::{has_fq, skip};
+use tests::link::{Gso, gso, gso_in, index};
+use tests::node::{Node, Pod, with_ready_node};
+
+const LIMIT: u64 = 20_000_000;
+const BOTH: Annotations = Annotations { egress: LIMIT, ingress: LIMIT };
+
+fn gso_of(pod: &Pod) -> [Gso; 2] {
+    [gso_in(&pod.netns(), "eth0"), gso(index(&pod.host_ifname))]
+}
+
+/// Larger than 64 KiB on the one end, smaller on the other; the size for IPv4 has its own value.
+fn pod_with_odd_sizes(node: &Node) -> (Pod, [Gso; 2]) {
+    let pod = node.pod("a", 2);
+    ip(&format!("-n {} link set eth0 gso_max_size 100000", pod.name));
+    ip(&format!("link set {} gso_max_size 40000", pod.host_ifname));
+    let before = gso_of(&pod);
+    assert_eq!((before[0].0, before[1].0), (100_000, 40_000));
+    assert_ne!(before[0].1, Some(100_000));
+    (pod, before)
+}
+
+/// 1 ms of 20 Mbit/s is less than two frames, so these are what is left.
+fn clamped(before: [Gso; 2]) -> [Gso; 2] {
+    before.map(|(_, ipv4)| (3000, ipv4.map(|_| 3000)))
+}
+
+#[test]
+fn super_packets_are_clamped_on_both_ends_and_restored_to_exactly_what_was() {
+    with_ready_node("", |node| {
+        let (pod, before) = pod_with_odd_sizes(node);
+        node.add(&pod, BOTH);
+        assert_eq!(gso_of(&pod), clamped(before));
+        node.del(&pod);
+        assert_eq!(gso_of(&pod), before);
+        // The same ADD again, as after one that was killed, must not take our clamp for what was.
+        node.add(&pod, BOTH);
+        node.add(&pod, BOTH);
+        node.del(&pod);
+        assert_eq!(gso_of(&pod), before);
+    });
+}
+
+#[test]
+fn del_without_netns_restores_the_host_end() {
+    with_ready_node("", |node| {
+        let (pod, before) = pod_with_odd_sizes(node);
+        node.add(&pod, BOTH);
+        let mut call = Call::new("DEL", &pod, Annotations::default());
+        call.netns = String::new();
+        assert!(call.run(&pod).status.success());
+        assert_eq!(gso_of(&pod)[1], before[1]);
+    });
+}
+
+#[test]
+fn one_limit_clamps_one_end_and_a_fast_one_clamps_none() {
+    with_ready_node("", |node| {
+        let (pod, before) = pod_with_odd_sizes(node);
+        node.add(&pod, Annotations { egress: 0, ingress: LIMIT });
+        assert_eq!(gso_of(&pod), [before[0], clamped(before)[1]]);
+        node.add(&pod, Annotations { egress: LIMIT, ingress: 10_000_000_000 });
+        assert_eq!(gso_of(&pod), [clamped(before)[0], before[1]]);
+    });
+}
+
+#[test]
+fn fq_holds_what_the_horizon_admits_and_never_drops_for_its_own() {
+    let test = "fq_holds_what_the_horizon_admits_and_never_drops_for_its_own";
+    if !has_fq() {
+        return skip(test, "the kernel has no sch_fq");
+    }
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        node.add(&pod, Annotations { egress: 5 * LIMIT, ingress: 1000 });
+        let inside = json(&pod.run("tc -j qdisc show dev eth0"));
+        assert_fq(&inside, "51ce:", (9765, 10_050_000));
+        // Two frames take 24 s at 1 kbit/s, and fq's horizon would be 10.
+        let host = json(&tc(&format!("-j qdisc show dev {}", pod.host_ifname)));
+        assert_fq(&host, "51cf:", (1000, 34_224_000));
+    });
+}
+
+fn assert_fq(qdiscs: &Value, handle: &str, (packets, horizon_us): (u64, u64)) {
+    let list = qdiscs.as_array().expect("a list of qdiscs");
+    let fq = list.iter().find(|q| q["kind"] == "fq" && q["handle"] == handle).expect("an fq");
+    let options = &fq["options"];
+    assert_eq!(options["limit"], packets, "{fq}");
+    assert_eq!(options["flow_limit"], packets, "{fq}");
+    assert_eq!(options["horizon"], horizon_us, "{fq}");
+    assert!(options.get("horizon_cap").is_some(), "{fq}");
+}

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The guard on the host's end: a pod that gets round its own shaper gains
+//! nothing and is told of; an honest one never meets it; network policy on the
+//! same device works as if it were not there.
+
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use tests::cni::{Annotations, Call};
+use tests::command::{tc, wait_for};
+use tests::kernel::has_tcx;
+use tests::meter::{Protocol, Transfer, in_netns, measure_seconds};
+use tests::node::{Node, PIN_DIR, Pod, mac_of, with_ready_node};
+use tests::policy_agent::{PolicyAgent, Side, Verdict};
+use tests::raw;
+
+const LIMIT: u64 = 20_000_000;
+const EGRESS: Annotations = Annotations { egress: LIMIT, ingress: 0 };
+const TAMPERED_SECONDS: usize = 10;
+
+/// A pod with a limit on egress, on a device where the guard finds a place: without tcx it shares
+/// the clsact of network policy.
+fn guarded_pod(node: &Node) -> Pod {
+    let pod = node.pod("a", 2);
+    if !has_tcx() {
+        PolicyAgent::start().allow(&pod.host_ifname);
+    }
+    node.add(&pod, EGRESS);
+    let state = if has_tcx() { "tcx" } else { "clsact" };
+    assert_eq!(node.status(&pod)["guard"]["state"], state);
+    pod
+}
+
+fn dropped(status: &Value) -> u64 {
+    status["guard"]["dropped_packets"].as_u64().expect("a counter")
+}
+
+fn link_pins() -> usize {
+    std::fs::read_dir(format!("{PIN_DIR}/links")).map_or(0, Iterator::count)
+}
+
+/// Floods from several threads: UDP at twice the limit, all together.
+fn flood(from: &Pod, to: &Pod, seconds: usize) -> Vec<u64> {
+    let (inside, outside) = (from.netns(), to.netns());
+    let protocol = Protocol::Udp(LIMIT / 2);
+    let one = || Transfer { from: &inside, to: &outside, address: to.address, protocol };
+    thread::scope(|scope| {
+        let others: Vec<_> = (0..3).map(|_| scope.spawn(|| one().seconds(seconds + 1))).collect();
+        let rates = one().seconds(seconds);
+        others.into_iter().for_each(|other| drop(other.join().expect("a flood")));
+        rates
+    })
+}
+
+/// At most 5 % more than the limit over the whole time, and not much less either.
+fn assert_gains_nothing(what: &str, rates: &[u64]) {
+    let mean = rates.iter().sum::<u64>() / rates.len() as u64;
+    println!("{what}: mean {mean}, seconds {rates:?}");
+    assert!(mean <= LIMIT * 105 / 100, "{what}: limit {LIMIT}, seconds {rates:?}");
+    assert!(mean >= LIMIT * 90 / 100, "{what}: limit {LIMIT}, seconds {rates:?}");
+}
+
+fn take_off_filter(pod: &Pod) {
+    pod.run("tc filter del dev eth0 egress prio 1");
+}
+
+#[test]
+fn pod_without_its_filter_gains_nothing_and_is_told_of() {
+    with_ready_node("", |node| {
+        let (pod, remote) = (guarded_pod(node), node.pod("remote", 9));
+        take_off_filter(&pod);
+        let rates = flood(&pod, &remote, TAMPERED_SECONDS);
+        assert_gains_nothing("without filter", &rates);
+        let status = node.status(&pod);
+        let count = dropped(&status);
+        assert!(count > 1000, "{status}");
+        let reason = format!(
+            "the pod's filter is gone; the pod gets round its shaper: the guard dropped {count} \
+             packets"
+        );
+        assert_eq!(status["egress"]["reason"], reason);
+    });
+}
+
+#[test]
+fn pod_without_qdisc_and_filter_gains_nothing_and_is_told_of() {
+    with_ready_node("", |node| {
+        let (pod, remote) = (guarded_pod(node), node.pod("remote", 9));
+        let paced = node.status(&pod)["egress"]["mode"] == "paced";
+        take_off_filter(&pod);
+        if paced {
+            pod.run("tc qdisc del dev eth0 root");
+        }
+        pod.run("tc qdisc del dev eth0 clsact");
+        assert_gains_nothing("without both", &flood(&pod, &remote, TAMPERED_SECONDS));
+        let status = node.status(&pod);
+        let gone = if paced { "the pod's fq and filter are gone; " } else { "the pod's filter" };
+        let reason = status["egress"]["reason"].as_str().expect("a reason");
+        assert!(reason.starts_with(gone) && reason.contains("the guard dropped"), "{reason}");
+    });
+}
+
+/// Its filter still polices, so the guard has nothing to do.
+#[test]
+fn pod_without_its_qdisc_gains_nothing_and_is_told_of() {
+    with_ready_node("", |node| {
+        let (pod, remote) = (guarded_pod(node), node.pod("remote", 9));
+        if node.status(&pod)["egress"]["mode"] != "paced" {
+            return tests::kernel::skip("pod_without_its_qdisc", "without sch_fq there is none");
+        }
+        pod.run("tc qdisc del dev eth0 root");
+        assert_gains_nothing("without fq", &flood(&pod, &remote, TAMPERED_SECONDS));
+        assert_eq!(node.status(&pod)["egress"]["reason"], "the pod's fq is gone");
+    });
+}
+
+#[test]
+fn pod_that_bypasses_its_qdisc_gains_nothing_and_is_told_of() {
+    with_ready_node("", |node| {
+        let (pod, remote) = (guarded_pod(node), node.pod("remote", 9));
+        let gateway = mac_of("", &pod.host_ifname);
+        let octets: Vec<u8> =
+            gateway.split(':').map(|hex| u8::from_str_radix(hex, 16).expect("hex")).collect();
+        let gateway = octets.try_into().expect("six octets");
+        let stop = &AtomicBool::new(false);
+        let (from, to) = (pod.address, remote.address);
+        let rates = thread::scope(|scope| {
+            let flood = move || raw::flood(from, to, gateway, 2 * LIMIT, stop);
+            let floods = [(); 2].map(|()| in_netns(scope, &pod.netns(), flood));
+            let meter = in_netns(scope, &remote.netns(), move || measure_seconds(TAMPERED_SECONDS));
+            let rates = meter.join();
+            stop.store(true, Ordering::Relaxed);
+            floods.into_iter().for_each(|flood| flood.join().expect("a flood"));
+            rates.expect("rates")
+        });
+        assert_gains_nothing("qdisc bypass", &rates);
+        let status = node.status(&pod);
+        assert!(dropped(&status) > 1000, "{status}");
+        // Nothing but the kernel's own, neighbour discovery for instance.
+        assert!(status["egress"]["sent_packets"].as_u64() < Some(100), "{status}");
+        let reason = status["egress"]["reason"].as_str().expect("a reason");
+        assert!(reason.starts_with("the pod gets round its shaper"), "{reason}");
+    });
+}
+
+#[test]
+fn honest_pod_loses_nothing_to_the_guard() {
+    with_ready_node("", |node| {
+        let (pod, remote) = (guarded_pod(node), node.pod("remote", 9));
+        let (from, to, address) = (pod.netns(), remote.netns(), remote.address);
+        let transfer = |protocol| Transfer { from: &from, to: &to, address, protocol };
+        transfer(Protocol::Tcp).seconds(3);
+        transfer(Protocol::Udp(2 * LIMIT)).seconds(3);
+        for _ in 0..3 {
+            // A burst after a pause, as the shaper's credit allows.
+            thread::sleep(Duration::from_millis(300));
+            transfer(Protocol::Udp(10 * LIMIT)).seconds(1);
+        }
+        let status = node.status(&pod);
+        assert_eq!(dropped(&status), 0, "{status}");
+        assert!(status["guard"]["passed_packets"].as_u64() > Some(5000), "{status}");
+    });
+}
+
+#[test]
+fn pod_without_a_limit_on_egress_has_no_guard() {
+    with_ready_node("", |node| {
+        for (name, number, ingress) in [("a", 2, LIMIT), ("b", 3, 0)] {
+            let pod = node.pod(name, number);
+            node.add(&pod, Annotations { egress: 0, ingress });
+            assert_eq!(node.status(&pod)["guard"], Value::Null);
+        }
+        assert_eq!(link_pins(), 0);
+    });
+}
+
+#[test]
+fn guard_needs_no_agent_and_goes_with_del_or_its_device() {
+    with_ready_node("", |node| {
+        let pod = guarded_pod(node);
+        node.kill_agent(nix::sys::signal::Signal::SIGKILL);
+        let sender = || UdpSocket::bind("0.0.0.0:0").and_then(|s| s.send_to(b"x", "10.1.0.9:9"));
+        thread::scope(|scope| in_netns(scope, &pod.netns(), sender).join().expect("a sender"))
+            .expect("send");
+        assert_eq!(node.status(&pod)["guard"]["passed_packets"], 1);
+        node.del(&pod);
+        assert_eq!(link_pins(), 0);
+        assert!(!tc(&format!("filter show dev {} ingress", pod.host_ifname)).contains("sluice"));
+        node.add(&pod, EGRESS);
+        pod.delete();
+        node.del(&pod);
+        assert_eq!(link_pins(), 0);
+    });
+}
+
+#[test]
+fn foreign_root_qdisc_in_the_pod_stays_and_the_guard_enforces() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        if !has_tcx() {
+            PolicyAgent::start().allow(&pod.host_ifname);
+        }
+        pod.run("tc qdisc add dev eth0 root handle 5: pfifo limit 100");
+        node.add(&pod, EGRESS);
+        let remote = node.pod("remote", 9);
+        assert_gains_nothing("foreign root", &flood(&pod, &remote, TAMPERED_SECONDS));
+        assert!(pod.run("tc qdisc show dev eth0").starts_with("qdisc pfifo 5: root"));
+        let status = node.status(&pod);
+        assert_eq!(status["egress"]["mode"], "guarded");
+        assert_eq!(status["egress"]["limit_bps"], LIMIT);
+        assert!(status["egress"]["dropped_packets"].as_u64() > Some(1000), "{status}");
+        assert_eq!(
+            status["egress"]["reason"],
+            "degraded: eth0 has the root qdisc pfifo 5: of somebody else, so the guard drops the \
+             excess"
+        );
+        node.del(&pod);
+        assert!(pod.run("tc qdisc show dev eth0").starts_with("qdisc pfifo 5: root"));
+    });
+}
+
+#[test]
+fn without_any_place_for_the_guard_it_is_off_and_a_foreign_root_is_an_error() {
+    if has_tcx() {
+        return;
+    }
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        node.add(&pod, EGRESS);
+        let guard = node.status(&pod)["guard"].clone();
+        assert_eq!(guard["state"], "off");
+        assert_eq!(
+            guard["reason"],
+            "no tcx in this kernel and no clsact on enia that it can share: guard is off"
+        );
+        let other = node.pod("b", 3);
+        other.run("tc qdisc add dev eth0 root handle 5: pfifo limit 100");
+        let error = tests::cni::expect_error(&Call::new("ADD", &other, EGRESS).run(&other));
+        assert_eq!(error["code"], 101);
+        let details = error["details"].as_str().expect("details");
+        assert!(details.starts_with("no guard could enforce the limit either: no tcx"), "{error}");
+        assert!(details.contains("eth0 has the root qdisc pfifo 5: of somebody else"), "{error}");
+        // Network policy arrives, and with it a place.
+        PolicyAgent::start().allow(&pod.host_ifname);
+        wait_for("the guard", Duration::from_secs(2), || {
+            (node.status(&pod)["guard"]["state"] == "clsact").then_some(())
+        });
+    });
+}
+
+fn send_from(pod: &Pod, to: &Pod) {
+    let target = (to.address, 9);
+    let send = move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
+        (0..5).for_each(|_| drop(socket.send_to(b"x", target)));
+    };
+    thread::scope(|scope| in_netns(scope, &pod.netns(), send).join().expect("a sender"));
+}
+
+/// Network policy's verdict on what the pod sends, and whether the guard sees it as well.
+fn verdict_holds(node: &Node, pod: &Pod, remote: &Pod, verdict: Verdict) {
+    let received = || {
+        let read = || std::fs::read_to_string("/proc/thread-self/net/snmp").expect("counters");
+        let table = thread::scope(|scope| in_netns(scope, &remote.netns(), read).join());
+        let table = table.expect("counters");
+        let line = table.lines().filter(|line| line.starts_with("Ip:")).nth(1).expect("values");
+        line.split_whitespace().nth(3).and_then(|v| v.parse::<u64>().ok()).expect("InReceives")
+    };
+    let passed = || node.status(pod)["guard"]["passed_packets"].as_u64().expect("a counter");
+    let before = (received(), passed());
+    send_from(pod, remote);
+    let after = (received(), passed());
+    let expected = if verdict == Verdict::Allow { 5 } else { 0 };
+    assert_eq!((after.0 - before.0, after.1 - before.1), (expected, 5), "{verdict:?}");
+}
+
+#[test]
+fn policy_decides_and_the_guard_sees_all_whoever_came_first_and_after_every_reattach() {
+    for policy_first in [true, false] {
+        with_ready_node("", |node| {
+            let (agent, pod, remote) =
+                (PolicyAgent::start(), node.pod("a", 2), node.pod("remote", 9));
+            let device = pod.host_ifname.as_str();
+            if policy_first {
+                agent.allow(device);
+            }
+            node.add(&pod, EGRESS);
+            for verdict in [Verdict::Allow, Verdict::Deny, Verdict::Deny, Verdict::Allow] {
+                agent.attach(device, Side::Ingress, verdict).expect("attach policy");
+                guard_in_front(device);
+                verdict_holds(node, &pod, &remote, verdict);
+            }
+            agent.detach(device, Side::Ingress).expect("detach");
+            assert_eq!(agent.attached_program(device, Side::Ingress), None);
+            verdict_holds(node, &pod, &remote, Verdict::Allow);
+        });
+    }
+}
+
+/// Without tcx the agent has to move the guard's filter: soon after policy's.
+fn guard_in_front(device: &str) {
+    if has_tcx() {
+        return;
+    }
+    wait_for("the guard in front", Duration::from_millis(500), || {
+        let filters = tc(&format!("filter show dev {device} ingress"));
+        let first = filters.lines().find(|line| line.contains("handle"))?;
+        first.contains("handle 0x51ce").then_some(())
+    });
+}
