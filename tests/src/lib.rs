@@ -15,3 +15,4 @@ pub mod meter;
 pub mod node;
 pub mod policy_agent;
 pub mod raw;
+pub mod tcx;

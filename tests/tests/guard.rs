@@ -12,6 +12,7 @@ use serde_json::Value;
 use tests::cni::{Annotations, Call};
 use tests::command::{tc, wait_for};
 use tests::kernel::has_tcx;
+use tests::link::index;
 use tests::meter::{Protocol, Transfer, in_netns, measure_seconds};
 use tests::node::{Node, PIN_DIR, Pod, mac_of, with_ready_node};
 use tests::policy_agent::{PolicyAgent, Side, Verdict};
@@ -275,6 +276,22 @@ fn verdict_holds(node: &Node, pod: &Pod, remote: &Pod, verdict: Verdict) {
     let after = (received(), passed());
     let expected = if verdict == Verdict::Allow { 5 } else { 0 };
     assert_eq!((after.0 - before.0, after.1 - before.1), (expected, 5), "{verdict:?}");
+}
+
+/// A program on tcx that passes ends the chain there; the guard has to come before it.
+#[test]
+fn foreign_tcx_program_that_passes_hides_nothing_from_the_guard() {
+    if !has_tcx() {
+        return;
+    }
+    with_ready_node("", |node| {
+        let _agent = PolicyAgent::start();
+        let (pod, remote) = (node.pod("a", 2), node.pod("remote", 9));
+        let program = "/sys/fs/bpf/globals/aws/programs/policy_allow";
+        let _foreign = tests::tcx::append_ingress(program, index(&pod.host_ifname));
+        node.add(&pod, EGRESS);
+        verdict_holds(node, &pod, &remote, Verdict::Allow);
+    });
 }
 
 #[test]
