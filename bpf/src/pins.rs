@@ -10,6 +10,10 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, Program};
 use crate::contract::{ABI, Counters, Direction, FLOWS_BYTES, Limit, Slot};
 use crate::{Error, Result, tcx};
 
+/// Slots whose tables of flows are there before a pod needs them; 16 KiB of the kernel's for each
+/// table. Pods get the lowest free slot; one above these waits a little longer at ADD.
+const SPARE_SLOTS: usize = 64;
+
 /// Directory of the pins below a BPF file system, e.g. `/sys/fs/bpf` → `/sys/fs/bpf/sluice/v1`.
 pub fn pin_dir(bpffs: &Path) -> PathBuf {
     bpffs.join(format!("sluice/v{ABI}"))
@@ -60,19 +64,39 @@ impl Pins {
             .map_err(|source| Error::WriteMap { map: "limits", slot: slot.number(), source })
     }
 
-    /// Gives the entry a new, empty table of flows, so that it is paced by flow.
+    /// Gives the entry an empty table of flows, so that it is paced by flow. A table stays with its
+    /// entry and is only emptied: putting one into a map of maps waits until no program can use what
+    /// was there before (kernel/bpf/syscall.c, maybe_wait_bpf_programs), 15 ms and more.
     pub fn make_flows(&self, slot: Slot, direction: Direction) -> Result<()> {
-        let options = libbpf_rs::libbpf_sys::bpf_map_create_opts {
-            sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as u64,
-            ..Default::default()
-        };
-        let size = FLOWS_BYTES as u32;
-        MapHandle::create(MapType::Array, Some("sluice_flows"), 4, size, 1, &options)
-            .and_then(|table| {
-                let fd = table.as_fd().as_raw_fd().to_ne_bytes();
-                self.flows.update(&slot.key(direction), &fd, MapFlags::ANY)
-            })
-            .map_err(|source| Error::WriteMap { map: "flows", slot: slot.number(), source })
+        let error = |source| Error::WriteMap { map: "flows", slot: slot.number(), source };
+        let key = slot.key(direction);
+        if let Some(table) = self.flows.lookup(&key, MapFlags::ANY).map_err(error)? {
+            return empty(&table).map_err(error);
+        }
+        let table = new_table().map_err(error)?;
+        let fd = table.as_fd().as_raw_fd().to_ne_bytes();
+        self.flows.update(&key, &fd, MapFlags::ANY).map_err(error)
+    }
+
+    /// Makes the tables of the first slots, as far as there are none, waiting once for all of them.
+    pub fn make_spare_flows(&self) -> Result<()> {
+        let error = |source| Error::WriteMap { map: "flows", slot: 0, source };
+        let (mut keys, mut tables) = (Vec::new(), Vec::new());
+        for slot in Slot::all().take(SPARE_SLOTS) {
+            for direction in [Direction::Egress, Direction::Ingress] {
+                let key = slot.key(direction);
+                if self.flows.lookup(&key, MapFlags::ANY).map_err(error)?.is_none() {
+                    keys.extend(key);
+                    tables.push(new_table().map_err(error)?);
+                }
+            }
+        }
+        if tables.is_empty() {
+            return Ok(());
+        }
+        let fds = tables.iter().flat_map(|table| table.as_fd().as_raw_fd().to_ne_bytes());
+        let (fds, count) = (fds.collect::<Vec<_>>(), tables.len() as u32);
+        self.flows.update_batch(&keys, &fds, count, MapFlags::ANY, MapFlags::ANY).map_err(error)
     }
 
     /// Tells the guard which slot the pod behind this host interface has.
@@ -136,18 +160,12 @@ impl Pins {
         copies.as_deref().and_then(Counters::sum).ok_or(layout)
     }
 
-    /// No limit any more, and no table of flows.
-    pub fn lift_limit(&self, slot: Slot, direction: Direction) -> Result<()> {
-        self.set_limit(slot, direction, Limit::NONE)?;
-        self.clear_flows(slot, &slot.key(direction))
-    }
-
-    /// Makes the slot as new: no guard's link, no limit, no flows, clock and counters at zero, in
-    /// every direction.
+    /// Makes the slot as new: no guard's link, no limit, clock and counters at zero, in every
+    /// direction. A table of flows is emptied when it is used again.
     pub fn clear(&self, slot: Slot) -> Result<()> {
         tcx::remove_pin(&self.guard_pin(slot))?;
         for direction in [Direction::Egress, Direction::Ingress, Direction::Guard] {
-            self.lift_limit(slot, direction)?;
+            self.set_limit(slot, direction, Limit::NONE)?;
             let key = slot.key(direction);
             let zero = vec![0; self.clocks.value_size() as usize];
             self.clocks.update(&key, &zero, MapFlags::ANY).map_err(|source| Error::WriteMap {
@@ -160,21 +178,28 @@ impl Pins {
         Ok(())
     }
 
-    fn clear_flows(&self, slot: Slot, key: &[u8]) -> Result<()> {
-        match self.flows.delete(key) {
-            Err(e) if e.kind() != libbpf_rs::ErrorKind::NotFound => {
-                Err(Error::WriteMap { map: "flows", slot: slot.number(), source: e })
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn clear_counters(&self, slot: Slot, key: &[u8]) -> Result<()> {
         let error = |source| Error::WriteMap { map: "counters", slot: slot.number(), source };
         let cpus = libbpf_rs::num_possible_cpus().map_err(error)?;
         let zero = vec![vec![0; self.counters.value_size() as usize]; cpus];
         self.counters.update_percpu(key, &zero, MapFlags::ANY).map_err(error)
     }
+}
+
+fn new_table() -> libbpf_rs::Result<MapHandle> {
+    let options = libbpf_rs::libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as u64,
+        ..Default::default()
+    };
+    let size = FLOWS_BYTES as u32;
+    MapHandle::create(MapType::Array, Some("sluice_flows"), 4, size, 1, &options)
+}
+
+/// A map of maps is read as the number of the map that it holds.
+fn empty(number: &[u8]) -> libbpf_rs::Result<()> {
+    let number = number.try_into().map_or(0, u32::from_ne_bytes);
+    let table = MapHandle::from_map_id(number)?;
+    table.update(&0u32.to_ne_bytes(), &[0; FLOWS_BYTES], MapFlags::ANY)
 }
 
 fn open_map(path: &Path) -> Result<MapHandle> {

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `sluice agent`: loads and pins the programs and maps, and waits, for signals
-//! and, where the guard is a guest on clsact, for what others do there.
+//! `sluice agent`: loads and pins the programs and maps, and waits: for signals,
+//! for new pods, which need a guard, and, where the guard is a guest on clsact,
+//! for what others do there.
 //! Everything that shapes is in the kernel, pinned; this process may end at any
 //! moment without any limit noticing.
 
+use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -15,11 +17,12 @@ use caps::{CapSet, Capability};
 use log::{info, warn};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
-use crate::live;
+use crate::live::{self, Touched};
 use crate::netlink::{Changed, TcEvents};
 use crate::paths::Paths;
 
@@ -31,6 +34,7 @@ const KEPT: [Capability; 3] =
 struct Wakers {
     reload: UnixStream,
     end: UnixStream,
+    records: Inotify,
     /// None with tcx: then nobody can get in front of the guard by accident.
     events: Option<TcEvents>,
 }
@@ -42,13 +46,17 @@ pub fn run(paths: &Paths, reload: impl Fn()) -> Result<()> {
     bpf::load_and_pin(&paths.pin_dir())?;
     info!("programs and maps are pinned in {}", paths.pin_dir().display());
     drop_capabilities().context("drop capabilities")?;
-    let has_tcx = Pins::open(&paths.pin_dir())?.has_tcx();
+    let pins = Pins::open(&paths.pin_dir())?;
+    pins.make_spare_flows()?;
+    let has_tcx = pins.has_tcx();
     let events = (!has_tcx).then(TcEvents::open).transpose()?;
+    let records = watch(&paths.pods_dir())?;
     info!("the guard is {}", if has_tcx { "a tcx link" } else { "a filter: no tcx here" });
     // What was asked for while no agent ran.
     tell(live::apply(paths));
+    tell(live::attach_guards(paths, &Touched::Any));
     tell(live::keep_guards_in_front(paths, &Changed::Any));
-    let mut wakers = Wakers { reload: reload_waker, end, events };
+    let mut wakers = Wakers { reload: reload_waker, end, records, events };
     loop {
         wakers.wait()?;
         if drain(&mut wakers.end)? {
@@ -58,6 +66,9 @@ pub fn run(paths: &Paths, reload: impl Fn()) -> Result<()> {
         if drain(&mut wakers.reload)? {
             reload();
             tell(live::apply(paths));
+        }
+        if let Some(touched) = touched(&wakers.records)? {
+            tell(live::attach_guards(paths, &touched));
         }
         if let Some(events) = &wakers.events {
             tell(
@@ -72,7 +83,8 @@ pub fn run(paths: &Paths, reload: impl Fn()) -> Result<()> {
 
 impl Wakers {
     fn wait(&self) -> Result<()> {
-        let mut sources: Vec<BorrowedFd> = vec![self.reload.as_fd(), self.end.as_fd()];
+        let mut sources: Vec<BorrowedFd> =
+            vec![self.reload.as_fd(), self.end.as_fd(), self.records.as_fd()];
         sources.extend(self.events.as_ref().map(AsFd::as_fd));
         let mut sources: Vec<PollFd> =
             sources.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
@@ -81,6 +93,28 @@ impl Wakers {
             Err(e) => Err(e).context("wait for signals"),
         }
     }
+}
+
+/// Hears of records that are written: they are renamed into the directory.
+fn watch(dir: &Path) -> Result<Inotify> {
+    let watch = || -> io::Result<Inotify> {
+        fs::create_dir_all(dir)?;
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        inotify.add_watch(dir, AddWatchFlags::IN_MOVED_TO)?;
+        Ok(inotify)
+    };
+    watch().with_context(|| format!("watch {}", dir.display()))
+}
+
+/// None if nothing was written. An event without a name says that some were lost.
+fn touched(records: &Inotify) -> Result<Option<Touched>> {
+    let events = match records.read_events() {
+        Ok(events) => events,
+        Err(Errno::EAGAIN) => return Ok(None),
+        Err(e) => return Err(e).context("watch the records"),
+    };
+    let names: Option<Vec<_>> = events.into_iter().map(|event| event.name).collect();
+    Ok(Some(names.map_or(Touched::Any, Touched::Files)))
 }
 
 /// Can be read when one of these signals has come.

@@ -7,6 +7,10 @@
 //! front of by accident. Without, it is a guest on network policy's clsact: never
 //! makes or removes that, never has its handle, and stands in front of it,
 //! because policy's OK ends the chain (docs/decisions/0006-guard.md).
+//!
+//! The agent attaches it, soon after ADD: a new tcx link waits until no packet is
+//! under way in the old list (kernel/bpf/tcx.c, tcx_entry_sync), ten times as
+//! long as all the rest of an ADD.
 
 use anyhow::Result;
 use bpf::{Direction, Pins, Slot};

@@ -2,6 +2,7 @@
 //! Changes pods that are already there: to new settings, and the guard's place
 //! when somebody else moves about on clsact. It holds off CNI's verbs meanwhile.
 
+use std::ffi::OsString;
 use std::thread;
 use std::time::Duration;
 
@@ -93,6 +94,50 @@ fn settle<T>(shaper: &mut Shaper, way: Direction, result: &Result<T>) {
     }
 }
 
+/// Attaches the guard where ADD has left that to us. Verbs go on meanwhile, so a pod may have gone
+/// before its guard is there; then that is taken off again.
+pub fn attach_guards(paths: &Paths, touched: &Touched) -> Result<()> {
+    let records = Records::new(paths.pods_dir());
+    let _shared = records.share()?;
+    let pins = Pins::open(&paths.pin_dir())?;
+    for claim in records.list()?.iter().filter(|claim| touched.has(claim)) {
+        let Ok(record) = claim.read() else { continue };
+        if record.guard == Some(Guard::Pending) {
+            attach_guard(&records, &pins, claim, record)
+                .with_context(|| format!("guard {}", claim.key.container_id))?;
+        }
+    }
+    Ok(())
+}
+
+fn attach_guard(records: &Records, pins: &Pins, claim: &Claim, mut record: Record) -> Result<()> {
+    let Some(host) = record.host.clone() else { return Ok(()) };
+    let Some(mut end) = End::on_host(host.ifindex, &host.ifname)? else { return Ok(()) };
+    let guard = guard::attach(pins, claim.slot, &mut end)?;
+    record.guard = Some(guard.clone());
+    if !records.rewrite(claim, &record)? {
+        let errors = guard::detach(pins, claim.slot, &mut end, &guard);
+        errors.iter().for_each(|e| warn!("{e:#}"));
+    }
+    Ok(())
+}
+
+/// Records that may have changed.
+#[derive(Debug)]
+pub enum Touched {
+    Files(Vec<OsString>),
+    Any,
+}
+
+impl Touched {
+    fn has(&self, claim: &Claim) -> bool {
+        match self {
+            Self::Files(names) => names.iter().any(|name| claim.is_called(name)),
+            Self::Any => true,
+        }
+    }
+}
+
 /// Puts the guard back in front, or in place at last, on devices whose filters have changed.
 pub fn keep_guards_in_front(paths: &Paths, changed: &Changed) -> Result<()> {
     let records = Records::new(paths.pods_dir());
@@ -105,7 +150,7 @@ pub fn keep_guards_in_front(paths: &Paths, changed: &Changed) -> Result<()> {
         };
         let end = match record.guard {
             Some(Guard::Clsact | Guard::Off(_)) => End::on_host(host.ifindex, &host.ifname)?,
-            Some(Guard::Tcx) | None => None,
+            Some(Guard::Tcx | Guard::Pending) | None => None,
         };
         let Some(mut end) = end else { continue };
         let guard = Some(guard::bring_to_front(&pins, claim.slot, &mut end)?);

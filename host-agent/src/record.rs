@@ -5,6 +5,7 @@
 //! tells which slots are taken. A record is written before anything is
 //! attached and removed last, so nothing is ever attached that no record names.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -85,6 +86,8 @@ impl From<bpf::Mode> for Mode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Guard {
+    /// Not yet anywhere: the agent puts it there, for a tcx link takes 15 ms.
+    Pending,
     /// A tcx link at the head of the host end's ingress.
     Tcx,
     /// A filter in front of the others, on the clsact of network policy.
@@ -199,6 +202,23 @@ impl Records {
         open().with_context(|| format!("lock {}", self.dir.display()))
     }
 
+    /// Writes a record again, unless it has been removed meanwhile; says whether it is there.
+    pub fn rewrite(&self, claim: &Claim, record: &Record) -> Result<bool> {
+        let _lock = self.lock()?;
+        let there = claim.path.exists();
+        if there {
+            claim.write(record)?;
+        }
+        Ok(there)
+    }
+
+    /// Frees the slot.
+    pub fn release(&self, claim: &Claim) -> Result<()> {
+        let _lock = self.lock()?;
+        let path = &claim.path;
+        fs::remove_file(path).with_context(|| format!("remove {}", path.display()))
+    }
+
     /// Held until the file is closed, by whatever end of the process; held only for a listing and
     /// one small file, so waiting needs no bound.
     fn lock(&self) -> Result<File> {
@@ -226,9 +246,9 @@ impl Claim {
         serde_json::from_slice(&text).with_context(|| format!("read {}", self.path.display()))
     }
 
-    /// Frees the slot.
-    pub fn release(&self) -> Result<()> {
-        fs::remove_file(&self.path).with_context(|| format!("remove {}", self.path.display()))
+    /// Whether this is its file's name.
+    pub fn is_called(&self, name: &OsStr) -> bool {
+        self.path.file_name() == Some(name)
     }
 }
 
@@ -265,10 +285,21 @@ mod tests {
         let first = records.claim(key("a"), &record()).unwrap();
         let second = records.claim(key("b"), &record()).unwrap();
         assert_eq!((first.slot.number(), second.slot.number()), (1, 2));
-        first.release().unwrap();
+        records.release(&first).unwrap();
         assert_eq!(records.claim(key("c"), &record()).unwrap().slot.number(), 1);
         assert_eq!(records.find(&key("b")).unwrap(), Some(second));
         assert_eq!(records.find(&key("a")).unwrap(), None);
+    }
+
+    #[test]
+    fn record_that_was_removed_is_not_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::new(dir.path().into());
+        let claim = records.claim(key("a"), &record()).unwrap();
+        assert!(records.rewrite(&claim, &record()).unwrap());
+        records.release(&claim).unwrap();
+        assert!(!records.rewrite(&claim, &record()).unwrap());
+        assert_eq!(records.list().unwrap(), vec![]);
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl Shaper<'_> {
             (Shaping::Unlimited, None) => Ok(()),
             (Shaping::Limited { gso_before, .. }, None) => {
                 record.ingress = Shaping::Unlimited;
-                self.pins.lift_limit(self.slot, way)?;
+                self.pins.set_limit(self.slot, way, bpf::Limit::NONE)?;
                 first(self.veth.detach(way, gso_before))
             }
             (Shaping::Limited { mode: Some(mode), bits_per_sec, gso_before, .. }, Some(limit)) => {
@@ -135,22 +135,22 @@ impl Shaper<'_> {
     }
 
     /// With somebody else's root qdisc on the pod's end there is no shaper, and the guard, which
-    /// else is silent, enforces the limit.
+    /// else is silent, enforces the limit; so that one is not left to the agent.
     fn attach_egress(&mut self, limit: &Limit) -> Result<(Mode, Guard)> {
-        let (mode, obstacle) = match self.veth.attach_egress(self.pins, self.slot, limit) {
-            Ok(mode) => (mode.into(), None),
-            Err(e) => match e.downcast_ref::<ForeignRoot>() {
-                Some(foreign) => (Mode::Guarded(foreign.to_string()), Some(e)),
-                None => return Err(e),
-            },
-        };
+        let attached = self.veth.attach_egress(self.pins, self.slot, limit);
         self.pins.set_limit(self.slot, Direction::Guard, limit.for_guard())?;
-        let guard = guard::attach(self.pins, self.slot, &mut self.veth.host)?;
-        match (obstacle, &guard) {
-            (Some(obstacle), Guard::Off(reason)) => {
+        let obstacle = match attached {
+            Ok(mode) => return Ok((mode.into(), Guard::Pending)),
+            Err(e) => e,
+        };
+        let Some(foreign) = obstacle.downcast_ref::<ForeignRoot>().map(ToString::to_string) else {
+            return Err(obstacle);
+        };
+        match guard::attach(self.pins, self.slot, &mut self.veth.host)? {
+            Guard::Off(reason) => {
                 Err(obstacle.context(format!("no guard could enforce the limit either: {reason}")))
             }
-            _ => Ok((mode, guard)),
+            guard => Ok((Mode::Guarded(foreign), guard)),
         }
     }
 
@@ -193,8 +193,8 @@ impl Shaper<'_> {
 
     fn lift_egress(&mut self, record: &mut Record, before: Gso) -> Result<()> {
         record.egress = Shaping::Unlimited;
-        self.pins.lift_limit(self.slot, Direction::Egress)?;
-        self.pins.lift_limit(self.slot, Direction::Guard)?;
+        self.pins.set_limit(self.slot, Direction::Egress, bpf::Limit::NONE)?;
+        self.pins.set_limit(self.slot, Direction::Guard, bpf::Limit::NONE)?;
         let detached = first(self.veth.detach(Direction::Egress, before));
         let guard = record.guard.take().map_or_else(Vec::new, |guard| {
             guard::detach(self.pins, self.slot, &mut self.veth.host, &guard)

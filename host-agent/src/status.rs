@@ -60,7 +60,7 @@ pub struct Line {
 /// What the host's end says of what the pod sends.
 #[derive(Debug, Serialize)]
 pub struct GuardLine {
-    /// `tcx`, `clsact` or `off`.
+    /// `tcx`, `clsact`, `pending` or `off`.
     pub state: &'static str,
     pub reason: String,
     pub measured_bps: u64,
@@ -202,6 +202,7 @@ impl Line {
 impl GuardLine {
     fn new(state: &Guard, interval: &Interval) -> Self {
         let (state, reason) = match state {
+            Guard::Pending => ("pending", "the agent attaches it, and has not yet".into()),
             Guard::Tcx => ("tcx", "a link at the head of the host's end".into()),
             Guard::Clsact => ("clsact", "a filter in front of network policy's".into()),
             Guard::Off(reason) => ("off", format!("{reason}: guard is off")),

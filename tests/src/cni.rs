@@ -4,10 +4,11 @@
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::command::{json as parse, text};
+use crate::command::{json as parse, text, wait_for};
 use crate::node::{BIN_DIR, Node, Pod};
 
 /// What containerd sends when nobody asked for a burst.
@@ -72,6 +73,14 @@ impl Node {
         assert!(output.status.success(), "ADD: {}", text(&output));
         let result = String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!(result, call.stdin["prevResult"].to_string());
+    }
+
+    /// The pod's guard, once the agent has found a place for it or none.
+    pub fn guard(&self, pod: &Pod) -> Value {
+        wait_for("the guard", Duration::from_secs(5), || {
+            let guard = self.status(pod)["guard"].clone();
+            (guard["state"] != "pending").then_some(guard)
+        })
     }
 
     /// DEL, which must always succeed and say nothing.

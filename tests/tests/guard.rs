@@ -31,7 +31,7 @@ fn guarded_pod(node: &Node) -> Pod {
     }
     node.add(&pod, EGRESS);
     let state = if has_tcx() { "tcx" } else { "clsact" };
-    assert_eq!(node.status(&pod)["guard"]["state"], state);
+    assert_eq!(node.guard(&pod)["state"], state);
     pod
 }
 
@@ -186,7 +186,7 @@ fn guard_needs_no_agent_and_goes_with_del_or_its_device() {
         let sender = || UdpSocket::bind("0.0.0.0:0").and_then(|s| s.send_to(b"x", "10.1.0.9:9"));
         thread::scope(|scope| in_netns(scope, &pod.netns(), sender).join().expect("a sender"))
             .expect("send");
-        assert_eq!(node.status(&pod)["guard"]["passed_packets"], 1);
+        assert!(node.status(&pod)["guard"]["passed_packets"].as_u64() >= Some(1));
         node.del(&pod);
         assert_eq!(link_pins(), 0);
         assert!(!tc(&format!("filter show dev {} ingress", pod.host_ifname)).contains("sluice"));
@@ -194,6 +194,23 @@ fn guard_needs_no_agent_and_goes_with_del_or_its_device() {
         pod.delete();
         node.del(&pod);
         assert_eq!(link_pins(), 0);
+    });
+}
+
+#[test]
+fn pod_that_came_without_an_agent_gets_its_guard_when_there_is_one() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        if !has_tcx() {
+            PolicyAgent::start().allow(&pod.host_ifname);
+        }
+        node.kill_agent(nix::sys::signal::Signal::SIGKILL);
+        node.add(&pod, EGRESS);
+        let guard = node.status(&pod)["guard"].clone();
+        assert_eq!(guard["state"], "pending");
+        assert_eq!(guard["reason"], "the agent attaches it, and has not yet");
+        node.start_agent();
+        assert_eq!(node.guard(&pod)["state"], if has_tcx() { "tcx" } else { "clsact" });
     });
 }
 
@@ -231,7 +248,7 @@ fn without_any_place_for_the_guard_it_is_off_and_a_foreign_root_is_an_error() {
     with_ready_node("", |node| {
         let pod = node.pod("a", 2);
         node.add(&pod, EGRESS);
-        let guard = node.status(&pod)["guard"].clone();
+        let guard = node.guard(&pod);
         assert_eq!(guard["state"], "off");
         assert_eq!(
             guard["reason"],
@@ -275,7 +292,9 @@ fn verdict_holds(node: &Node, pod: &Pod, remote: &Pod, verdict: Verdict) {
     send_from(pod, remote);
     let after = (received(), passed());
     let expected = if verdict == Verdict::Allow { 5 } else { 0 };
-    assert_eq!((after.0 - before.0, after.1 - before.1), (expected, 5), "{verdict:?}");
+    assert_eq!(after.0 - before.0, expected, "{verdict:?}");
+    // And what the pod's kernel says of its own.
+    assert!(after.1 - before.1 >= 5, "{verdict:?}: {before:?} {after:?}");
 }
 
 /// A program on tcx that passes ends the chain there; the guard has to come before it.
@@ -290,6 +309,7 @@ fn foreign_tcx_program_that_passes_hides_nothing_from_the_guard() {
         let program = "/sys/fs/bpf/globals/aws/programs/policy_allow";
         let _foreign = tests::tcx::append_ingress(program, index(&pod.host_ifname));
         node.add(&pod, EGRESS);
+        node.guard(&pod);
         verdict_holds(node, &pod, &remote, Verdict::Allow);
     });
 }
@@ -305,6 +325,7 @@ fn policy_decides_and_the_guard_sees_all_whoever_came_first_and_after_every_reat
                 agent.allow(device);
             }
             node.add(&pod, EGRESS);
+            node.guard(&pod);
             for verdict in [Verdict::Allow, Verdict::Deny, Verdict::Deny, Verdict::Allow] {
                 agent.attach(device, Side::Ingress, verdict).expect("attach policy");
                 guard_in_front(device);

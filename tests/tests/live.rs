@@ -75,6 +75,7 @@ fn new_rate_holds_under_tcp_without_a_gap_or_a_spike() {
             PolicyAgent::start().allow(&pod.host_ifname);
         }
         node.add(&pod, NONE);
+        node.guard(&pod);
         let rates = change_under_tcp(node, &pod, &remote, &pod, 40 * MBIT);
         assert_follows(20 * MBIT, 40 * MBIT, &rates);
         let rates = change_under_tcp(node, &remote, &pod, &pod, 10 * MBIT);
@@ -94,6 +95,7 @@ fn guard_is_lowered_only_after_what_the_old_limit_admitted() {
             PolicyAgent::start().allow(&pod.host_ifname);
         }
         node.add(&pod, NONE);
+        node.guard(&pod);
         let (inside, outside) = (pod.netns(), remote.netns());
         let protocol = Protocol::Udp(70 * MBIT);
         let address = remote.address;
@@ -125,8 +127,8 @@ fn limits_come_and_go_with_everything_that_belongs_to_them() {
         node.add(&pod, NONE);
         assert_eq!(state(), untouched);
         reload(node, &pod, &both("20Mbit"), |s| limits(s) == (Some(20 * MBIT), Some(20 * MBIT)));
+        assert_eq!(node.guard(&pod)["state"], if has_tcx() { "tcx" } else { "clsact" });
         let status = node.status(&pod);
-        assert_eq!(status["guard"]["state"], if has_tcx() { "tcx" } else { "clsact" });
         assert_eq!(status["egress"]["origin"], "node-default");
         assert_eq!(gso(index(&pod.host_ifname)).0, 3000);
         reload(node, &pod, &both("100Mbit"), |s| limits(s).1 == Some(100 * MBIT));

@@ -63,7 +63,7 @@ fn add(paths: &Paths, request: &Request) -> Result<String, Error> {
 fn note(paths: &Paths, records: &Records, request: &Request) -> Result<(), Error> {
     if let Some(old) = records.find(&request.key).map_err(Error::with(Code::Io))? {
         let mut veth = Veth::find(&request.netns, &request.key.ifname).ok();
-        remove(paths, veth.as_mut(), &old);
+        remove(paths, records, veth.as_mut(), &old);
     }
     match records.claim(request.key.clone(), &new_record(request)) {
         Err(e) if e.is::<NoFreeSlot>() => Ok(()),
@@ -86,14 +86,14 @@ fn shape(
     let pins = Pins::open(&paths.pin_dir()).map_err(pins_error)?;
     // Of an ADD that was killed: its record names what may still be attached.
     if let Some(old) = records.find(&request.key).map_err(Error::with(Code::Io))? {
-        remove(paths, Some(&mut veth), &old);
+        remove(paths, records, Some(&mut veth), &old);
     }
     let mut record = new_record(request);
     shape::prepare(&mut record, &veth, wanted);
     let claim = records.claim(request.key.clone(), &record).map_err(claim_error)?;
     let mut shaper = Shaper { pins: &pins, slot: claim.slot, veth: &mut veth };
     attach(&mut shaper, &claim, record, wanted).map_err(|first| {
-        let source = undo(&mut shaper, &claim, first);
+        let source = undo(&mut shaper, records, &claim, first);
         Error { code: Code::Attach, source }
     })
 }
@@ -124,9 +124,14 @@ fn attach(
 }
 
 /// The first error stays on top; what could not be undone is listed after it.
-fn undo(shaper: &mut Shaper, claim: &Claim, first: anyhow::Error) -> anyhow::Error {
+fn undo(
+    shaper: &mut Shaper,
+    records: &Records,
+    claim: &Claim,
+    first: anyhow::Error,
+) -> anyhow::Error {
     let mut left = shaper.undo(Direction::Egress);
-    left.extend(claim.release().err().map(|e| e.to_string()));
+    left.extend(records.release(claim).err().map(|e| e.to_string()));
     if left.is_empty() { first } else { anyhow!("{first:#}; and then: {}", left.join("; ")) }
 }
 
@@ -138,18 +143,18 @@ fn del(paths: &Paths, environment: &Environment) -> Result<(), Error> {
     let _shared = records.share();
     if let Some(claim) = records.find(&key).map_err(Error::with(Code::Io))? {
         let mut veth = Veth::find(Path::new(&environment.netns), &key.ifname).ok();
-        remove(paths, veth.as_mut(), &claim);
+        remove(paths, &records, veth.as_mut(), &claim);
     }
     Ok(())
 }
 
 /// Detaches what is still there, then frees the slot: no slot is free while it is in use.
-fn remove(paths: &Paths, veth: Option<&mut Veth>, claim: &Claim) {
+fn remove(paths: &Paths, records: &Records, veth: Option<&mut Veth>, claim: &Claim) {
     let pins = Pins::open(&paths.pin_dir()).ok();
     let mut complaints = shape::remove(pins.as_ref(), claim, veth);
     let cleared = pins.map_or(Ok(()), |pins| pins.clear(claim.slot));
     complaints.extend(cleared.err().map(|e| e.to_string()));
-    complaints.extend(claim.release().err().map(|e| format!("{e:#}")));
+    complaints.extend(records.release(claim).err().map(|e| format!("{e:#}")));
     for complaint in complaints {
         eprintln!("sluice: {complaint}");
     }
