@@ -2,9 +2,11 @@
 //! What hangs on the devices of a pod with limits, read back by others' eyes,
 //! and that it is as before once the limits have gone.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use tests::cni::{Annotations, Call};
-use tests::command::{ip, json, tc};
+use tests::command::{ip, json, output, tc, wait_for};
 use tests::kernel::{has_fq, skip};
 use tests::link::{Gso, gso, gso_in, index};
 use tests::node::{Node, Pod, with_ready_node};
@@ -85,6 +87,33 @@ fn fq_holds_what_the_horizon_admits_and_never_drops_for_its_own() {
         // Two frames take 24 s at 1 kbit/s, and fq's horizon would be 10.
         let host = json(&tc(&format!("-j qdisc show dev {}", pod.host_ifname)));
         assert_fq(&host, "51cf:", (1000, 34_224_000));
+    });
+}
+
+/// Whether an entry, slot and direction, has a table of flows.
+fn has_flows(slot: u8, direction: u8) -> bool {
+    let key = (slot * 3 + direction).to_string();
+    let line = ["map", "lookup", "pinned", "/sys/fs/bpf/sluice/v1/flows", "key"];
+    let lookup = output("bpftool", &[&line[..], &[key.as_str(), "0", "0", "0"][..]].concat());
+    lookup.status.success()
+}
+
+#[test]
+fn first_slots_have_tables_of_flows_and_a_later_one_gets_its_own() {
+    with_ready_node("", |node| {
+        wait_for("spare tables", Duration::from_secs(5), || has_flows(64, 1).then_some(()));
+        assert!(has_flows(1, 0) && has_flows(1, 1) && !has_flows(1, 2) && !has_flows(65, 0));
+        std::fs::create_dir_all("/run/sluice/pods").expect("make the records' directory");
+        for slot in 1..65 {
+            let name = format!("/run/sluice/pods/{slot}@other{slot}@eth0.json");
+            std::fs::write(name, "{}").expect("write a record");
+        }
+        let pod = node.pod("a", 2);
+        node.add(&pod, BOTH);
+        assert!(has_flows(65, 0) && has_flows(65, 1) && !has_flows(65, 2));
+        // The next one with this slot finds the table there.
+        node.del(&pod);
+        node.add(&pod, BOTH);
     });
 }
 
