@@ -39,7 +39,7 @@ struct {
 
 /*
  * A table of flows for each entry that is paced by flow; made by user space
- * when a pod is attached, because 12 KiB for every slot that might be used
+ * when a pod is attached, because 12 KiB for everything that might be used
  * would be 24 MiB. An entry without one is paced as a single flow.
  */
 struct {
@@ -49,8 +49,9 @@ struct {
 	__array(values, struct {
 		__uint(type, BPF_MAP_TYPE_ARRAY);
 		__uint(max_entries, 1);
-		__type(key, __u32);
-		__type(value, struct sluice_flows);
+		/* No types: 6.1 would refuse a table that has none (bpf_map_meta_equal). */
+		__uint(key_size, sizeof(__u32));
+		__uint(value_size, sizeof(struct sluice_flows));
 	});
 } flows SEC(".maps");
 

@@ -70,7 +70,8 @@ impl Veth {
         if mode == Mode::Paced {
             self.done.push(Effect::PodRoot);
         }
-        set_limit(pins, slot, Direction::Egress, limit, mode)?;
+        let way = Direction::Egress;
+        set_limit(pins, slot, way, limit.for_bpf(mode, way, self.pod.link.mtu))?;
         let before = self.pod.link.gso;
         if self.pod.clamp(limit, before)? {
             self.done.push(Effect::PodGso { before });
@@ -91,7 +92,8 @@ impl Veth {
         self.done.push(Effect::HostRoot);
         let host = &mut self.host;
         let mode = mode_of(host.netlink.add_leaf_fq(&host.link, limit.for_fq()))?;
-        set_limit(pins, slot, Direction::Ingress, limit, mode)?;
+        let way = Direction::Ingress;
+        set_limit(pins, slot, way, limit.for_bpf(mode, way, host.link.mtu))?;
         let program = pins.program(Direction::Ingress);
         let filter = Filter { program, name: "sluice_ingress", slot: slot.number() };
         host.netlink.add_root_filter(&host.link, &filter)?;
@@ -118,6 +120,11 @@ impl Veth {
             Direction::Ingress => self.host.netlink.change_leaf_fq(&self.host.link, fq),
             _ => self.pod.netlink.change_root_fq(&self.pod.link, fq),
         }
+    }
+
+    /// MTU of the end that sends this way.
+    pub fn mtu(&mut self, way: Direction) -> u32 {
+        self.sender(way).link.mtu
     }
 
     /// Clamps super-packets of a limit that is already attached; `before` is what holds without.
@@ -254,15 +261,9 @@ impl End {
 
 /// The limit, and a table of flows to share it out; the table comes first, so that no packet meets
 /// the limit without it.
-fn set_limit(
-    pins: &Pins,
-    slot: Slot,
-    way: Direction,
-    limit: &Limit,
-    mode: Mode,
-) -> bpf::Result<()> {
+fn set_limit(pins: &Pins, slot: Slot, way: Direction, limit: bpf::Limit) -> bpf::Result<()> {
     pins.make_flows(slot, way)?;
-    pins.set_limit(slot, way, limit.for_bpf(mode))
+    pins.set_limit(slot, way, limit)
 }
 
 /// The host's end must point back, or an index of another namespace was met by chance.

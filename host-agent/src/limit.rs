@@ -4,19 +4,21 @@
 
 use std::fmt;
 
-use bpf::{Mode, NS_PER_BYTE_SHIFT};
+use bpf::{Direction, Mode, NS_PER_BYTE_SHIFT};
 use serde::{Deserialize, Serialize};
 use settings_model::{Burst, LatencyTarget, Rate};
 
 use crate::netlink::Fq;
 
 /// How far ahead of now a paced packet may be scheduled: the longest queue, in time.
-pub const PACED_HORIZON_NS: u64 = 50_000_000;
+pub const PACED_HORIZON_NS: u64 = 100_000_000;
 /// Without fq nothing is held back, so this much of the rate may pass at once. It is TCP's least
 /// retransmission timeout: a flow that lost its whole window is silent for so long, and with less
 /// credit that is lost too (measured on 6.18: 45 ms gave TCP a quarter of its rate, this 90 % and
 /// more).
 const POLICED_HORIZON_NS: u64 = 200_000_000;
+/// So much more credit the guard gives than a pod's own shaper.
+const GUARD_MARGIN_NS: u64 = 50_000_000;
 /// fq drops, uncounted by us, what is stamped further ahead than its own horizon, 10 s if not told. A
 /// frame at 1 kbit/s takes 12. So much further than ours, it has nothing to say.
 const FQ_HORIZON_MARGIN_NS: u64 = 10_000_000_000;
@@ -24,6 +26,8 @@ const FQ_HORIZON_MARGIN_NS: u64 = 10_000_000_000;
 const GSO_NS: u64 = 1_000_000;
 /// Default of a device, and the most that we ask for (IFLA_GSO_MAX_SIZE).
 const GSO_MAX_SIZE: u32 = 65536;
+/// Ethernet header.
+const L2_BYTES: u64 = 14;
 /// The smallest Ethernet frame that a pod can send; it decides how many fit into the horizon.
 const MIN_FRAME_BYTES: u64 = 64;
 
@@ -57,11 +61,12 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// What the programs read.
-    pub fn for_bpf(&self, mode: Mode) -> bpf::Limit {
+    /// What the programs read for this direction of a device with this MTU.
+    pub fn for_bpf(&self, mode: Mode, way: Direction, mtu: u32) -> bpf::Limit {
         bpf::Limit {
             ns_per_byte: self.ns_per_byte(),
             burst_ns: self.burst.ns_at(self.rate),
+            quantum_ns: self.cost_ns(self.quantum_bytes(way, mtu)),
             horizon_ns: self.horizon_ns(mode),
             target_ns: self.latency_target.ns(),
             mode,
@@ -73,10 +78,11 @@ impl Limit {
     /// whether that paces or polices. So it has something to say only where that was got round.
     pub fn for_guard(&self) -> bpf::Limit {
         let burst_ns = self.burst.ns_at(self.rate);
-        let shaper_ns = self.horizon_ns(Mode::Paced) + POLICED_HORIZON_NS;
+        let shaper_ns = self.horizon_ns(Mode::Paced).max(POLICED_HORIZON_NS) + GUARD_MARGIN_NS;
         bpf::Limit {
             ns_per_byte: self.ns_per_byte(),
             burst_ns,
+            quantum_ns: 0,
             horizon_ns: shaper_ns.saturating_add(burst_ns),
             target_ns: 0,
             mode: Mode::Policed,
@@ -84,11 +90,13 @@ impl Limit {
         }
     }
 
-    /// Limits of the fq below: it must hold what the horizon admits, else it drops packets that
-    /// have been charged. 100000 packets in 50 ms is twice what one veth can carry.
+    /// Limits of the fq below: it must hold what the programs admit, else it drops packets that
+    /// have been charged. A flow may be a horizon behind the line, and that a horizon long. 10000
+    /// is fq's own default, 100000 packets in 200 ms what one veth can carry.
     pub fn for_fq(&self) -> Fq {
         let horizon_ns = self.horizon_ns(Mode::Paced);
-        let packets = (self.bytes_in(horizon_ns) / MIN_FRAME_BYTES).clamp(1_000, 100_000) as u32;
+        let bytes = self.bytes_in(2 * horizon_ns);
+        let packets = (bytes / MIN_FRAME_BYTES).clamp(10_000, 100_000) as u32;
         let horizon_us = (horizon_ns + FQ_HORIZON_MARGIN_NS).div_ceil(1_000) as u32;
         Fq { limit: packets, flow_limit: packets, horizon_us }
     }
@@ -97,6 +105,17 @@ impl Limit {
     pub fn gso_max_size(&self, mtu: u32) -> u32 {
         let bytes = self.bytes_in(GSO_NS).min(GSO_MAX_SIZE.into()) as u32;
         bytes.max(2 * mtu).min(GSO_MAX_SIZE)
+    }
+
+    /// What one flow may send at once: what TCP puts into one packet of the pod; one frame of what
+    /// comes from elsewhere, where super-packets depend on the sender and the NIC.
+    fn quantum_bytes(&self, way: Direction, mtu: u32) -> u64 {
+        let bytes = if way == Direction::Egress { self.gso_max_size(mtu) } else { mtu };
+        u64::from(bytes) + L2_BYTES
+    }
+
+    fn cost_ns(&self, bytes: u64) -> u64 {
+        (bytes * self.ns_per_byte()) >> NS_PER_BYTE_SHIFT
     }
 
     /// Rounded to the nearest; at least 1, for 0 would mean no limit.
@@ -108,7 +127,7 @@ impl Limit {
 
     /// At a very low rate one frame is longer than the usual horizon; two must fit.
     fn horizon_ns(&self, mode: Mode) -> u64 {
-        let two_frames = (2 * 1514 * self.ns_per_byte()) >> NS_PER_BYTE_SHIFT;
+        let two_frames = self.cost_ns(2 * 1514);
         match mode {
             Mode::Paced => PACED_HORIZON_NS.max(two_frames),
             Mode::Policed => POLICED_HORIZON_NS,
@@ -135,8 +154,12 @@ mod tests {
         }
     }
 
+    fn paced(limit: &Limit) -> bpf::Limit {
+        limit.for_bpf(Mode::Paced, Direction::Egress, 1500)
+    }
+
     fn cost_ns(rate: &str, bytes: u64) -> u64 {
-        (limit(rate).ns_per_byte() * bytes) >> NS_PER_BYTE_SHIFT
+        limit(rate).cost_ns(bytes)
     }
 
     #[test]
@@ -161,9 +184,9 @@ mod tests {
 
     #[test]
     fn fq_holds_a_horizon_of_the_smallest_frames() {
-        let packets = Fq { limit: 9765, flow_limit: 9765, horizon_us: 10_050_000 };
+        let packets = Fq { limit: 39062, flow_limit: 39062, horizon_us: 10_100_000 };
         assert_eq!(limit("100Mbit").for_fq(), packets);
-        assert_eq!(limit("1Mbit").for_fq().flow_limit, 1000);
+        assert_eq!(limit("1Mbit").for_fq().flow_limit, 10_000);
         assert_eq!(limit("100Gbit").for_fq().flow_limit, 100_000);
     }
 
@@ -178,18 +201,18 @@ mod tests {
     #[test]
     fn fq_has_a_longer_horizon_than_the_slowest_pod() {
         let slow = limit("1kbit");
-        let ours_us = slow.for_bpf(Mode::Paced).horizon_ns / 1_000;
+        let ours_us = paced(&slow).horizon_ns / 1_000;
         assert!(u64::from(slow.for_fq().horizon_us) > ours_us);
     }
 
     #[test]
     fn programs_are_told_the_latency_target_and_ecn() {
         for mode in [Mode::Paced, Mode::Policed] {
-            let told = limit("20Mbit").for_bpf(mode);
+            let told = limit("20Mbit").for_bpf(mode, Direction::Egress, 1500);
             assert_eq!((told.target_ns, told.ecn), (3_000_000, true));
         }
         let without = Limit { ecn: false, ..limit("20Mbit") };
-        assert!(!without.for_bpf(Mode::Paced).ecn);
+        assert!(!paced(&without).ecn);
     }
 
     #[test]
@@ -197,7 +220,7 @@ mod tests {
         for rate in ["1kbit", "64kbit", "20Mbit", "10Gbit"] {
             let guard = limit(rate).for_guard();
             for mode in [Mode::Paced, Mode::Policed] {
-                let shaper = limit(rate).for_bpf(mode);
+                let shaper = limit(rate).for_bpf(mode, Direction::Egress, 1500);
                 assert_eq!(guard.ns_per_byte, shaper.ns_per_byte);
                 assert!(guard.horizon_ns > shaper.horizon_ns + shaper.burst_ns, "{rate}");
             }
@@ -207,8 +230,15 @@ mod tests {
 
     #[test]
     fn two_frames_fit_into_the_horizon_of_a_slow_pod() {
-        let slow = limit("64kbit").for_bpf(Mode::Paced);
-        assert_eq!(slow.horizon_ns, 378_500_000);
-        assert_eq!(limit("20Mbit").for_bpf(Mode::Paced).horizon_ns, 50_000_000);
+        assert_eq!(paced(&limit("64kbit")).horizon_ns, 378_500_000);
+        assert_eq!(paced(&limit("20Mbit")).horizon_ns, 100_000_000);
+    }
+
+    #[test]
+    fn quantum_is_a_packet_of_the_pod_or_a_frame_for_it() {
+        let quantum_ns = |way, mtu| limit("20Mbit").for_bpf(Mode::Paced, way, mtu).quantum_ns;
+        assert_eq!(quantum_ns(Direction::Egress, 1500), 3014 * 400);
+        assert_eq!(quantum_ns(Direction::Ingress, 1500), 1514 * 400);
+        assert_eq!(quantum_ns(Direction::Ingress, 9001), 9015 * 400);
     }
 }

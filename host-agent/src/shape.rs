@@ -52,7 +52,7 @@ pub fn holds(pins: &Pins, slot: Slot, record: &Record, wanted: &Wanted) -> Resul
             (Shaping::Unlimited, None) => true,
             (Shaping::Limited { origin, mode: Some(mode), .. }, Some(limit)) => {
                 let enforced = match in_programs(mode) {
-                    Some(mode) => pins.limit(slot, way)? == limit.for_bpf(mode),
+                    Some(mode) => same_but_quantum(pins.limit(slot, way)?, limit, mode, way),
                     None => true,
                 };
                 enforced && *origin == limit.origin
@@ -64,6 +64,12 @@ pub fn holds(pins: &Pins, slot: Slot, record: &Record, wanted: &Wanted) -> Resul
     Ok(same(Direction::Egress, &record.egress, wanted.egress.as_ref())?
         && same(Direction::Ingress, &record.ingress, wanted.ingress.as_ref())?
         && pins.limit(slot, Direction::Guard)? == guard)
+}
+
+/// The quantum follows from the rate and the device, which has not to be asked for this.
+fn same_but_quantum(held: bpf::Limit, limit: &Limit, mode: bpf::Mode, way: Direction) -> bool {
+    let quantum_ns = held.quantum_ns;
+    held == bpf::Limit { quantum_ns, ..limit.for_bpf(mode, way, 0) }
 }
 
 impl Shaper<'_> {
@@ -186,7 +192,8 @@ impl Shaper<'_> {
             // A pod may have removed its own; status tells, and the guard holds.
             enlarged.or_else(|e| if e.is_not_found() { Ok(()) } else { Err(e) })?;
         }
-        self.pins.set_limit(self.slot, way, limit.for_bpf(mode))?;
+        let mtu = self.veth.mtu(way);
+        self.pins.set_limit(self.slot, way, limit.for_bpf(mode, way, mtu))?;
         self.veth.clamp(way, limit, before)?;
         Ok(())
     }
