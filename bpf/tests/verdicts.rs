@@ -216,6 +216,42 @@ fn sparse_flow_departs_before_the_queue_of_another() {
 }
 
 #[test]
+fn fragments_of_one_datagram_stay_in_order() {
+    let shaper = Shaper::load();
+    shaper.limit(0, 1000, SECOND_NS, PACED);
+    // The first fragment has ports, the later ones have none.
+    let (mut first, mut later) = (udp(1, 0), udp(9, 0));
+    first[20] = 0x20;
+    (later[20], later[21]) = (0x20, 100);
+    for _ in 0..10 {
+        let (_, before) = shaper.run_frame("shape_egress", &mut first, 1500, 0);
+        let (_, after) = shaper.run_frame("shape_egress", &mut later, 64, 0);
+        assert!(after >= before, "{after} before {before}");
+    }
+}
+
+#[test]
+fn what_is_no_udp_over_ipv4_has_its_turn_as_well() {
+    let shaper = Shaper::load();
+    shaper.limit(0, 1000, SECOND_NS, PACED);
+    let last = (0..20).map(|_| shaper.run("shape_egress", 1500, 0).1).last().expect("20");
+    let mut arp = [0; 64];
+    arp[12..22].copy_from_slice(&[0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
+    let mut icmp = udp(0, 0);
+    icmp[23] = 1;
+    let mut tcp_over_ipv6 = [0; 64];
+    tcp_over_ipv6[12..21].copy_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0, 0, 10, 6]);
+    tcp_over_ipv6[22..24].copy_from_slice(&[0xfd, 1]);
+    tcp_over_ipv6[38..40].copy_from_slice(&[0xfd, 2]);
+    for (name, mut frame) in [("ARP", arp), ("ICMP", icmp), ("IPv6", tcp_over_ipv6)] {
+        let (verdict, stamp) = shaper.run_frame("shape_egress", &mut frame, 64, 0);
+        assert_eq!(verdict, TC_ACT_UNSPEC, "{name}");
+        assert!(stamp < last, "{name} waits behind a flow of UDP");
+    }
+    assert_eq!(shaper.sent_and_dropped(0), [23, 20 * 1500 + 3 * 64, 0, 0]);
+}
+
+#[test]
 fn queue_above_the_target_is_marked_where_that_is_possible_and_dropped_else() {
     let shaper = Shaper::load();
     for (ecn, offered, verdict, left) in [
