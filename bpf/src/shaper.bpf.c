@@ -68,8 +68,13 @@ find_flow(struct __sk_buff *skb, struct sluice_flows *table, __u64 now_ns)
 		if (flow->share_ns <= now_ns && flow->departure_ns <= now_ns)
 			idle = flow;
 	}
-	if (!idle)
-		return &table->flow[set + (hash >> 8) % SLUICE_WAYS];
+	if (!idle) {
+		__u32 shared = set + (hash >> 8) % SLUICE_WAYS;
+
+		/* 6.1 forgets the bounds of set when clang spills it. */
+		barrier_var(shared);
+		return &table->flow[shared % SLUICE_FLOWS];
+	}
 	idle->tag = tag;
 	idle->sparse_ns = 0;
 	idle->above_ns = 0;
