@@ -1,17 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Compiles the programs of the policy agent's double.
+//! Compiles the programs of the policy agent's double and of the benchmarks' peers.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{env, path::PathBuf};
 
 fn main() {
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("OUT_DIR is set by cargo"));
+    let out = std::env::var_os("OUT_DIR").expect("OUT_DIR is set by cargo");
+    for name in ["policy", "edt"] {
+        compile(name, &PathBuf::from(&out));
+    }
+}
+
+fn compile(name: &str, out: &Path) {
+    let source = format!("fixtures/{name}.bpf.c");
     let status = Command::new("clang")
-        .args(["-O2", "-g", "-target", "bpf", "-Wall", "-Werror"])
-        .args(["-I/usr/include/x86_64-linux-gnu", "-c", "fixtures/policy.bpf.c", "-o"])
-        .arg(out.join("policy.bpf.o"))
+        .args(["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror"])
+        .args(["-I/usr/include/x86_64-linux-gnu", "-c", &source, "-o"])
+        .arg(out.join(format!("{name}.bpf.o")))
         .status()
         .expect("run clang");
-    assert!(status.success(), "compile fixtures/policy.bpf.c: {status}");
-    println!("cargo::rerun-if-changed=fixtures/policy.bpf.c");
+    assert!(status.success(), "compile {source}: {status}");
+    println!("cargo::rerun-if-changed={source}");
 }
