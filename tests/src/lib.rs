@@ -14,5 +14,7 @@ pub mod link;
 pub mod meter;
 pub mod node;
 pub mod policy_agent;
+pub mod probes;
 pub mod raw;
 pub mod tcx;
+pub mod wire;

@@ -1,25 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a guest is asked to measure, and what it answers: both travel as JSON.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use tests::node::Node;
 
+use crate::packets::{self, Packets};
+use crate::rate::{Rate, RatePlan};
 use crate::row::{Row, RowPlan};
+use crate::setups::Setup;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Job {
     Row(RowPlan),
+    Rate(RatePlan),
+    Packets(Setup),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Outcome {
     Row(Row),
+    Rate(Rate),
+    Packets(Packets),
 }
 
 impl Job {
     pub fn run(&self, node: &Node) -> Outcome {
         match self {
             Self::Row(plan) => Outcome::Row(plan.run(node)),
+            Self::Rate(plan) => Outcome::Rate(plan.run(node)),
+            Self::Packets(setup) => Outcome::Packets(packets::run(*setup, node)),
         }
     }
 
@@ -27,14 +38,18 @@ impl Job {
     pub fn weight(&self) -> f64 {
         match self {
             Self::Row(plan) => 5.0 + plan.flows as f64 / 16.0,
+            Self::Rate(plan) => 2.0 + plan.rate_bps as f64 / 5e6,
+            Self::Packets(_) => 10.0,
         }
     }
 }
 
-impl std::fmt::Display for Outcome {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Row(row) => row.fmt(f),
+            Self::Rate(rate) => rate.fmt(f),
+            Self::Packets(packets) => packets.fmt(f),
         }
     }
 }

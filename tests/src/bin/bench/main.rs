@@ -3,36 +3,41 @@
 //! must be, in target/report/bench.json and docs/benchmarks.md. What this
 //! machine's kernel can show is measured here; what needs time without noise,
 //! in a QEMU guest that counts instructions, by this same executable.
-//! `bench rows` measures chosen rows only.
+//! `bench only P1 P6` measures chosen groups, `bench rows` chosen rows.
 
 mod check_time;
 mod choice;
 mod figure;
+mod frames;
 mod guest;
 mod jobs;
+mod packets;
+mod plan;
+mod program_cost;
+mod rate;
+mod rate_kept;
+mod report;
 mod row;
 mod setups;
 mod site;
+mod throughput;
+mod under_load;
 mod upstream;
 
-use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use figure::Figure;
-use serde::Serialize;
+use anyhow::{Result, bail};
+use guest::Time;
+use report::Report;
 
-const REPORT: &str = "target/report/bench.json";
-
-#[derive(Serialize)]
-struct Report {
-    figures: Vec<Figure>,
-}
+/// P6 and P7, like P4 and P5, come from the same measurements.
+const GROUPS: [&str; 8] = ["S1", "P1", "P2", "P3", "P4", "P5", "P6", "P7"];
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let result = match words.split_first() {
-        None => run(),
+        None => measure_all(),
+        Some((verb, groups)) if verb == "only" => measure_some(groups),
         Some((verb, _)) if verb == "guest" => guest::work().map(|()| true),
         Some((verb, rest)) if verb == "rows" => choice::run(rest).map(|()| true),
         Some((verb, _)) => Err(anyhow::anyhow!("{verb}? usage: bench, or {}", choice::USAGE)),
@@ -48,13 +53,40 @@ fn main() -> ExitCode {
 }
 
 /// False when a figure is not what it must be.
-fn run() -> Result<bool> {
-    let report = Report { figures: vec![check_time::measure()?] };
-    report.figures.iter().for_each(Figure::print);
-    let path = Path::new(REPORT);
-    std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-    std::fs::write(path, serde_json::to_string_pretty(&report)? + "\n")
-        .with_context(|| format!("write {REPORT}"))?;
-    println!("written: {REPORT}");
-    Ok(report.figures.iter().all(|figure| figure.ok))
+fn measure_all() -> Result<bool> {
+    let report = measure(|_| true)?;
+    report.write_page()?;
+    report.finish()
+}
+
+fn measure_some(groups: &[String]) -> Result<bool> {
+    for group in groups {
+        if !GROUPS.contains(&group.as_str()) {
+            bail!("{group}? there are {}", GROUPS.join(", "));
+        }
+    }
+    measure(|group| groups.iter().any(|g| g == group))?.finish()
+}
+
+fn measure(wanted: impl Fn(&str) -> bool) -> Result<Report> {
+    let either = |groups: [&str; 2]| groups.into_iter().any(&wanted);
+    let mut report = Report::default();
+    if wanted("S1") {
+        report.figures.push(check_time::measure()?);
+    }
+    if wanted("P1") {
+        report.figures.push(program_cost::measure());
+    }
+    if wanted("P3") {
+        report.figures.push(throughput::measure());
+    }
+    let mut jobs = Vec::new();
+    jobs.extend(wanted("P2").then(plan::packets).into_iter().flatten());
+    jobs.extend(either(["P4", "P5"]).then(plan::rates).into_iter().flatten());
+    jobs.extend(either(["P6", "P7"]).then(plan::rows).into_iter().flatten());
+    report.take(guest::measure(&jobs)?);
+    if wanted("P4") {
+        report.take_processors(&guest::run_guest(&plan::processors(), Time::Real)?);
+    }
+    Ok(report)
 }

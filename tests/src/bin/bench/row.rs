@@ -73,6 +73,11 @@ pub struct Row {
 }
 
 impl RowPlan {
+    /// As tables list rows.
+    pub fn order(&self) -> (Direction, bool, usize, Setup) {
+        (self.direction, self.congestion == "bbr", self.flows, self.setup)
+    }
+
     pub fn run(&self, node: &Node) -> Row {
         let site = Site::make(node);
         self.setup.apply(&site, self.direction.limit(self.rate_bps));
@@ -111,6 +116,13 @@ fn rates_over(progress: &Progress, seconds: usize) -> Vec<f64> {
 fn sum(sent: &[Sent]) -> Sent {
     let of = |part: fn(&Sent) -> u64| sent.iter().map(part).sum();
     Sent { segments: of(|s| s.segments), retransmissions: of(|s| s.retransmissions) }
+}
+
+impl fmt::Display for RowPlan {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (way, rate) = (self.direction.name(), self.rate_bps / 1_000_000);
+        write!(f, "{way}, {} flows of {} at {rate} Mbit/s", self.flows, self.congestion)
+    }
 }
 
 impl Row {

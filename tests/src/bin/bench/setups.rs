@@ -24,6 +24,8 @@ const CILIUM_FQ: &str = "fq horizon 2s buckets 32768";
 #[serde(rename_all = "kebab-case")]
 pub enum Setup {
     None,
+    /// The queue that Sluice puts on a pod's egress, without a program or a limit.
+    Fq,
     Sluice,
     /// The bandwidth plugin of the CNI project, with the burst that containerd asks for.
     Upstream,
@@ -46,6 +48,9 @@ impl Setup {
     pub fn apply(self, site: &Site, limits: Annotations) {
         match self {
             Self::None => {}
+            Self::Fq => {
+                tc(&format!("-n {} qdisc add dev eth0 root fq", site.pod.pod.name));
+            }
             Self::Sluice => site.node.add(&site.pod.pod, limits),
             Self::Upstream => upstream::add(&site.pod.pod, limits, upstream::BURST_NOT_SET),
             Self::Upstream32Kb => upstream::add(&site.pod.pod, limits, upstream::BURST_32_KB),

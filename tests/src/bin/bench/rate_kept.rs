@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+//! P4 and P5 from the transfers: how exactly limits are kept, from the first
+//! second on.
+
+use crate::figure::{Bound, Figure};
+use crate::rate::Rate;
+use crate::setups::Setup;
+
+pub fn figures(rates: &[Rate]) -> Vec<Figure> {
+    let own: Vec<&Rate> = rates.iter().filter(|rate| rate.plan.setup == Setup::Sluice).collect();
+    let figure = |id, name, unit, of: fn(&Rate) -> f64, bounds| {
+        let figure = worst(Figure::new(id, name, unit), &own, of, bounds);
+        let peers = rates.iter().filter(|rate| rate.plan.setup != Setup::Sluice);
+        peers.fold(figure, |figure, rate| figure.peer(rate.plan.setup.name(), of(rate)))
+    };
+    vec![
+        figure("P4-error", "rate, off over 10 s", "%", |r| r.error_percent().abs(), [0.5, 0.5]),
+        figure("P4-second", "rate, off in any second", "%", second_percent, [2.0, 2.0]),
+        figure("P5", "first second", "x limit", Rate::first_second, [1.05, 1.05]),
+    ]
+}
+
+/// The same pod from two processors at once.
+pub fn processors(rates: &[Rate]) -> Figure {
+    let own: Vec<&Rate> = rates.iter().collect();
+    let figure = Figure::new("P4-processors", "rate, off with two processors sending", "%");
+    worst(figure, &own, |rate| rate.error_percent().abs(), [1.0, 1.0])
+}
+
+fn second_percent(rate: &Rate) -> f64 {
+    rate.worst_second_percent().abs()
+}
+
+fn worst(figure: Figure, rates: &[&Rate], of: fn(&Rate) -> f64, bounds: [f64; 2]) -> Figure {
+    let worst = rates.iter().max_by(|a, b| of(a).total_cmp(&of(b))).expect("a transfer");
+    figure.judge(of(worst), Bound::AtMost, bounds).detail(worst.plan.to_string())
+}
