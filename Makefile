@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 KERNEL ?= 6.12
 SKIPS := target/skips.txt
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 .PHONY: help setup fmt lint build test test-unit test-root test-vm demo bench fuzz golden clean
 
@@ -44,10 +45,10 @@ test-vm: build ## The root tests in a guest: KERNEL=6.1, 6.12 or newest
 demo: build ## Real pods on a private node, iperf3, limit against measured
 	target/debug/demo
 
-bench: setup ## Figures of speed and memory, in target/report/bench.json
+bench: setup ## Figures of speed against peers, and docs/benchmarks.md; ONLY="P1 P6": these, no page
 	cargo build --locked --release --package host-agent
 	cargo build --locked --package tests --bins
-	SLUICE_BIN=$(CURDIR)/target/release target/debug/bench
+	SLUICE_BIN=$(TARGET)/release $(TARGET)/debug/bench $(if $(ONLY),only $(ONLY))
 
 FUZZ_SECONDS ?= 60
 FUZZ = cargo fuzz run -s none $(1) fuzz/corpus/$(1) $(2) -- -max_total_time=$(FUZZ_SECONDS) \

@@ -12,7 +12,9 @@ mod frames;
 mod guest;
 mod jobs;
 mod packets;
+mod page;
 mod plan;
+mod plots;
 mod program_cost;
 mod rate;
 mod rate_kept;
@@ -20,6 +22,7 @@ mod report;
 mod row;
 mod setups;
 mod site;
+mod svg;
 mod throughput;
 mod under_load;
 mod upstream;
@@ -55,7 +58,7 @@ fn main() -> ExitCode {
 /// False when a figure is not what it must be.
 fn measure_all() -> Result<bool> {
     let report = measure(|_| true)?;
-    report.write_page()?;
+    page::write(&report)?;
     report.finish()
 }
 

@@ -13,7 +13,7 @@ use tests::node::{Node, PIN_DIR, with_node};
 use crate::figure::{Bound, Figure};
 use crate::frames::{self, Frame};
 use crate::packets::UNREACHABLE_BPS;
-use crate::setups::{PEERS, load_peers};
+use crate::setups::{PEERS, limit_edt, load_peers};
 
 const ROUNDS: usize = 11;
 const REPEAT: &str = "1000000";
@@ -33,6 +33,7 @@ pub fn measure() -> Figure {
         node.boot_with("");
         node.start_agent();
         load_peers();
+        limit_edt(UNREACHABLE_BPS);
         limit_slot_0(node);
         figure = Some(judge(&measure_cases()));
     });

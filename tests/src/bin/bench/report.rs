@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! All that was measured: figures and what they come from, as JSON and as the
-//! page docs/benchmarks.md with its plots.
+//! All that was measured: figures and what they come from, written as JSON.
 
 use std::fs;
 use std::path::Path;
@@ -68,9 +67,5 @@ impl Report {
             .with_context(|| format!("write {REPORT}"))?;
         println!("written: {REPORT}");
         Ok(self.figures.iter().all(|figure| figure.ok))
-    }
-
-    pub fn write_page(&self) -> Result<()> {
-        Ok(())
     }
 }

@@ -130,6 +130,11 @@ impl Row {
         self.flows_mbps.iter().fold(0.0, |sum, rate| sum + rate)
     }
 
+    pub fn slowest_and_fastest(&self) -> [f64; 2] {
+        let rates = || self.flows_mbps.iter().copied();
+        [rates().reduce(f64::min), rates().reduce(f64::max)].map(Option::unwrap_or_default)
+    }
+
     /// Jain's index of fairness: 1 when all flows get the same.
     pub fn jain(&self) -> f64 {
         if self.flows_mbps.is_empty() {
@@ -163,8 +168,7 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let Self { plan, sent, probed: Probed { echo, request }, .. } = self;
         let (setup, way, cc) = (plan.setup.name(), plan.direction.name(), &plan.congestion);
-        let slowest = self.flows_mbps.iter().copied().reduce(f64::min).unwrap_or_default();
-        let fastest = self.flows_mbps.iter().copied().reduce(f64::max).unwrap_or_default();
+        let [slowest, fastest] = self.slowest_and_fastest();
         write!(f, "{setup:<13} {way:<7} {:>2} {cc:<5} ", plan.flows)?;
         write!(f, "{:>7.3} {:>6} ", self.goodput_mbps(), sent.retransmissions)?;
         write!(f, "{:>6} {slowest:>7.3} {fastest:>7.3} {:>6.4}  ", sent.segments, self.jain())?;

@@ -100,15 +100,20 @@ fn cilium_edt(site: &Site, limits: Annotations) {
         (limits.ingress, &site.pod.pod.host_ifname),
     ];
     for (rate, device) in devices.into_iter().filter(|(rate, _)| *rate != 0) {
-        let words = [(rate / 8).to_ne_bytes(), [0; 8]].concat();
-        let value: Vec<String> = words.iter().map(u8::to_string).collect();
-        let map = format!("{EDT_MAPS}/edt_limits");
-        let update = format!("map update pinned {map} key 0 0 0 0 value {}", value.join(" "));
-        run("bpftool", &update.split_whitespace().collect::<Vec<_>>());
+        limit_edt(rate);
         tc(&format!("qdisc add dev {device} root {CILIUM_FQ}"));
         tc(&format!("qdisc add dev {device} clsact"));
         tc(&format!("filter add dev {device} egress bpf da object-pinned {PEERS}/edt"));
     }
+}
+
+/// The one limit of the program `edt`, with its clock at zero.
+pub fn limit_edt(rate_bps: u64) {
+    let words = [(rate_bps / 8).to_ne_bytes(), [0; 8]].concat();
+    let value: Vec<String> = words.iter().map(u8::to_string).collect();
+    let map = format!("{EDT_MAPS}/edt_limits");
+    let update = format!("map update pinned {map} key 0 0 0 0 value {}", value.join(" "));
+    run("bpftool", &update.split_whitespace().collect::<Vec<_>>());
 }
 
 /// Loads and pins the programs of fixtures/edt.bpf.c, once.
