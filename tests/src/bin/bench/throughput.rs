@@ -8,6 +8,7 @@ use std::fs;
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
+use nix::libc;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
@@ -25,7 +26,8 @@ use crate::site::Site;
 const LONGEST: Duration = Duration::from_secs(75);
 const FEWEST_ROUNDS: usize = 9;
 const PRECISION_PERCENT: f64 = 1.0;
-const FLOWS: usize = 4;
+/// cubic leaves its slow start at random where round trips are this short.
+const CONGESTION: &str = "reno";
 const WARM_UP: Duration = Duration::from_millis(150);
 const WINDOW: Duration = Duration::from_millis(400);
 const SETUPS: [Setup; 3] = [Setup::None, Setup::Sluice, Setup::Upstream];
@@ -43,7 +45,7 @@ pub fn measure() -> Figure {
         mode = if has_fq() { "paced" } else { "policed" };
         node.boot_with("");
         node.start_agent();
-        stay_on_one_processor();
+        have_one_processor();
         let end = Instant::now() + LONGEST;
         while !rounds.are_enough() && Instant::now() < end {
             rounds.add(node);
@@ -96,11 +98,14 @@ fn median(values: &[f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// Threads made later inherit it.
-fn stay_on_one_processor() {
+/// This thread and those that it makes stay on one processor, ahead of what else wants it.
+fn have_one_processor() {
     let mut processors = CpuSet::new();
     processors.set(0).expect("processor 0");
     sched_setaffinity(Pid::from_raw(0), &processors).expect("stay on processor 0");
+    // SAFETY: the call has no pointers.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
+    assert_eq!(result, 0, "setpriority: {}", std::io::Error::last_os_error());
 }
 
 /// Nanoseconds that this process and the kernel's deferred network work have had.
@@ -123,13 +128,13 @@ fn deferred_ns() -> f64 {
 fn gigabits_per_sec(setup: Setup, node: &Node) -> f64 {
     let site = Site::make(node);
     setup.apply(&site, Annotations { egress: UNREACHABLE_BPS, ingress: UNREACHABLE_BPS });
-    let progress = &Progress::new(FLOWS);
+    let progress = &Progress::new(1);
     let rate = thread::scope(|scope| {
-        let bulk = Bulk::start(scope, [site.pod.v4(), site.remote.v4()], "cubic", progress);
+        let bulk = Bulk::start(scope, [site.pod.v4(), site.remote.v4()], CONGESTION, progress);
         sleep(WARM_UP);
-        let (start_ns, before) = (processor_time_ns(), total(progress));
+        let (start_ns, before) = (processor_time_ns(), progress.received()[0]);
         sleep(WINDOW);
-        let bits = (total(progress) - before) as f64 * 8.0;
+        let bits = (progress.received()[0] - before) as f64 * 8.0;
         let rate = bits / (processor_time_ns() - start_ns);
         progress.stop();
         bulk.finish();
@@ -137,8 +142,4 @@ fn gigabits_per_sec(setup: Setup, node: &Node) -> f64 {
     });
     setup.remove(&site);
     rate
-}
-
-fn total(progress: &Progress) -> u64 {
-    progress.received().iter().sum()
 }
