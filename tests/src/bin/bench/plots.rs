@@ -21,7 +21,7 @@ pub fn latency(rows: &[Row], direction: Direction) -> String {
     let mut rows: Vec<&Row> = rows.iter().filter(|row| is_compared(row, direction)).collect();
     rows.sort_by(|a, b| a.probed.echo.p99_ms.total_cmp(&b.probed.echo.p99_ms));
     let values = rows.iter().flat_map(|row| [row.probed.echo.median_ms, row.probed.echo.p99_ms]);
-    let axis = LogAxis::around(values, [LABELS, WIDTH - 20.0]);
+    let axis = LogAxis::around(values, [LABELS, WIDTH - 40.0]);
     let bottom = 20.0 + STEP * rows.len() as f64;
     let mut svg = Svg::new(WIDTH, bottom + 44.0);
     for tick in axis.ticks() {
@@ -55,16 +55,19 @@ fn label(row: &Row) -> String {
 
 /// A TCP transfer from a pod, by set-up; the first second is what a burst lets pass.
 pub fn rate(rates: &[Rate]) -> String {
-    let rates: Vec<&Rate> = rates.iter().filter(|rate| is_plain(rate)).collect();
+    let mut rates: Vec<&Rate> = rates.iter().filter(|rate| is_plain(rate)).collect();
+    // Lines that meet: ours is on top.
+    rates.sort_by_key(|rate| std::cmp::Reverse(rate.plan.setup));
+    rates.sort_by_key(|rate| rate.plan.setup == Setup::Sluice);
     let all = rates.iter().flat_map(|rate| rate.seconds_bps.iter().map(|bps| bps / 1e6));
     let bottom = 250.0;
     let axis = LogAxis::around(all, [bottom, 20.0]);
     let seconds = rates.iter().map(|rate| rate.seconds_bps.len()).max().unwrap_or_default();
-    let x = |second: usize| 90.0 + second as f64 * 470.0 / seconds as f64;
+    let x = |second: usize| 105.0 + second as f64 * 460.0 / seconds as f64;
     let mut svg = Svg::new(WIDTH, bottom + 44.0);
     for tick in axis.ticks() {
-        svg.line([80.0, axis.at(tick)], [560.0, axis.at(tick)], GREY, 0.5);
-        svg.text([74.0, axis.at(tick) + 4.0], Anchor::End, GREY, &format!("{tick} Mbit/s"));
+        svg.line([95.0, axis.at(tick)], [560.0, axis.at(tick)], GREY, 0.5);
+        svg.text([89.0, axis.at(tick) + 4.0], Anchor::End, GREY, &format!("{tick} Mbit/s"));
     }
     for second in 0..seconds {
         svg.text([x(second), bottom + 16.0], Anchor::Middle, GREY, &(second + 1).to_string());

@@ -96,35 +96,52 @@ impl Case {
     }
 }
 
-/// Copies a pod's limits to slot 0, and makes them paced: this kernel may have no fq.
+/// Copies a pod's limits to slot 0, and makes them paced: this kernel may have no fq. A pod's
+/// entries follow each other as those of slot 0 do. The pod's tables of flows serve both.
 fn limit_slot_0(node: &Node) {
     let pod = node.pod("pod", 2);
     let rate = UNREACHABLE_BPS;
     node.add(&pod, Annotations { egress: rate, ingress: rate });
-    let map = format!("{PIN_DIR}/limits");
-    let entries = json(&run("bpftool", &["-j", "map", "dump", "pinned", &map]));
-    let values = entries.as_array().expect("entries").iter().map(|entry| bytes(&entry["value"]));
-    // A pod's entries follow each other, as those of slot 0 do.
-    let limits = values.filter(|value| value.iter().any(|byte| *byte != 0));
-    for (direction, mut value) in limits.enumerate() {
-        let mode = value.len() - MODE_FROM_END;
-        value[mode] = 0;
-        set(&map, direction, &value);
+    for (direction, mut limit) in used_values("limits").into_iter().enumerate() {
+        // The third is the guard's, which polices everywhere.
+        if direction < 2 {
+            let mode = limit.len() - MODE_FROM_END;
+            limit[mode] = 0;
+        }
+        set("limits", direction, &format!("value {}", words(&limit)));
     }
-    node.del(&pod);
+    for (direction, id) in used_values("flows").into_iter().enumerate() {
+        let id = u32::from_ne_bytes(id.try_into().expect("the number of a map"));
+        set("flows", direction, &format!("value id {id}"));
+    }
 }
 
-fn set(map: &str, index: usize, value: &[u8]) {
-    let words = |bytes: &[u8]| bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(" ");
-    let (key, value) = (words(&(index as u32).to_ne_bytes()), words(value));
-    let line = format!("map update pinned {map} key {key} value {value}");
+/// What is not zero in a pinned array, in its order; nothing where there is no such map.
+fn used_values(map: &str) -> Vec<Vec<u8>> {
+    let path = format!("{PIN_DIR}/{map}");
+    if !fs::exists(&path).unwrap_or(false) {
+        return Vec::new();
+    }
+    let entries = json(&run("bpftool", &["-j", "map", "dump", "pinned", &path]));
+    let values = entries.as_array().expect("entries").iter().map(|entry| bytes(&entry["value"]));
+    values.filter(|value| value.iter().any(|byte| *byte != 0)).collect()
+}
+
+fn set(map: &str, index: usize, value: &str) {
+    let key = words(&(index as u32).to_ne_bytes());
+    let line = format!("map update pinned {PIN_DIR}/{map} key {key} {value}");
     run("bpftool", &line.split_whitespace().collect::<Vec<_>>());
 }
 
+fn words(bytes: &[u8]) -> String {
+    bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// bpftool's hexadecimal; an array of maps has an error in place of a map that is not there.
 fn bytes(list: &Value) -> Vec<u8> {
     let byte = |text: &Value| {
         let digits = text.as_str().expect("a byte").trim_start_matches("0x");
         u8::from_str_radix(digits, 16).expect("hexadecimal")
     };
-    list.as_array().expect("bytes").iter().map(byte).collect()
+    list.as_array().into_iter().flatten().map(byte).collect()
 }
