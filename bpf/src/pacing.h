@@ -121,7 +121,7 @@ sluice_begin_round(struct sluice_clock *clock, __u64 line_ns, __u64 now_ns)
 	__u32 queued = clock->queued;
 
 	clock->active = queued >= clock->active ? queued :
-			(queued + clock->active + 1) / 2;
+			(queued + clock->active) / 2;
 	clock->queued = 0;
 	clock->earlier_ns = clock->early_ns;
 	clock->early_ns = 0;
@@ -240,7 +240,11 @@ sluice_decide(const struct sluice_limit *limit, struct sluice_clock *clock,
 		flow->round = clock->round;
 		clock->queued++;
 	}
-	turn.departure_ns = sluice_later(sluice_later(now_ns, flow->departure_ns),
+	turn.departure_ns = sluice_later(now_ns, flow->departure_ns);
+	/* Nobody else waits for an idle line: no share to keep to. */
+	if (line_ns <= now_ns)
+		turn.share_ns = sluice_earlier(turn.share_ns, turn.departure_ns);
+	turn.departure_ns = sluice_later(turn.departure_ns,
 					 sluice_later(line_ns, turn.share_ns));
 	sojourn_ns = turn.departure_ns - now_ns;
 	above = sojourn_ns > limit->target_ns && sojourn_ns > standing_ns &&

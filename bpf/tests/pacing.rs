@@ -3,6 +3,8 @@
 //! compiled for the host: never more than rate and burst allow, never stalled,
 //! never out of order, nobody hindered but who has more than a share.
 
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 
 /// contract.h's struct sluice_limit.
@@ -293,6 +295,26 @@ proptest! {
     }
 
     #[test]
+    fn flow_is_not_reordered_when_others_come_and_go(
+        horizon_ns in 0..5 * MS,
+        bursts in prop::collection::vec((1..40usize, 0..6usize, 0..2 * MS), 1..40),
+    ) {
+        let mut line = Line::new(limit(20_000_000, 0, horizon_ns), 6);
+        let (mut now_ns, mut last) = (1000 * MS, [0; 6]);
+        for (packets, flows, gap_ns) in bursts {
+            for packet in 0..packets {
+                now_ns += gap_ns;
+                let flow = packet % (flows + 1);
+                let turn = line.send(flow, now_ns, FRAME as u32);
+                if turn.action == SEND {
+                    prop_assert!(turn.departure_ns >= last[flow], "reordered");
+                    last[flow] = turn.departure_ns;
+                }
+            }
+        }
+    }
+
+    #[test]
     fn all_flows_together_never_pass_rate_burst_and_what_may_be_early_or_late(
         (rate, limit) in any_limit(),
         mix in any_mix(),
@@ -392,6 +414,53 @@ fn flows_that_all_flood_share_equally() {
     }
 }
 
+/// A sender that TCP small queues holds back: two packets queued, the next when one has left.
+/// Gives the bytes that it gets through in so many milliseconds.
+fn send_with_two_queued(line: &mut Line, flow: usize, start_ns: u64, span_ms: u64) -> u64 {
+    let (mut queue, mut now_ns, mut bytes) = (VecDeque::new(), start_ns, 0);
+    while now_ns < start_ns + span_ms * MS {
+        let turn = line.send(flow, now_ns, FRAME as u32);
+        assert_eq!(turn.action, SEND);
+        bytes += FRAME;
+        queue.push_back(turn.departure_ns);
+        if queue.len() == 2 {
+            now_ns = now_ns.max(queue.pop_front().expect("two"));
+        }
+    }
+    bytes
+}
+
+#[test]
+fn flow_that_is_left_alone_soon_has_the_whole_line() {
+    let mut line = Line::new(twenty_mbit(), 8);
+    let mut now_ns = 1000 * MS;
+    for packet in 0..1000 {
+        now_ns += MS / 2;
+        line.send(packet % 8, now_ns, FRAME as u32);
+    }
+    for flow in [0, 1] {
+        now_ns = now_ns.max(line.clock.next_ns);
+        let bytes = send_with_two_queued(&mut line, flow, now_ns, 1000);
+        assert!(bytes > BYTES_PER_SEC * 97 / 100, "flow {flow}: {bytes}");
+        now_ns += 1000 * MS;
+    }
+}
+
+#[test]
+fn flow_that_left_is_not_counted_any_more() {
+    let mut line = Line::new(twenty_mbit(), 2);
+    let mut now_ns = 1000 * MS;
+    // Two flows for a while, then one: what was counted must not stay counted.
+    for packet in 0..400 {
+        now_ns += MS / 2;
+        line.send(packet % 2, now_ns, FRAME as u32);
+    }
+    let drained_ns = line.clock.next_ns;
+    let bytes = send_with_two_queued(&mut line, 0, drained_ns, 1000);
+    assert!(bytes > BYTES_PER_SEC * 97 / 100, "{bytes}");
+    assert!(line.clock.active <= 1, "{:?}", line.clock);
+}
+
 #[test]
 fn sparse_flow_departs_at_once_however_long_the_queue() {
     let mut limit = twenty_mbit();
@@ -431,7 +500,7 @@ fn codel_signals_faster_and_faster_and_stops_below_the_target() {
     let mut signals = Vec::new();
     let mut now_ns = 1000 * MS;
     // A sender that keeps about 30 ms queued.
-    while signals.len() < 20 {
+    while signals.len() < 20 && now_ns < 20_000 * MS {
         now_ns += MS / 10;
         if line.clock.next_ns < now_ns + 30 * MS
             && line.send(0, now_ns, FRAME as u32).action == SIGNAL
@@ -439,6 +508,7 @@ fn codel_signals_faster_and_faster_and_stops_below_the_target() {
             signals.push(now_ns);
         }
     }
+    assert_eq!(signals.len(), 20);
     let first_ns = signals[0] - 1000 * MS;
     assert!((100 * MS..130 * MS).contains(&first_ns), "after an interval: {first_ns}");
     let gap_ms = |index: usize| (signals[index + 1] - signals[index]) as f64 / 1e6;
