@@ -78,27 +78,6 @@ impl Pins {
         self.flows.update(&key, &fd, MapFlags::ANY).map_err(error)
     }
 
-    /// Makes the tables of the first slots, as far as there are none, waiting once for all of them.
-    pub fn make_spare_flows(&self) -> Result<()> {
-        let error = |source| Error::WriteMap { map: "flows", slot: 0, source };
-        let (mut keys, mut tables) = (Vec::new(), Vec::new());
-        for slot in Slot::all().take(SPARE_SLOTS) {
-            for direction in [Direction::Egress, Direction::Ingress] {
-                let key = slot.key(direction);
-                if self.flows.lookup(&key, MapFlags::ANY).map_err(error)?.is_none() {
-                    keys.extend(key);
-                    tables.push(new_table().map_err(error)?);
-                }
-            }
-        }
-        if tables.is_empty() {
-            return Ok(());
-        }
-        let fds = tables.iter().flat_map(|table| table.as_fd().as_raw_fd().to_ne_bytes());
-        let (fds, count) = (fds.collect::<Vec<_>>(), tables.len() as u32);
-        self.flows.update_batch(&keys, &fds, count, MapFlags::ANY, MapFlags::ANY).map_err(error)
-    }
-
     /// Tells the guard which slot the pod behind this host interface has.
     pub fn set_guard(&self, ifindex: u32, slot: Slot) -> Result<()> {
         let value = u32::from(slot.number()).to_ne_bytes();
@@ -200,6 +179,29 @@ fn empty(number: &[u8]) -> libbpf_rs::Result<()> {
     let number = number.try_into().map_or(0, u32::from_ne_bytes);
     let table = MapHandle::from_map_id(number)?;
     table.update(&0u32.to_ne_bytes(), &[0; FLOWS_BYTES], MapFlags::ANY)
+}
+
+/// Makes the tables of the first slots, as far as there are none, waiting once for all of them; 6.1
+/// waits for each, a second or two.
+pub(crate) fn make_spare_flows(dir: &Path) -> Result<()> {
+    let error = |source| Error::WriteMap { map: "flows", slot: 0, source };
+    let flows = open_map(&dir.join("flows"))?;
+    let (mut keys, mut tables) = (Vec::new(), Vec::new());
+    for slot in Slot::all().take(SPARE_SLOTS) {
+        for direction in [Direction::Egress, Direction::Ingress] {
+            let key = slot.key(direction);
+            if flows.lookup(&key, MapFlags::ANY).map_err(error)?.is_none() {
+                keys.extend(key);
+                tables.push(new_table().map_err(error)?);
+            }
+        }
+    }
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let fds = tables.iter().flat_map(|table| table.as_fd().as_raw_fd().to_ne_bytes());
+    let (fds, count) = (fds.collect::<Vec<_>>(), tables.len() as u32);
+    flows.update_batch(&keys, &fds, count, MapFlags::ANY, MapFlags::ANY).map_err(error)
 }
 
 fn open_map(path: &Path) -> Result<MapHandle> {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{OpenMapMut, ProgramMut};
 
+use crate::pins::make_spare_flows;
 use crate::{Error, Result};
 
 #[allow(clippy::all, clippy::pedantic, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -33,6 +34,8 @@ pub fn load_and_pin(dir: &Path) -> Result<()> {
     keep_pinned(&mut open.maps.flows, &dir.join("flows"))?;
     keep_pinned(&mut open.maps.guards, &dir.join("guards"))?;
     let mut loaded = open.load().map_err(|source| Error::Load { source })?;
+    // Before the programs' pins, which say that pods can come.
+    make_spare_flows(dir)?;
     replace_pin(&mut loaded.progs.guard, &dir.join("guard"))?;
     replace_pin(&mut loaded.progs.shape_egress, &dir.join("shape_egress"))?;
     replace_pin(&mut loaded.progs.shape_ingress, &dir.join("shape_ingress"))

@@ -47,7 +47,6 @@ pub fn run(paths: &Paths, reload: impl Fn()) -> Result<()> {
     info!("programs and maps are pinned in {}", paths.pin_dir().display());
     drop_capabilities().context("drop capabilities")?;
     let pins = Pins::open(&paths.pin_dir())?;
-    pins.make_spare_flows()?;
     let has_tcx = pins.has_tcx();
     let events = (!has_tcx).then(TcEvents::open).transpose()?;
     let records = watch(&paths.pods_dir())?;
