@@ -79,7 +79,7 @@ impl Pins {
     }
 
     /// Tells the guard which slot the pod behind this host interface has.
-    pub fn set_guard(&self, ifindex: u32, slot: Slot) -> Result<()> {
+    fn set_guard(&self, ifindex: u32, slot: Slot) -> Result<()> {
         let value = u32::from(slot.number()).to_ne_bytes();
         self.guards
             .update(&ifindex.to_ne_bytes(), &value, MapFlags::ANY)
@@ -87,7 +87,7 @@ impl Pins {
     }
 
     /// Takes the host interface out again, unless it has been given to another slot since.
-    pub fn clear_guard(&self, ifindex: u32, slot: Slot) -> Result<()> {
+    fn clear_guard(&self, ifindex: u32, slot: Slot) -> Result<()> {
         let error = |source| Error::WriteMap { map: "guards", slot: slot.number(), source };
         let key = ifindex.to_ne_bytes();
         let held = self.guards.lookup(&key, MapFlags::ANY).map_err(error)?;
