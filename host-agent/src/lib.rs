@@ -24,6 +24,7 @@ pub mod paths;
 pub mod plan;
 pub mod preview;
 pub mod record;
+pub mod report;
 pub mod shape;
 pub mod status;
 pub mod user_data;

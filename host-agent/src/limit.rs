@@ -35,6 +35,7 @@ const MIN_FRAME_BYTES: u64 = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
+    LiveOverride,
     PodAnnotation,
     Class,
     NodeDefault,
@@ -43,6 +44,7 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
+            Self::LiveOverride => "set by hand",
             Self::PodAnnotation => "pod annotation",
             Self::Class => "class",
             Self::NodeDefault => "node default",

@@ -57,7 +57,7 @@ pub fn apply(paths: &Paths) -> Result<()> {
 
 fn change(pins: &Pins, claim: &Claim, bandwidth: &Bandwidth) -> Result<Option<Later>> {
     let mut record = claim.read()?;
-    let wanted = Wanted::of(bandwidth, &record.namespace, &record.pod, &record.annotated);
+    let wanted = record.wanted(bandwidth);
     if record.is_unlimited() && wanted.is_unlimited() {
         return Ok(None);
     }

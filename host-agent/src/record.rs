@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use bpf::{Direction, Slot};
 use serde::{Deserialize, Serialize};
+use settings_model::Bandwidth;
 
 use crate::file;
 use crate::limit::{Limit, Origin};
 use crate::netlink::Gso;
-use crate::wanted::Annotated;
+use crate::wanted::{Annotated, Live, Wanted};
 
 /// Identity of a pod interface, as the runtime names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,12 +34,29 @@ pub struct Record {
     pub pod: String,
     pub netns: PathBuf,
     pub annotated: Annotated,
+    /// Set by hand, for a while.
+    pub live: Option<Live>,
+    /// How this interface came to have a record.
+    pub came: Came,
+    /// The interface whose ADD made this one too, and whose slot it shares; None for an interface
+    /// that the runtime knows of.
+    pub main: Option<String>,
     /// None as long as nothing was ever attached.
     pub host: Option<HostEnd>,
     pub egress: Shaping,
     pub ingress: Shaping,
     /// None without a limit on egress.
     pub guard: Option<Guard>,
+}
+
+/// How a record came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Came {
+    /// By ADD, in this time. None: ADD was not completed.
+    Added { took_ns: Option<u64> },
+    /// The chain missed it; the agent found it in the runtime's result cache.
+    Adopted,
 }
 
 /// The veth's end on the host.
@@ -117,6 +135,11 @@ impl Shaping {
 impl Record {
     pub fn is_unlimited(&self) -> bool {
         self.egress.is_unlimited() && self.ingress.is_unlimited()
+    }
+
+    /// What these settings, and whatever was said about this pod, give it.
+    pub fn wanted(&self, bandwidth: &Bandwidth) -> Wanted {
+        Wanted::of(bandwidth, &self.namespace, &self.pod, &self.annotated, self.live.as_ref())
     }
 
     pub fn ways(&self) -> [(Direction, &Shaping); 2] {
@@ -262,6 +285,9 @@ mod tests {
             pod: "web".into(),
             netns: "/run/netns/web".into(),
             annotated: Annotated { ingress: "1kbit".parse().ok(), ..Annotated::default() },
+            live: Some(Live { egress: "1Mbit".parse().ok(), ingress: None, until: 7 }),
+            came: Came::Added { took_ns: Some(1) },
+            main: None,
             host: Some(HostEnd { ifname: "eni1".into(), ifindex: 7 }),
             egress: Shaping::Unlimited,
             ingress: Shaping::Limited {

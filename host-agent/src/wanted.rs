@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which limits hold for a pod, highest first: its annotation, its class, the
-//! node's default, none. Pure; ADD and a reload ask the same question.
+//! Which limits hold for a pod, highest first: one set by hand, its annotation,
+//! its class, the node's default, none. Pure; ADD and a reload ask the same
+//! question.
 
 use serde::{Deserialize, Serialize};
 use settings_model::{Bandwidth, Burst, Limit as Choice, Rate};
@@ -20,6 +21,18 @@ pub struct Annotated {
     pub ingress_burst: Option<Burst>,
 }
 
+/// Limits that an operator set on a living pod (`sluice limit set`), above all others; None where
+/// the way was left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    #[serde(with = "as_text")]
+    pub egress: Option<Choice>,
+    #[serde(with = "as_text")]
+    pub ingress: Option<Choice>,
+    /// Seconds since 1970 at which it ends.
+    pub until: u64,
+}
+
 /// The limits of one pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -29,6 +42,7 @@ pub struct Wanted {
 
 /// One direction's sources, highest first.
 struct Sources {
+    live: Option<Choice>,
     annotation: Option<Rate>,
     burst: Option<Burst>,
     class: Option<Choice>,
@@ -36,15 +50,23 @@ struct Sources {
 }
 
 impl Wanted {
-    pub fn of(bandwidth: &Bandwidth, namespace: &str, pod: &str, annotated: &Annotated) -> Self {
+    pub fn of(
+        bandwidth: &Bandwidth,
+        namespace: &str,
+        pod: &str,
+        annotated: &Annotated,
+        live: Option<&Live>,
+    ) -> Self {
         let class = bandwidth.classes.class_for(namespace, pod);
         let egress = Sources {
+            live: live.and_then(|live| live.egress),
             annotation: annotated.egress,
             burst: annotated.egress_burst,
             class: class.and_then(|class| class.egress),
             default: bandwidth.default_egress,
         };
         let ingress = Sources {
+            live: live.and_then(|live| live.ingress),
             annotation: annotated.ingress,
             burst: annotated.ingress_burst,
             class: class.and_then(|class| class.ingress),
@@ -60,10 +82,11 @@ impl Wanted {
 
 impl Sources {
     fn limit(&self, bandwidth: &Bandwidth) -> Option<Limit> {
-        let (choice, origin) = match (self.annotation, self.class) {
-            (Some(rate), _) => (Choice::Rate(rate), Origin::PodAnnotation),
-            (None, Some(choice)) => (choice, Origin::Class),
-            (None, None) => (self.default, Origin::NodeDefault),
+        let (choice, origin) = match (self.live, self.annotation, self.class) {
+            (Some(choice), _, _) => (choice, Origin::LiveOverride),
+            (None, Some(rate), _) => (Choice::Rate(rate), Origin::PodAnnotation),
+            (None, None, Some(choice)) => (choice, Origin::Class),
+            (None, None, None) => (self.default, Origin::NodeDefault),
         };
         match choice {
             Choice::Rate(rate) if bandwidth.enabled => Some(Limit {
@@ -125,11 +148,28 @@ mod tests {
             ("b", Annotated::default(), Origin::NodeDefault, 3_000_000),
         ];
         for (namespace, annotated, origin, rate) in table {
-            let wanted = Wanted::of(&bandwidth, namespace, "x", &annotated);
+            let wanted = Wanted::of(&bandwidth, namespace, "x", &annotated, None);
             let egress = wanted.egress.unwrap();
             assert_eq!((egress.origin, egress.rate.bits_per_sec()), (origin, rate));
             assert_eq!(wanted.ingress.unwrap().rate.bits_per_sec(), 4_000_000);
         }
+    }
+
+    #[test]
+    fn limit_set_by_hand_comes_before_the_annotation_on_its_way_only() {
+        let annotated = Annotated {
+            egress: "1Mbit".parse().ok(),
+            ingress: "2Mbit".parse().ok(),
+            ..Annotated::default()
+        };
+        let live = Live { egress: "unlimited".parse().ok(), ingress: None, until: 0 };
+        let wanted = Wanted::of(&bandwidth(""), "a", "x", &annotated, Some(&live));
+        assert_eq!(wanted.egress, None);
+        assert_eq!(wanted.ingress.unwrap().origin, Origin::PodAnnotation);
+        let live = Live { egress: None, ingress: "7Mbit".parse().ok(), until: 0 };
+        let wanted = Wanted::of(&bandwidth(""), "a", "x", &annotated, Some(&live));
+        assert_eq!(wanted.ingress.unwrap().origin, Origin::LiveOverride);
+        assert_eq!(wanted.ingress.unwrap().rate.bits_per_sec(), 7_000_000);
     }
 
     #[test]
@@ -138,10 +178,10 @@ mod tests {
             "default-egress = '3Mbit'\nburst = '2ms'\nlatency-target = '7ms'\necn = false\n",
         );
         let annotated = Annotated { egress_burst: "9KB".parse().ok(), ..Annotated::default() };
-        let limit = Wanted::of(&bandwidth, "a", "x", &Annotated::default()).egress.unwrap();
+        let limit = Wanted::of(&bandwidth, "a", "x", &Annotated::default(), None).egress.unwrap();
         assert_eq!((limit.burst.to_string(), limit.ecn), ("2ms".into(), false));
         assert_eq!(limit.latency_target.to_string(), "7ms");
-        let limit = Wanted::of(&bandwidth, "a", "x", &annotated).egress.unwrap();
+        let limit = Wanted::of(&bandwidth, "a", "x", &annotated, None).egress.unwrap();
         assert_eq!(limit.burst.to_string(), "9KB");
     }
 
@@ -149,7 +189,7 @@ mod tests {
     fn nothing_is_limited_where_shaping_is_off() {
         let bandwidth = bandwidth("enabled = false\ndefault-egress = '3Mbit'\n");
         let annotated = Annotated { ingress: "1Mbit".parse().ok(), ..Annotated::default() };
-        assert!(Wanted::of(&bandwidth, "a", "x", &annotated).is_unlimited());
+        assert!(Wanted::of(&bandwidth, "a", "x", &annotated, None).is_unlimited());
     }
 
     #[test]

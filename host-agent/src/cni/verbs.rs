@@ -15,7 +15,7 @@ use super::request::{Command, Environment, Request, cni_version};
 use crate::attach::Veth;
 use crate::live::in_force;
 use crate::paths::Paths;
-use crate::record::{Claim, NoFreeSlot, Record, Records, Shaping};
+use crate::record::{Came, Claim, NoFreeSlot, Record, Records, Shaping};
 use crate::shape::{self, Shaper};
 use crate::wanted::Wanted;
 
@@ -49,8 +49,7 @@ fn add(paths: &Paths, request: &Request) -> Result<String, Error> {
     let settings = in_force(paths)
         .context("find the settings in force (has `sluice boot` run?)")
         .map_err(Error::with(Code::TryAgainLater))?;
-    let bandwidth = &settings.bandwidth;
-    let wanted = Wanted::of(bandwidth, &request.namespace, &request.pod, &request.annotated);
+    let wanted = new_record(request).wanted(&settings.bandwidth);
     match wanted.is_unlimited() {
         true => note(paths, &records, request)?,
         false => shape(paths, &records, request, &wanted)?,
@@ -104,6 +103,9 @@ fn new_record(request: &Request) -> Record {
         pod: request.pod.clone(),
         netns: request.netns.clone(),
         annotated: request.annotated,
+        live: None,
+        came: Came::Added { took_ns: None },
+        main: None,
         host: None,
         egress: Shaping::Unlimited,
         ingress: Shaping::Unlimited,

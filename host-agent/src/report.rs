@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the agent's loop knows that neither records nor maps tell: how its
+//! passes go, what it has repaired, and what is wrong and why. Plain data; it
+//! travels to the command line as JSON.
+
+use serde::{Deserialize, Serialize};
+
+/// The loop's own account of itself since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Whether the first whole pass is through.
+    pub ready: bool,
+    /// Whole passes, and what the last one took.
+    pub passes: u64,
+    pub last_pass_ns: u64,
+    /// Pods whose attachment somebody had taken off and that were given it again.
+    pub repairs: u64,
+    /// Pods that the chain had missed.
+    pub adopted: u64,
+    /// Records whose pod had gone without a DEL.
+    pub collected: u64,
+    /// Times that our entry was put back into the conflist.
+    pub conflist_writes: u64,
+    /// What holds now.
+    pub troubles: Vec<Trouble>,
+}
+
+/// Something that keeps a limit from being what it should be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Trouble {
+    /// A stable name, for programs, e.g. `contested`.
+    pub code: String,
+    /// `namespace/pod interface`, a file or a device.
+    pub subject: String,
+    /// What was seen.
+    pub what: String,
+    /// What the reader can do.
+    pub next_step: String,
+}
