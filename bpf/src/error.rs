@@ -22,6 +22,12 @@ pub enum Error {
     PinLink { path: PathBuf, source: std::io::Error },
     #[error("remove the pin {}", path.display())]
     Unpin { path: PathBuf, source: std::io::Error },
+    #[error("list {}", path.display())]
+    List { path: PathBuf, source: std::io::Error },
+    #[error("ask for a program's number")]
+    ProgramId { source: std::io::Error },
+    #[error("read or write the guard's slot of the device with index {ifindex}")]
+    GuardSlot { ifindex: u32, source: libbpf_rs::Error },
     #[error("write {map} of slot {slot}")]
     WriteMap { map: &'static str, slot: u16, source: libbpf_rs::Error },
     #[error("read {map} of slot {slot}")]

@@ -10,6 +10,7 @@
 mod contract;
 mod error;
 mod pins;
+mod program;
 mod shaper;
 mod tcx;
 

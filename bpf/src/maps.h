@@ -57,11 +57,12 @@ struct {
 
 /*
  * Host interface index → slot, for the guard: a tcx link has no classid.
- * Written by user space, read by the guard.
+ * Written by user space, read by the guard. Interfaces of one pod may share a
+ * slot, so there is room for more of them than there are slots.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, SLUICE_SLOTS);
+	__uint(max_entries, 4 * SLUICE_SLOTS);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
 	__type(value, __u32);

@@ -2,17 +2,22 @@
 //! The pinned programs and maps, opened by path. This is all that the CNI
 //! plugin needs of BPF, and it works while no agent runs.
 
+use std::fs;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, Program};
+use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle, MapType};
 
 use crate::contract::{ABI, Counters, Direction, FLOWS_BYTES, Limit, Slot};
-use crate::{Error, Result, tcx};
+use crate::{Error, Result, program, tcx};
 
 /// Slots whose tables of flows are there before a pod needs them; 16 KiB of the kernel's for each
 /// table. Pods get the lowest free slot; one above these waits a little longer at ADD.
 const SPARE_SLOTS: usize = 64;
+
+/// Directory of the guard's links, below that of the pins; a link is called after its device's index.
+const LINKS: &str = "links";
 
 /// Directory of the pins below a BPF file system, e.g. `/sys/fs/bpf` → `/sys/fs/bpf/sluice/v1`.
 pub fn pin_dir(bpffs: &Path) -> PathBuf {
@@ -42,9 +47,9 @@ impl Pins {
             counters: open_map(&dir.join("counters"))?,
             flows: open_map(&dir.join("flows"))?,
             guards: open_map(&dir.join("guards"))?,
-            shape_egress: open_program(&dir.join("shape_egress"))?,
-            shape_ingress: open_program(&dir.join("shape_ingress"))?,
-            guard: open_program(&dir.join("guard"))?,
+            shape_egress: program::open(&dir.join("shape_egress"))?,
+            shape_ingress: program::open(&dir.join("shape_ingress"))?,
+            guard: program::open(&dir.join("guard"))?,
         })
     }
 
@@ -55,6 +60,11 @@ impl Pins {
             Direction::Ingress => self.shape_ingress.as_fd(),
             Direction::Guard => self.guard.as_fd(),
         }
+    }
+
+    /// The kernel's number of that program: what is attached with another one is out of date.
+    pub fn program_id(&self, direction: Direction) -> Result<u32> {
+        program::id(self.program(direction))
     }
 
     /// Puts a limit in force at once; clock and counters stay as they are.
@@ -78,36 +88,57 @@ impl Pins {
         self.flows.update(&key, &fd, MapFlags::ANY).map_err(error)
     }
 
-    /// Tells the guard which slot the pod behind this host interface has.
-    fn set_guard(&self, ifindex: u32, slot: Slot) -> Result<()> {
+    /// Puts the guard at the head of tcx of the host's end, as this slot's. A guard that is there
+    /// already keeps its place and gets this directory's program. False where the kernel has no tcx:
+    /// then the guard knows the slot all the same, and can be a filter.
+    pub fn attach_guard(&self, ifindex: u32, slot: Slot) -> Result<bool> {
         let value = u32::from(slot.number()).to_ne_bytes();
         self.guards
             .update(&ifindex.to_ne_bytes(), &value, MapFlags::ANY)
-            .map_err(|source| Error::WriteMap { map: "guards", slot: slot.number(), source })
+            .map_err(|source| Error::GuardSlot { ifindex, source })?;
+        tcx::attach_ingress(self.guard.as_fd(), ifindex, &self.guard_pin(ifindex))
     }
 
-    /// Takes the host interface out again, unless it has been given to another slot since.
-    fn clear_guard(&self, ifindex: u32, slot: Slot) -> Result<()> {
-        let error = |source| Error::WriteMap { map: "guards", slot: slot.number(), source };
-        let key = ifindex.to_ne_bytes();
-        let held = self.guards.lookup(&key, MapFlags::ANY).map_err(error)?;
-        if held.as_deref() == Some(&u32::from(slot.number()).to_ne_bytes()) {
-            self.guards.delete(&key).map_err(error)?;
-        }
-        Ok(())
-    }
-
-    /// Puts the guard at the head of tcx of the host's end, as this slot's. False where the kernel has
-    /// no tcx: then the guard knows the slot all the same, and can be a filter.
-    pub fn attach_guard(&self, ifindex: u32, slot: Slot) -> Result<bool> {
-        self.set_guard(ifindex, slot)?;
-        tcx::attach_ingress(self.guard.as_fd(), ifindex, &self.guard_pin(slot))
-    }
-
-    /// Takes the link off, dead or alive, and forgets the host's end.
+    /// Takes the link off, dead or alive, and forgets the host's end, unless that has been given to
+    /// another slot since.
     pub fn detach_guard(&self, ifindex: u32, slot: Slot) -> Result<()> {
-        tcx::remove_pin(&self.guard_pin(slot))?;
-        self.clear_guard(ifindex, slot)
+        match self.guarded_slot(ifindex)? {
+            Some(holder) if holder != u32::from(slot.number()) => Ok(()),
+            _ => self.detach_link(ifindex),
+        }
+    }
+
+    /// Takes the link off, dead or alive, and forgets the host's end, whoever's that was.
+    pub fn detach_link(&self, ifindex: u32) -> Result<()> {
+        tcx::remove_pin(&self.guard_pin(ifindex))?;
+        match self.guards.delete(&ifindex.to_ne_bytes()) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                Err(Error::GuardSlot { ifindex, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this directory's guard is linked to the device and the device is there; asks a few
+    /// questions of the kernel and changes nothing.
+    pub fn guard_is_attached(&self, ifindex: u32) -> Result<bool> {
+        let Some(link) = tcx::open_pin(&self.guard_pin(ifindex))? else { return Ok(false) };
+        let alive = link.ifindex == Some(ifindex);
+        Ok(alive && link.program_id == self.program_id(Direction::Guard)?)
+    }
+
+    /// Indexes of all devices that have a pinned link, dead or alive.
+    pub fn guard_links(&self) -> Result<Vec<u32>> {
+        let path = self.dir.join(LINKS);
+        let error = |source| Error::List { path: path.clone(), source };
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(error(source)),
+        };
+        let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+        let names: Vec<_> = names.collect::<io::Result<_>>().map_err(error)?;
+        Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
     }
 
     /// Whether the guard can be on tcx in this kernel, found by trying.
@@ -115,8 +146,14 @@ impl Pins {
         tcx::is_supported(self.guard.as_fd())
     }
 
-    fn guard_pin(&self, slot: Slot) -> PathBuf {
-        self.dir.join(format!("links/{}", slot.number()))
+    fn guarded_slot(&self, ifindex: u32) -> Result<Option<u32>> {
+        let held = self.guards.lookup(&ifindex.to_ne_bytes(), MapFlags::ANY);
+        let held = held.map_err(|source| Error::GuardSlot { ifindex, source })?;
+        Ok(held.and_then(|value| value.try_into().ok()).map(u32::from_ne_bytes))
+    }
+
+    fn guard_pin(&self, ifindex: u32) -> PathBuf {
+        self.dir.join(LINKS).join(ifindex.to_string())
     }
 
     /// The limit in force.
@@ -139,10 +176,9 @@ impl Pins {
         copies.as_deref().and_then(Counters::sum).ok_or(layout)
     }
 
-    /// Makes the slot as new: no guard's link, no limit, clock and counters at zero, in every
-    /// direction. A table of flows is emptied when it is used again.
+    /// Makes the slot as new: no limit, clock and counters at zero, in every direction. Links of the
+    /// guard go by [`Self::detach_guard`]. A table of flows is emptied when it is used again.
     pub fn clear(&self, slot: Slot) -> Result<()> {
-        tcx::remove_pin(&self.guard_pin(slot))?;
         for direction in [Direction::Egress, Direction::Ingress, Direction::Guard] {
             self.set_limit(slot, direction, Limit::NONE)?;
             let key = slot.key(direction);
@@ -206,10 +242,5 @@ pub(crate) fn make_spare_flows(dir: &Path) -> Result<()> {
 
 fn open_map(path: &Path) -> Result<MapHandle> {
     MapHandle::from_pinned_path(path)
-        .map_err(|source| Error::OpenPin { path: path.to_owned(), source })
-}
-
-fn open_program(path: &Path) -> Result<OwnedFd> {
-    Program::fd_from_pinned_path(path)
         .map_err(|source| Error::OpenPin { path: path.to_owned(), source })
 }

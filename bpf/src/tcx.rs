@@ -6,32 +6,66 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use libbpf_rs::libbpf_sys::{
-    BPF_F_BEFORE, BPF_TCX_INGRESS, bpf_link_create, bpf_link_create_opts, bpf_obj_pin,
+    BPF_F_BEFORE, BPF_TCX_INGRESS, bpf_link_create, bpf_link_create_opts, bpf_link_update,
+    bpf_obj_get, bpf_obj_pin,
 };
+use libbpf_rs::query::{LinkInfo, LinkTypeInfo};
 
-use crate::{Error, Result};
+use crate::{Error, Result, program};
 
 /// No device has this index.
 const NO_DEVICE: u32 = i32::MAX as u32;
 const EINVAL: i32 = 22;
 
-/// Attaches at the head of the device's tcx ingress and pins the link. False where the kernel has
-/// no tcx (before 6.6, or without CONFIG_NET_XGRESS).
+/// A pinned link, as the kernel has it.
+pub(crate) struct Link {
+    fd: OwnedFd,
+    /// None once its device has gone.
+    pub(crate) ifindex: Option<u32>,
+    pub(crate) program_id: u32,
+}
+
+/// Makes sure that a pinned link holds this program at the head of the device's tcx ingress. A link
+/// that is there keeps its place and only gets the program; a dead one is replaced. False where the
+/// kernel has no tcx (before 6.6, or without CONFIG_NET_XGRESS).
 pub(crate) fn attach_ingress(program: BorrowedFd, ifindex: u32, pin: &Path) -> Result<bool> {
+    let error = |source| Error::Attach { ifindex, source };
+    if let Some(link) = open_pin(pin)?.filter(|link| link.ifindex == Some(ifindex)) {
+        if link.program_id != program::id(program)? {
+            update(&link, program).map_err(error)?;
+        }
+        return Ok(true);
+    }
     let link = match create(program, ifindex) {
         Ok(link) => link,
         Err(e) if e.raw_os_error() == Some(EINVAL) => return Ok(false),
-        Err(source) => return Err(Error::Attach { ifindex, source }),
+        Err(source) => return Err(error(source)),
     };
     remove_pin(pin)?;
     let pinned = pin_link(&link, pin);
     pinned.map_err(|source| Error::PinLink { path: pin.to_owned(), source })?;
     Ok(true)
+}
+
+/// The link that is pinned here, dead or alive; opening a pin asks for CAP_BPF and no more.
+pub(crate) fn open_pin(pin: &Path) -> Result<Option<Link>> {
+    let error = |source| Error::OpenPin { path: pin.to_owned(), source };
+    let fd = match open(pin) {
+        Ok(fd) => fd,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(error(e.into())),
+    };
+    let info = LinkInfo::from_fd(fd.as_fd()).map_err(error)?;
+    let ifindex = match info.info {
+        LinkTypeInfo::Tcx(tcx) => Some(tcx.ifindex).filter(|ifindex| *ifindex != 0),
+        _ => None,
+    };
+    Ok(Some(Link { fd, ifindex, program_id: info.prog_id }))
 }
 
 /// Asks for a link to a device that is not there: a kernel with tcx looks for it.
@@ -59,6 +93,25 @@ fn create(program: BorrowedFd, ifindex: u32) -> io::Result<OwnedFd> {
     let (program, ifindex) = (program.as_raw_fd(), ifindex as i32);
     // SAFETY: `options` is a valid structure of the size that it says, and outlives the call.
     let fd = unsafe { bpf_link_create(program, ifindex, BPF_TCX_INGRESS, &raw const options) };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The link stays where it is, so no packet passes between the old program and the new one.
+fn update(link: &Link, program: BorrowedFd) -> io::Result<()> {
+    // SAFETY: both descriptors are open, and no options means the defaults.
+    let result =
+        unsafe { bpf_link_update(link.fd.as_raw_fd(), program.as_raw_fd(), std::ptr::null()) };
+    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
+}
+
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: `path` is a string with its final zero, and outlives the call.
+    let fd = unsafe { bpf_obj_get(path.as_ptr()) };
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(-fd));
     }

@@ -4,12 +4,12 @@
 //! Prints what the verifier needed for each program on this kernel.
 #![allow(clippy::expect_used, reason = "clippy's exception for tests leaves out helper functions")]
 
+mod bpffs;
+
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, Program};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 
 const TC_ACT_UNSPEC: i32 = -1;
 const TC_ACT_SHOT: i32 = 2;
@@ -35,13 +35,7 @@ struct Shaper {
 impl Shaper {
     /// Loads into a BPF file system of this thread alone.
     fn load() -> Self {
-        unshare(CloneFlags::CLONE_NEWNS).expect("make a mount namespace (needs root)");
-        let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private");
-        mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), none).expect("bpffs");
-        let dir = bpf::pin_dir(Path::new("/sys/fs/bpf"));
-        bpf::load_and_pin(&dir).expect("load");
-        Self { dir }
+        Self { dir: bpffs::load() }
     }
 
     /// Slot 0's limit: rate, burst, quantum, horizon, no AQM, mode; index 0 is egress, 1 ingress,
