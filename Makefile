@@ -36,7 +36,7 @@ test-unit: setup ## Unit, golden and property tests; no root
 
 test-root: build ## Root tests on this kernel, each in its own namespaces
 	@rm -f $(SKIPS)
-	SLUICE_SKIPS=$(CURDIR)/$(SKIPS) cargo test --locked --package bpf --test verdicts --test links
+	SLUICE_SKIPS=$(CURDIR)/$(SKIPS) cargo test --locked --package bpf --test verdicts --test links --test pins
 	SLUICE_SKIPS=$(CURDIR)/$(SKIPS) cargo test --locked --package tests
 
 test-vm: build ## The root tests in a guest: KERNEL=6.1, 6.12 or newest

@@ -66,8 +66,8 @@ struct sluice_clock {
 /*
  * Flows of one direction of one pod, in sets of SLUICE_WAYS buckets: a flow
  * takes an idle bucket of its set, so a sparse flow rarely meets a bulk one.
- * Flows that do share a bucket are one flow. The table is made when the pod is
- * attached and goes with it.
+ * Flows that do share a bucket are one flow. The table is made when the
+ * slot is first used and stays with it; a new pod finds it empty.
  */
 #define SLUICE_FLOWS 256
 #define SLUICE_WAYS 4

@@ -9,6 +9,7 @@
 
 mod contract;
 mod error;
+mod flows;
 mod pins;
 mod program;
 mod shaper;

@@ -4,17 +4,13 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle, MapType};
+use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
 
-use crate::contract::{ABI, Counters, Direction, FLOWS_BYTES, Limit, Slot};
-use crate::{Error, Result, program, tcx};
-
-/// Slots whose tables of flows are there before a pod needs them; 16 KiB of the kernel's for each
-/// table. Pods get the lowest free slot; one above these waits a little longer at ADD.
-const SPARE_SLOTS: usize = 64;
+use crate::contract::{ABI, Counters, Direction, Limit, Slot};
+use crate::{Error, Result, flows, program, tcx};
 
 /// Directory of the guard's links, below that of the pins; a link is called after its device's index.
 const LINKS: &str = "links";
@@ -74,18 +70,15 @@ impl Pins {
             .map_err(|source| Error::WriteMap { map: "limits", slot: slot.number(), source })
     }
 
-    /// Gives the entry an empty table of flows, so that it is paced by flow. A table stays with its
-    /// entry and is only emptied: putting one into a map of maps waits until no program can use what
-    /// was there before (kernel/bpf/syscall.c, maybe_wait_bpf_programs), 15 ms and more.
+    /// Gives the entry a table of flows unless it has one; without it nothing passes. Waits until no
+    /// program can use what was there before, 15 ms and more.
     pub fn make_flows(&self, slot: Slot, direction: Direction) -> Result<()> {
-        let error = |source| Error::WriteMap { map: "flows", slot: slot.number(), source };
-        let key = slot.key(direction);
-        if let Some(table) = self.flows.lookup(&key, MapFlags::ANY).map_err(error)? {
-            return empty(&table).map_err(error);
-        }
-        let table = new_table().map_err(error)?;
-        let fd = table.as_fd().as_raw_fd().to_ne_bytes();
-        self.flows.update(&key, &fd, MapFlags::ANY).map_err(error)
+        flows::make(&self.flows, [(slot, direction)])
+    }
+
+    /// The same for both directions of many slots, waiting only once (6.1 waits for each table).
+    pub fn make_flows_for(&self, slots: &[Slot]) -> Result<()> {
+        flows::make(&self.flows, flows::entries(slots.iter().copied()))
     }
 
     /// Puts the guard at the head of tcx of the host's end, as this slot's. A guard that is there
@@ -201,46 +194,7 @@ impl Pins {
     }
 }
 
-fn new_table() -> libbpf_rs::Result<MapHandle> {
-    let options = libbpf_rs::libbpf_sys::bpf_map_create_opts {
-        sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as u64,
-        ..Default::default()
-    };
-    let size = FLOWS_BYTES as u32;
-    MapHandle::create(MapType::Array, Some("sluice_flows"), 4, size, 1, &options)
-}
-
-/// A map of maps is read as the number of the map that it holds.
-fn empty(number: &[u8]) -> libbpf_rs::Result<()> {
-    let number = number.try_into().map_or(0, u32::from_ne_bytes);
-    let table = MapHandle::from_map_id(number)?;
-    table.update(&0u32.to_ne_bytes(), &[0; FLOWS_BYTES], MapFlags::ANY)
-}
-
-/// Makes the tables of the first slots, as far as there are none, waiting once for all of them; 6.1
-/// waits for each, a second or two.
-pub(crate) fn make_spare_flows(dir: &Path) -> Result<()> {
-    let error = |source| Error::WriteMap { map: "flows", slot: 0, source };
-    let flows = open_map(&dir.join("flows"))?;
-    let (mut keys, mut tables) = (Vec::new(), Vec::new());
-    for slot in Slot::all().take(SPARE_SLOTS) {
-        for direction in [Direction::Egress, Direction::Ingress] {
-            let key = slot.key(direction);
-            if flows.lookup(&key, MapFlags::ANY).map_err(error)?.is_none() {
-                keys.extend(key);
-                tables.push(new_table().map_err(error)?);
-            }
-        }
-    }
-    if tables.is_empty() {
-        return Ok(());
-    }
-    let fds = tables.iter().flat_map(|table| table.as_fd().as_raw_fd().to_ne_bytes());
-    let (fds, count) = (fds.collect::<Vec<_>>(), tables.len() as u32);
-    flows.update_batch(&keys, &fds, count, MapFlags::ANY, MapFlags::ANY).map_err(error)
-}
-
-fn open_map(path: &Path) -> Result<MapHandle> {
+pub(crate) fn open_map(path: &Path) -> Result<MapHandle> {
     MapHandle::from_pinned_path(path)
         .map_err(|source| Error::OpenPin { path: path.to_owned(), source })
 }

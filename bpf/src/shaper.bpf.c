@@ -15,7 +15,10 @@
 #include "maps.h"
 #include "pacing.h"
 
-/* Makes the shared types part of the object's BTF, for the generated Rust. */
+/*
+ * Makes the shared types part of the object's BTF, for the generated Rust. All
+ * zero, so that an empty table of flows can be copied from it.
+ */
 const volatile struct {
 	struct sluice_limit limit;
 	struct sluice_clock clock;
@@ -118,6 +121,13 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	/* Made before the limit is set; without it nothing can be told apart. */
 	if (!table)
 		return drop(count, skb->wire_len);
+	/*
+	 * A clock that has never run is a new pod's, and the table its slot's
+	 * last one's. Who races here forgets a packet or two of a flow.
+	 */
+	if (!clock->next_ns)
+		bpf_map_update_elem(made, &first, (const void *)&contract.flows,
+				    BPF_ANY);
 
 	packet.now_ns = bpf_ktime_get_ns();
 	packet.cost_ns = sluice_cost_ns(limit, skb->wire_len);

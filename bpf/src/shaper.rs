@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{OpenMapMut, ProgramMut};
 
-use crate::pins::make_spare_flows;
-use crate::{Error, Result};
+use crate::pins::open_map;
+use crate::{Error, Result, flows};
 
 #[allow(clippy::all, clippy::pedantic, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #[allow(clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn, dead_code)]
@@ -35,7 +35,7 @@ pub fn load_and_pin(dir: &Path) -> Result<()> {
     keep_pinned(&mut open.maps.guards, &dir.join("guards"))?;
     let mut loaded = open.load().map_err(|source| Error::Load { source })?;
     // Before the programs' pins, which say that pods can come.
-    make_spare_flows(dir)?;
+    flows::make_spare(&open_map(&dir.join("flows"))?)?;
     replace_pin(&mut loaded.progs.guard, &dir.join("guard"))?;
     replace_pin(&mut loaded.progs.shape_egress, &dir.join("shape_egress"))?;
     replace_pin(&mut loaded.progs.shape_ingress, &dir.join("shape_ingress"))

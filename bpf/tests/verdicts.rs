@@ -295,6 +295,21 @@ fn limit_without_a_table_of_flows_lets_nothing_pass() {
 }
 
 #[test]
+fn pod_finds_no_flows_of_the_pod_that_had_its_slot_before() {
+    let shaper = Shaper::load();
+    // A frame takes ten seconds.
+    shaper.limit(0, 10_000_000, 60 * SECOND_NS, PACED);
+    let stamps: Vec<u64> = (0..5).map(|_| shaper.run("shape_egress", 1000, 0).1).collect();
+    let clocks = MapHandle::from_pinned_path(shaper.dir.join("clocks")).expect("clocks");
+    clocks.update(&0u32.to_ne_bytes(), &[0; 64], MapFlags::ANY).expect("as Pins::clear does");
+    let (verdict, stamp) = shaper.run("shape_egress", 1000, 0);
+    assert_eq!(verdict, TC_ACT_UNSPEC);
+    assert!(stamp < stamps[1], "{stamp} waits for the queue of {stamps:?}");
+    let next = shaper.run("shape_egress", 1000, 0).1;
+    assert_eq!(next - stamp, 10 * SECOND_NS);
+}
+
+#[test]
 fn maps_and_what_they_hold_survive_a_second_load() {
     let shaper = Shaper::load();
     // A frame takes ten seconds, longer than loading does anywhere.
