@@ -4,10 +4,24 @@
 
 use std::path::PathBuf;
 
+use crate::layouts::MapShape;
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("load the BPF programs{}", hint(.source))]
     Load { source: libbpf_rs::Error },
+    #[error(
+        "{} is of a newer version of sluice, whose limits are in force; start that version, or end \
+         its limits with `sluice detach`",
+        dir.display()
+    )]
+    NewerLayout { dir: PathBuf },
+    #[error(
+        "{} was pinned by another build of sluice ({found}) and cannot be used by this one \
+         ({needed}); end its limits with `sluice detach`, then start the agent",
+        path.display()
+    )]
+    MapShape { path: PathBuf, found: MapShape, needed: MapShape },
     #[error("create {}", path.display())]
     CreatePinDir { path: PathBuf, source: std::io::Error },
     #[error("pin {}", path.display())]

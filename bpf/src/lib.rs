@@ -10,6 +10,7 @@
 mod contract;
 mod error;
 mod flows;
+mod layouts;
 mod pins;
 mod program;
 mod shaper;
@@ -17,6 +18,7 @@ mod tcx;
 
 pub use contract::{ABI, Counters, Direction, Limit, Mode, NS_PER_BYTE_SHIFT, SLOTS, Slot};
 pub use error::Error;
+pub use layouts::{MapShape, newer_layout, older_layouts, remove_layout};
 pub use pins::{Pins, pin_dir};
 pub use shaper::load_and_pin;
 

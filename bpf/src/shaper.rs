@@ -12,7 +12,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{OpenMapMut, ProgramMut};
 
 use crate::pins::open_map;
-use crate::{Error, Result, flows};
+use crate::{Error, Result, flows, layouts};
 
 #[allow(clippy::all, clippy::pedantic, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #[allow(clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn, dead_code)]
@@ -20,8 +20,12 @@ pub(crate) mod skel {
     include!(concat!(env!("OUT_DIR"), "/shaper.skel.rs"));
 }
 
-/// Loads the programs and pins them and their maps under `dir`, keeping maps that are there.
+/// Loads the programs and pins them and their maps under `dir`, keeping maps that are there. Refuses
+/// beside a newer layout, and where a pinned map is of another shape.
 pub fn load_and_pin(dir: &Path) -> Result<()> {
+    if let Some(dir) = layouts::newer_than(dir)? {
+        return Err(Error::NewerLayout { dir });
+    }
     fs::create_dir_all(dir)
         .map_err(|source| Error::CreatePinDir { path: dir.to_owned(), source })?;
     let mut object = MaybeUninit::uninit();
@@ -43,6 +47,7 @@ pub fn load_and_pin(dir: &Path) -> Result<()> {
 
 /// libbpf re-uses the map at this path, or pins the new one there, when it loads.
 fn keep_pinned(map: &mut OpenMapMut, path: &Path) -> Result<()> {
+    layouts::check_shape(map, path)?;
     map.set_pin_path(path).map_err(|source| Error::Pin { path: path.to_owned(), source })
 }
 

@@ -5,10 +5,12 @@
 
 mod bpffs;
 
+use std::fs;
 use std::path::Path;
 
 use bpf::{Pins, Slot};
-use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use libbpf_rs::libbpf_sys::bpf_map_create_opts;
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
 fn slot(number: u16) -> Slot {
     Slot::new(number).expect("a slot")
@@ -38,4 +40,57 @@ fn slots_get_their_tables_of_flows_once() {
     pins.make_flows_for(&slots).expect("make again");
     pins.clear(slots[0]).expect("clear");
     assert_eq!(slots.map(|slot| tables(&dir, slot)), made);
+}
+
+#[test]
+fn newer_layout_is_left_in_force() {
+    let dir = bpffs::load();
+    let (bpffs, newer) = (Path::new(bpffs::BPFFS), dir.with_file_name("v10"));
+    fs::create_dir(dir.with_file_name("v9")).expect("make a directory");
+    fs::create_dir(dir.with_file_name("venerable")).expect("make a directory");
+    fs::create_dir(&newer).expect("make a directory");
+    assert_eq!(bpf::newer_layout(bpffs).expect("list"), Some(newer));
+    let error = bpf::load_and_pin(&dir).expect_err("must be refused");
+    assert_eq!(
+        error.to_string(),
+        "/sys/fs/bpf/sluice/v10 is of a newer version of sluice, whose limits are in force; start \
+         that version, or end its limits with `sluice detach`"
+    );
+}
+
+#[test]
+fn older_layout_is_found_and_removed_with_all_its_pins() {
+    let (dir, bpffs) = (bpffs::load(), Path::new(bpffs::BPFFS));
+    assert_eq!(bpf::older_layouts(bpffs).expect("list"), Vec::<std::path::PathBuf>::new());
+    let older = dir.with_file_name("v0");
+    fs::rename(&dir, &older).expect("grow old");
+    bpf::load_and_pin(&dir).expect("load beside it");
+    fs::create_dir(older.join("links")).expect("make a directory");
+    fs::rename(older.join("guard"), older.join("links/7")).expect("a pin further down");
+    assert_eq!(bpf::newer_layout(bpffs).expect("list"), None);
+    assert_eq!(bpf::older_layouts(bpffs).expect("list"), std::slice::from_ref(&older));
+    bpf::remove_layout(&older).expect("remove");
+    bpf::remove_layout(&older).expect("what is not there is no error");
+    assert_eq!(bpf::older_layouts(bpffs).expect("list"), Vec::<std::path::PathBuf>::new());
+    Pins::open(&dir).expect("ours is as it was");
+}
+
+#[test]
+fn map_of_another_build_is_refused_with_the_remedy() {
+    let dir = bpffs::load();
+    fs::remove_file(dir.join("clocks")).expect("unpin");
+    let options =
+        bpf_map_create_opts { sz: size_of::<bpf_map_create_opts>() as u64, ..Default::default() };
+    let mut smaller = MapHandle::create(MapType::Array, Some("clocks"), 4, 48, 3072, &options)
+        .expect("make a map");
+    smaller.pin(dir.join("clocks")).expect("pin");
+    let error = bpf::load_and_pin(&dir).expect_err("must be refused");
+    assert_eq!(
+        error.to_string(),
+        "/sys/fs/bpf/sluice/v1/clocks was pinned by another build of sluice (Array, 3072 entries of \
+         4 + 48 bytes, flags 0) and cannot be used by this one (Array, 3072 entries of 4 + 64 \
+         bytes, flags 0); end its limits with `sluice detach`, then start the agent"
+    );
+    bpf::remove_layout(&dir).expect("as detach does");
+    bpf::load_and_pin(&dir).expect("load");
 }
