@@ -1,119 +1,140 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `sluice agent`: loads and pins the programs and maps, and waits: for signals,
-//! for new pods, which need a guard, and, where the guard is a guest on clsact,
-//! for what others do there.
-//! Everything that shapes is in the kernel, pinned; this process may end at any
-//! moment without any limit noticing.
+//! `sluice agent`: loads and pins the programs and maps, keeps every pod as it
+//! should be, and waits: for signals, records, the runtime's result cache, the
+//! conflist, and for what others do to links, qdiscs and filters. One thread,
+//! one loop. Everything that shapes is in the kernel, pinned; this process may
+//! end at any moment without any limit noticing.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use bpf::Pins;
 use caps::{CapSet, Capability};
 use log::{info, warn};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
-use crate::live::{self, Touched};
-use crate::netlink::{Changed, TcEvents};
+use crate::netlink::Events;
 use crate::paths::Paths;
+use crate::reconcile::Reconciler;
+use crate::report::Trouble;
+use crate::watches::{News, Watches};
 
-/// To change a pod that is there: its maps, its devices, and a socket of its network namespace.
-const KEPT: [Capability; 3] =
-    [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_SYS_ADMIN];
+/// To change a pod that is there: its maps, its devices, a socket of its network namespace, and
+/// news of that.
+const KEPT: [Capability; 4] = [
+    Capability::CAP_BPF,
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_NET_BROADCAST,
+    Capability::CAP_SYS_ADMIN,
+];
 
 /// What the agent waits for.
 struct Wakers {
     reload: UnixStream,
     end: UnixStream,
-    records: Inotify,
-    /// None with tcx: then nobody can get in front of the guard by accident.
-    events: Option<TcEvents>,
+    watches: Watches,
+    events: Events,
 }
 
 /// `reload` reads the settings anew; SIGHUP asks for it.
 pub fn run(paths: &Paths, reload: impl Fn()) -> Result<()> {
     let (reload_waker, end) = (waker(&[SIGHUP])?, waker(&[SIGINT, SIGTERM])?);
     check_bpffs(&paths.bpffs())?;
+    let _alone = lock(paths)?;
     bpf::load_and_pin(&paths.pin_dir())?;
     info!("programs and maps are pinned in {}", paths.pin_dir().display());
     drop_capabilities().context("drop capabilities")?;
-    let pins = Pins::open(&paths.pin_dir())?;
-    let has_tcx = pins.has_tcx();
-    let events = (!has_tcx).then(TcEvents::open).transpose()?;
-    let records = watch(&paths.pods_dir())?;
-    info!("the guard is {}", if has_tcx { "a tcx link" } else { "a filter: no tcx here" });
-    // What was asked for while no agent ran.
-    tell(live::apply(paths));
-    tell(live::attach_guards(paths, &Touched::Any));
-    tell(live::keep_guards_in_front(paths, &Changed::Any));
-    let mut wakers = Wakers { reload: reload_waker, end, records, events };
+    let (events, watches) = (Events::open()?, Watches::open(paths)?);
+    let mut wakers = Wakers { reload: reload_waker, end, watches, events };
+    let mut reconciler = Reconciler::open(paths)?;
+    reconciler.set_trouble("deaf", deaf(&wakers.events));
+    let mut ready = false;
     loop {
-        wakers.wait()?;
+        tell(reconciler.work());
+        wakers.watches.find(reconciler.settings());
+        if reconciler.report().ready && !ready {
+            info!("ready: {} pod interfaces", reconciler.pods());
+            ready = true;
+        }
+        wakers.wait(
+            wakers.watches.next().map_or(reconciler.next(), |at| at.min(reconciler.next())),
+        )?;
         if drain(&mut wakers.end)? {
             info!("ends; limits stay in force");
             return Ok(());
         }
         if drain(&mut wakers.reload)? {
             reload();
-            tell(live::apply(paths));
+            reconciler.settings_changed();
         }
-        if let Some(touched) = touched(&wakers.records)? {
-            tell(live::attach_guards(paths, &touched));
+        for news in wakers.watches.read()? {
+            tell(hear(&mut reconciler, news));
         }
-        if let Some(events) = &wakers.events {
-            tell(
-                events
-                    .read()
-                    .map_err(Into::into)
-                    .and_then(|changed| live::keep_guards_in_front(paths, &changed)),
-            );
-        }
+        reconciler.changed(&wakers.events.read()?);
     }
+}
+
+fn hear(reconciler: &mut Reconciler, news: News) -> Result<()> {
+    match news {
+        News::RecordWritten(claim) => reconciler.record_written(claim),
+        News::RecordRemoved(claim) => reconciler.record_removed(&claim),
+        News::Settings => reconciler.settings_changed(),
+        News::Cached(path) => reconciler.cached(&path)?,
+        News::Conflist => reconciler.conflist_changed(),
+        News::Lost => reconciler.lost(),
+    }
+    Ok(())
 }
 
 impl Wakers {
-    fn wait(&self) -> Result<()> {
-        let mut sources: Vec<BorrowedFd> =
-            vec![self.reload.as_fd(), self.end.as_fd(), self.records.as_fd()];
-        sources.extend(self.events.as_ref().map(AsFd::as_fd));
-        let mut sources: Vec<PollFd> =
-            sources.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        match poll(&mut sources, PollTimeout::NONE) {
+    fn wait(&self, until: Instant) -> Result<()> {
+        let sources: [BorrowedFd; 4] =
+            [self.reload.as_fd(), self.end.as_fd(), self.watches.as_fd(), self.events.as_fd()];
+        let mut sources = sources.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        match poll(&mut sources, timeout(until)) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(e) => Err(e).context("wait for signals"),
+            Err(e) => Err(e).context("wait for events"),
         }
     }
 }
 
-/// Hears of records that are written: they are renamed into the directory.
-fn watch(dir: &Path) -> Result<Inotify> {
-    let watch = || -> io::Result<Inotify> {
-        fs::create_dir_all(dir)?;
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        inotify.add_watch(dir, AddWatchFlags::IN_MOVED_TO)?;
-        Ok(inotify)
-    };
-    watch().with_context(|| format!("watch {}", dir.display()))
+/// Rounded up, or the last millisecond would be spent asking again and again.
+fn timeout(until: Instant) -> PollTimeout {
+    let left = until.saturating_duration_since(Instant::now());
+    let millis = left.as_nanos().div_ceil(Duration::from_millis(1).as_nanos());
+    PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
 }
 
-/// None if nothing was written. An event without a name says that some were lost.
-fn touched(records: &Inotify) -> Result<Option<Touched>> {
-    let events = match records.read_events() {
-        Ok(events) => events,
-        Err(Errno::EAGAIN) => return Ok(None),
-        Err(e) => return Err(e).context("watch the records"),
+/// Two agents would each take the other for a stranger. Held until the process ends.
+fn lock(paths: &Paths) -> Result<File> {
+    let path = paths.agent_lock();
+    let open = || -> io::Result<File> {
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        File::create(&path)
     };
-    let names: Option<Vec<_>> = events.into_iter().map(|event| event.name).collect();
-    Ok(Some(names.map_or(Touched::Any, Touched::Files)))
+    let file = open().with_context(|| format!("open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!("{} is locked: another agent runs", path.display()),
+        Err(TryLockError::Error(e)) => Err(e).context(format!("lock {}", path.display())),
+    }
+}
+
+fn deaf(events: &Events) -> Option<Trouble> {
+    (!events.hears_pods()).then(|| Trouble {
+        code: "deaf".into(),
+        subject: "agent".into(),
+        what: "without CAP_NET_BROADCAST it does not hear what happens inside pods".into(),
+        next_step: "give it that; until then what a pod's end has lost is found every 5 minutes"
+            .into(),
+    })
 }
 
 /// Can be read when one of these signals has come.
@@ -154,7 +175,7 @@ fn drop_capabilities() -> Result<(), caps::errors::CapsError> {
 }
 
 /// Mounting one over another would hide the pins of others, so that is left to the image.
-fn check_bpffs(path: &Path) -> Result<()> {
+fn check_bpffs(path: &std::path::Path) -> Result<()> {
     let found = statfs(path).with_context(|| format!("look at {}", path.display()))?;
     if found.filesystem_type() != BPF_FS_MAGIC {
         bail!("{} is no BPF file system: mount one there (mount -t bpf bpf)", path.display());

@@ -3,7 +3,8 @@
 //! Egress: fq as root and a clsact egress filter on the pod's own end. Ingress:
 //! a classful root with a filter on it and an fq leaf on the host's end. It
 //! never touches clsact or tcx of the host's end, where network policy lives.
-//! What fails half-way is undone in reverse order.
+//! Attaching puts there what is not there yet, so it mends as well; what fails
+//! half-way is undone in reverse order.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,7 +14,7 @@ use bpf::{Direction, Mode, Pins, Slot};
 use nix::errno::Errno;
 
 use crate::limit::Limit;
-use crate::netlink::{self, Filter, Gso, Link, Netlink, ROOT_HANDLE};
+use crate::netlink::{self, Filter, Gso, Link, Netlink, ROOT_HANDLE, Root, Roots};
 
 /// One end of a veth pair, with a socket of its namespace.
 pub struct End {
@@ -25,6 +26,8 @@ pub struct End {
 pub struct Veth {
     pub pod: End,
     pub host: End,
+    /// Whether the host's end may lose a root qdisc of the upstream bandwidth plugin to ours.
+    pub replaces_upstream: bool,
     done: Vec<Effect>,
 }
 
@@ -38,6 +41,24 @@ enum Effect {
     HostRoot,
     HostGso { before: Gso },
 }
+
+/// What is found of an attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// What somebody has taken off.
+    pub missing: Option<&'static str>,
+    /// The program in our filter.
+    pub program_id: Option<u32>,
+}
+
+/// Root, filter, both.
+const POD_PIECES: [&str; 3] =
+    ["the pod's fq is gone", "the pod's filter is gone", "the pod's fq and filter are gone"];
+const HOST_PIECES: [&str; 3] = [
+    "the qdisc of the host's end is gone",
+    "the filter of the host's end is gone",
+    "the qdisc and the filter of the host's end are gone",
+];
 
 /// Somebody else's root qdisc is where ours would go. It is never replaced.
 #[derive(Debug, thiserror::Error)]
@@ -59,17 +80,29 @@ impl Veth {
         let host = host_end(&mut outside, &pod)?;
         let pod = End { netlink: inside, link: pod };
         let host = End { netlink: outside, link: host };
-        Ok(Self { pod, host, done: Vec::new() })
+        Ok(Self { pod, host, replaces_upstream: false, done: Vec::new() })
+    }
+
+    /// Names of the pod's other interfaces that lead to the host: those of further network cards, or
+    /// of egress-cni for the other address family.
+    pub fn others(&mut self) -> Result<Vec<String>, netlink::Error> {
+        let mut links = self.pod.netlink.links()?;
+        links.retain(|link| link.is_veth && link.index != self.pod.link.index);
+        let mut names = Vec::new();
+        for link in links {
+            let host = host_end(&mut self.host.netlink, &link);
+            let same_pod = |host: Link| host.peer_netns == self.host.link.peer_netns;
+            if host.is_ok_and(same_pod) {
+                names.push(link.name);
+            }
+        }
+        Ok(names)
     }
 
     /// Shapes what the pod sends. After a failure the caller decides what goes on and calls
     /// [`Self::undo`].
     pub fn attach_egress(&mut self, pins: &Pins, slot: Slot, limit: &Limit) -> Result<Mode> {
-        let added = self.pod.netlink.add_root_fq(&self.pod.link, limit.for_fq());
-        let mode = mode_of(added).map_err(|e| self.pod.explain(e))?;
-        if mode == Mode::Paced {
-            self.done.push(Effect::PodRoot);
-        }
+        let mode = self.put_pod_root(limit)?;
         let way = Direction::Egress;
         set_limit(pins, slot, way, limit.for_bpf(mode, way, self.pod.link.mtu))?;
         let before = self.pod.link.gso;
@@ -77,31 +110,66 @@ impl Veth {
             self.done.push(Effect::PodGso { before });
         }
         self.add_pod_clsact()?;
-        let program = pins.program(Direction::Egress);
-        let filter = Filter { program, name: "sluice_egress", slot: slot.number() };
-        self.pod.netlink.add_egress_filter(&self.pod.link, &filter)?;
-        self.done.push(Effect::PodFilter);
+        let filter = filter(pins, way, slot);
+        let Self { pod, done, .. } = self;
+        match pod.netlink.add_egress_filter(&pod.link, &filter) {
+            Ok(()) => done.push(Effect::PodFilter),
+            Err(e) if is_there(&e) => pod.netlink.replace_egress_filter(&pod.link, &filter)?,
+            Err(e) => return Err(e.into()),
+        }
         Ok(mode)
+    }
+
+    fn put_pod_root(&mut self, limit: &Limit) -> Result<Mode> {
+        let added = self.pod.netlink.add_root_fq(&self.pod.link, limit.for_fq());
+        match added {
+            Err(e) if is_there(&e) && self.pod.has_own_root()? => Ok(Mode::Paced),
+            added => {
+                let mode = mode_of(added).map_err(|e| self.pod.explain(e))?;
+                if mode == Mode::Paced {
+                    self.done.push(Effect::PodRoot);
+                }
+                Ok(mode)
+            }
+        }
     }
 
     /// Shapes what the pod receives. Somebody else's root qdisc is an error here: there is no guard
     /// on this way, so nothing at all would enforce the limit.
     pub fn attach_ingress(&mut self, pins: &Pins, slot: Slot, limit: &Limit) -> Result<Mode> {
-        let added = self.host.netlink.add_root_with_class(&self.host.link);
-        added.map_err(|e| self.host.explain(e))?;
-        self.done.push(Effect::HostRoot);
+        self.put_host_root()?;
         let host = &mut self.host;
-        let mode = mode_of(host.netlink.add_leaf_fq(&host.link, limit.for_fq()))?;
+        let mode = match host.netlink.add_leaf_fq(&host.link, limit.for_fq()) {
+            Err(e) if is_there(&e) => Mode::Paced,
+            added => mode_of(added)?,
+        };
         let way = Direction::Ingress;
         set_limit(pins, slot, way, limit.for_bpf(mode, way, host.link.mtu))?;
-        let program = pins.program(Direction::Ingress);
-        let filter = Filter { program, name: "sluice_ingress", slot: slot.number() };
-        host.netlink.add_root_filter(&host.link, &filter)?;
+        let filter = filter(pins, way, slot);
+        match host.netlink.add_root_filter(&host.link, &filter) {
+            Err(e) if is_there(&e) => host.netlink.replace_root_filter(&host.link, &filter)?,
+            added => added?,
+        }
         let before = host.link.gso;
         if host.clamp(limit, before)? {
             self.done.push(Effect::HostGso { before });
         }
         Ok(mode)
+    }
+
+    fn put_host_root(&mut self) -> Result<()> {
+        match self.host.netlink.add_root_with_class(&self.host.link) {
+            Ok(()) => self.done.push(Effect::HostRoot),
+            Err(e) if is_there(&e) && self.host.has_own_root()? => {}
+            Err(e)
+                if is_there(&e) && self.replaces_upstream && self.host.has_upstream_root()? =>
+            {
+                self.host.netlink.replace_root_with_class(&self.host.link)?;
+                self.done.push(Effect::HostRoot);
+            }
+            Err(e) => return Err(self.host.explain(e)),
+        }
+        Ok(())
     }
 
     /// Other parameters for the fq on this way. What waits in it is not lost: it is only ever given
@@ -156,19 +224,39 @@ impl Veth {
         way: Direction,
         mode: Mode,
     ) -> Result<Option<&'static str>, netlink::Error> {
-        let Self { pod, host, .. } = self;
-        if way == Direction::Ingress {
-            let there = host.netlink.has_root_filter(&host.link)?;
-            return Ok((!there).then_some("the qdisc or the filter of the host's end is gone"));
-        }
-        let root = pod.netlink.root_qdisc(&pod.link)?;
-        let fq = mode == Mode::Policed || root.is_some_and(|(_, major)| major == ROOT_HANDLE);
-        Ok(match (fq, pod.netlink.has_egress_filter(&pod.link)?) {
+        let roots = (self.pod.netlink.roots()?, self.host.netlink.roots()?);
+        Ok(self.look(way, mode, &roots.1, &roots.0)?.missing)
+    }
+
+    /// How our attachment on this way is. `host` and `pod` are the root qdiscs of either side.
+    pub fn look(
+        &mut self,
+        way: Direction,
+        mode: Mode,
+        host: &Roots,
+        pod: &Roots,
+    ) -> Result<Look, netlink::Error> {
+        let own = |roots: &Roots, link: &Link| {
+            roots.get(&link.index).is_some_and(|root| root.major == ROOT_HANDLE)
+        };
+        let (root, filter, names) = match way {
+            Direction::Ingress => {
+                let End { netlink, link } = &mut self.host;
+                (own(host, link), netlink.root_filter(link)?, HOST_PIECES)
+            }
+            _ => {
+                let End { netlink, link } = &mut self.pod;
+                let root = mode == Mode::Policed || own(pod, link);
+                (root, netlink.egress_filter(link)?, POD_PIECES)
+            }
+        };
+        let missing = match (root, filter.is_some()) {
             (true, true) => None,
-            (false, true) => Some("the pod's fq is gone"),
-            (true, false) => Some("the pod's filter is gone"),
-            (false, false) => Some("the pod's fq and filter are gone"),
-        })
+            (false, true) => Some(names[0]),
+            (true, false) => Some(names[1]),
+            (false, false) => Some(names[2]),
+        };
+        Ok(Look { missing, program_id: filter.and_then(|filter| filter.program_id) })
     }
 
     /// Undoes what was attached, last thing first; gives what could not be undone.
@@ -203,7 +291,7 @@ impl Veth {
     fn add_pod_clsact(&mut self) -> Result<(), netlink::Error> {
         match self.pod.netlink.add_clsact(&self.pod.link) {
             Ok(()) => self.done.push(Effect::PodClsact),
-            Err(e) if e.errno() == Some(Errno::EEXIST) => {}
+            Err(e) if is_there(&e) => {}
             Err(e) => return Err(e),
         }
         Ok(())
@@ -235,6 +323,19 @@ impl End {
         Ok(())
     }
 
+    fn has_own_root(&mut self) -> Result<bool, netlink::Error> {
+        Ok(self.root()?.is_some_and(|root| root.major == ROOT_HANDLE))
+    }
+
+    /// The upstream plugin's is `tbf 1:` (plugins/meta/bandwidth, CreateTBF).
+    fn has_upstream_root(&mut self) -> Result<bool, netlink::Error> {
+        Ok(self.root()?.is_some_and(|root| root.kind == "tbf" && root.major == 1))
+    }
+
+    fn root(&mut self) -> Result<Option<Root>, netlink::Error> {
+        Ok(self.netlink.roots()?.remove(&self.link.index))
+    }
+
     /// Whether the device now has something else than `before`.
     fn clamp(&mut self, limit: &Limit, before: Gso) -> Result<bool, netlink::Error> {
         self.restore(before.clamped(limit.gso_max_size(self.link.mtu)))?;
@@ -250,20 +351,28 @@ impl End {
     }
 
     fn foreign_root(&mut self, error: &netlink::Error) -> Option<ForeignRoot> {
-        let root = match error.errno() {
-            Some(Errno::EEXIST) => self.netlink.root_qdisc(&self.link).ok()?,
-            _ => None,
-        };
-        let (kind, major) = root.filter(|(_, major)| *major != ROOT_HANDLE)?;
+        let root = if is_there(error) { self.root().ok()? } else { None };
+        let Root { kind, major } = root.filter(|root| root.major != ROOT_HANDLE)?;
         Some(ForeignRoot { device: self.link.name.clone(), kind, major })
     }
 }
 
 /// The limit, and a table of flows to share it out; the table comes first, so that no packet meets
-/// the limit without it.
+/// the limit without it. Where a limit is in force already its table has flows in it.
 fn set_limit(pins: &Pins, slot: Slot, way: Direction, limit: bpf::Limit) -> bpf::Result<()> {
-    pins.make_flows(slot, way)?;
+    if pins.limit(slot, way)? == bpf::Limit::NONE {
+        pins.make_flows(slot, way)?;
+    }
     pins.set_limit(slot, way, limit)
+}
+
+fn filter(pins: &Pins, way: Direction, slot: Slot) -> Filter<'_> {
+    let name = if way == Direction::Ingress { "sluice_ingress" } else { "sluice_egress" };
+    Filter { program: pins.program(way), name, slot: slot.number() }
+}
+
+fn is_there(error: &netlink::Error) -> bool {
+    error.errno() == Some(Errno::EEXIST)
 }
 
 /// The host's end must point back, or an index of another namespace was met by chance.

@@ -35,7 +35,7 @@ impl Facts {
 }
 
 /// As go-cni does it: of all .conf, .conflist and .json files the first by name.
-fn active_conflist(dir: &Path) -> Result<Option<TextFile>> {
+pub fn active_conflist(dir: &Path) -> Result<Option<TextFile>> {
     let attempt = || format!("list the CNI configurations in {}", dir.display());
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,

@@ -17,32 +17,38 @@ use bpf::{Direction, Pins, Slot};
 use nix::errno::Errno;
 
 use crate::attach::End;
-use crate::netlink::{self, FILTER_HANDLE, Filter};
+use crate::netlink::{FILTER_HANDLE, Filter};
 use crate::record::Guard;
 
 /// Puts the guard where this kernel and this device let it be.
 pub fn attach(pins: &Pins, slot: Slot, host: &mut End) -> Result<Guard> {
     match pins.attach_guard(host.link.index, slot)? {
         true => Ok(Guard::Tcx),
-        false => Ok(bring_to_front(pins, slot, host)?),
+        false => bring_to_front(pins, slot, host),
     }
 }
 
 /// Makes the filter the first one of clsact, where there is a clsact.
-pub fn bring_to_front(pins: &Pins, slot: Slot, host: &mut End) -> Result<Guard, netlink::Error> {
+pub fn bring_to_front(pins: &Pins, slot: Slot, host: &mut End) -> Result<Guard> {
     let filters = host.netlink.ingress_filters(&host.link)?;
-    match filters.iter().position(|handle| *handle == FILTER_HANDLE) {
-        Some(0) => return Ok(Guard::Clsact),
+    let program = pins.program(Direction::Guard);
+    let filter = Filter { program, name: "sluice_guard", slot: slot.number() };
+    match filters.iter().position(|listed| listed.handle == FILTER_HANDLE) {
+        Some(0) if filters[0].program_id == Some(pins.program_id(Direction::Guard)?) => {
+            return Ok(Guard::Clsact);
+        }
+        Some(0) => {
+            host.netlink.replace_ingress_filter(&host.link, &filter)?;
+            return Ok(Guard::Clsact);
+        }
         Some(_) => host.netlink.delete_ingress_filter(&host.link)?,
         None => {}
     }
-    let program = pins.program(Direction::Guard);
-    let filter = Filter { program, name: "sluice_guard", slot: slot.number() };
     match host.netlink.add_ingress_filter(&host.link, &filter) {
         Ok(()) => Ok(Guard::Clsact),
         // No clsact, or somebody's filter of another kind has the priority that policy shares.
         Err(e) if e.errno() == Some(Errno::EINVAL) => Ok(Guard::Off(off_reason(host))),
-        Err(e) => Err(e),
+        Err(e) => Err(e.into()),
     }
 }
 

@@ -65,6 +65,16 @@ impl Paths {
         self.root.join("run/sluice/pods")
     }
 
+    /// Where libcni keeps what each pod interface was made with; no runtime lets that be set.
+    pub fn result_cache(&self) -> PathBuf {
+        self.root.join("var/lib/cni/results")
+    }
+
+    /// Held as long as an agent runs.
+    pub fn agent_lock(&self) -> PathBuf {
+        self.root.join("run/sluice/agent.lock")
+    }
+
     /// The BPF file system.
     pub fn bpffs(&self) -> PathBuf {
         self.root.join("sys/fs/bpf")

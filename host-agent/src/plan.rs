@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use settings_model::{CniMode, Settings};
 
 use crate::conflist;
-use crate::facts::Facts;
+use crate::facts::{Facts, TextFile};
 use crate::paths::Paths;
 
 /// A file and what it is to hold.
@@ -40,14 +40,19 @@ impl Plan {
                 mode: 0o644,
             },
         ];
-        files.extend(conflist(paths, settings, facts)?);
+        files.extend(conflist_file(paths, settings, &facts.conflist)?);
         Ok(Self { files })
     }
 }
 
-fn conflist(paths: &Paths, settings: &Settings, facts: &Facts) -> Result<Option<FileContent>> {
+/// The active conflist with our entry in it, or without where the settings do not want it.
+pub fn conflist_file(
+    paths: &Paths,
+    settings: &Settings,
+    found: &Option<TextFile>,
+) -> Result<Option<FileContent>> {
     let chained = settings.bandwidth.enabled && settings.cni.mode == CniMode::Chain;
-    let Some(found) = &facts.conflist else {
+    let Some(found) = found else {
         if !chained {
             return Ok(None);
         }
@@ -64,7 +69,6 @@ fn conflist(paths: &Paths, settings: &Settings, facts: &Facts) -> Result<Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::TextFile;
 
     const LIST: &str = r#"{"plugins":[{"type":"ptp"}]}"#;
 

@@ -6,8 +6,9 @@
 //! attached and removed last, so nothing is ever attached that no record names.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bpf::{Direction, Slot};
@@ -20,7 +21,7 @@ use crate::netlink::Gso;
 use crate::wanted::{Annotated, Live, Wanted};
 
 /// Identity of a pod interface, as the runtime names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     pub container_id: String,
     pub ifname: String,
@@ -55,8 +56,11 @@ pub struct Record {
 pub enum Came {
     /// By ADD, in this time. None: ADD was not completed.
     Added { took_ns: Option<u64> },
-    /// The chain missed it; the agent found it in the runtime's result cache.
-    Adopted,
+    /// The chain missed it; the agent found it in the runtime's result cache, perhaps made by a chain
+    /// with the upstream bandwidth plugin, whose limits ours take the place of.
+    Adopted { beside_upstream: bool },
+    /// It came with the interface that `main` names.
+    Along,
 }
 
 /// The veth's end on the host.
@@ -142,10 +146,26 @@ impl Record {
         Wanted::of(bandwidth, &self.namespace, &self.pod, &self.annotated, self.live.as_ref())
     }
 
+    /// The record of another interface of the same pod, that came with this one.
+    pub fn for_other(&self, main: &str) -> Self {
+        Self {
+            came: Came::Along,
+            main: Some(main.into()),
+            host: None,
+            egress: Shaping::Unlimited,
+            ingress: Shaping::Unlimited,
+            guard: None,
+            ..self.clone()
+        }
+    }
+
     pub fn ways(&self) -> [(Direction, &Shaping); 2] {
         [(Direction::Egress, &self.egress), (Direction::Ingress, &self.ingress)]
     }
 }
+
+/// How often a busy lock is tried; verbs take a few milliseconds.
+const LOCK_STEP: Duration = Duration::from_micros(500);
 
 /// The maps have no room for another pod interface.
 #[derive(Debug, thiserror::Error)]
@@ -170,14 +190,18 @@ impl Records {
         Self { dir }
     }
 
-    /// Takes the lowest free slot for this interface and writes its record.
+    /// Takes the lowest free slot for this interface, or that of the one it came with, and writes its
+    /// record.
     pub fn claim(&self, key: Key, record: &Record) -> Result<Claim> {
         fs::create_dir_all(&self.dir).with_context(|| format!("create {}", self.dir.display()))?;
         let _lock = self.lock()?;
         let claims = self.list()?;
-        let slot = Slot::all()
-            .find(|slot| claims.iter().all(|claim| claim.slot != *slot))
-            .ok_or(NoFreeSlot)?;
+        let main = record.main.as_ref().and_then(|main| {
+            let key = Key { container_id: key.container_id.clone(), ifname: main.clone() };
+            claims.iter().find(|claim| claim.key == key)
+        });
+        let free = || Slot::all().find(|slot| claims.iter().all(|claim| claim.slot != *slot));
+        let slot = main.map(|main| main.slot).or_else(free).ok_or(NoFreeSlot)?;
         let name = format!("{}@{}@{}.json", slot.number(), key.container_id, key.ifname);
         let claim = Claim { slot, key, path: self.dir.join(name) };
         claim.write(record)?;
@@ -187,6 +211,17 @@ impl Records {
     /// The claim of this interface, if it has one.
     pub fn find(&self, key: &Key) -> Result<Option<Claim>> {
         Ok(self.list()?.into_iter().find(|claim| claim.key == *key))
+    }
+
+    /// This interface's claim, and those of the interfaces that came with it, which go first.
+    pub fn find_all(&self, key: &Key) -> Result<Vec<Claim>> {
+        let mut claims = self.list()?;
+        claims.retain(|claim| claim.key.container_id == key.container_id);
+        let came_along =
+            |claim: &Claim| claim.read().is_ok_and(|r| r.main.as_ref() == Some(&key.ifname));
+        claims.retain(|claim| claim.key == *key || came_along(claim));
+        claims.sort_by_key(|claim| claim.key == *key);
+        Ok(claims)
     }
 
     /// All claims, by slot. A directory that is not there holds none.
@@ -217,7 +252,28 @@ impl Records {
         self.lock_dir(File::lock)
     }
 
-    fn lock_dir(&self, lock: fn(&File) -> std::io::Result<()>) -> Result<File> {
+    /// The same, but not for ever: None when a verb has not ended by then.
+    pub fn seize_within(&self, patience: Duration) -> Result<Option<File>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let mut busy = false;
+            let attempt = self.lock_dir(|dir| match dir.try_lock() {
+                Err(TryLockError::WouldBlock) => {
+                    busy = true;
+                    Ok(())
+                }
+                Err(TryLockError::Error(e)) => Err(e),
+                Ok(()) => Ok(()),
+            })?;
+            match busy {
+                false => return Ok(Some(attempt)),
+                true if Instant::now() >= deadline => return Ok(None),
+                true => std::thread::sleep(LOCK_STEP),
+            }
+        }
+    }
+
+    fn lock_dir(&self, lock: impl FnOnce(&File) -> std::io::Result<()>) -> Result<File> {
         let open = || {
             fs::create_dir_all(&self.dir)?;
             File::open(&self.dir).and_then(|dir| lock(&dir).map(|()| dir))
@@ -252,7 +308,8 @@ impl Records {
 }
 
 impl Claim {
-    fn parse(path: &Path) -> Option<Self> {
+    /// By the name of its file alone, which may have gone.
+    pub fn parse(path: &Path) -> Option<Self> {
         let stem = path.file_name()?.to_str()?.strip_suffix(".json")?;
         let mut parts = stem.splitn(3, '@');
         let slot = Slot::new(parts.next()?.parse().ok()?)?;
@@ -267,6 +324,10 @@ impl Claim {
     pub fn read(&self) -> Result<Record> {
         let text = fs::read(&self.path).with_context(|| format!("read {}", self.path.display()))?;
         serde_json::from_slice(&text).with_context(|| format!("read {}", self.path.display()))
+    }
+
+    pub fn is_there(&self) -> bool {
+        self.path.exists()
     }
 
     /// Whether this is its file's name.

@@ -11,10 +11,10 @@ use anyhow::{Context, Result};
 use bpf::{Direction, Pins, Slot};
 use settings_model::Rate;
 
-use crate::attach::{End, ForeignRoot, Veth};
+use crate::attach::{End, ForeignRoot, Look, Veth};
 use crate::guard;
 use crate::limit::Limit;
-use crate::netlink::Gso;
+use crate::netlink::{Gso, Roots};
 use crate::record::{Claim, Guard, HostEnd, Mode, Record, Shaping};
 use crate::wanted::Wanted;
 
@@ -127,6 +127,81 @@ impl Shaper<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Puts back what somebody has taken off the pod's end, and this version's program into the filter.
+    /// Where somebody else's root qdisc was in the way, it tries again as soon as that is gone.
+    pub fn mend_egress(
+        &mut self,
+        record: &mut Record,
+        limit: &Limit,
+        (host, pod): (&Roots, &Roots),
+    ) -> Result<Option<String>> {
+        let Shaping::Limited { mode: Some(mode), gso_before, .. } = record.egress.clone() else {
+            return Ok(None);
+        };
+        let Some(in_programs) = in_programs(&mode) else {
+            let free = pod.get(&self.veth.pod.link.index).is_none_or(|root| root.major == 0);
+            if free {
+                let (mode, _) = self.attach_egress(limit).context("shape pod egress")?;
+                record.egress = Shaping::of(limit, Some(mode), gso_before);
+            }
+            return Ok(None);
+        };
+        let way = Direction::Egress;
+        let look = self.veth.look(way, in_programs, host, pod)?;
+        let Some(found) = self.to_mend(way, look, limit, gso_before)? else { return Ok(None) };
+        let (mode, guard) = self.attach_egress(limit).context("mend pod egress")?;
+        if guard != Guard::Pending {
+            record.guard = Some(guard);
+        }
+        record.egress = Shaping::of(limit, Some(mode), gso_before);
+        self.veth.clamp(way, limit, gso_before)?;
+        Ok((!found.is_empty()).then(|| found.into()))
+    }
+
+    /// The same for the host's end.
+    pub fn mend_ingress(
+        &mut self,
+        record: &mut Record,
+        limit: &Limit,
+        (host, pod): (&Roots, &Roots),
+    ) -> Result<Option<String>> {
+        let Shaping::Limited { mode: Some(mode), gso_before, .. } = record.ingress.clone() else {
+            return Ok(None);
+        };
+        let way = Direction::Ingress;
+        let Some(in_programs) = in_programs(&mode) else { return Ok(None) };
+        let mut look = self.veth.look(way, in_programs, host, pod)?;
+        if look.missing.is_some() {
+            // The list of the host's qdiscs may be older than this pod's attachment.
+            let now = self.veth.host.netlink.roots()?;
+            look = self.veth.look(way, in_programs, &now, pod)?;
+        }
+        let Some(found) = self.to_mend(way, look, limit, gso_before)? else { return Ok(None) };
+        let attached = self.veth.attach_ingress(self.pins, self.slot, limit);
+        let mode = attached.context("mend pod ingress")?;
+        record.ingress = Shaping::of(limit, Some(mode.into()), gso_before);
+        self.veth.clamp(way, limit, gso_before)?;
+        Ok((!found.is_empty()).then(|| found.into()))
+    }
+
+    /// None where all is in place; an empty text where only the program is of another version.
+    fn to_mend(
+        &mut self,
+        way: Direction,
+        look: Look,
+        limit: &Limit,
+        before: Gso,
+    ) -> Result<Option<&'static str>> {
+        if look.missing.is_some() {
+            return Ok(look.missing);
+        }
+        let link = &self.veth.sender(way).link;
+        if link.gso != before.clamped(limit.gso_max_size(link.mtu)) {
+            return Ok(Some("the size of super-packets was changed"));
+        }
+        Ok((look.program_id != Some(self.pins.program_id(way)?)).then_some(""))
     }
 
     /// Takes off what an attempt that failed has attached, the guard included if it was egress.

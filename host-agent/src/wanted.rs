@@ -75,6 +75,15 @@ impl Wanted {
         Self { egress: egress.limit(bandwidth), ingress: ingress.limit(bandwidth) }
     }
 
+    /// One line for people.
+    pub fn to_text(&self) -> String {
+        let text = |limit: Option<Limit>| match limit {
+            Some(limit) => format!("{} ({})", limit.rate, limit.origin),
+            None => "unlimited".into(),
+        };
+        format!("egress {}, ingress {}", text(self.egress), text(self.ingress))
+    }
+
     pub fn is_unlimited(&self) -> bool {
         self.egress.is_none() && self.ingress.is_none()
     }

@@ -72,6 +72,8 @@ fn take_off_filter(pod: &Pod) {
 fn pod_without_its_filter_gains_nothing_and_is_told_of() {
     with_ready_node("", |node| {
         let (pod, remote) = (guarded_pod(node), node.pod("remote", 9));
+        // Which would put it back.
+        node.kill_agent(Signal::SIGKILL);
         take_off_filter(&pod);
         let rates = flood(&pod, &remote, TAMPERED_SECONDS);
         assert_gains_nothing("without filter", &rates);
@@ -90,6 +92,8 @@ fn pod_without_its_filter_gains_nothing_and_is_told_of() {
 fn pod_without_qdisc_and_filter_gains_nothing_and_is_told_of() {
     with_ready_node("", |node| {
         let (pod, remote) = (guarded_pod(node), node.pod("remote", 9));
+        // Which would put it back.
+        node.kill_agent(Signal::SIGKILL);
         let paced = node.status(&pod)["egress"]["mode"] == "paced";
         take_off_filter(&pod);
         if paced {
@@ -109,6 +113,8 @@ fn pod_without_qdisc_and_filter_gains_nothing_and_is_told_of() {
 fn pod_without_its_qdisc_gains_nothing_and_is_told_of() {
     with_ready_node("", |node| {
         let (pod, remote) = (guarded_pod(node), node.pod("remote", 9));
+        // Which would put it back.
+        node.kill_agent(Signal::SIGKILL);
         if node.status(&pod)["egress"]["mode"] != "paced" {
             return tests::kernel::skip("pod_without_its_qdisc", "without sch_fq there is none");
         }

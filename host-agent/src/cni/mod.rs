@@ -9,7 +9,7 @@ mod request;
 mod verbs;
 
 pub use error::{Code, Error};
-pub use request::Environment;
+pub use request::{Environment, annotated};
 pub use verbs::run;
 
 /// Versions of the CNI spec that requests may carry.

@@ -2,7 +2,9 @@
 //! What the runtime says: environment and standard input, decoded and checked.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
+use anyhow::Context;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use settings_model::{Burst, ByteCount, Rate};
@@ -80,6 +82,7 @@ impl Environment {
 /// A decoded ADD.
 #[derive(Debug)]
 pub struct Request {
+    pub began: Instant,
     pub key: Key,
     pub netns: PathBuf,
     pub namespace: String,
@@ -131,12 +134,13 @@ pub fn cni_version(stdin: &str) -> Option<String> {
 
 impl Request {
     pub fn decode(environment: &Environment, stdin: &str) -> Result<Self, Error> {
+        let began = Instant::now();
         check_version(stdin)?;
         let config: Config = serde_json::from_str(stdin)
             .map_err(|e| anyhow::Error::from(e).context("decode the network configuration"))
             .map_err(Error::with(Code::Decode))?;
         let entry = config.runtime_config.and_then(|runtime| runtime.bandwidth);
-        let annotated = annotated(&entry.unwrap_or_default())?;
+        let annotated = annotated_of(&entry.unwrap_or_default())?;
         if environment.netns.is_empty() {
             let text = "CNI_NETNS is empty: ADD needs a network namespace";
             return Err(Error::new(Code::InvalidEnvironment, text));
@@ -148,6 +152,7 @@ impl Request {
                 Error::new(Code::InvalidConfig, text)
             })?;
         Ok(Self {
+            began,
             key: environment.key()?,
             netns: PathBuf::from(&environment.netns),
             namespace: argument(&environment.args, "K8S_POD_NAMESPACE"),
@@ -158,7 +163,13 @@ impl Request {
     }
 }
 
-fn annotated(entry: &BandwidthEntry) -> Result<Annotated, Error> {
+/// What the runtime made of a pod's annotations, as it keeps that in its result cache.
+pub fn annotated(bandwidth: &str) -> anyhow::Result<Annotated> {
+    let entry = serde_json::from_str(bandwidth).context("decode the bandwidth")?;
+    annotated_of(&entry).map_err(|e| e.source)
+}
+
+fn annotated_of(entry: &BandwidthEntry) -> Result<Annotated, Error> {
     Ok(Annotated {
         egress: rate("egressRate", entry.egress_rate)?,
         egress_burst: burst("egressBurst", entry.egress_burst)?,

@@ -15,7 +15,7 @@ use super::request::{Command, Environment, Request, cni_version};
 use crate::attach::Veth;
 use crate::live::in_force;
 use crate::paths::Paths;
-use crate::record::{Came, Claim, NoFreeSlot, Record, Records, Shaping};
+use crate::record::{Came, Claim, Key, NoFreeSlot, Record, Records, Shaping};
 use crate::shape::{self, Shaper};
 use crate::wanted::Wanted;
 
@@ -60,11 +60,10 @@ fn add(paths: &Paths, request: &Request) -> Result<String, Error> {
 /// A pod without a limit gets a record and nothing else, not even that when all slots are taken:
 /// then new settings will not reach it.
 fn note(paths: &Paths, records: &Records, request: &Request) -> Result<(), Error> {
-    if let Some(old) = records.find(&request.key).map_err(Error::with(Code::Io))? {
-        let mut veth = Veth::find(&request.netns, &request.key.ifname).ok();
-        remove(paths, records, veth.as_mut(), &old);
-    }
-    match records.claim(request.key.clone(), &new_record(request)) {
+    let mut veth = Veth::find(&request.netns, &request.key.ifname).ok();
+    forget(paths, records, &request.key, veth.as_mut())?;
+    let record = Record { came: request.came(), ..new_record(request) };
+    match records.claim(request.key.clone(), &record) {
         Err(e) if e.is::<NoFreeSlot>() => Ok(()),
         result => result.map(|_| ()).map_err(claim_error),
     }
@@ -84,17 +83,62 @@ fn shape(
     check_host_interface(request.prev_result.get(), host).map_err(&no_interface)?;
     let pins = Pins::open(&paths.pin_dir()).map_err(pins_error)?;
     // Of an ADD that was killed: its record names what may still be attached.
-    if let Some(old) = records.find(&request.key).map_err(Error::with(Code::Io))? {
-        remove(paths, records, Some(&mut veth), &old);
-    }
+    forget(paths, records, &request.key, Some(&mut veth))?;
     let mut record = new_record(request);
     shape::prepare(&mut record, &veth, wanted);
     let claim = records.claim(request.key.clone(), &record).map_err(claim_error)?;
     let mut shaper = Shaper { pins: &pins, slot: claim.slot, veth: &mut veth };
-    attach(&mut shaper, &claim, record, wanted).map_err(|first| {
-        let source = undo(&mut shaper, records, &claim, first);
-        Error { code: Code::Attach, source }
+    let cleared = pins.clear(claim.slot).map_err(anyhow::Error::from);
+    let done = cleared
+        .and_then(|()| attach(&mut shaper, &claim, &mut record, wanted))
+        .and_then(|()| shape_others(&pins, records, request, &mut veth, wanted))
+        .and_then(|()| claim.write(&Record { came: request.came(), ..record }));
+    done.map_err(|first| {
+        let mut left =
+            Shaper { pins: &pins, slot: claim.slot, veth: &mut veth }.undo(Direction::Egress);
+        match records.find_all(&request.key) {
+            Ok(claims) => left.extend(
+                claims.iter().flat_map(|claim| take_off(Some(&pins), records, None, claim)),
+            ),
+            Err(e) => left.push(format!("{e:#}")),
+        }
+        Error { code: Code::Attach, source: and_then(first, &left) }
     })
+}
+
+/// Interfaces that the chain made along with this one (of further network cards, of egress-cni)
+/// share its slot: the limit is that of all together.
+fn shape_others(
+    pins: &Pins,
+    records: &Records,
+    request: &Request,
+    main: &mut Veth,
+    wanted: &Wanted,
+) -> anyhow::Result<()> {
+    for ifname in main.others()? {
+        let key = Key { container_id: request.key.container_id.clone(), ifname };
+        // It had an ADD of its own.
+        if records.find(&key)?.is_some() {
+            continue;
+        }
+        let mut veth = Veth::find(&request.netns, &key.ifname)?;
+        let mut record = new_record(request).for_other(&request.key.ifname);
+        shape::prepare(&mut record, &veth, wanted);
+        let claim = records.claim(key, &record)?;
+        let mut shaper = Shaper { pins, slot: claim.slot, veth: &mut veth };
+        let done = attach(&mut shaper, &claim, &mut record, wanted);
+        if done.is_err() {
+            shaper.undo(Direction::Egress).iter().for_each(|left| eprintln!("sluice: {left}"));
+        }
+        done?;
+    }
+    Ok(())
+}
+
+impl Request {
+    fn came(&self) -> Came {
+        Came::Added { took_ns: Some(self.began.elapsed().as_nanos() as u64) }
+    }
 }
 
 fn new_record(request: &Request) -> Record {
@@ -116,24 +160,16 @@ fn new_record(request: &Request) -> Record {
 fn attach(
     shaper: &mut Shaper,
     claim: &Claim,
-    mut record: Record,
+    record: &mut Record,
     wanted: &Wanted,
 ) -> anyhow::Result<()> {
-    shaper.pins.clear(claim.slot)?;
-    shaper.egress(&mut record, wanted.egress.as_ref())?;
-    shaper.ingress(&mut record, wanted.ingress.as_ref())?;
-    claim.write(&record)
+    shaper.egress(record, wanted.egress.as_ref())?;
+    shaper.ingress(record, wanted.ingress.as_ref())?;
+    claim.write(record)
 }
 
 /// The first error stays on top; what could not be undone is listed after it.
-fn undo(
-    shaper: &mut Shaper,
-    records: &Records,
-    claim: &Claim,
-    first: anyhow::Error,
-) -> anyhow::Error {
-    let mut left = shaper.undo(Direction::Egress);
-    left.extend(records.release(claim).err().map(|e| e.to_string()));
+fn and_then(first: anyhow::Error, left: &[String]) -> anyhow::Error {
     if left.is_empty() { first } else { anyhow!("{first:#}; and then: {}", left.join("; ")) }
 }
 
@@ -143,23 +179,46 @@ fn del(paths: &Paths, environment: &Environment) -> Result<(), Error> {
     let records = Records::new(paths.pods_dir());
     // Where that cannot be had there is no record either, or none that can be removed.
     let _shared = records.share();
-    if let Some(claim) = records.find(&key).map_err(Error::with(Code::Io))? {
-        let mut veth = Veth::find(Path::new(&environment.netns), &key.ifname).ok();
-        remove(paths, &records, veth.as_mut(), &claim);
+    let mut veth = Veth::find(Path::new(&environment.netns), &key.ifname).ok();
+    forget(paths, &records, &key, veth.as_mut())
+}
+
+/// Detaches what is still there of an interface and of those that came with it, then frees the
+/// slot: no slot is free while it is in use.
+fn forget(
+    paths: &Paths,
+    records: &Records,
+    key: &Key,
+    mut veth: Option<&mut Veth>,
+) -> Result<(), Error> {
+    let pins = Pins::open(&paths.pin_dir()).ok();
+    for claim in records.find_all(key).map_err(Error::with(Code::Io))? {
+        let own = veth.take_if(|_| claim.key == *key);
+        let complaints = take_off(pins.as_ref(), records, own, &claim);
+        complaints.iter().for_each(|complaint| eprintln!("sluice: {complaint}"));
     }
     Ok(())
 }
 
-/// Detaches what is still there, then frees the slot: no slot is free while it is in use.
-fn remove(paths: &Paths, records: &Records, veth: Option<&mut Veth>, claim: &Claim) {
-    let pins = Pins::open(&paths.pin_dir()).ok();
-    let mut complaints = shape::remove(pins.as_ref(), claim, veth);
-    let cleared = pins.map_or(Ok(()), |pins| pins.clear(claim.slot));
-    complaints.extend(cleared.err().map(|e| e.to_string()));
-    complaints.extend(records.release(claim).err().map(|e| format!("{e:#}")));
-    for complaint in complaints {
-        eprintln!("sluice: {complaint}");
+/// The slot is cleared with the interface that has it by right. Without `veth` it is looked for.
+fn take_off(
+    pins: Option<&Pins>,
+    records: &Records,
+    veth: Option<&mut Veth>,
+    claim: &Claim,
+) -> Vec<String> {
+    let record = claim.read().ok();
+    let mut found = match &record {
+        Some(record) if veth.is_none() => Veth::find(&record.netns, &claim.key.ifname).ok(),
+        _ => None,
+    };
+    let mut complaints = shape::remove(pins, claim, veth.or(found.as_mut()));
+    if record.is_none_or(|record| record.main.is_none()) {
+        let cleared = pins.map_or(Ok(()), |pins| pins.clear(claim.slot));
+        complaints.extend(cleared.err().map(|e| e.to_string()));
     }
+    complaints.extend(records.release(claim).err().map(|e| format!("{e:#}")));
+    complaints
 }
 
 /// As the upstream bandwidth plugin does: the host's end must be an interface of the result that

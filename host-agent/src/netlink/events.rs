@@ -1,72 +1,104 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What others do to qdiscs and filters of this network namespace: a second
-//! socket, in the multicast group RTNLGRP_TC. Only the device of each event is
+//! What others do to links, qdiscs and filters, on the host and in the pods: one
+//! socket in the multicast groups of both, that also hears of every network
+//! namespace which has an id here, as that of each veth's other end has
+//! (net/netlink/af_netlink.c, do_one_broadcast). Only the place of each event is
 //! read; what holds there now is asked for anew, so no event can be misread.
 
 use std::collections::BTreeSet;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, NetlinkAddr, recvmsg};
 
 use super::socket::Error;
 
+const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_TC: u32 = 4;
-/// struct nlmsghdr, then struct tcmsg: family and padding, then the device.
+/// include/linux/socket.h and include/uapi/linux/netlink.h
+const SOL_NETLINK: i32 = 270;
+const NETLINK_LISTEN_ALL_NSID: i32 = 8;
+/// struct nlmsghdr, then struct tcmsg or ifinfomsg: four bytes, then the device.
 const HEADER_BYTES: usize = 16;
 const IFINDEX_AT: usize = HEADER_BYTES + 4;
+/// An event of a link with all its attributes has about two thousand.
+const DATAGRAM_BYTES: usize = 32 << 10;
 
-/// A socket that hears of every change to a qdisc or filter.
-pub struct TcEvents(Socket);
-
-/// Devices that changed.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Changed {
-    Devices(BTreeSet<u32>),
-    /// More happened than the socket could hold.
-    Any,
+/// A socket that hears of every change to a link, qdisc or filter.
+pub struct Events {
+    socket: Socket,
+    hears_pods: bool,
 }
 
-impl TcEvents {
+/// Where something changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Devices of this namespace.
+    pub host: BTreeSet<u32>,
+    /// Namespaces, by the id that this one has for them.
+    pub inside: BTreeSet<i32>,
+    /// More happened than the socket could hold.
+    pub lost: bool,
+}
+
+impl Events {
     pub fn open() -> Result<Self, Error> {
-        let open = || -> io::Result<Socket> {
+        let open = || -> io::Result<Self> {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
-            socket.bind(&SocketAddr::new(0, 1 << (RTNLGRP_TC - 1)))?;
+            socket.bind(&SocketAddr::new(0, 1 << (RTNLGRP_LINK - 1) | 1 << (RTNLGRP_TC - 1)))?;
             socket.set_non_blocking(true)?;
-            Ok(socket)
+            let hears_pods = socket.set_listen_all_namespaces(true).is_ok();
+            Ok(Self { socket, hears_pods })
         };
-        open().map(Self).map_err(|e| Error::new("listen to changes of qdiscs and filters", e))
+        open().map_err(|e| Error::new("listen to changes of links, qdiscs and filters", e))
+    }
+
+    /// False without CAP_NET_BROADCAST: then only what happens on the host is heard.
+    pub fn hears_pods(&self) -> bool {
+        self.hears_pods
     }
 
     /// Everything that is there to read, without waiting for more.
     pub fn read(&self) -> Result<Changed, Error> {
-        let mut devices = BTreeSet::new();
+        let (mut changed, mut buffer) = (Changed::default(), vec![0; DATAGRAM_BYTES]);
         loop {
-            match self.0.recv_from_full() {
-                Ok((datagram, _)) => devices.extend(changed_devices(&datagram)),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) if e.raw_os_error() == Some(nix::errno::Errno::ENOBUFS as i32) => {
-                    return Ok(Changed::Any);
+            match self.receive(&mut buffer) {
+                Ok((length, Some(netns))) if length > 0 => {
+                    changed.inside.insert(netns);
                 }
-                Err(e) => return Err(Error::new("read changes of qdiscs and filters", e)),
+                Ok((length, _)) => changed.host.extend(changed_devices(&buffer[..length])),
+                Err(Errno::EAGAIN) => return Ok(changed),
+                Err(Errno::ENOBUFS) => changed.lost = true,
+                Err(e) => return Err(Error::new("read changes of links and filters", e.into())),
             }
         }
-        Ok(Changed::Devices(devices))
+    }
+
+    /// One datagram, and the namespace that it tells of if it is another one.
+    fn receive(&self, buffer: &mut [u8]) -> nix::Result<(usize, Option<i32>)> {
+        let mut slices = [IoSliceMut::new(buffer)];
+        let mut control = nix::cmsg_space!(i32);
+        let fd = self.socket.as_raw_fd();
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let message = recvmsg::<NetlinkAddr>(fd, &mut slices, Some(&mut control), flags)?;
+        let netns = message.cmsgs()?.find_map(|message| netns_of(&message));
+        Ok((message.bytes, netns))
     }
 }
 
-impl AsFd for TcEvents {
+fn netns_of(message: &ControlMessageOwned) -> Option<i32> {
+    let ControlMessageOwned::Unknown(unknown) = message else { return None };
+    let header = &unknown.cmsg_header;
+    let ours = (header.cmsg_level, header.cmsg_type) == (SOL_NETLINK, NETLINK_LISTEN_ALL_NSID);
+    let bytes = unknown.data_bytes.get(..4).filter(|_| ours)?;
+    Some(i32::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+impl AsFd for Events {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl Changed {
-    pub fn has(&self, index: u32) -> bool {
-        match self {
-            Self::Devices(devices) => devices.contains(&index),
-            Self::Any => true,
-        }
+        self.socket.as_fd()
     }
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Network devices: look-up by name or index, and the size of super-packets.
 
+use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
 use serde::{Deserialize, Serialize};
 
 use super::socket::{Error, Netlink};
@@ -16,6 +17,9 @@ pub struct Link {
     pub gso: Gso,
     /// Index of the other end, for a veth; it lies in another namespace as a rule.
     pub peer_index: Option<u32>,
+    /// The other end's namespace, by the id that this namespace has for it; None if it is this one.
+    pub peer_netns: Option<i32>,
+    pub is_veth: bool,
 }
 
 /// Largest super-packet that a device is given to send, in bytes.
@@ -48,6 +52,26 @@ impl Netlink {
         self.link(&format!("find the interface with index {index}"), ask)
     }
 
+    /// All devices of the namespace.
+    pub fn links(&mut self) -> Result<Vec<Link>, Error> {
+        let mut ask = LinkMessage::default();
+        ask.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let ask = RouteNetlinkMessage::GetLink(ask);
+        let answers = self.request("list the interfaces", ask, NLM_F_DUMP)?;
+        let links = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(message) => Some(read_link(message)),
+            _ => None,
+        });
+        Ok(links.collect())
+    }
+
+    pub fn delete_link(&mut self, link: &Link) -> Result<(), Error> {
+        let mut message = LinkMessage::default();
+        message.header.index = link.index;
+        let what = format!("delete the interface {}", link.name);
+        self.request(&what, RouteNetlinkMessage::DelLink(message), 0).map(|_| ())
+    }
+
     /// Both sizes are said: the first alone takes the second along, where it is up to 64 KiB and
     /// other than before (net/core/dev.c, netif_set_gso_max_size; rtnetlink.c, do_setlink).
     pub fn set_gso(&mut self, link: &Link, gso: Gso) -> Result<(), Error> {
@@ -76,6 +100,8 @@ fn read_link(message: LinkMessage) -> Link {
         mtu: 0,
         gso: Gso { max_size: 65536, ipv4_max_size: None },
         peer_index: None,
+        peer_netns: None,
+        is_veth: false,
     };
     for attribute in message.attributes {
         match attribute {
@@ -84,6 +110,10 @@ fn read_link(message: LinkMessage) -> Link {
             LinkAttribute::GsoMaxSize(bytes) => link.gso.max_size = bytes,
             LinkAttribute::GsoIpv4MaxSize(bytes) => link.gso.ipv4_max_size = Some(bytes),
             LinkAttribute::Link(index) => link.peer_index = Some(index),
+            LinkAttribute::LinkNetNsId(id) => link.peer_netns = Some(id),
+            LinkAttribute::LinkInfo(infos) => {
+                link.is_veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+            }
             _ => {}
         }
     }

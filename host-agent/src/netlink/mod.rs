@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Links, qdiscs and filters by rtnetlink. `socket` carries messages, `link`
-//! and `tc` are the verbs, `events` tells what others change. Names, indexes and handles come in and go out; no
-//! message type leaves this folder. Blocking on purpose: the CNI plugin starts,
+//! and `tc` are the verbs, `events` tells what others change. Names, indexes and
+//! handles come in and go out; no message type leaves this folder. Blocking on purpose: the CNI plugin starts,
 //! asks ten questions and ends (docs/decisions/0002-blocking-netlink.md).
 
 mod events;
@@ -10,8 +10,8 @@ mod options;
 mod socket;
 mod tc;
 
-pub use events::{Changed, TcEvents};
+pub use events::{Changed, Events};
 pub use link::{Gso, Link};
 pub use options::Fq;
 pub use socket::{Error, Netlink};
-pub use tc::{FILTER_HANDLE, Filter, LEAF_HANDLE, ROOT_HANDLE};
+pub use tc::{FILTER_HANDLE, Filter, LEAF_HANDLE, ROOT_HANDLE, Root, Roots};

@@ -5,9 +5,10 @@
 //! (aws-ebpf-sdk-go pkg/tc/tc.go, Detach). Creation is exclusive: what is
 //! already there is never replaced.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
@@ -41,6 +42,24 @@ pub struct Filter<'a> {
     pub name: &'a str,
     /// What the program reads as `skb->tc_classid`.
     pub slot: u16,
+}
+
+/// Kind and major handle of a root qdisc, e.g. `tbf` and 1; noqueue has major 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    pub kind: String,
+    pub major: u16,
+}
+
+/// The root qdiscs of a namespace, by device.
+pub type Roots = BTreeMap<u32, Root>;
+
+/// A filter of ours as the kernel lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub handle: u32,
+    /// None for a filter that is no BPF program.
+    pub program_id: Option<u32>,
 }
 
 impl Netlink {
@@ -117,30 +136,61 @@ impl Netlink {
         self.delete_filter(link, CLSACT_INGRESS, "ingress")
     }
 
-    /// Handles of the filters on clsact's ingress side, in the order in which they run.
-    pub fn ingress_filters(&mut self, link: &Link) -> Result<Vec<u32>, Error> {
+    /// The filters on clsact's ingress side, in the order in which they run.
+    pub fn ingress_filters(&mut self, link: &Link) -> Result<Vec<Listed>, Error> {
         self.filters(link, CLSACT_INGRESS)
     }
 
-    /// Whether our filter is on clsact's egress side.
-    pub fn has_egress_filter(&mut self, link: &Link) -> Result<bool, Error> {
-        Ok(self.filters(link, CLSACT_EGRESS)?.contains(&FILTER_HANDLE))
+    /// Our filter on clsact's egress side.
+    pub fn egress_filter(&mut self, link: &Link) -> Result<Option<Listed>, Error> {
+        self.own_filter(link, CLSACT_EGRESS)
     }
 
-    /// Whether our filter is on the root qdisc.
-    pub fn has_root_filter(&mut self, link: &Link) -> Result<bool, Error> {
-        Ok(self.filters(link, ROOT)?.contains(&FILTER_HANDLE))
+    /// Our filter on the root qdisc.
+    pub fn root_filter(&mut self, link: &Link) -> Result<Option<Listed>, Error> {
+        self.own_filter(link, ROOT)
     }
 
-    /// Kind and major handle of the root qdisc, e.g. `("tbf", 1)`; noqueue has major 0.
-    pub fn root_qdisc(&mut self, link: &Link) -> Result<Option<(String, u16)>, Error> {
-        let what = format!("list the qdiscs of {}", link.name);
+    /// Gives our filter another program; it keeps its place among the others.
+    pub fn replace_egress_filter(&mut self, link: &Link, filter: &Filter) -> Result<(), Error> {
+        self.put_filter(link, CLSACT_EGRESS, filter, NLM_F_CREATE)
+    }
+
+    pub fn replace_root_filter(&mut self, link: &Link, filter: &Filter) -> Result<(), Error> {
+        self.put_filter(link, ROOT, filter, NLM_F_CREATE)
+    }
+
+    pub fn replace_ingress_filter(&mut self, link: &Link, filter: &Filter) -> Result<(), Error> {
+        self.put_filter(link, CLSACT_INGRESS, filter, NLM_F_CREATE)
+    }
+
+    /// The root qdiscs of all devices: the kernel lists them all, whichever one is asked for
+    /// (net/sched/sch_api.c, tc_dump_qdisc).
+    pub fn roots(&mut self) -> Result<Roots, Error> {
         let ask = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
-        let answers = self.request(&what, ask, NLM_F_DUMP)?;
-        Ok(answers.into_iter().find_map(|answer| match answer {
-            RouteNetlinkMessage::NewQueueDiscipline(qdisc) => root_kind(qdisc, link),
+        let answers = self.request("list the qdiscs", ask, NLM_F_DUMP)?;
+        let roots = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewQueueDiscipline(qdisc) => root(qdisc),
             _ => None,
-        }))
+        });
+        Ok(roots.collect())
+    }
+
+    /// Puts the classful root in the place of whatever is there. Only for a root whose owner is known
+    /// and has made way (docs/decisions/0008-reconcile.md).
+    pub fn replace_root_with_class(&mut self, link: &Link) -> Result<(), Error> {
+        let add = |netlink: &mut Self, kind: &str, options| {
+            let what = format!("replace the root qdisc of {}", link.name);
+            let request = qdisc_request(link, TcHandle::ROOT, ROOT, kind, options);
+            netlink.request(&what, request, NLM_F_CREATE | NLM_F_REPLACE).map(|_| ())
+        };
+        match add(self, "prio", options::prio()) {
+            Err(e) if e.errno() == Some(nix::errno::Errno::ENOENT) => {
+                add(self, "htb", options::htb())?;
+                self.add_htb_class(link)
+            }
+            result => result,
+        }
     }
 
     fn add_qdisc(
@@ -180,6 +230,16 @@ impl Netlink {
     }
 
     fn add_filter(&mut self, link: &Link, parent: TcHandle, filter: &Filter) -> Result<(), Error> {
+        self.put_filter(link, parent, filter, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    fn put_filter(
+        &mut self,
+        link: &Link,
+        parent: TcHandle,
+        filter: &Filter,
+        flags: u16,
+    ) -> Result<(), Error> {
         let mut message = tc_message(link, parent, FILTER_HANDLE.into());
         message.header.info = filter_info();
         message.attributes.push(TcAttribute::Kind("bpf".into()));
@@ -192,7 +252,7 @@ impl Netlink {
         ]));
         let what = format!("add the filter {} to {}", filter.name, link.name);
         let request = RouteNetlinkMessage::NewTrafficFilter(message);
-        self.request(&what, request, NLM_F_CREATE | NLM_F_EXCL).map(|_| ())
+        self.request(&what, request, flags).map(|_| ())
     }
 
     fn delete_filter(&mut self, link: &Link, parent: TcHandle, side: &str) -> Result<(), Error> {
@@ -203,16 +263,21 @@ impl Netlink {
         self.request(&what, RouteNetlinkMessage::DelTrafficFilter(message), 0).map(|_| ())
     }
 
-    fn filters(&mut self, link: &Link, parent: TcHandle) -> Result<Vec<u32>, Error> {
+    fn own_filter(&mut self, link: &Link, parent: TcHandle) -> Result<Option<Listed>, Error> {
+        let filters = self.filters(link, parent)?;
+        Ok(filters.into_iter().find(|filter| filter.handle == FILTER_HANDLE))
+    }
+
+    fn filters(&mut self, link: &Link, parent: TcHandle) -> Result<Vec<Listed>, Error> {
         let ask = RouteNetlinkMessage::GetTrafficFilter(tc_message(link, parent, TcHandle::UNSPEC));
         let what = format!("list the filters of {}", link.name);
         let answers = self.request(&what, ask, NLM_F_DUMP)?;
-        let handles = answers.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewTrafficFilter(filter) => Some(filter.header.handle.into()),
+        let filters = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewTrafficFilter(filter) => Some(listed(filter)),
             _ => None,
         });
         // The kernel prints a line for each priority itself, which has no handle.
-        Ok(handles.filter(|handle| *handle != 0).collect())
+        Ok(filters.filter(|filter| filter.handle != 0).collect())
     }
 }
 
@@ -243,15 +308,30 @@ fn filter_info() -> u32 {
     (FILTER_PRIORITY << 16) | u32::from((ETH_P_ALL as u16).to_be())
 }
 
-fn root_kind(qdisc: TcMessage, link: &Link) -> Option<(String, u16)> {
-    if qdisc.header.index != link.index as i32 || qdisc.header.parent != TcHandle::ROOT {
+fn root(qdisc: TcMessage) -> Option<(u32, Root)> {
+    if qdisc.header.parent != TcHandle::ROOT {
         return None;
     }
-    let major = qdisc.header.handle.major;
+    let (index, major) = (qdisc.header.index as u32, qdisc.header.handle.major);
     qdisc.attributes.into_iter().find_map(|attribute| match attribute {
-        TcAttribute::Kind(kind) => Some((kind, major)),
+        TcAttribute::Kind(kind) => Some((index, Root { kind, major })),
         _ => None,
     })
+}
+
+fn listed(filter: TcMessage) -> Listed {
+    let handle = filter.header.handle.into();
+    let mut options = filter.attributes.into_iter().filter_map(|attribute| match attribute {
+        TcAttribute::Options(options) => Some(options),
+        _ => None,
+    });
+    let program_id = options.find_map(|options| {
+        options.into_iter().find_map(|option| match option {
+            TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(id),
+            _ => None,
+        })
+    });
+    Listed { handle, program_id }
 }
 
 /// include/uapi/linux/rtnetlink.h

@@ -1,0 +1,470 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Keeps every pod as it should be: which pods are due to be looked at, and
+//! when. Events and a slow whole pass make them due; `pod` looks and acts. All
+//! of the agent's rtnetlink traffic starts here, in slices, so that a runtime's
+//! verbs are never kept waiting (docs/decisions/0008-reconcile.md).
+
+mod adopt;
+mod chain;
+mod health;
+mod pod;
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Result;
+use bpf::{Direction, Pins};
+use settings_model::Settings;
+
+use crate::live::in_force;
+use crate::netlink::{Changed, Netlink};
+use crate::paths::Paths;
+use crate::record::{Claim, Key, Record, Records};
+use crate::report::{Report, Trouble};
+use crate::shape::Later;
+use health::Health;
+use pod::{Node, Seen};
+
+/// Finds what no event tells: a link that was detached, an event that got lost.
+const PASS_EVERY: Duration = Duration::from_secs(300);
+/// How long the loop works before it lets verbs, and whoever asks, have their turn.
+const SLICE: Duration = Duration::from_millis(20);
+const BREAK: Duration = Duration::from_millis(1);
+/// A new tcx link holds the kernel's network lock for some 15 ms (kernel/bpf/tcx.c, tcx_entry_sync);
+/// so long it is left alone after one, for ADDs to come through.
+const GUARD_EVERY: Duration = Duration::from_millis(25);
+/// What a pod is still doing when its event comes is waited for.
+const SETTLE: Duration = Duration::from_millis(20);
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const RETRY: Duration = Duration::from_secs(5);
+/// A verb that takes longer hangs; the pod's turn comes later.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a pod that was deleted is not adopted: the runtime removes its cache file last.
+const DELETED_FOR: Duration = Duration::from_secs(60);
+
+pub struct Reconciler {
+    paths: Paths,
+    records: Records,
+    pins: Pins,
+    netlink: Netlink,
+    settings: Settings,
+    report: Report,
+    pods: BTreeMap<Key, Pod>,
+    deleted: BTreeMap<Key, Instant>,
+    later: Vec<(Instant, Later)>,
+    next_guard: Instant,
+    next_pass: Instant,
+    pass: Option<Pass>,
+    troubles: BTreeMap<&'static str, Trouble>,
+    chain: chain::Chain,
+}
+
+/// What is known of a pod interface beside its record.
+struct Pod {
+    claim: Claim,
+    due: Option<Instant>,
+    host_index: Option<u32>,
+    netns: Option<i32>,
+    guard_is_due: bool,
+    health: Health,
+    failures: u32,
+    trouble: Option<Trouble>,
+}
+
+/// A whole pass that is under way.
+struct Pass {
+    began: Instant,
+    worked: Duration,
+}
+
+impl Reconciler {
+    pub fn open(paths: &Paths) -> Result<Self> {
+        let now = Instant::now();
+        let mut reconciler = Self {
+            paths: paths.clone(),
+            records: Records::new(paths.pods_dir()),
+            pins: Pins::open(&paths.pin_dir())?,
+            netlink: Netlink::open()?,
+            settings: Settings::default(),
+            report: Report::default(),
+            pods: BTreeMap::new(),
+            deleted: BTreeMap::new(),
+            later: Vec::new(),
+            next_guard: now,
+            next_pass: now,
+            pass: None,
+            troubles: BTreeMap::new(),
+            chain: chain::Chain::default(),
+        };
+        reconciler.read_settings();
+        Ok(reconciler)
+    }
+
+    /// The account of all this, with what is wrong now.
+    pub fn report(&self) -> Report {
+        let pods = self.pods.values().filter_map(|pod| pod.trouble.clone());
+        let troubles = self.troubles.values().cloned().chain(pods).collect();
+        Report { troubles, ..self.report.clone() }
+    }
+
+    /// Something is wrong with the node, or is no more.
+    pub fn set_trouble(&mut self, code: &'static str, trouble: Option<Trouble>) {
+        match trouble {
+            Some(trouble) => self.troubles.insert(code, trouble),
+            None => self.troubles.remove(code),
+        };
+    }
+
+    /// Whether a whole pass is through and nothing is left to be done soon.
+    pub fn is_done(&self) -> bool {
+        let guards = self.pods.values().any(|pod| pod.guard_is_due);
+        self.report.ready && self.pass.is_none() && self.later.is_empty() && !guards
+    }
+
+    /// How many pod interfaces have a record.
+    pub fn pods(&self) -> usize {
+        self.pods.len()
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Other settings are in force: every pod is due. Without any, nothing is changed.
+    pub fn settings_changed(&mut self) {
+        self.read_settings();
+        self.next_pass = Instant::now();
+    }
+
+    fn read_settings(&mut self) {
+        let read = in_force(&self.paths);
+        let next_step = "run `sluice boot`, or see why it failed: `journalctl -u sluice-boot`";
+        let trouble = read.as_ref().err().map(|e| Trouble {
+            code: "no-settings".into(),
+            subject: self.paths.settings_in_force().display().to_string(),
+            what: format!("{e:#}"),
+            next_step: next_step.into(),
+        });
+        self.set_trouble("no-settings", trouble);
+        if let Ok(settings) = read {
+            self.settings = settings;
+        }
+    }
+
+    /// Links, qdiscs or filters were changed by somebody.
+    pub fn changed(&mut self, changed: &Changed) {
+        if changed.lost {
+            self.lost();
+        }
+        let due = Instant::now() + SETTLE;
+        for pod in self.pods.values_mut() {
+            let host = pod.host_index.is_some_and(|index| changed.host.contains(&index));
+            let inside = pod.netns.is_some_and(|netns| changed.inside.contains(&netns));
+            if host || inside {
+                pod.is_due(due);
+            }
+        }
+    }
+
+    /// An event may have been missed: everything is due.
+    pub fn lost(&mut self) {
+        self.next_pass = Instant::now();
+    }
+
+    /// A record was written.
+    pub fn record_written(&mut self, claim: Claim) {
+        self.deleted.remove(&claim.key);
+        self.make_due(claim, Instant::now());
+    }
+
+    /// A record was removed, by a DEL or by ourselves.
+    pub fn record_removed(&mut self, claim: &Claim) {
+        if self.pods.get(&claim.key).is_some_and(|pod| pod.claim == *claim) {
+            self.pods.remove(&claim.key);
+        }
+        self.deleted.insert(claim.key.clone(), Instant::now());
+    }
+
+    /// The runtime's result cache has a new file.
+    pub fn cached(&mut self, path: &std::path::Path) -> Result<()> {
+        self.adopt(adopt::read(path).into_iter().flatten().collect())
+    }
+
+    fn make_due(&mut self, claim: Claim, when: Instant) {
+        let pod = self.pods.entry(claim.key.clone()).or_insert_with(|| Pod::new(claim.clone()));
+        pod.claim = claim;
+        pod.is_due(when);
+    }
+
+    /// When there is something to do again, whatever happens.
+    pub fn next(&self) -> Instant {
+        let pods = self.pods.values().filter_map(|pod| pod.due);
+        let later = self.later.iter().map(|(when, _)| *when);
+        let guards = self.pods.values().any(|pod| pod.guard_is_due).then_some(self.next_guard);
+        let rest = pods.chain(later).chain(guards).chain(self.chain.next());
+        rest.fold(self.next_pass, Instant::min)
+    }
+
+    /// Does what is due, up to a slice of time. Trouble with one pod is that pod's.
+    pub fn work(&mut self) -> Result<()> {
+        let began = Instant::now();
+        self.lower_guards(began)?;
+        if self.next_pass <= began {
+            self.begin_pass(began)?;
+        }
+        self.keep_entry(began);
+        let due = self.due(began);
+        if !due.is_empty() {
+            self.bring_all(due, began)?;
+        }
+        self.end_pass(began.elapsed());
+        if began.elapsed() >= SLICE {
+            thread::sleep(BREAK);
+        }
+        self.attach_one_guard(Instant::now())
+    }
+
+    fn begin_pass(&mut self, now: Instant) -> Result<()> {
+        self.next_pass = now + PASS_EVERY;
+        self.pass.get_or_insert(Pass { began: now, worked: Duration::ZERO });
+        self.deleted.retain(|_, when| when.elapsed() < DELETED_FOR);
+        let claims = self.records.list()?;
+        self.pods.retain(|key, _| claims.iter().any(|claim| claim.key == *key));
+        claims.into_iter().for_each(|claim| self.make_due(claim, now));
+        self.adopt(adopt::read_all(&self.paths.result_cache())?)?;
+        self.chain.look_again(now);
+        self.collect_links()
+    }
+
+    /// Links of guards whose pods have gone without a DEL.
+    fn collect_links(&mut self) -> Result<()> {
+        for index in self.pins.guard_links()? {
+            let held = |pod: &Pod| pod.claim.read().is_ok_and(|r| host_index(&r) == Some(index));
+            if !self.pods.values().any(held) {
+                self.pins.detach_link(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_pass(&mut self, worked: Duration) {
+        let Some(pass) = &mut self.pass else { return };
+        pass.worked += worked;
+        let now = Instant::now();
+        if self.pods.values().any(|pod| pod.due.is_some_and(|due| due <= now)) {
+            return;
+        }
+        self.report.last_pass_ns = pass.worked.as_nanos() as u64;
+        log::debug!("whole pass: {:?} of work in {:?}", pass.worked, pass.began.elapsed());
+        self.report.passes += 1;
+        self.report.ready = true;
+        self.pass = None;
+    }
+
+    fn due(&self, now: Instant) -> Vec<Key> {
+        let due = self.pods.iter().filter(|(_, pod)| pod.due.is_some_and(|due| due <= now));
+        due.map(|(key, _)| key.clone()).collect()
+    }
+
+    fn bring_all(&mut self, due: Vec<Key>, began: Instant) -> Result<()> {
+        let roots = self.netlink.roots()?;
+        for key in due {
+            let Some(pod) = self.pods.get_mut(&key) else { continue };
+            pod.due = None;
+            let claim = pod.claim.clone();
+            let Some(_seized) = self.records.seize_within(PATIENCE)? else {
+                self.make_due(claim, Instant::now() + RETRY);
+                continue;
+            };
+            let (records, pins) = (&self.records, &self.pins);
+            let node = Node { records, pins, bandwidth: &self.settings.bandwidth, roots: &roots };
+            let result = pod::bring(&node, &claim);
+            self.note(&claim, result);
+            if began.elapsed() >= SLICE {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, claim: &Claim, result: Result<Option<Seen>>) {
+        let Some(pod) = self.pods.get_mut(&claim.key) else { return };
+        let seen = match result {
+            Ok(Some(seen)) => seen,
+            Ok(None) => {
+                self.report.collected += u64::from(self.pods.remove(&claim.key).is_some());
+                return;
+            }
+            Err(e) => return pod.failed(&e),
+        };
+        let now = Instant::now();
+        self.report.repairs += u64::from(!seen.mended.is_empty());
+        pod.saw(&seen, now);
+        let lowered = bpf_horizon_from(now);
+        self.later.extend(seen.later.map(|later| (lowered, later)));
+        for ifname in seen.others {
+            self.add_other(claim, ifname);
+        }
+    }
+
+    /// An interface that came with another one's ADD shares its slot, and so its limit.
+    fn add_other(&mut self, main: &Claim, ifname: String) {
+        let key = Key { container_id: main.key.container_id.clone(), ifname };
+        let Ok(record) = main.read() else { return };
+        let same_pod = |pod: &Pod| pod.claim.read().is_ok_and(|r| r.netns == record.netns);
+        let known = self.pods.iter().any(|(k, pod)| k.ifname == key.ifname && same_pod(pod));
+        if known {
+            return;
+        }
+        match self.records.claim(key, &record.for_other(&main.key.ifname)) {
+            Ok(claim) => self.make_due(claim, Instant::now()),
+            Err(e) => log::warn!("{e:#}"),
+        }
+    }
+
+    fn lower_guards(&mut self, now: Instant) -> Result<()> {
+        for (when, Later { slot, guard }) in std::mem::take(&mut self.later) {
+            if when <= now {
+                self.pins.set_limit(slot, Direction::Guard, guard)?;
+            } else {
+                self.later.push((when, Later { slot, guard }));
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_one_guard(&mut self, now: Instant) -> Result<()> {
+        if now < self.next_guard {
+            return Ok(());
+        }
+        let Some(pod) = self.pods.values_mut().find(|pod| pod.guard_is_due) else { return Ok(()) };
+        pod.guard_is_due = false;
+        let claim = pod.claim.clone();
+        let done = crate::live::attach_guard(&self.records, &self.pins, &claim);
+        if let (Err(e), Some(pod)) = (done, self.pods.get_mut(&claim.key)) {
+            pod.failed(&e.context("attach the guard"));
+        }
+        self.next_guard = Instant::now() + GUARD_EVERY;
+        Ok(())
+    }
+
+    /// Gives records, and so slots and limits, to pods that the chain has missed.
+    fn adopt(&mut self, cached: Vec<adopt::Cached>) -> Result<()> {
+        let missed = |cached: &adopt::Cached| {
+            !self.pods.contains_key(&cached.key) && !self.deleted.contains_key(&cached.key)
+        };
+        let missed: Vec<_> = cached.into_iter().filter(missed).collect();
+        if missed.is_empty() {
+            return Ok(());
+        }
+        let Some(_seized) = self.records.seize_within(PATIENCE)? else { return Ok(()) };
+        let keep = self.settings.cni.upstream_bandwidth == settings_model::UpstreamBandwidth::Keep;
+        let mut claims = Vec::new();
+        for cached in missed {
+            if self.records.find(&cached.key)?.is_some() || (keep && cached.beside_upstream) {
+                continue;
+            }
+            log::info!("{}/{}: adopted, the chain missed it", cached.namespace, cached.pod);
+            claims.push(self.records.claim(cached.key.clone(), &cached.record())?);
+        }
+        let slots: Vec<_> = claims.iter().map(|claim| claim.slot).collect();
+        slots.iter().try_for_each(|slot| self.pins.clear(*slot))?;
+        self.pins.make_flows_for(&slots)?;
+        self.report.adopted += claims.len() as u64;
+        claims.into_iter().for_each(|claim| self.make_due(claim, Instant::now()));
+        Ok(())
+    }
+
+    /// Puts our entry back into the conflist where somebody has written it anew.
+    fn keep_entry(&mut self, now: Instant) {
+        let kept = self.chain.keep(&self.paths, &self.settings, now);
+        self.report.conflist_writes = self.chain.writes();
+        if let Some(trouble) = kept {
+            self.set_trouble("conflist", trouble);
+        }
+    }
+
+    /// The directory of conflists has changed.
+    pub fn conflist_changed(&mut self) {
+        self.chain.look_again(Instant::now());
+    }
+}
+
+impl Pod {
+    fn new(claim: Claim) -> Self {
+        Self {
+            claim,
+            due: None,
+            host_index: None,
+            netns: None,
+            guard_is_due: false,
+            health: Health::default(),
+            failures: 0,
+            trouble: None,
+        }
+    }
+
+    fn is_due(&mut self, when: Instant) {
+        let when = self.health.quiet_until().map_or(when, |quiet| quiet.max(when));
+        self.due = Some(self.due.map_or(when, |due| due.min(when)));
+    }
+
+    fn saw(&mut self, seen: &Seen, now: Instant) {
+        (self.host_index, self.netns) = (seen.host_index, seen.netns);
+        self.guard_is_due = seen.guard_is_due;
+        self.trouble = None;
+        self.failures = 0;
+        if !seen.mended.is_empty() {
+            let what = seen.mended.join(", ");
+            log::warn!("{}: {what}; put back", self.name());
+            if let Some(quiet) = self.health.mended(now) {
+                let next_step = "`sluice doctor` names who else works on this pod's devices";
+                self.trouble = Some(self.trouble("contested", what, next_step));
+                self.due = Some(quiet);
+                return;
+            }
+        }
+        if let Some(until) = seen.live_until {
+            let left = SystemTime::UNIX_EPOCH + Duration::from_secs(until + 1);
+            let left = left.duration_since(SystemTime::now()).unwrap_or_default();
+            self.is_due(now + left);
+        }
+    }
+
+    /// Once may be a pod that is just going.
+    fn failed(&mut self, error: &anyhow::Error) {
+        self.failures += 1;
+        if self.failures == 1 {
+            return self.is_due(Instant::now() + FIRST_RETRY);
+        }
+        let what = format!("{error:#}");
+        if self.trouble.as_ref().is_none_or(|old| old.what != what) {
+            log::warn!("{}: {what}", self.name());
+        }
+        let next_step = "`sluice doctor` shows what is in the way; it is tried again every 5 s";
+        self.trouble = Some(self.trouble("not-enforced", what, next_step));
+        self.is_due(Instant::now() + RETRY);
+    }
+
+    fn trouble(&self, code: &str, what: String, next_step: &str) -> Trouble {
+        Trouble { code: code.into(), subject: self.name(), what, next_step: next_step.into() }
+    }
+
+    fn name(&self) -> String {
+        let key = &self.claim.key;
+        match self.claim.read() {
+            Ok(record) => format!("{}/{} {}", record.namespace, record.pod, key.ifname),
+            Err(_) => format!("{} {}", key.container_id, key.ifname),
+        }
+    }
+}
+
+fn host_index(record: &Record) -> Option<u32> {
+    record.host.as_ref().map(|host| host.ifindex)
+}
+
+/// When everything that an old limit has admitted is through.
+fn bpf_horizon_from(now: Instant) -> Instant {
+    now + Duration::from_nanos(crate::limit::PACED_HORIZON_NS)
+}

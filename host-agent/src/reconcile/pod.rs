@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One pod interface, brought to what it should be: limits by the settings in
+//! force, and everything in its place that our record says was put there. It
+//! runs while no verb does, so a half-done ADD that it meets is a dead one.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use anyhow::Result;
+use bpf::{Direction, Pins};
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
+use settings_model::Bandwidth;
+
+use crate::attach::{End, Veth};
+use crate::guard;
+use crate::netlink::Roots;
+use crate::record::{Came, Claim, Guard, Record, Records, Shaping};
+use crate::shape::{self, Later, Shaper};
+use crate::wanted::Wanted;
+
+/// What every pod of a pass is judged by.
+pub struct Node<'a> {
+    pub records: &'a Records,
+    pub pins: &'a Pins,
+    pub bandwidth: &'a Bandwidth,
+    /// Root qdiscs of the host's devices.
+    pub roots: &'a Roots,
+}
+
+/// What was found and done.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// The host's end, and the pod's namespace as events name it.
+    pub host_index: Option<u32>,
+    pub netns: Option<i32>,
+    /// What somebody had taken off and is there again.
+    pub mended: Vec<String>,
+    /// The guard's limit, to be lowered when the old one's packets are through.
+    pub later: Option<Later>,
+    /// A tcx link must be made; it takes so long that the caller spreads them out.
+    pub guard_is_due: bool,
+    /// Seconds since 1970 at which a limit that was set by hand ends.
+    pub live_until: Option<u64>,
+    /// Interfaces of the pod that no record names.
+    pub others: Vec<String>,
+}
+
+/// None if the pod had gone, and with it now its record.
+pub fn bring(node: &Node, claim: &Claim) -> Result<Option<Seen>> {
+    if !claim.is_there() {
+        return Ok(None);
+    }
+    let before = claim.read()?;
+    let mut record = before.clone();
+    record.live = record.live.filter(|live| live.until > seconds_since_1970());
+    let wanted = record.wanted(node.bandwidth);
+    let mut veth = match Veth::find(&record.netns, &claim.key.ifname) {
+        Ok(veth) => veth,
+        Err(_) if is_gone(&record)? => return collect(node, claim).map(|()| None),
+        // Whatever it is, it wants nothing of us.
+        Err(_) if record.is_unlimited() && wanted.is_unlimited() => {
+            return Ok(Some(Seen::default()));
+        }
+        Err(e) => return Err(e),
+    };
+    veth.replaces_upstream = matches!(record.came, Came::Adopted { beside_upstream: true });
+    forget_another_veth(node, claim, &mut record, &veth)?;
+    let mut seen = Seen {
+        host_index: Some(veth.host.link.index),
+        netns: veth.host.link.peer_netns,
+        live_until: record.live.map(|live| live.until),
+        ..Seen::default()
+    };
+    let mut shaper = Shaper { pins: node.pins, slot: claim.slot, veth: &mut veth };
+    let done = shaper.bring(node, claim, &mut record, &wanted, &mut seen);
+    if record != before {
+        node.records.rewrite(claim, &record)?;
+    }
+    done?;
+    if record.main.is_none() {
+        seen.others = veth.others()?;
+    }
+    Ok(Some(seen))
+}
+
+impl Shaper<'_> {
+    fn bring(
+        &mut self,
+        node: &Node,
+        claim: &Claim,
+        record: &mut Record,
+        wanted: &Wanted,
+        seen: &mut Seen,
+    ) -> Result<()> {
+        if !shape::holds(node.pins, claim.slot, record, wanted)? {
+            shape::prepare(record, self.veth, wanted);
+            claim.write(record)?;
+            seen.later = self.change_ways(record, wanted)?;
+            log::info!(
+                "{}/{} {}: {}",
+                record.namespace,
+                record.pod,
+                claim.key.ifname,
+                wanted.to_text()
+            );
+        }
+        if record.is_unlimited() {
+            return Ok(());
+        }
+        let mended = self.mend(record, wanted, node.roots);
+        seen.mended = mended?;
+        seen.mended.extend(self.mend_guard(record)?);
+        seen.guard_is_due = record.guard == Some(Guard::Pending);
+        Ok(())
+    }
+
+    /// One way failing leaves the other as it is wanted.
+    fn change_ways(&mut self, record: &mut Record, wanted: &Wanted) -> Result<Option<Later>> {
+        let egress = self.egress(record, wanted.egress.as_ref());
+        self.settle(Direction::Egress, &egress);
+        let ingress = self.ingress(record, wanted.ingress.as_ref());
+        self.settle(Direction::Ingress, &ingress);
+        ingress.and(egress)
+    }
+
+    fn settle<T>(&mut self, way: Direction, result: &Result<T>) {
+        match result {
+            Ok(_) => self.veth.keep(),
+            Err(_) => self.undo(way).iter().for_each(|complaint| log::warn!("{complaint}")),
+        }
+    }
+
+    fn mend(&mut self, record: &mut Record, wanted: &Wanted, host: &Roots) -> Result<Vec<String>> {
+        let mut mended = Vec::new();
+        let pod = self.veth.pod.netlink.roots()?;
+        if let Some(limit) = &wanted.egress {
+            let found = self.mend_egress(record, limit, (host, &pod));
+            self.settle(Direction::Egress, &found);
+            mended.extend(found?);
+        }
+        if let Some(limit) = &wanted.ingress {
+            let found = self.mend_ingress(record, limit, (host, &pod));
+            self.settle(Direction::Ingress, &found);
+            mended.extend(found?);
+        }
+        Ok(mended)
+    }
+
+    /// The link of a guard whose pin or device somebody took is made anew; one on clsact is put
+    /// back in front.
+    fn mend_guard(&mut self, record: &mut Record) -> Result<Option<String>> {
+        let index = self.veth.host.link.index;
+        match &record.guard {
+            Some(Guard::Tcx) if !self.pins.guard_is_attached(index)? => {
+                record.guard = Some(Guard::Pending);
+                Ok(Some("the guard is gone".into()))
+            }
+            Some(Guard::Clsact | Guard::Off(_)) => {
+                record.guard = Some(guard::attach(self.pins, self.slot, &mut self.veth.host)?);
+                Ok(None)
+            }
+            Some(Guard::Tcx | Guard::Pending) | None => Ok(None),
+        }
+    }
+}
+
+/// The record may tell of a veth that was deleted and made again under the same name.
+fn forget_another_veth(node: &Node, claim: &Claim, record: &mut Record, veth: &Veth) -> Result<()> {
+    let Some(host) = &record.host else { return Ok(()) };
+    if host.ifindex != veth.host.link.index {
+        node.pins.detach_guard(host.ifindex, claim.slot)?;
+        record.host = None;
+        record.egress = Shaping::Unlimited;
+        record.ingress = Shaping::Unlimited;
+        record.guard = None;
+    }
+    Ok(())
+}
+
+/// A veth goes with either of its ends, so a pod without its namespace or its host's end is no more.
+fn is_gone(record: &Record) -> Result<bool> {
+    if let Some(host) = &record.host {
+        return Ok(End::on_host(host.ifindex, &host.ifname)?.is_none());
+    }
+    Ok(!is_netns(&record.netns))
+}
+
+/// A namespace's file that was unmounted but not removed is an ordinary empty file.
+pub fn is_netns(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC)
+}
+
+fn collect(node: &Node, claim: &Claim) -> Result<()> {
+    let complaints = shape::remove(Some(node.pins), claim, None);
+    complaints.iter().for_each(|complaint| log::warn!("{complaint}"));
+    node.records.release(claim)?;
+    if node.records.list()?.iter().all(|other| other.slot != claim.slot) {
+        node.pins.clear(claim.slot)?;
+    }
+    Ok(())
+}
+
+fn seconds_since_1970() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_secs())
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Files that tell the agent something: records of pods, the settings in force,
+//! the runtime's result cache, the directory of conflists. The last two are
+//! other people's and may come late, so they are looked for until they are there.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use settings_model::Settings;
+
+use crate::paths::Paths;
+use crate::record::Claim;
+
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What a file told.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    RecordWritten(Claim),
+    RecordRemoved(Claim),
+    Settings,
+    /// A file of the result cache.
+    Cached(PathBuf),
+    Conflist,
+    /// More happened than could be held, or a directory came that may have a past.
+    Lost,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Place {
+    Records,
+    State,
+    Cache,
+    Conflists,
+}
+
+pub struct Watches {
+    inotify: Inotify,
+    paths: Paths,
+    watched: HashMap<WatchDescriptor, (Place, PathBuf)>,
+    looked: Option<Instant>,
+    found: bool,
+}
+
+impl Watches {
+    pub fn open(paths: &Paths) -> Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
+            .context("watch the agent's files")?;
+        let watched = HashMap::new();
+        let mut watches =
+            Self { inotify, paths: paths.clone(), watched, looked: None, found: false };
+        let pods = paths.pods_dir();
+        fs::create_dir_all(&pods).with_context(|| format!("create {}", pods.display()))?;
+        let state = paths.settings_in_force();
+        watches.watch(Place::State, state.parent().unwrap_or(&state))?;
+        watches.watch(Place::Records, &pods)?;
+        Ok(watches)
+    }
+
+    /// Watches the directories that these settings name, as soon as they are there.
+    pub fn find(&mut self, settings: &Settings) {
+        if self.next().is_some_and(|when| when > Instant::now()) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        let conflists = self.paths.resolve(settings.cni.conf_dir.as_ref());
+        for (place, dir) in
+            [(Place::Cache, self.paths.result_cache()), (Place::Conflists, conflists)]
+        {
+            let there = self.watched.values().any(|watched| *watched == (place, dir.clone()));
+            if !there && self.watch(place, &dir).is_ok() {
+                self.forget_others(place, &dir);
+                self.found = true;
+            }
+        }
+    }
+
+    /// When [`Self::find`] has to look again; None when all is found.
+    pub fn next(&self) -> Option<Instant> {
+        let missing = self.watched.len() < 4;
+        self.looked.filter(|_| missing).map(|looked| looked + LOOK_EVERY)
+    }
+
+    fn watch(&mut self, place: Place, dir: &Path) -> Result<()> {
+        let flags = AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_ONLYDIR;
+        let watch = self.inotify.add_watch(dir, flags);
+        let watch = watch.with_context(|| format!("watch {}", dir.display()))?;
+        self.watched.insert(watch, (place, dir.to_owned()));
+        Ok(())
+    }
+
+    fn forget_others(&mut self, place: Place, dir: &Path) {
+        let old = self.watched.iter().filter(|(_, (p, d))| *p == place && d != dir);
+        for watch in old.map(|(watch, _)| *watch).collect::<Vec<_>>() {
+            self.watched.remove(&watch);
+            // It may have gone by itself, with its directory.
+            let _ = self.inotify.rm_watch(watch);
+        }
+    }
+
+    /// Everything that is there to read.
+    pub fn read(&mut self) -> Result<Vec<News>> {
+        let mut news = Vec::new();
+        if std::mem::take(&mut self.found) {
+            news.push(News::Lost);
+        }
+        let events = match self.inotify.read_events() {
+            Ok(events) => events,
+            Err(Errno::EAGAIN) => return Ok(news),
+            Err(e) => return Err(e).context("watch the agent's files"),
+        };
+        news.extend(events.into_iter().filter_map(|event| self.news(event)));
+        Ok(news)
+    }
+
+    fn news(&mut self, event: InotifyEvent) -> Option<News> {
+        if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+            return Some(News::Lost);
+        }
+        if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+            self.watched.remove(&event.wd);
+            return None;
+        }
+        let (place, dir) = self.watched.get(&event.wd)?;
+        let path = dir.join(event.name?);
+        let removed = event.mask.contains(AddWatchFlags::IN_DELETE);
+        match place {
+            Place::Records if removed => Claim::parse(&path).map(News::RecordRemoved),
+            Place::Records => Claim::parse(&path).map(News::RecordWritten),
+            Place::State => {
+                (path == self.paths.settings_in_force() && !removed).then_some(News::Settings)
+            }
+            Place::Cache => (!removed).then_some(News::Cached(path)),
+            Place::Conflists => Some(News::Conflist),
+        }
+    }
+}
+
+impl AsFd for Watches {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+}

@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The agent keeps every pod as it should be: what somebody takes off comes
+//! back, pods that the chain missed are adopted, and what has gone is cleared.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tests::cni::Annotations;
+use tests::command::{ip, json as parse, output, run, tc, text, wait_for};
+use tests::kernel::has_tcx;
+use tests::link::{gso, index};
+use tests::meter::{Protocol, Transfer};
+use tests::node::{CONFLIST, Node, PIN_DIR, Pod, with_ready_node};
+use tests::policy_agent::PolicyAgent;
+
+const LIMIT: u64 = 20_000_000;
+const BOTH: Annotations = Annotations { egress: LIMIT, ingress: LIMIT };
+/// What must happen within a second takes longer in an emulated guest.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Whether everything that ADD put there is there, by tc's word.
+fn is_whole(pod: &Pod, paced: bool) -> bool {
+    let inside = pod.run("tc filter show dev eth0 egress");
+    let outside = tc(&format!("filter show dev {} parent 51ce:", pod.host_ifname));
+    let roots = pod.run("tc qdisc show dev eth0");
+    let leaf = tc(&format!("qdisc show dev {}", pod.host_ifname));
+    let fq = !paced || (roots.contains("fq 51ce:") && leaf.contains("fq 51cf:"));
+    inside.contains("sluice_egress") && outside.contains("sluice_ingress") && fq
+}
+
+fn is_paced(node: &Node, pod: &Pod) -> bool {
+    node.status(pod)["egress"]["mode"] == "paced"
+}
+
+fn soon(what: &str, ask: impl FnMut() -> Option<()>) {
+    let began = Instant::now();
+    wait_for(what, SOON, ask);
+    println!("{what}: {} ms", began.elapsed().as_millis());
+}
+
+fn records() -> Vec<String> {
+    let entries = fs::read_dir("/run/sluice/pods").expect("the records");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    names.filter(|name| name != ".lock").collect()
+}
+
+#[test]
+fn what_somebody_takes_off_a_pod_comes_back() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        node.add(&pod, BOTH);
+        let paced = is_paced(node, &pod);
+        assert!(is_whole(&pod, paced));
+        let host = &pod.host_ifname;
+        let inside = |line: &str| drop(pod.run(line));
+        inside("tc filter del dev eth0 egress prio 1");
+        soon("the pod's filter", || is_whole(&pod, paced).then_some(()));
+        inside("tc qdisc del dev eth0 clsact");
+        soon("the pod's clsact", || is_whole(&pod, paced).then_some(()));
+        tc(&format!("qdisc del dev {host} root"));
+        soon("the host's qdisc", || is_whole(&pod, paced).then_some(()));
+        tc(&format!("filter del dev {host} parent 51ce: prio 1"));
+        soon("the host's filter", || is_whole(&pod, paced).then_some(()));
+        if paced {
+            inside("tc qdisc del dev eth0 root");
+            soon("the pod's fq", || is_whole(&pod, paced).then_some(()));
+            tc(&format!("qdisc del dev {host} parent 51ce:1 handle 51cf:"));
+            soon("the host's fq", || is_whole(&pod, paced).then_some(()));
+        }
+        let clamped = gso(index(host)).0;
+        ip(&format!("link set {host} gso_max_size 65536"));
+        soon("the clamp", || (gso(index(host)).0 == clamped).then_some(()));
+        let remote = node.pod("remote", 9);
+        let (from, to) = (pod.netns(), remote.netns());
+        let protocol = Protocol::Udp(2 * LIMIT);
+        let transfer = Transfer { from: &from, to: &to, address: remote.address, protocol };
+        let rates = transfer.seconds(2);
+        assert!(rates[1].abs_diff(LIMIT) <= LIMIT / 50, "{rates:?}");
+    });
+}
+
+#[test]
+fn guard_that_somebody_takes_off_comes_back() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        let policy = PolicyAgent::start();
+        policy.allow(&pod.host_ifname);
+        node.add(&pod, BOTH);
+        node.guard(&pod);
+        let host = index(&pod.host_ifname);
+        if has_tcx() {
+            let pin = format!("{PIN_DIR}/links/{host}");
+            fs::remove_file(&pin).expect("remove the guard's pin");
+            // Nothing tells of that; any event of the device does, or the slow pass.
+            ip(&format!("link set {} alias x", pod.host_ifname));
+            soon("the guard's link", || fs::exists(&pin).unwrap_or(false).then_some(()));
+            return;
+        }
+        let line = format!("filter del dev {} ingress prio 1 handle 0x51ce bpf", pod.host_ifname);
+        tc(&line);
+        let list = format!("filter show dev {} ingress", pod.host_ifname);
+        soon("the guard's filter", || tc(&list).contains("sluice_guard").then_some(()));
+    });
+}
+
+/// The file that libcni leaves for a pod interface.
+fn cache(pod: &Pod, plugins: &[&str], bandwidth: Value) {
+    let dir = "/var/lib/cni/results";
+    fs::create_dir_all(dir).expect("make the result cache");
+    let plugins: Vec<Value> = plugins.iter().map(|kind| json!({ "type": kind })).collect();
+    let list = json!({"cniVersion": "1.0.0", "name": "main", "plugins": plugins}).to_string();
+    let id = format!("id-{}", pod.name);
+    let info = json!({
+        "kind": "cniCacheV1", "containerId": id, "ifName": "eth0", "networkName": "main",
+        "config": BASE64_STANDARD.encode(list),
+        "cniArgs": [["IgnoreUnknown", "1"], ["K8S_POD_NAME", pod.name],
+            ["K8S_POD_NAMESPACE", "default"]],
+        "capabilityArgs": {"bandwidth": bandwidth},
+        "result": {"cniVersion": "1.0.0", "interfaces": [{"name": pod.host_ifname},
+            {"name": "eth0", "sandbox": pod.netns()}]},
+    });
+    fs::write(format!("{dir}/main-{id}-eth0"), info.to_string()).expect("write the cache");
+}
+
+fn bandwidth(egress: u64, ingress: u64) -> Value {
+    json!({"IngressRate": ingress, "IngressBurst": u32::MAX,
+        "EgressRate": egress, "EgressBurst": u32::MAX})
+}
+
+fn status_of(node: &Node, pod: &Pod) -> Option<Value> {
+    let output = node.sluice(&["status", "--json", "--interval", "1"]);
+    let status = parse(&String::from_utf8_lossy(&output.stdout));
+    let pods = status["pods"].as_array()?.clone();
+    pods.into_iter().find(|p| p["pod"] == pod.name.as_str())
+}
+
+#[test]
+fn pods_that_the_chain_missed_are_adopted_at_start_and_later() {
+    with_ready_node("default-egress = \"30Mbit\"", |node| {
+        node.kill_agent(Signal::SIGTERM);
+        let early = node.pod("early", 2);
+        cache(&early, &["ptp"], bandwidth(0, LIMIT));
+        node.start_agent();
+        let limit = |pod: &Pod, way: &str| -> Option<u64> {
+            let status = status_of(node, pod)?;
+            status[way]["mode"].as_str()?;
+            status[way]["limit_bps"].as_u64()
+        };
+        soon("early pod", || (limit(&early, "ingress") == Some(LIMIT)).then_some(()));
+        assert_eq!(limit(&early, "egress"), Some(30_000_000));
+        let late = node.pod("late", 3);
+        cache(&late, &["ptp"], bandwidth(LIMIT, 0));
+        soon("late pod", || (limit(&late, "egress") == Some(LIMIT)).then_some(()));
+        // What the runtime deletes is not adopted again, though its cache file goes last.
+        node.del(&late);
+        ip(&format!("link set {} alias gone", late.host_ifname));
+        fs::write("/var/lib/cni/results/poke", "{}").expect("poke");
+        assert!(records().iter().all(|name| !name.contains("late")), "{:?}", records());
+    });
+}
+
+/// What the upstream plugin leaves: ifb with tbf, ingress qdisc with a redirect to it, root tbf.
+fn upstream_leftovers(pod: &Pod, mbit: u64) {
+    let host = &pod.host_ifname;
+    let rate = format!("rate {mbit}mbit burst 256kb latency 25ms");
+    ip("link add bwp0123456789 type ifb");
+    ip("link set bwp0123456789 up");
+    tc(&format!("qdisc add dev bwp0123456789 root handle 1: tbf {rate}"));
+    tc(&format!("qdisc add dev {host} ingress"));
+    tc(&format!(
+        "filter add dev {host} parent ffff: protocol all prio 1 u32 match u32 0 0 action mirred \
+         egress redirect dev bwp0123456789"
+    ));
+    tc(&format!("qdisc add dev {host} root handle 1: tbf {rate}"));
+}
+
+#[test]
+fn upstream_plugins_limits_are_taken_over_from_a_running_pod() {
+    with_ready_node("", |node| {
+        let (pod, remote) = (node.pod("a", 2), node.pod("remote", 9));
+        upstream_leftovers(&pod, LIMIT / 1_000_000);
+        let (from, to) = (remote.netns(), pod.netns());
+        let protocol = Protocol::Udp(2 * LIMIT);
+        let transfer = Transfer { from: &from, to: &to, address: pod.address, protocol };
+        let rates = transfer.seconds_while(4, || {
+            cache(&pod, &["ptp", "bandwidth"], bandwidth(LIMIT, LIMIT));
+            let links = || output("ip", &["link", "show", "bwp0123456789"]);
+            soon("the take-over", || (!links().status.success()).then_some(()));
+        });
+        let roots = tc(&format!("qdisc show dev {}", pod.host_ifname));
+        assert!(!roots.contains("tbf") && !roots.contains("ingress"), "{roots}");
+        println!("{rates:?}");
+        // The bucket of tbf, and the credit of policing, in the second of the change.
+        assert!(rates.iter().all(|rate| *rate <= LIMIT * 5 / 4), "{rates:?}");
+        assert!(rates.iter().skip(1).all(|rate| *rate >= LIMIT * 9 / 10), "{rates:?}");
+    });
+}
+
+#[test]
+fn foreign_tbf_is_not_taken_over_without_the_upstream_plugin_in_the_chain() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        upstream_leftovers(&pod, 20);
+        cache(&pod, &["ptp"], bandwidth(LIMIT, LIMIT));
+        soon("adoption", || {
+            (status_of(node, &pod)?["egress"]["mode"].as_str()? != "").then_some(())
+        });
+        let roots = tc(&format!("qdisc show dev {}", pod.host_ifname));
+        assert!(roots.contains("tbf 1: root") && roots.contains("ingress"), "{roots}");
+    });
+}
+
+/// The same name, another device: as the VPC CNI does it for a StatefulSet.
+#[test]
+fn veth_that_was_made_again_under_the_same_name_gets_the_limit_anew() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        node.add(&pod, BOTH);
+        let (paced, old) = (is_paced(node, &pod), index(&pod.host_ifname));
+        ip(&format!("link del {}", pod.host_ifname));
+        ip(&format!("link add {} type veth peer name eth0 netns a", pod.host_ifname));
+        ip(&format!("link set {} up", pod.host_ifname));
+        // The pod's interface has gone and come, and the record's host end with it: it is the old
+        // pod's, which is no more; the runtime's next ADD makes a new one.
+        soon("the old record goes", || records().is_empty().then_some(()));
+        ip("-n a link set eth0 up");
+        node.add(&pod, BOTH);
+        assert!(is_whole(&pod, paced));
+        node.guard(&pod);
+        assert!(!fs::exists(format!("{PIN_DIR}/links/{old}")).expect("look for a pin"));
+    });
+}
+
+#[test]
+fn pod_that_went_without_a_del_leaves_nothing() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        node.add(&pod, BOTH);
+        node.guard(&pod);
+        pod.delete();
+        soon("no record", || records().is_empty().then_some(()));
+        let links = || fs::read_dir(format!("{PIN_DIR}/links")).map_or(0, |dir| dir.count());
+        soon("no link", || (links() == 0).then_some(()));
+        let next = node.pod("b", 3);
+        node.add(&next, BOTH);
+        assert_eq!(node.status(&next)["slot"], 1);
+    });
+}
+
+/// As egress-cni makes them: a veth with a random name for the other address family.
+#[test]
+fn interfaces_of_one_pod_share_its_limit() {
+    with_ready_node("", |node| {
+        let (pod, remote) = (node.pod("a", 2), node.pod("remote", 9));
+        ip("link add veth0815 type veth peer name v4if0 netns a");
+        ip("link set veth0815 up");
+        ip("-n a link set v4if0 up");
+        node.add(&pod, BOTH);
+        let both = |records: &[String]| {
+            ["1@id-a@eth0.json", "1@id-a@v4if0.json"]
+                .iter()
+                .all(|name| records.iter().any(|r| r == name))
+        };
+        assert!(both(&records()), "{:?}", records());
+        assert!(pod.run("tc filter show dev v4if0 egress").contains("sluice_egress"));
+        assert!(tc("filter show dev veth0815 parent 51ce:").contains("sluice_ingress"));
+        // One that comes later is found by the agent.
+        ip("link add veth4711 type veth peer name mNicIf1 netns a");
+        ip("link set veth4711 up");
+        ip("link set eniremote alias x");
+        ip("link set enia alias x");
+        soon("later interface", || {
+            tc("filter show dev veth4711 parent 51ce:").contains("sluice_ingress").then_some(())
+        });
+        let _ = remote;
+        node.del(&pod);
+        assert!(records().is_empty(), "{:?}", records());
+        assert!(!tc("qdisc show dev veth0815").contains("51ce"));
+    });
+}
+
+#[test]
+fn entry_comes_back_when_somebody_writes_the_conflist_anew() {
+    with_ready_node("", |_node| {
+        let chained = fs::read_to_string(CONFLIST).expect("the conflist");
+        let plain = chained
+            .replace(",\n    {\"type\":\"sluice\",\"capabilities\":{\"bandwidth\":true}}", "");
+        assert_ne!(plain, chained);
+        for _ in 0..5 {
+            // As aws-node does it: a temporary file beside it, then a rename.
+            fs::write(format!("{CONFLIST}.tmp"), &plain).expect("write");
+            fs::rename(format!("{CONFLIST}.tmp"), CONFLIST).expect("rename");
+            soon("the entry", || {
+                (fs::read_to_string(CONFLIST).expect("the conflist") == chained).then_some(())
+            });
+        }
+    });
+}
+
+#[test]
+fn restarted_agent_puts_its_programs_into_the_pods_that_are_there() {
+    with_ready_node("", |node| {
+        let (pod, remote) = (node.pod("a", 2), node.pod("remote", 9));
+        PolicyAgent::start().allow(&pod.host_ifname);
+        node.add(&pod, BOTH);
+        node.guard(&pod);
+        let programs = || {
+            let inside = pod.run("tc -j filter show dev eth0 egress");
+            let outside = tc(&format!("-j filter show dev {} parent 51ce:", pod.host_ifname));
+            [inside, outside].map(|text| {
+                let filters = parse(&text);
+                let all = filters.as_array().expect("filters").iter();
+                all.filter_map(|f| f["options"]["prog"]["id"].as_u64()).next()
+            })
+        };
+        let before = programs();
+        let (from, to) = (pod.netns(), remote.netns());
+        let protocol = Protocol::Udp(2 * LIMIT);
+        let transfer = Transfer { from: &from, to: &to, address: remote.address, protocol };
+        let rates = transfer.seconds_while(4, || {
+            node.kill_agent(Signal::SIGKILL);
+            node.start_agent();
+            soon("new programs", || {
+                let now = programs();
+                (now[0] > before[0] && now[1] > before[1]).then_some(())
+            });
+        });
+        let exact = rates.iter().skip(1).all(|rate| rate.abs_diff(LIMIT) <= LIMIT / 20);
+        assert!(exact, "limit {LIMIT}, seconds {rates:?}");
+        // All of the old version's programs are gone with their last user.
+        let shown = run("bpftool", &["-j", "prog", "show"]);
+        let ids: Vec<_> = before.into_iter().flatten().collect();
+        let old = |program: &&Value| program["id"].as_u64().is_some_and(|id| ids.contains(&id));
+        soon("no old program", || {
+            let all = parse(&run("bpftool", &["-j", "prog", "show"]));
+            (!all.as_array()?.iter().any(|program| old(&program))).then_some(())
+        });
+        drop(shown);
+    });
+}
+
+#[test]
+fn second_agent_is_refused() {
+    with_ready_node("", |node| {
+        let output = node.sluice(&["agent"]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            stderr.contains("/run/sluice/agent.lock is locked: another agent runs"),
+            "{stderr}"
+        );
+    });
+}
