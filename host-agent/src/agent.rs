@@ -57,8 +57,10 @@ pub fn run(paths: &Paths, reload: impl Fn()) -> Result<()> {
     reconciler.set_trouble("deaf", deaf(&wakers.events));
     let mut ready = false;
     loop {
+        if wakers.watches.find(reconciler.settings()) {
+            reconciler.lost();
+        }
         tell(reconciler.work());
-        wakers.watches.find(reconciler.settings());
         if reconciler.report().ready && !ready {
             info!("ready: {} pod interfaces", reconciler.pods());
             ready = true;

@@ -172,6 +172,16 @@ impl Veth {
         Ok(())
     }
 
+    /// Takes off what the upstream bandwidth plugin left to limit what the pod sends: ours is in force
+    /// by now, so that for a moment both are, and never none.
+    pub fn clear_upstream_egress(&mut self) -> Result<bool, netlink::Error> {
+        let End { netlink, link } = &mut self.host;
+        let Some(ifb) = netlink.upstream_ifb(link)? else { return Ok(false) };
+        netlink.delete_ingress_qdisc(link)?;
+        netlink.delete_link(&ifb)?;
+        Ok(true)
+    }
+
     /// Other parameters for the fq on this way. What waits in it is not lost: it is only ever given
     /// more room here.
     pub fn enlarge_fq(

@@ -28,7 +28,7 @@ pub enum News {
     /// A file of the result cache.
     Cached(PathBuf),
     Conflist,
-    /// More happened than could be held, or a directory came that may have a past.
+    /// More happened than could be held.
     Lost,
 }
 
@@ -45,7 +45,6 @@ pub struct Watches {
     paths: Paths,
     watched: HashMap<WatchDescriptor, (Place, PathBuf)>,
     looked: Option<Instant>,
-    found: bool,
 }
 
 impl Watches {
@@ -53,8 +52,7 @@ impl Watches {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
             .context("watch the agent's files")?;
         let watched = HashMap::new();
-        let mut watches =
-            Self { inotify, paths: paths.clone(), watched, looked: None, found: false };
+        let mut watches = Self { inotify, paths: paths.clone(), watched, looked: None };
         let pods = paths.pods_dir();
         fs::create_dir_all(&pods).with_context(|| format!("create {}", pods.display()))?;
         let state = paths.settings_in_force();
@@ -63,10 +61,12 @@ impl Watches {
         Ok(watches)
     }
 
-    /// Watches the directories that these settings name, as soon as they are there.
-    pub fn find(&mut self, settings: &Settings) {
+    /// Watches the directories that these settings name, as soon as they are there; says whether one
+    /// has come, which may have a past.
+    pub fn find(&mut self, settings: &Settings) -> bool {
+        let mut found = false;
         if self.next().is_some_and(|when| when > Instant::now()) {
-            return;
+            return found;
         }
         self.looked = Some(Instant::now());
         let conflists = self.paths.resolve(settings.cni.conf_dir.as_ref());
@@ -76,9 +76,10 @@ impl Watches {
             let there = self.watched.values().any(|watched| *watched == (place, dir.clone()));
             if !there && self.watch(place, &dir).is_ok() {
                 self.forget_others(place, &dir);
-                self.found = true;
+                found = true;
             }
         }
+        found
     }
 
     /// When [`Self::find`] has to look again; None when all is found.
@@ -109,17 +110,12 @@ impl Watches {
 
     /// Everything that is there to read.
     pub fn read(&mut self) -> Result<Vec<News>> {
-        let mut news = Vec::new();
-        if std::mem::take(&mut self.found) {
-            news.push(News::Lost);
-        }
         let events = match self.inotify.read_events() {
             Ok(events) => events,
-            Err(Errno::EAGAIN) => return Ok(news),
+            Err(Errno::EAGAIN) => return Ok(Vec::new()),
             Err(e) => return Err(e).context("watch the agent's files"),
         };
-        news.extend(events.into_iter().filter_map(|event| self.news(event)));
-        Ok(news)
+        Ok(events.into_iter().filter_map(|event| self.news(event)).collect())
     }
 
     fn news(&mut self, event: InotifyEvent) -> Option<News> {

@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -106,12 +107,14 @@ impl Transfer<'_> {
             let meter = in_netns(scope, self.to, move || measure_seconds(seconds));
             let target = SocketAddr::new(IpAddr::V4(self.address), port);
             let source = in_netns(scope, self.from, move || self.send(target, stop));
-            meanwhile();
+            // A panic in it must not leave the others running for ever.
+            let done = panic::catch_unwind(AssertUnwindSafe(meanwhile));
             let rates = meter.join();
             stop.store(true, Ordering::Relaxed);
             source.join().expect("the sender");
             sink.join().expect("the sink");
-            rates.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            done.unwrap_or_else(|panic| panic::resume_unwind(panic));
+            rates.unwrap_or_else(|panic| panic::resume_unwind(panic))
         })
     }
 

@@ -74,6 +74,8 @@ fn what_somebody_takes_off_a_pod_comes_back() {
         }
         let clamped = gso(index(host)).0;
         ip(&format!("link set {host} gso_max_size 65536"));
+        // Nothing tells of that; any event of the device does, or the slow pass.
+        ip(&format!("link set {host} alias x"));
         soon("the clamp", || (gso(index(host)).0 == clamped).then_some(()));
         let remote = node.pod("remote", 9);
         let (from, to) = (pod.netns(), remote.netns());

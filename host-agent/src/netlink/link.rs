@@ -20,6 +20,7 @@ pub struct Link {
     /// The other end's namespace, by the id that this namespace has for it; None if it is this one.
     pub peer_netns: Option<i32>,
     pub is_veth: bool,
+    pub is_ifb: bool,
 }
 
 /// Largest super-packet that a device is given to send, in bytes.
@@ -102,6 +103,7 @@ fn read_link(message: LinkMessage) -> Link {
         peer_index: None,
         peer_netns: None,
         is_veth: false,
+        is_ifb: false,
     };
     for attribute in message.attributes {
         match attribute {
@@ -113,6 +115,7 @@ fn read_link(message: LinkMessage) -> Link {
             LinkAttribute::LinkNetNsId(id) => link.peer_netns = Some(id),
             LinkAttribute::LinkInfo(infos) => {
                 link.is_veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+                link.is_ifb = infos.contains(&LinkInfo::Kind(InfoKind::Ifb));
             }
             _ => {}
         }

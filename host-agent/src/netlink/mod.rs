@@ -7,6 +7,7 @@
 mod events;
 mod link;
 mod options;
+mod redirect;
 mod socket;
 mod tc;
 

@@ -296,7 +296,7 @@ fn qdisc_request(
     RouteNetlinkMessage::NewQueueDiscipline(message)
 }
 
-fn tc_message(link: &Link, parent: TcHandle, handle: TcHandle) -> TcMessage {
+pub(super) fn tc_message(link: &Link, parent: TcHandle, handle: TcHandle) -> TcMessage {
     let mut message = TcMessage::with_index(link.index as i32);
     message.header.parent = parent;
     message.header.handle = handle;

@@ -104,6 +104,9 @@ impl Shaper<'_> {
                 wanted.to_text()
             );
         }
+        if self.veth.replaces_upstream && self.veth.clear_upstream_egress()? {
+            log::info!("{}/{}: took over from the bandwidth plugin", record.namespace, record.pod);
+        }
         if record.is_unlimited() {
             return Ok(());
         }
