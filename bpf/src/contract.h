@@ -99,4 +99,21 @@ struct sluice_counters {
 	__u64 sojourn_ns;	/* sum over what was sent */
 };
 
+/*
+ * Bounds in ns of sluice_delays, dense between the usual latency target and the
+ * horizon. Most packets wait less than the first; they are what is left of
+ * sent_packets, so that they cost nothing.
+ */
+#define SLUICE_DELAYS 8
+#define SLUICE_DELAY_BOUNDS_NS \
+	250000, 1000000, 4000000, 8000000, 16000000, 32000000, 64000000, 256000000
+
+/*
+ * Sent packets that had to wait for longer than this bound and not for longer
+ * than the next. Written by the programs, shared by all CPUs; one cache line.
+ */
+struct sluice_delays {
+	__u64 above[SLUICE_DELAYS];
+};
+
 #endif

@@ -11,6 +11,9 @@ pub const ABI: u32 = 1;
 pub const SLOTS: u16 = 1024;
 /// Size of one entry's table of flows.
 pub(crate) const FLOWS_BYTES: usize = 256 * 48;
+/// Bounds of [`Delays`]; contract.h's `SLUICE_DELAY_BOUNDS_NS`.
+pub const DELAY_BOUNDS_NS: [u64; 8] =
+    [250_000, 1_000_000, 4_000_000, 8_000_000, 16_000_000, 32_000_000, 64_000_000, 256_000_000];
 /// Fixed-point bits of [`Limit::ns_per_byte`]; contract.h's `SLUICE_NS_PER_BYTE_SHIFT`.
 pub const NS_PER_BYTE_SHIFT: u32 = 22;
 
@@ -144,6 +147,31 @@ impl Counters {
     }
 }
 
+/// How long what one direction of one pod has sent was held back, since it was attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delays {
+    /// Packets that waited longer than each of [`DELAY_BOUNDS_NS`].
+    pub longer: [u64; DELAY_BOUNDS_NS.len()],
+}
+
+impl Delays {
+    /// Packets that waited no longer than each of the bounds, of this many that were sent; read those
+    /// after the delays, or some are missing here.
+    pub fn within(&self, sent_packets: u64) -> [u64; DELAY_BOUNDS_NS.len()] {
+        self.longer.map(|longer| sent_packets.saturating_sub(longer))
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut delays = Self::default();
+        let mut longer = 0;
+        for index in (0..delays.longer.len()).rev() {
+            longer += word(bytes, index)?;
+            delays.longer[index] = longer;
+        }
+        Some(delays)
+    }
+}
+
 fn word(bytes: &[u8], index: usize) -> Option<u64> {
     let chunk = bytes.get(index * 8..index * 8 + 8)?;
     Some(u64::from_ne_bytes(chunk.try_into().ok()?))
@@ -167,6 +195,7 @@ const _: () = {
     assert!(offset_of!(types::sluice_counters, marked_packets) == 40);
     assert!(offset_of!(types::sluice_counters, sojourn_ns) == 48);
     assert!(size_of::<types::sluice_counters>() == 56);
+    assert!(size_of::<types::sluice_delays>() == 8 * DELAY_BOUNDS_NS.len());
     assert!(FLOWS_BYTES == size_of::<types::sluice_flows>());
     assert!(size_of::<types::sluice_clock>() == 64);
 };
@@ -183,6 +212,24 @@ mod tests {
         assert!(
             header.contains(&format!("#define SLUICE_NS_PER_BYTE_SHIFT {NS_PER_BYTE_SHIFT}\n"))
         );
+    }
+
+    #[test]
+    fn bounds_of_delays_are_those_of_contract_h() {
+        let header = include_str!("contract.h");
+        let (_, bounds) = header.split_once("#define SLUICE_DELAY_BOUNDS_NS \\\n").expect("bounds");
+        let (bounds, _) = bounds.split_once("\n\n").expect("an end");
+        assert_eq!(bounds.trim(), DELAY_BOUNDS_NS.map(|bound| bound.to_string()).join(", "));
+    }
+
+    #[test]
+    fn delays_add_up_from_the_longest() {
+        let above: Vec<u8> =
+            [1u64, 2, 3, 4, 5, 6, 7, 8].into_iter().flat_map(u64::to_ne_bytes).collect();
+        let delays = Delays::from_bytes(&above).expect("eight words");
+        assert_eq!(delays.longer, [36, 35, 33, 30, 26, 21, 15, 8]);
+        assert_eq!(delays.within(100), [64, 65, 67, 70, 74, 79, 85, 92]);
+        assert_eq!(Delays::from_bytes(&above[1..]), None);
     }
 
     #[test]

@@ -16,7 +16,9 @@ mod program;
 mod shaper;
 mod tcx;
 
-pub use contract::{ABI, Counters, Direction, Limit, Mode, NS_PER_BYTE_SHIFT, SLOTS, Slot};
+pub use contract::{
+    ABI, Counters, DELAY_BOUNDS_NS, Delays, Direction, Limit, Mode, NS_PER_BYTE_SHIFT, SLOTS, Slot,
+};
 pub use error::Error;
 pub use layouts::{MapShape, newer_layout, older_layouts, remove_layout};
 pub use pins::{Pins, pin_dir};

@@ -37,6 +37,14 @@ struct {
 	__type(value, struct sluice_counters);
 } counters SEC(".maps");
 
+/* Written by the programs, read by status; zeroed for a new pod. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SLUICE_ENTRIES);
+	__type(key, __u32);
+	__type(value, struct sluice_delays);
+} delays SEC(".maps");
+
 /*
  * A table of flows for each entry that is paced by flow; made by user space
  * when a pod is attached, because 12 KiB for everything that might be used

@@ -277,6 +277,24 @@ sluice_take(const struct sluice_limit *limit, struct sluice_clock *clock,
 		clock->early_ns += packet->cost_ns;
 }
 
+static const __u64 sluice_delay_bounds_ns[] = { SLUICE_DELAY_BOUNDS_NS };
+
+SLUICE_INLINE _Bool sluice_is_delayed(__u64 wait_ns)
+{
+	return wait_ns > sluice_delay_bounds_ns[0];
+}
+
+/* How many of the bounds of sluice_delays a wait is longer than. */
+SLUICE_INLINE __u32 sluice_bounds_passed(__u64 wait_ns)
+{
+	__u32 passed = 0;
+
+#pragma clang loop unroll(full)
+	for (int bound = 0; bound < SLUICE_DELAYS; bound++)
+		passed += wait_ns > sluice_delay_bounds_ns[bound];
+	return passed;
+}
+
 /*
  * The later of our departure and the sender's own (TCP pacing, SO_TXTIME).
  * A stamp beyond the horizon is not a departure time (another clock, or a pod

@@ -34,6 +34,11 @@ __u32 host_inv_sqrt(__u32 n)
 	return sluice_inv_sqrt(n);
 }
 
+__u32 host_bounds_passed(__u64 wait_ns)
+{
+	return sluice_bounds_passed(wait_ns);
+}
+
 __u64 host_stamp(__u64 departure_ns, __u64 own_ns, __u64 now_ns,
 		 const struct sluice_limit *limit)
 {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
 
-use crate::contract::{ABI, Counters, Direction, Limit, Slot};
+use crate::contract::{ABI, Counters, Delays, Direction, Limit, Slot};
 use crate::{Error, Result, flows, program, tcx};
 
 /// Directory of the guard's links, below that of the pins; a link is called after its device's index.
@@ -26,6 +26,7 @@ pub struct Pins {
     limits: MapHandle,
     clocks: MapHandle,
     counters: MapHandle,
+    delays: MapHandle,
     flows: MapHandle,
     guards: MapHandle,
     shape_egress: OwnedFd,
@@ -41,6 +42,7 @@ impl Pins {
             limits: open_map(&dir.join("limits"))?,
             clocks: open_map(&dir.join("clocks"))?,
             counters: open_map(&dir.join("counters"))?,
+            delays: open_map(&dir.join("delays"))?,
             flows: open_map(&dir.join("flows"))?,
             guards: open_map(&dir.join("guards"))?,
             shape_egress: program::open(&dir.join("shape_egress"))?,
@@ -169,18 +171,31 @@ impl Pins {
         copies.as_deref().and_then(Counters::sum).ok_or(layout)
     }
 
+    /// How long sent packets were held back since the slot was last cleared. The guard holds nothing
+    /// back, nor does a direction that is policed.
+    pub fn delays(&self, slot: Slot, direction: Direction) -> Result<Delays> {
+        let layout = Error::Layout { map: "delays", slot: slot.number() };
+        let value = self
+            .delays
+            .lookup(&slot.key(direction), MapFlags::ANY)
+            .map_err(|source| Error::ReadMap { map: "delays", slot: slot.number(), source })?;
+        value.as_deref().and_then(Delays::from_bytes).ok_or(layout)
+    }
+
     /// Makes the slot as new: no limit, clock and counters at zero, in every direction. Links of the
     /// guard go by [`Self::detach_guard`]. A table of flows is emptied when it is used again.
     pub fn clear(&self, slot: Slot) -> Result<()> {
         for direction in [Direction::Egress, Direction::Ingress, Direction::Guard] {
             self.set_limit(slot, direction, Limit::NONE)?;
             let key = slot.key(direction);
-            let zero = vec![0; self.clocks.value_size() as usize];
-            self.clocks.update(&key, &zero, MapFlags::ANY).map_err(|source| Error::WriteMap {
-                map: "clocks",
-                slot: slot.number(),
-                source,
-            })?;
+            for (map, name) in [(&self.clocks, "clocks"), (&self.delays, "delays")] {
+                let zero = vec![0; map.value_size() as usize];
+                map.update(&key, &zero, MapFlags::ANY).map_err(|source| Error::WriteMap {
+                    map: name,
+                    slot: slot.number(),
+                    source,
+                })?;
+            }
             self.clear_counters(slot, &key)?;
         }
         Ok(())

@@ -23,6 +23,7 @@ const volatile struct {
 	struct sluice_limit limit;
 	struct sluice_clock clock;
 	struct sluice_counters counters;
+	struct sluice_delays delays;
 	struct sluice_flows flows;
 } contract;
 
@@ -101,6 +102,20 @@ sent(struct sluice_counters *count, __u32 wire_len)
 	count->sent_bytes += wire_len;
 }
 
+/*
+ * A function of its own, which the verifier checks once: inlined, it would be
+ * walked anew from each of the many states that sluice_decide ends in.
+ */
+__noinline int count_delay(__u32 index, __u64 wait_ns)
+{
+	struct sluice_delays *delay = bpf_map_lookup_elem(&delays, &index);
+	__u32 passed = sluice_bounds_passed(wait_ns);
+
+	if (delay && passed)
+		__sync_fetch_and_add(&delay->above[(passed - 1) % SLUICE_DELAYS], 1);
+	return 0;
+}
+
 static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 {
 	__u32 index = skb->tc_classid * SLUICE_DIRECTIONS + direction, first = 0;
@@ -112,7 +127,7 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	struct sluice_packet packet;
 	struct sluice_turn turn;
 	struct sluice_flow *flow;
-	__u64 line_ns;
+	__u64 line_ns, wait_ns;
 
 	/* A slot that cannot exist, or one without a limit: not ours, passes. */
 	if (!limit || !clock || !count || !limit->ns_per_byte)
@@ -149,11 +164,15 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 		turn.departure_ns = sluice_later(turn.departure_ns, line_ns);
 	sluice_take(limit, clock, flow, &packet, &turn);
 	sent(count, skb->wire_len);
-	count->sojourn_ns += turn.departure_ns - packet.now_ns;
 	/* Without fq here a stamp would only mislead an fq further on. */
-	if (limit->mode == SLUICE_PACED)
+	if (limit->mode == SLUICE_PACED) {
+		wait_ns = turn.departure_ns - packet.now_ns;
+		count->sojourn_ns += wait_ns;
+		if (sluice_is_delayed(wait_ns))
+			count_delay(index, wait_ns);
 		skb->tstamp = sluice_stamp(turn.departure_ns, skb->tstamp,
 					   packet.now_ns, limit);
+	}
 	return TC_ACT_UNSPEC;
 }
 

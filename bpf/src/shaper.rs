@@ -35,6 +35,7 @@ pub fn load_and_pin(dir: &Path) -> Result<()> {
     keep_pinned(&mut open.maps.limits, &dir.join("limits"))?;
     keep_pinned(&mut open.maps.clocks, &dir.join("clocks"))?;
     keep_pinned(&mut open.maps.counters, &dir.join("counters"))?;
+    keep_pinned(&mut open.maps.delays, &dir.join("delays"))?;
     keep_pinned(&mut open.maps.flows, &dir.join("flows"))?;
     keep_pinned(&mut open.maps.guards, &dir.join("guards"))?;
     let mut loaded = open.load().map_err(|source| Error::Load { source })?;

@@ -92,6 +92,7 @@ unsafe extern "C" {
         packet: &Packet,
     ) -> Turn;
     safe fn host_inv_sqrt(n: u32) -> u32;
+    safe fn host_bounds_passed(wait_ns: u64) -> u32;
     safe fn host_stamp(departure_ns: u64, own_ns: u64, now_ns: u64, limit: &Limit) -> u64;
 }
 
@@ -531,4 +532,14 @@ fn inverse_square_root_is_within_a_hundredth() {
         let found = f64::from(host_inv_sqrt(n));
         assert!((found - exact).abs() < exact * 0.01 + 2.0, "{n}: {found}, {exact}");
     }
+}
+
+#[test]
+fn wait_is_counted_by_the_bounds_that_it_is_longer_than() {
+    for (index, bound_ns) in bpf::DELAY_BOUNDS_NS.into_iter().enumerate() {
+        assert_eq!(host_bounds_passed(bound_ns), index as u32);
+        assert_eq!(host_bounds_passed(bound_ns + 1), index as u32 + 1);
+    }
+    assert_eq!(host_bounds_passed(0), 0);
+    assert_eq!(host_bounds_passed(u64::MAX / 2), bpf::DELAY_BOUNDS_NS.len() as u32);
 }

@@ -8,7 +8,7 @@ mod bpffs;
 use std::fs;
 use std::path::Path;
 
-use bpf::{Pins, Slot};
+use bpf::{Delays, Direction, Pins, Slot};
 use libbpf_rs::libbpf_sys::bpf_map_create_opts;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
@@ -40,6 +40,24 @@ fn slots_get_their_tables_of_flows_once() {
     pins.make_flows_for(&slots).expect("make again");
     pins.clear(slots[0]).expect("clear");
     assert_eq!(slots.map(|slot| tables(&dir, slot)), made);
+}
+
+#[test]
+fn cleared_slot_is_as_new_and_its_neighbours_as_before() {
+    let dir = bpffs::load();
+    let pins = Pins::open(&dir).expect("open");
+    let delays = MapHandle::from_pinned_path(dir.join("delays")).expect("delays");
+    let above: Vec<u8> =
+        [8u64, 7, 6, 5, 4, 3, 2, 1].into_iter().flat_map(u64::to_ne_bytes).collect();
+    for number in [6u32, 7] {
+        let key = (number * 3).to_ne_bytes();
+        delays.update(&key, &above, MapFlags::ANY).expect("as the programs count");
+    }
+    pins.clear(slot(6)).expect("clear");
+    assert_eq!(pins.delays(slot(6), Direction::Egress).expect("read"), Delays::default());
+    let kept = pins.delays(slot(7), Direction::Egress).expect("read");
+    assert_eq!(kept.longer, [36, 28, 21, 15, 10, 6, 3, 1]);
+    assert_eq!(pins.delays(slot(7), Direction::Ingress).expect("read"), Delays::default());
 }
 
 #[test]

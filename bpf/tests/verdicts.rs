@@ -85,6 +85,24 @@ impl Shaper {
         sum
     }
 
+    /// Makes the line of slot 0's egress free at this time.
+    fn set_clock(&self, next_ns: u64) {
+        let clocks = MapHandle::from_pinned_path(self.dir.join("clocks")).expect("clocks");
+        let mut clock = [0; 64];
+        clock[..8].copy_from_slice(&next_ns.to_ne_bytes());
+        clocks.update(&0u32.to_ne_bytes(), &clock, MapFlags::ANY).expect("set the clock");
+    }
+
+    /// Slot 0's delays on egress by bucket, which are set to zero.
+    fn take_delays(&self) -> Vec<u64> {
+        let delays = MapHandle::from_pinned_path(self.dir.join("delays")).expect("delays");
+        let key = 0u32.to_ne_bytes();
+        let value = delays.lookup(&key, MapFlags::ANY).expect("read").expect("an entry");
+        delays.update(&key, &[0; 64], MapFlags::ANY).expect("clear");
+        let words = value.chunks_exact(8).map(|word| word.try_into().expect("8 bytes"));
+        words.map(u64::from_ne_bytes).collect()
+    }
+
     /// One frame through a program; its verdict and the stamp it carries afterwards.
     fn run(&self, program: &str, wire_len: u32, tstamp: u64) -> (i32, u64) {
         self.run_frame(program, &mut udp(1, 0), wire_len, tstamp)
@@ -276,6 +294,40 @@ fn queue_above_the_target_is_marked_where_that_is_possible_and_dropped_else() {
 }
 
 #[test]
+fn wait_of_a_packet_is_counted_between_two_bounds() {
+    let shaper = Shaper::load();
+    // Tells the time: its line is idle.
+    shaper.limit(1, 1, SECOND_NS, PACED);
+    for (index, bound_ns) in bpf::DELAY_BOUNDS_NS.into_iter().enumerate() {
+        // Again when this thread was kept from running between looking at the clock and the run.
+        let delays = std::iter::repeat_with(|| {
+            // A frame takes 1 ms, and no flow is there.
+            shaper.limit(0, 1000, 60 * SECOND_NS, PACED);
+            let now = shaper.run("shape_ingress", 64, 0).1;
+            shaper.set_clock(now + bound_ns * 3 / 2);
+            let departure = shaper.run("shape_egress", 1000, 0).1;
+            let after = shaper.run("shape_ingress", 64, 0).1;
+            (shaper.take_delays(), departure.saturating_sub(after))
+        });
+        let (delays, _) = { delays }.find(|(_, at_least)| *at_least > bound_ns).expect("endless");
+        let mut expected = vec![0; 8];
+        expected[index] = 1;
+        assert_eq!(delays, expected, "longer than {bound_ns} ns");
+    }
+}
+
+#[test]
+fn packet_that_need_not_wait_and_one_that_is_policed_are_no_delay() {
+    let shaper = Shaper::load();
+    shaper.limit(0, 1, SECOND_NS, PACED);
+    shaper.run("shape_egress", 64, 0);
+    shaper.limit(0, 1000, SECOND_NS, POLICED);
+    (0..10).for_each(|_| _ = shaper.run("shape_egress", 1000, 0));
+    assert_eq!(shaper.sent_and_dropped(0)[0], 11);
+    assert_eq!(shaper.take_delays(), [0; 8]);
+}
+
+#[test]
 fn guard_polices_with_its_own_clock() {
     let shaper = Shaper::load();
     shaper.limit(2, 10_000_000, SECOND_NS / 2, POLICED);
@@ -300,8 +352,8 @@ fn pod_finds_no_flows_of_the_pod_that_had_its_slot_before() {
     // A frame takes ten seconds.
     shaper.limit(0, 10_000_000, 60 * SECOND_NS, PACED);
     let stamps: Vec<u64> = (0..5).map(|_| shaper.run("shape_egress", 1000, 0).1).collect();
-    let clocks = MapHandle::from_pinned_path(shaper.dir.join("clocks")).expect("clocks");
-    clocks.update(&0u32.to_ne_bytes(), &[0; 64], MapFlags::ANY).expect("as Pins::clear does");
+    // As Pins::clear does.
+    shaper.set_clock(0);
     let (verdict, stamp) = shaper.run("shape_egress", 1000, 0);
     assert_eq!(verdict, TC_ACT_UNSPEC);
     assert!(stamp < stamps[1], "{stamp} waits for the queue of {stamps:?}");
