@@ -94,9 +94,12 @@ struct sluice_counters {
 	__u64 sent_bytes;
 	__u64 dropped_packets;
 	__u64 dropped_bytes;
-	__u64 aqm_packets;	/* of the dropped: by the AQM, the others by the horizon */
+	__u64 aqm_packets;	/* of the dropped: by the AQM */
+	__u64 unready_packets;	/* of the dropped: no table of flows; the others: horizon */
 	__u64 marked_packets;	/* sent with CE */
 	__u64 sojourn_ns;	/* sum over what was sent */
+	__u64 last_aqm_ns;	/* CLOCK_MONOTONIC; last drop by the AQM, 0: none */
+	__u64 last_horizon_ns;	/* and by the horizon */
 };
 
 /*

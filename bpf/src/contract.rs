@@ -122,16 +122,27 @@ pub struct Counters {
     pub sent_bytes: u64,
     pub dropped_packets: u64,
     pub dropped_bytes: u64,
-    /// Of the dropped ones: those that the AQM chose; the others were beyond the horizon.
+    /// Of the dropped ones: those that the AQM chose.
     pub aqm_packets: u64,
+    /// Of the dropped ones: those that came before the table of flows was there.
+    pub unready_packets: u64,
     /// Sent with the mark "congestion experienced".
     pub marked_packets: u64,
     /// Sum of what every sent packet was made to wait.
     pub sojourn_ns: u64,
+    /// CLOCK_MONOTONIC of the last drop that the AQM chose.
+    pub last_aqm_ns: Option<u64>,
+    /// CLOCK_MONOTONIC of the last drop beyond the horizon.
+    pub last_horizon_ns: Option<u64>,
 }
 
 impl Counters {
-    /// The sum over all CPUs' copies.
+    /// Of the dropped ones: those whose departure would have been beyond the horizon.
+    pub fn horizon_packets(&self) -> u64 {
+        self.dropped_packets.saturating_sub(self.aqm_packets + self.unready_packets)
+    }
+
+    /// The sum over all CPUs' copies, and the latest of their times.
     pub(crate) fn sum(per_cpu: &[Vec<u8>]) -> Option<Self> {
         let mut sum = Self::default();
         for copy in per_cpu {
@@ -140,8 +151,11 @@ impl Counters {
             sum.dropped_packets += word(copy, 2)?;
             sum.dropped_bytes += word(copy, 3)?;
             sum.aqm_packets += word(copy, 4)?;
-            sum.marked_packets += word(copy, 5)?;
-            sum.sojourn_ns += word(copy, 6)?;
+            sum.unready_packets += word(copy, 5)?;
+            sum.marked_packets += word(copy, 6)?;
+            sum.sojourn_ns += word(copy, 7)?;
+            sum.last_aqm_ns = sum.last_aqm_ns.max(time(copy, 8)?);
+            sum.last_horizon_ns = sum.last_horizon_ns.max(time(copy, 9)?);
         }
         Some(sum)
     }
@@ -177,6 +191,11 @@ fn word(bytes: &[u8], index: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(chunk.try_into().ok()?))
 }
 
+/// A time that the programs write, 0 as long as they have not.
+fn time(bytes: &[u8], index: usize) -> Option<Option<u64>> {
+    word(bytes, index).map(|time_ns| Some(time_ns).filter(|time_ns| *time_ns != 0))
+}
+
 const _: () = {
     use std::mem::offset_of;
     assert!(offset_of!(types::sluice_limit, ns_per_byte) == 0);
@@ -192,9 +211,12 @@ const _: () = {
     assert!(offset_of!(types::sluice_counters, dropped_packets) == 16);
     assert!(offset_of!(types::sluice_counters, dropped_bytes) == 24);
     assert!(offset_of!(types::sluice_counters, aqm_packets) == 32);
-    assert!(offset_of!(types::sluice_counters, marked_packets) == 40);
-    assert!(offset_of!(types::sluice_counters, sojourn_ns) == 48);
-    assert!(size_of::<types::sluice_counters>() == 56);
+    assert!(offset_of!(types::sluice_counters, unready_packets) == 40);
+    assert!(offset_of!(types::sluice_counters, marked_packets) == 48);
+    assert!(offset_of!(types::sluice_counters, sojourn_ns) == 56);
+    assert!(offset_of!(types::sluice_counters, last_aqm_ns) == 64);
+    assert!(offset_of!(types::sluice_counters, last_horizon_ns) == 72);
+    assert!(size_of::<types::sluice_counters>() == 80);
     assert!(size_of::<types::sluice_delays>() == 8 * DELAY_BOUNDS_NS.len());
     assert!(FLOWS_BYTES == size_of::<types::sluice_flows>());
     assert!(size_of::<types::sluice_clock>() == 64);
@@ -220,6 +242,28 @@ mod tests {
         let (_, bounds) = header.split_once("#define SLUICE_DELAY_BOUNDS_NS \\\n").expect("bounds");
         let (bounds, _) = bounds.split_once("\n\n").expect("an end");
         assert_eq!(bounds.trim(), DELAY_BOUNDS_NS.map(|bound| bound.to_string()).join(", "));
+    }
+
+    #[test]
+    fn counters_of_all_cpus_are_added_and_their_last_times_are_the_latest() {
+        let copy = |words: [u64; 10]| words.into_iter().flat_map(u64::to_ne_bytes).collect();
+        let copies: [Vec<u8>; 2] =
+            [copy([1, 2, 30, 4, 5, 6, 7, 8, 9, 0]), copy([10, 20, 30, 40, 5, 6, 70, 80, 3, 0])];
+        let sum = Counters::sum(&copies).expect("ten words each");
+        let expected = Counters {
+            sent_packets: 11,
+            sent_bytes: 22,
+            dropped_packets: 60,
+            dropped_bytes: 44,
+            aqm_packets: 10,
+            unready_packets: 12,
+            marked_packets: 77,
+            sojourn_ns: 88,
+            last_aqm_ns: Some(9),
+            last_horizon_ns: None,
+        };
+        assert_eq!(sum, expected);
+        assert_eq!(sum.horizon_packets(), 38);
     }
 
     #[test]

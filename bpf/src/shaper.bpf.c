@@ -134,8 +134,10 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 		return TC_ACT_UNSPEC;
 	table = made ? bpf_map_lookup_elem(made, &first) : 0;
 	/* Made before the limit is set; without it nothing can be told apart. */
-	if (!table)
+	if (!table) {
+		count->unready_packets++;
 		return drop(count, skb->wire_len);
+	}
 	/*
 	 * A clock that has never run is a new pod's, and the table its slot's
 	 * last one's. Who races here forgets a packet or two of a flow.
@@ -149,11 +151,14 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	packet.segments = skb->gso_segs;
 	flow = find_flow(skb, table, packet.now_ns);
 	turn = sluice_decide(limit, clock, flow, &packet);
-	if (turn.action == SLUICE_REFUSE)
+	if (turn.action == SLUICE_REFUSE) {
+		count->last_horizon_ns = packet.now_ns;
 		return drop(count, skb->wire_len);
+	}
 	if (turn.action == SLUICE_SIGNAL) {
 		if (!limit->ecn || !bpf_skb_ecn_set_ce(skb)) {
 			count->aqm_packets++;
+			count->last_aqm_ns = packet.now_ns;
 			return drop(count, skb->wire_len);
 		}
 		count->marked_packets++;
@@ -224,8 +229,10 @@ int guard(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	now_ns = bpf_ktime_get_ns();
 	cost_ns = sluice_cost_ns(limit, wire_len);
-	if (!sluice_pace(clock->next_ns, now_ns, cost_ns, limit).admitted)
+	if (!sluice_pace(clock->next_ns, now_ns, cost_ns, limit).admitted) {
+		count->last_horizon_ns = now_ns;
 		return drop(count, wire_len);
+	}
 	charge(clock, now_ns, cost_ns, limit);
 	sent(count, wire_len);
 	return TC_ACT_UNSPEC;

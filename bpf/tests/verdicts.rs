@@ -38,6 +38,13 @@ impl Shaper {
         Self { dir: bpffs::load() }
     }
 
+    /// The same, where slot 0's ingress is idle and tells the time.
+    fn load_with_clock() -> Self {
+        let shaper = Self::load();
+        shaper.limit(1, 1, SECOND_NS, PACED);
+        shaper
+    }
+
     /// Slot 0's limit: rate, burst, quantum, horizon, no AQM, mode; index 0 is egress, 1 ingress,
     /// 2 guard. And a table of flows for it.
     fn limit(&self, index: u32, ns_per_byte: u64, horizon_ns: u64, mode: u32) {
@@ -74,15 +81,26 @@ impl Shaper {
     }
 
     fn sent_and_dropped(&self, index: u32) -> [u64; 4] {
+        let counters = self.counters(index);
+        [counters[0], counters[1], counters[2], counters[3]]
+    }
+
+    /// struct sluice_counters, the sum over all CPUs; of times too, but all is sent on this one.
+    fn counters(&self, index: u32) -> [u64; 10] {
         let map = MapHandle::from_pinned_path(self.dir.join("counters")).expect("counters");
         let copies = map.lookup_percpu(&index.to_ne_bytes(), MapFlags::ANY).expect("read");
-        let mut sum = [0; 4];
+        let mut sum = [0; 10];
         for copy in copies.expect("an entry") {
             for (total, word) in sum.iter_mut().zip(copy.chunks_exact(8)) {
                 *total += u64::from_ne_bytes(word.try_into().expect("8 bytes"));
             }
         }
         sum
+    }
+
+    /// The programs' time: what a packet is stamped with on an idle line.
+    fn now_ns(&self) -> u64 {
+        self.run("shape_ingress", 64, 0).1
     }
 
     /// Makes the line of slot 0's egress free at this time.
@@ -196,6 +214,22 @@ fn packet_beyond_the_horizon_is_dropped_and_counted() {
 }
 
 #[test]
+fn last_drop_beyond_the_horizon_is_timed() {
+    let shaper = Shaper::load_with_clock();
+    shaper.limit(0, 10_000_000, 5 * SECOND_NS, PACED);
+    shaper.limit(2, 10_000_000, SECOND_NS / 2, POLICED);
+    let before = shaper.now_ns();
+    for (program, index) in [("shape_egress", 0), ("guard", 2)] {
+        assert_eq!(shaper.run(program, 1000, 0).0, TC_ACT_UNSPEC);
+        assert_eq!(shaper.counters(index)[8..], [0, 0]);
+        assert_eq!(shaper.run(program, 1000, 0).0, TC_ACT_SHOT);
+        let [.., last_aqm_ns, last_horizon_ns] = shaper.counters(index);
+        assert_eq!(last_aqm_ns, 0);
+        assert!(before < last_horizon_ns && last_horizon_ns < shaper.now_ns(), "{program}");
+    }
+}
+
+#[test]
 fn policed_packets_keep_their_stamp() {
     let shaper = Shaper::load();
     shaper.limit(0, 1000, SECOND_NS, POLICED);
@@ -280,6 +314,9 @@ fn queue_above_the_target_is_marked_where_that_is_possible_and_dropped_else() {
             found != TC_ACT_UNSPEC || frame[15] != offered
         });
         assert!(signalled, "ecn {ecn}, offered {offered}: never signalled");
+        let [.., aqm, _, _, _, last_aqm_ns, last_horizon_ns] = shaper.counters(0);
+        let is_drop = verdict == TC_ACT_SHOT;
+        assert_eq!([aqm > 0, last_aqm_ns > 0, last_horizon_ns > 0], [is_drop, is_drop, false]);
         let mut outcomes = Vec::new();
         for _ in 0..50_000 {
             let mut frame = udp(1, offered);
@@ -295,21 +332,19 @@ fn queue_above_the_target_is_marked_where_that_is_possible_and_dropped_else() {
 
 #[test]
 fn wait_of_a_packet_is_counted_between_two_bounds() {
-    let shaper = Shaper::load();
-    // Tells the time: its line is idle.
-    shaper.limit(1, 1, SECOND_NS, PACED);
+    let shaper = Shaper::load_with_clock();
     for (index, bound_ns) in bpf::DELAY_BOUNDS_NS.into_iter().enumerate() {
         // Again when this thread was kept from running between looking at the clock and the run.
-        let delays = std::iter::repeat_with(|| {
+        let next_ns = bpf::DELAY_BOUNDS_NS.get(index + 1).map_or(2 * bound_ns, |next| *next);
+        let attempts = std::iter::repeat_with(|| {
             // A frame takes 1 ms, and no flow is there.
             shaper.limit(0, 1000, 60 * SECOND_NS, PACED);
-            let now = shaper.run("shape_ingress", 64, 0).1;
-            shaper.set_clock(now + bound_ns * 3 / 2);
+            shaper.set_clock(shaper.now_ns() + next_ns);
             let departure = shaper.run("shape_egress", 1000, 0).1;
-            let after = shaper.run("shape_ingress", 64, 0).1;
-            (shaper.take_delays(), departure.saturating_sub(after))
+            (shaper.take_delays(), departure.saturating_sub(shaper.now_ns()))
         });
-        let (delays, _) = { delays }.find(|(_, at_least)| *at_least > bound_ns).expect("endless");
+        let in_time = attempts.take(1000).find(|(_, at_least)| *at_least > bound_ns);
+        let (delays, _) = in_time.expect("a run soon after looking at the clock");
         let mut expected = vec![0; 8];
         expected[index] = 1;
         assert_eq!(delays, expected, "longer than {bound_ns} ns");
@@ -344,6 +379,7 @@ fn limit_without_a_table_of_flows_lets_nothing_pass() {
     let flows = MapHandle::from_pinned_path(shaper.dir.join("flows")).expect("flows");
     flows.delete(&0u32.to_ne_bytes()).expect("take the table out");
     assert_eq!(shaper.run("shape_egress", 1000, 0).0, TC_ACT_SHOT);
+    assert_eq!(shaper.counters(0), [0, 0, 1, 1000, 0, 1, 0, 0, 0, 0]);
 }
 
 #[test]
