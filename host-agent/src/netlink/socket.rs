@@ -13,6 +13,8 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::sched::{CloneFlags, setns};
 
+use crate::sys_admin;
+
 /// A request that failed; `what` is the attempt, in words.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}{}", hint(source))]
@@ -70,7 +72,7 @@ impl Netlink {
     pub fn open_in(netns: impl AsFd) -> Result<Self, Error> {
         let netns = netns.as_fd();
         let enter = move || {
-            setns(netns, CloneFlags::CLONE_NEWNET)
+            sys_admin::with(|| setns(netns, CloneFlags::CLONE_NEWNET))
                 .map_err(|e| Error::new("enter the network namespace", e.into()))?;
             Self::open()
         };
