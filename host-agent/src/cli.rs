@@ -2,7 +2,10 @@
 //! The command line: what can be asked for, and who does it. The man page and
 //! the shells' completion are made from the same description.
 
+mod limit;
+mod node;
 mod settings;
+mod top;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -13,11 +16,15 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::boot::{Boot, lines};
+use crate::client::Client;
 use crate::layers::{Layers, merge};
+use crate::limits::Refused;
 use crate::paths::Paths;
 use crate::preview::preview;
+use crate::status::{Status, text};
 use crate::user_data::{self, carrier::CarrierError};
-use crate::{agent, live, status};
+use crate::{agent, live, trace};
+use node::{PodName, Source};
 
 /// Shares a Kubernetes node's bandwidth fairly among its pods, beside network policy.
 #[derive(Parser)]
@@ -46,16 +53,34 @@ enum Command {
     Generate(Generated),
     /// Load the shaper, keep it pinned, and wait: for SIGHUP to read the settings anew, or SIGTERM
     Agent(Asked),
-    /// Read the settings anew on a running node: `boot`, and then new limits for pods that are there
+    /// Read the settings anew on a running node, and give its pods their new limits; the agent does
+    /// it, or, with a FILE or without an agent, this command
     Reload(Asked),
-    /// Show the settings in force, and each pod's limits, measured rates, drops and mode
-    Status {
+    /// Show on one screen whether the node is well: settings, agent, kernel, pods, what is degraded
+    Status(Shown),
+    /// Show each pod's limits, where they come from, measured rates, waits, drops and mode
+    Pods(Shown),
+    /// Show live what each pod does against its limit
+    Top(top::Top),
+    /// Set limits by hand, for a while
+    #[command(subcommand)]
+    Limit(limit::Limit),
+    /// Explain why a pod has the limits it has, and how they are enforced
+    Trace {
+        /// NAMESPACE/POD
+        pod: PodName,
         #[arg(long)]
         json: bool,
-        /// Time over which rates are measured
-        #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000)]
-        interval: u64,
     },
+}
+
+#[derive(Args)]
+struct Shown {
+    #[arg(long)]
+    json: bool,
+    /// Time over which rates are measured
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000)]
+    interval: u64,
 }
 
 #[derive(Subcommand)]
@@ -93,11 +118,7 @@ pub fn run(arguments: Arguments) -> Result<u8> {
     let paths = Paths::below(arguments.root);
     match arguments.command {
         Command::Boot(asked) => Ok(boot(&paths, &asked)),
-        Command::Reload(asked) => {
-            let status = boot(&paths, &asked);
-            live::apply(&paths).context("give the node's pods their new limits")?;
-            Ok(status)
-        }
+        Command::Reload(asked) => reload(&paths, &asked),
         Command::Plan(asked) => plan(&paths, &asked).map(|()| 0),
         Command::Check(asked) => settings::check(&asked),
         Command::Settings(command) => settings::run(&paths, command).map(|()| 0),
@@ -109,15 +130,52 @@ pub fn run(arguments: Arguments) -> Result<u8> {
             };
             agent::run(&paths, reload).map(|()| 0)
         }
-        Command::Status { json, interval } => {
-            let status = status::status(&paths, Duration::from_millis(interval))?;
-            print(&match json {
-                true => serde_json::to_string_pretty(&status)? + "\n",
-                false => status.to_text(),
-            })?;
-            Ok(0)
-        }
+        Command::Status(shown) => show(&paths, &shown, text::screen).map(|()| 0),
+        Command::Pods(shown) => show(&paths, &shown, text::table).map(|()| 0),
+        Command::Top(asked) => top::run(&Source::new(&paths), &asked).map(|()| 0),
+        Command::Limit(command) => limit::run(&Source::new(&paths), command).map(|()| 0),
+        Command::Trace { pod, json } => explain(&paths, &pod, json).map(|()| 0),
     }
+}
+
+fn show(paths: &Paths, shown: &Shown, to_text: fn(&Status) -> String) -> Result<()> {
+    let status = Source::new(paths).measured(Duration::from_millis(shown.interval))?;
+    print(&match shown.json {
+        true => serde_json::to_string_pretty(&status)? + "\n",
+        false => to_text(&status),
+    })
+}
+
+fn explain(paths: &Paths, pod: &PodName, json: bool) -> Result<()> {
+    let status = Source::new(paths).status()?;
+    let settings = merge(&settings::documents(paths, None)?)?;
+    let PodName { namespace, pod } = pod;
+    let traces = trace::trace(&status, &settings, namespace, pod);
+    if traces.is_empty() {
+        return Err(Refused::NoPod { namespace: namespace.clone(), pod: pod.clone() }.into());
+    }
+    print(&match json {
+        true => serde_json::to_string_pretty(&traces)? + "\n",
+        false => trace::text(&traces),
+    })
+}
+
+/// A FILE is for this command only; the agent has its own.
+fn reload(paths: &Paths, asked: &Asked) -> Result<u8> {
+    let by_agent = match (&asked.user_data, &asked.plugin) {
+        (None, None) => Client::new(paths.socket()).reload()?,
+        _ => None,
+    };
+    let Some(reloaded) = by_agent else {
+        let status = boot(paths, asked);
+        live::apply(paths).context("give the node's pods their new limits")?;
+        return Ok(status);
+    };
+    reloaded.problems.iter().for_each(|line| log::error!("{line}"));
+    if let (Some(settings), true) = (&reloaded.settings, reloaded.exit_status != 0) {
+        log::warn!("in force: {}", settings.to_text());
+    }
+    Ok(reloaded.exit_status)
 }
 
 /// The exit status tells of what was asked for, also when something else is in force instead.

@@ -5,10 +5,12 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod api;
 pub mod apply;
 pub mod attach;
 pub mod boot;
 pub mod cli;
+pub mod client;
 pub mod cni;
 pub mod conflist;
 pub mod facts;
@@ -17,8 +19,10 @@ pub mod generation;
 pub mod guard;
 pub mod layers;
 pub mod limit;
+pub mod limits;
 pub mod live;
 pub mod logging;
+pub mod metrics;
 pub mod netlink;
 pub mod notify;
 pub mod paths;
@@ -27,9 +31,11 @@ pub mod preview;
 pub mod reconcile;
 pub mod record;
 pub mod report;
+pub mod serve;
 pub mod shape;
 pub mod status;
 pub mod sys_admin;
+pub mod trace;
 pub mod user_data;
 pub mod wanted;
 pub mod watches;

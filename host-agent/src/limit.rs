@@ -41,6 +41,18 @@ pub enum Origin {
     NodeDefault,
 }
 
+impl Origin {
+    /// As records and labels have it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::LiveOverride => "live-override",
+            Self::PodAnnotation => "pod-annotation",
+            Self::Class => "class",
+            Self::NodeDefault => "node-default",
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {

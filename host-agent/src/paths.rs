@@ -60,6 +60,11 @@ impl Paths {
         self.root.join("etc/sluice/settings.d")
     }
 
+    /// Where the agent answers.
+    pub fn socket(&self) -> PathBuf {
+        self.root.join("run/sluice/sluice.sock")
+    }
+
     /// One record for each pod interface.
     pub fn pods_dir(&self) -> PathBuf {
         self.root.join("run/sluice/pods")

@@ -115,7 +115,7 @@ fn tell(warnings: &[Warning], document: &Document) {
 }
 
 /// Those of the generation in force, or the image's own and the given one above them.
-fn documents(paths: &Paths, user_data: Option<&Path>) -> Result<Vec<Document>> {
+pub fn documents(paths: &Paths, user_data: Option<&Path>) -> Result<Vec<Document>> {
     if let Some(file) = user_data {
         let layers = Layers::of_image(paths)?.with_user_data(user_data::read(file)?);
         return Ok(layers.documents());

@@ -45,7 +45,7 @@ fn on_node(node: &mut Node) -> Result<()> {
     let annotated = add_pod("annotated", Some(&annotations))?;
     let default = add_pod("default", None)?;
     let measurements = measure(&annotated, &default, &remote, "paced");
-    println!("\n{}", String::from_utf8_lossy(&node.sluice(&["status"]).stdout));
+    println!("\n{}", String::from_utf8_lossy(&node.sluice(&["pods"]).stdout));
     fs::write("/out/demo.json", serde_json::to_string(&measurements)?)?;
     Ok(())
 }

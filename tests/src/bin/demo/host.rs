@@ -143,7 +143,9 @@ fn mode(node: &ContainerdNode) -> Result<String> {
 
 fn print_status(node: &ContainerdNode) -> Result<()> {
     println!();
-    let status = node.command(executable("sluice")).arg("status").status()?;
-    ensure!(status.success(), "sluice status: {status}");
+    for command in ["status", "pods"] {
+        let status = node.command(executable("sluice")).arg(command).status()?;
+        ensure!(status.success(), "sluice {command}: {status}");
+    }
     Ok(())
 }

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The API's node as it is: records, maps, settings, and what the agent's loop
+//! tells of itself.
+
+use std::time::SystemTime;
+
+use anyhow::Result;
+
+use super::{Node, Reloaded};
+use crate::limits;
+use crate::metrics::{self, AddTimes};
+use crate::paths::Paths;
+use crate::report::Report;
+use crate::serve::Response;
+use crate::status::{Look, Status, seconds};
+use crate::wanted::Live;
+
+pub const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Borrowed from the agent's loop for as long as it answers.
+pub struct Local<'a> {
+    pub paths: &'a Paths,
+    pub report: &'a Report,
+    pub adds: &'a AddTimes,
+    /// Reads the settings anew and gives every pod its limits.
+    pub reload: &'a mut dyn FnMut() -> Result<Reloaded>,
+}
+
+impl Node for Local<'_> {
+    fn status(&self, look: Look) -> Result<Status> {
+        Status::read(self.paths, Some(self.report), look)
+    }
+
+    fn set_limit(&mut self, namespace: &str, pod: &str, limit: Live) -> Result<usize> {
+        limits::set(self.paths, namespace, pod, Some(limit))
+    }
+
+    fn clear_limit(&mut self, namespace: &str, pod: &str) -> Result<usize> {
+        limits::set(self.paths, namespace, pod, None)
+    }
+
+    fn reload(&mut self) -> Result<Reloaded> {
+        (self.reload)()
+    }
+
+    fn metrics(&self) -> Result<String> {
+        metrics::text(&self.status(Look::AtRecords)?, self.adds)
+    }
+
+    fn now(&self) -> u64 {
+        seconds(SystemTime::now())
+    }
+}
+
+/// In the format that the peer takes.
+pub fn metrics(text: String, openmetrics: bool) -> Response {
+    match openmetrics {
+        true => Response::text(OPENMETRICS, text),
+        false => Response::text(METRICS, metrics::older_format(&text)),
+    }
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Requests and what they are answered, against a node that notes what it is told.
+
+use super::*;
+use crate::status::text::tests::{pod, status};
+
+#[derive(Default)]
+struct Noting {
+    told: Vec<String>,
+}
+
+impl Node for Noting {
+    fn status(&self, look: Look) -> Result<Status> {
+        Ok(status(if look == Look::AtRecords { vec![pod()] } else { Vec::new() }))
+    }
+
+    fn set_limit(&mut self, namespace: &str, pod: &str, limit: Live) -> Result<usize> {
+        self.told.push(format!("{namespace}/{pod} {limit:?}"));
+        match pod {
+            "gone" => Err(Refused::NoPod { namespace: namespace.into(), pod: pod.into() }.into()),
+            "off" => Err(Refused::ShapingIsOff.into()),
+            "broken" => Err(anyhow::anyhow!("no").context("write")),
+            _ => Ok(2),
+        }
+    }
+
+    fn clear_limit(&mut self, _: &str, _: &str) -> Result<usize> {
+        Ok(0)
+    }
+
+    fn reload(&mut self) -> Result<Reloaded> {
+        Ok(Reloaded { exit_status: 78, ..Reloaded::default() })
+    }
+
+    fn metrics(&self) -> Result<String> {
+        Ok("# EOF\n".into())
+    }
+
+    fn now(&self) -> u64 {
+        1000
+    }
+}
+
+fn ask_at(door: Door, method: Method, path: &str, body: &str) -> (u16, String) {
+    let request = Request {
+        method,
+        path: path.into(),
+        body: body.as_bytes().to_vec(),
+        accepts_openmetrics: true,
+        door,
+    };
+    let response = answer(&mut Noting::default(), &request);
+    (response.status, String::from_utf8(response.body).unwrap().trim_end().to_owned())
+}
+
+fn put(body: &str) -> (u16, String) {
+    ask_at(Door::Socket, Method::Put, "/v1/pods/default/web/limit", body)
+}
+
+#[test]
+fn limit_reaches_the_node_with_its_end() {
+    let body = br#"{"egress": "20Mbit", "ingress": null, "for": "10m"}"#.to_vec();
+    let request = Request {
+        method: Method::Put,
+        path: "/v1/pods/default/web-0.a/limit".into(),
+        body,
+        accepts_openmetrics: false,
+        door: Door::Socket,
+    };
+    let mut node = Noting::default();
+    let response = answer(&mut node, &request);
+    let live = Live { egress: "20Mbit".parse().ok(), ingress: None, until: 1600 };
+    assert_eq!(node.told, [format!("default/web-0.a {live:?}")]);
+    assert_eq!(response, Response::json(200, &json!({"interfaces": 2, "until": 1600})));
+}
+
+#[test]
+fn limit_that_cannot_be_set_is_told_with_what_can() {
+    let rate = r#""allowed":"a rate, e.g. \"20Mbit\", or \"unlimited\"""#;
+    let time = r#""allowed":"a whole number with s, m, h or d, e.g. \"10m\"; 1s to 7d""#;
+    let table = [
+        (r#"{"egress":"1Mbit"}"#, format!(r#"{time},"error":"for is missing""#)),
+        (
+            r#"{"egress":"1Mbit","for":"1w"}"#,
+            format!(r#"{time},"error":"for: \"1w\" is not a whole number with a unit I know""#),
+        ),
+        (
+            r#"{"egress":"1Mbit","for":"8d"}"#,
+            format!(r#"{time},"error":"for: \"8d\" is out of range""#),
+        ),
+        (r#"{"for":"1m"}"#, format!(r#"{rate},"error":"neither egress nor ingress is given""#)),
+    ];
+    for (body, expected) in table {
+        assert_eq!(put(body), (400, format!("{{{expected}}}")));
+    }
+    let (status, text) = put(r#"{"egress":"1Mb","for":"1m"}"#);
+    assert!(
+        status == 400 && text.contains(r#""error":"egress: \"1Mb\" has no unit I know"#),
+        "{text}"
+    );
+    let (status, text) = put(r#"{"egress":"1Mbit","fro":"1m"}"#);
+    assert!(status == 400 && text.contains("unknown field `fro`"), "{text}");
+    assert!(text.contains(r#""for":"a whole number"#), "{text}");
+    assert_eq!(put("[").0, 400);
+    assert_eq!(put("").0, 400);
+}
+
+#[test]
+fn node_that_refuses_is_told_apart_from_one_in_trouble() {
+    let body = r#"{"ingress":"unlimited","for":"1s"}"#;
+    let put = |pod: &str| {
+        ask_at(Door::Socket, Method::Put, &format!("/v1/pods/default/{pod}/limit"), body)
+    };
+    assert_eq!(put("gone"), (404, r#"{"error":"no pod default/gone on this node"}"#.into()));
+    let off = "shaping is off: bandwidth.enabled is false in the settings in force";
+    assert_eq!(put("off"), (409, format!(r#"{{"error":"{off}"}}"#)));
+    assert_eq!(put("broken"), (500, r#"{"error":"write: no"}"#.into()));
+}
+
+#[test]
+fn what_is_not_there_is_told_with_what_is() {
+    for path in
+        ["/", "", "/v1", "/v1/pods/", "/v1/status?a", "/v1/pods/a/b/limit/", "/v1/pods//b/limit"]
+    {
+        let (status, text) = ask_at(Door::Socket, Method::Get, path, "");
+        assert!(status == 404 && text.contains("GET /v1/status"), "{path}: {text}");
+    }
+    let (status, text) = ask_at(Door::Socket, Method::Get, "/v1/pods/a/b/limit", "");
+    let allowed = r#"{"allowed":["PUT","DELETE"],"error":"GET cannot be done here"}"#;
+    assert_eq!((status, text.as_str()), (405, allowed));
+}
+
+#[test]
+fn door_of_metrics_leads_to_nothing_else() {
+    let metrics = ask_at(Door::Metrics, Method::Get, "/metrics", "");
+    assert_eq!(metrics, (200, "# EOF".into()));
+    for path in ["/v1/status", "/v1/pods", "/v1/reload", "/v1/pods/a/b/limit"] {
+        for method in [Method::Get, Method::Put, Method::Post, Method::Delete] {
+            assert_eq!(ask_at(Door::Metrics, method, path, "{}").0, 404);
+        }
+    }
+}
+
+#[test]
+fn pods_are_had_without_a_look_at_devices() {
+    let (_, text) = ask_at(Door::Socket, Method::Get, "/v1/pods", "");
+    let pods: Pods = serde_json::from_str(&text).unwrap();
+    assert_eq!(pods.pods, [pod()]);
+    let (_, text) = ask_at(Door::Socket, Method::Get, "/v1/status", "");
+    assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status(Vec::new()));
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `sluice limit`: limits set by hand on pods that are there, for a while.
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use super::node::{PodName, Source};
+use super::print;
+use crate::api::{LimitAsked, TimeToLive};
+
+#[derive(Subcommand)]
+pub enum Limit {
+    /// Give a pod other limits for a while, above annotation, class and default
+    Set {
+        /// NAMESPACE/POD
+        pod: PodName,
+        /// What the pod may send: a rate, or "unlimited"; as before if not given
+        #[arg(long, value_name = "RATE", required_unless_present = "ingress")]
+        egress: Option<String>,
+        /// What the pod may receive
+        #[arg(long, value_name = "RATE")]
+        ingress: Option<String>,
+        /// How long that holds, from 1s to 7d; the limits set before end with it
+        #[arg(long = "for", value_name = "TIME")]
+        time_to_live: TimeToLive,
+        #[arg(long)]
+        json: bool,
+    },
+    /// End them at once
+    Clear {
+        /// NAMESPACE/POD
+        pod: PodName,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub fn run(source: &Source, command: Limit) -> Result<()> {
+    let (done, json, told) = match command {
+        Limit::Set { pod, egress, ingress, time_to_live, json } => {
+            let time = time_to_live.to_string();
+            let asked = LimitAsked { egress, ingress, time_to_live: Some(seconds(time_to_live)) };
+            let done = source.agent(|client| client.set_limit(&pod.namespace, &pod.pod, &asked))?;
+            (done, json, format!("set for {time}"))
+        }
+        Limit::Clear { pod, json } => {
+            let done = source.agent(|client| client.clear_limit(&pod.namespace, &pod.pod))?;
+            (done, json, "cleared".into())
+        }
+    };
+    print(&match (json, done.interfaces) {
+        (true, _) => serde_json::to_string_pretty(&done)? + "\n",
+        (false, 0) => "no limit was set by hand\n".into(),
+        (false, 1) => format!("{told} on 1 interface\n"),
+        (false, many) => format!("{told} on {many} interfaces\n"),
+    })
+}
+
+fn seconds(time: TimeToLive) -> String {
+    format!("{}s", time.seconds())
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where the commands about a running node have their answers from: the agent
+//! if there is one, else records and maps, which root can read itself.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::api::Pods;
+use crate::client::Client;
+use crate::paths::Paths;
+use crate::status::rates::measure;
+use crate::status::{Look, Status};
+
+pub struct Source<'a> {
+    paths: &'a Paths,
+    client: Client,
+}
+
+/// `NAMESPACE/POD`.
+#[derive(Clone, Debug)]
+pub struct PodName {
+    pub namespace: String,
+    pub pod: String,
+}
+
+impl std::str::FromStr for PodName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/').filter(|(namespace, pod)| {
+            !namespace.is_empty() && !pod.is_empty() && !pod.contains('/')
+        });
+        let (namespace, pod) = parts.ok_or("use NAMESPACE/POD, e.g. default/web-0")?;
+        Ok(Self { namespace: namespace.into(), pod: pod.into() })
+    }
+}
+
+impl<'a> Source<'a> {
+    pub fn new(paths: &'a Paths) -> Self {
+        Self { paths, client: Client::new(paths.socket()) }
+    }
+
+    /// Everything, with a look at the pods' devices.
+    pub fn status(&self) -> Result<Status> {
+        match self.client.status()? {
+            Some(status) => Ok(status),
+            None => Status::read(self.paths, None, Look::AtDevices).context(ROOT_OR_AGENT),
+        }
+    }
+
+    /// The pods' counters, cheaply.
+    pub fn counters(&self) -> Result<Pods> {
+        match self.client.pods()? {
+            Some(pods) => Ok(pods),
+            None => {
+                let all = Status::read(self.paths, None, Look::AtRecords);
+                all.map(Pods::of).context(ROOT_OR_AGENT)
+            }
+        }
+    }
+
+    /// Everything, with rates over this time. Without pods there is nothing to wait for.
+    pub fn measured(&self, interval: Duration) -> Result<Status> {
+        let before = self.counters()?;
+        if !before.pods.is_empty() {
+            std::thread::sleep(interval);
+        }
+        let mut after = self.status()?;
+        measure(&before, after.at_ns, &mut after.pods);
+        Ok(after)
+    }
+
+    /// What only an agent can do.
+    pub fn agent<T>(&self, answer: impl FnOnce(&Client) -> Result<Option<T>>) -> Result<T> {
+        match answer(&self.client)? {
+            Some(answer) => Ok(answer),
+            None => bail!(
+                "no agent answers on {}: start it (systemctl start sluice)",
+                self.paths.socket().display()
+            ),
+        }
+    }
+}
+
+const ROOT_OR_AGENT: &str = "no agent runs, and without one only root can look";

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Limits set by hand on pods that are there: written into their records, from
+//! where they reach the shaper as any other limit does, and taken out again
+//! when their time is up.
+
+use anyhow::{Context, Result};
+
+use crate::live;
+use crate::paths::Paths;
+use crate::record::{Claim, Record, Records, Shaping};
+use crate::wanted::Live;
+
+/// Why a limit was not set or cleared, where that is not trouble with the node.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Refused {
+    #[error("no pod {namespace}/{pod} on this node")]
+    NoPod { namespace: String, pod: String },
+    #[error("shaping is off: bandwidth.enabled is false in the settings in force")]
+    ShapingIsOff,
+}
+
+/// Gives every interface of a pod this limit, or takes one off, and puts that in force. Says how
+/// many interfaces have it now, or had one.
+pub fn set(paths: &Paths, namespace: &str, pod: &str, limit: Option<Live>) -> Result<usize> {
+    if limit.is_some() && !live::in_force(paths)?.bandwidth.enabled {
+        return Err(Refused::ShapingIsOff.into());
+    }
+    let changed = write(paths, namespace, pod, limit)?;
+    live::apply(paths)?;
+    if limit.is_some() {
+        check(paths, namespace, pod)?;
+    }
+    Ok(changed)
+}
+
+fn write(paths: &Paths, namespace: &str, pod: &str, limit: Option<Live>) -> Result<usize> {
+    let records = Records::new(paths.pods_dir());
+    let _seized = records.seize()?;
+    let (mut known, mut changed) = (false, 0);
+    for claim in records.list()? {
+        let Ok(mut record) = claim.read() else { continue };
+        if record.namespace != namespace || record.pod != pod {
+            continue;
+        }
+        known = true;
+        if record.live.is_some() || limit.is_some() {
+            record.live = limit;
+            claim.write(&record)?;
+            changed += 1;
+        }
+    }
+    let no_pod = || Refused::NoPod { namespace: namespace.into(), pod: pod.into() };
+    known.then_some(changed).ok_or_else(|| no_pod().into())
+}
+
+/// What could not be changed has been logged; here it must not pass for done.
+fn check(paths: &Paths, namespace: &str, pod: &str) -> Result<()> {
+    let bandwidth = live::in_force(paths)?.bandwidth;
+    for claim in Records::new(paths.pods_dir()).list()? {
+        let Ok(record) = claim.read() else { continue };
+        if record.namespace != namespace || record.pod != pod {
+            continue;
+        }
+        let wanted = record.wanted(&bandwidth);
+        let held = [(&record.egress, wanted.egress), (&record.ingress, wanted.ingress)];
+        let in_force = held.iter().all(|(shaping, limit)| match (shaping, limit) {
+            (Shaping::Unlimited, None) => true,
+            (Shaping::Limited { bits_per_sec, mode: Some(_), .. }, Some(limit)) => {
+                *bits_per_sec == limit.rate.bits_per_sec()
+            }
+            _ => false,
+        });
+        if !in_force {
+            anyhow::bail!(
+                "the limit is noted, but could not be put in force on {}; the log says why",
+                claim.key.ifname
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Takes out the limits whose time is up at `now` (seconds since 1970), which reaches the shaper with
+/// the next [`live::apply`]. Gives how many, and when the next one ends.
+pub fn expire(paths: &Paths, now: u64) -> Result<(usize, Option<u64>)> {
+    let records = Records::new(paths.pods_dir());
+    let _seized = records.seize()?;
+    let (mut ended, mut next) = (0, None);
+    for claim in records.list()? {
+        let Some((mut record, until)) = with_live(&claim) else { continue };
+        if until > now {
+            next = Some(next.map_or(until, |next: u64| next.min(until)));
+            continue;
+        }
+        record.live = None;
+        claim
+            .write(&record)
+            .with_context(|| format!("end the limit set by hand on {}", record.pod))?;
+        ended += 1;
+    }
+    Ok((ended, next))
+}
+
+fn with_live(claim: &Claim) -> Option<(Record, u64)> {
+    let record = claim.read().ok()?;
+    let until = record.live?.until;
+    Some((record, until))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Came, Key};
+    use crate::wanted::Annotated;
+
+    fn record(pod: &str) -> Record {
+        Record {
+            namespace: "default".into(),
+            pod: pod.into(),
+            netns: "/run/netns/x".into(),
+            annotated: Annotated::default(),
+            live: None,
+            came: Came::Adopted,
+            main: None,
+            host: None,
+            egress: Shaping::Unlimited,
+            ingress: Shaping::Unlimited,
+            guard: None,
+        }
+    }
+
+    fn node(pods: &[&str]) -> (tempfile::TempDir, Paths) {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::below(dir.path());
+        let records = Records::new(paths.pods_dir());
+        for (n, pod) in pods.iter().enumerate() {
+            let key = Key { container_id: format!("c{n}"), ifname: format!("eth{n}") };
+            records.claim(key, &record(pod)).unwrap();
+        }
+        (dir, paths)
+    }
+
+    fn until(until: u64) -> Option<Live> {
+        Some(Live { egress: "1Mbit".parse().ok(), ingress: None, until })
+    }
+
+    #[test]
+    fn every_interface_of_the_pod_and_no_other_gets_the_limit() {
+        let (_dir, paths) = node(&["web", "web", "db"]);
+        assert_eq!(write(&paths, "default", "web", until(9)).unwrap(), 2);
+        let lives: Vec<_> = Records::new(paths.pods_dir()).list().unwrap();
+        let lives: Vec<_> = lives.iter().map(|claim| claim.read().unwrap().live).collect();
+        assert_eq!(lives, [until(9), until(9), None]);
+        assert_eq!(write(&paths, "default", "web", None).unwrap(), 2);
+        assert_eq!(write(&paths, "default", "web", None).unwrap(), 0);
+    }
+
+    #[test]
+    fn unknown_pod_is_refused_by_name() {
+        let (_dir, paths) = node(&["web"]);
+        let error = write(&paths, "other", "web", until(9)).unwrap_err();
+        assert_eq!(error.to_string(), "no pod other/web on this node");
+    }
+
+    #[test]
+    fn limits_end_at_their_time_and_the_next_end_is_told() {
+        let (_dir, paths) = node(&["web", "db"]);
+        write(&paths, "default", "web", until(10)).unwrap();
+        write(&paths, "default", "db", until(20)).unwrap();
+        assert_eq!(expire(&paths, 9).unwrap(), (0, Some(10)));
+        assert_eq!(expire(&paths, 10).unwrap(), (1, Some(20)));
+        assert_eq!(expire(&paths, 30).unwrap(), (1, None));
+    }
+}

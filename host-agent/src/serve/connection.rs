@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One connection: reads a request, sends its response, and is done. Each step
+//! goes as far as it can without waiting.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Instant;
+
+use nix::poll::PollFlags;
+use nix::sys::socket::{Shutdown, shutdown};
+
+use super::request::{MAX_BYTES, parse};
+use super::response::Response;
+use super::{Answer, Door, PATIENCE};
+
+pub trait Stream: Read + Write + AsFd {}
+impl<T: Read + Write + AsFd> Stream for T {}
+
+pub struct Connection {
+    stream: Box<dyn Stream>,
+    door: Door,
+    deadline: Instant,
+    state: State,
+}
+
+enum State {
+    /// What has come so far.
+    Reading(Vec<u8>),
+    /// What is still to be sent.
+    Writing { rest: Vec<u8>, then: Then },
+    /// Has been refused before it had said everything; so much more of that is thrown away. Without
+    /// that the kernel would throw the refusal away.
+    Draining { bytes: usize },
+}
+
+/// What comes after the response.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Close,
+    Drain,
+}
+
+/// What one step has come to.
+enum Step {
+    Next(State),
+    Blocked,
+    Over,
+}
+
+/// More than this is not listened to from who has been refused.
+const DRAINED_BYTES: usize = 1 << 20;
+
+impl Connection {
+    pub fn new(stream: Box<dyn Stream>, door: Door, allowed: bool) -> Self {
+        let state = match allowed {
+            true => State::Reading(Vec::new()),
+            false => refuse(&Response::error(403, "only root and the group sluice may ask")),
+        };
+        Self { stream, door, deadline: Instant::now() + PATIENCE, state }
+    }
+
+    pub fn stream(&self) -> &dyn Stream {
+        &*self.stream
+    }
+
+    pub fn door(&self) -> Door {
+        self.door
+    }
+
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    pub fn awaits(&self) -> PollFlags {
+        match self.state {
+            State::Writing { .. } => PollFlags::POLLOUT,
+            State::Reading(_) | State::Draining { .. } => PollFlags::POLLIN,
+        }
+    }
+
+    /// Whether it is to be kept. What has come in time is read before its time is looked at, so that
+    /// nobody pays for a loop that was busy elsewhere.
+    pub fn go_on(&mut self, answer: &mut Answer, now: Instant) -> bool {
+        loop {
+            match self.step(answer) {
+                Step::Next(state) => self.state = state,
+                Step::Over => return false,
+                Step::Blocked if now < self.deadline => return true,
+                Step::Blocked if matches!(self.state, State::Reading(_)) => {
+                    self.deadline = Instant::now() + PATIENCE;
+                    let late = format!("no whole request within {} s", PATIENCE.as_secs());
+                    self.state = refuse(&Response::error(408, &late));
+                    // One attempt to say so, and then the usual time for hearing it.
+                    return !matches!(self.step(answer), Step::Over);
+                }
+                Step::Blocked => return false,
+            }
+        }
+    }
+
+    fn step(&mut self, answer: &mut Answer) -> Step {
+        match &mut self.state {
+            State::Reading(bytes) => {
+                let mut chunk = [0; 4096];
+                let room = (MAX_BYTES - bytes.len()).min(chunk.len());
+                match self.stream.read(&mut chunk[..room]) {
+                    Ok(0) => return Step::Over,
+                    Ok(length) => bytes.extend(&chunk[..length]),
+                    Err(e) => return after_error(e.kind()),
+                }
+                match parse(bytes, self.door) {
+                    Ok(None) => Step::Next(State::Reading(std::mem::take(bytes))),
+                    Err(response) => Step::Next(refuse(&response)),
+                    Ok(Some(request)) => {
+                        let rest = answer(&request).to_bytes();
+                        self.deadline = Instant::now() + PATIENCE;
+                        Step::Next(State::Writing { rest, then: Then::Close })
+                    }
+                }
+            }
+            State::Writing { rest, then } => match self.stream.write(rest) {
+                Ok(0) => Step::Over,
+                Ok(length) => {
+                    rest.drain(..length);
+                    match (rest.is_empty(), *then) {
+                        (false, _) => Step::Blocked,
+                        (true, Then::Close) => Step::Over,
+                        (true, Then::Drain) => {
+                            let fd = self.stream.as_fd().as_raw_fd();
+                            match shutdown(fd, Shutdown::Write) {
+                                Ok(()) => Step::Next(State::Draining { bytes: DRAINED_BYTES }),
+                                Err(_) => Step::Over,
+                            }
+                        }
+                    }
+                }
+                Err(e) => after_error(e.kind()),
+            },
+            State::Draining { bytes } => match self.stream.read(&mut [0; 4096]) {
+                Ok(0) => Step::Over,
+                Ok(length) if length < *bytes => {
+                    Step::Next(State::Draining { bytes: *bytes - length })
+                }
+                Ok(_) => Step::Over,
+                Err(e) => after_error(e.kind()),
+            },
+        }
+    }
+}
+
+/// A peer that has gone is none of our troubles.
+fn after_error(kind: ErrorKind) -> Step {
+    match kind {
+        ErrorKind::WouldBlock | ErrorKind::Interrupted => Step::Blocked,
+        _ => Step::Over,
+    }
+}
+
+fn refuse(response: &Response) -> State {
+    State::Writing { rest: response.to_bytes(), then: Then::Drain }
+}
+
+/// Says that there are too many, as far as that goes without waiting.
+pub fn send_away(mut stream: Box<dyn Stream>) {
+    let full = Response::error(503, "too many connections; try again");
+    // What has come is taken off first, or closing would take the response back. Whether the peer
+    // hears it is its own affair.
+    let _ = stream.read(&mut [0; MAX_BYTES]);
+    let _ = stream.write(&full.to_bytes());
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is degraded: the agent's own troubles, and what settings, records and
+//! counters tell. Each with what was seen and what the reader can do. One
+//! entry may speak of many pods, so that it stays readable.
+
+use super::{Pod, State, Status, pods};
+use crate::boot::Reason;
+use crate::report::Trouble;
+
+/// How many pods a message names.
+const NAMED: usize = 5;
+
+/// The pins could not be opened because of `pins`, if that is given.
+pub fn of(status: &Status, pins: Option<&bpf::Error>) -> Vec<Trouble> {
+    let reported = status.agent.iter().flat_map(|agent| agent.report.troubles.clone());
+    let found = [agent(status), settings(status), programs(status, pins)];
+    let pods = of_pods(&status.pods);
+    reported.chain(found.into_iter().flatten()).chain(pods).collect()
+}
+
+fn agent(status: &Status) -> Option<Trouble> {
+    match &status.agent {
+        None => Some(trouble(
+            "no-agent",
+            "sluice agent",
+            "no agent runs; limits stay in force, but nothing is repaired and no guard attached",
+            "start it: systemctl start sluice",
+        )),
+        Some(agent) if !agent.report.ready => Some(trouble(
+            "not-ready",
+            "sluice agent",
+            "the agent's first pass is not through",
+            "wait; if that lasts for more than a minute, read its journal: journalctl -u sluice",
+        )),
+        Some(_) => None,
+    }
+}
+
+fn settings(status: &Status) -> Option<Trouble> {
+    let Some(in_force) = &status.settings else {
+        return Some(trouble(
+            "not-booted",
+            "settings",
+            "no settings are in force: `sluice boot` has not run since the node started",
+            "run sluice boot",
+        ));
+    };
+    let why = in_force.problems.join("; ");
+    (in_force.reason != Reason::AsAsked).then(|| {
+        trouble(
+            "settings-not-as-asked",
+            "settings",
+            &format!("in force is {}: {why}", in_force.to_text()),
+            "correct the settings, check them with sluice check, then sluice reload",
+        )
+    })
+}
+
+fn programs(status: &Status, error: Option<&bpf::Error>) -> Option<Trouble> {
+    // Before the agent's first start there is nothing, and nobody who needs it.
+    let needed = status.agent.is_some() || status.count(State::Unlimited) < status.pods.len();
+    let error = error.filter(|_| needed)?;
+    Some(trouble(
+        "not-loaded",
+        "shaper",
+        &format!("the programs and maps are not there: {error}; counters cannot be read"),
+        "restart the agent: systemctl restart sluice",
+    ))
+}
+
+fn of_pods(all: &[Pod]) -> Vec<Trouble> {
+    type Group<'g> = (&'g str, &'g str, &'g str, fn(&Pod) -> bool);
+    let groups: [Group; 5] = [
+        (
+            "broken",
+            "a limit is not enforced where it should be; sluice pods says what is missing",
+            "restart the pod, or find who has changed its devices: sluice doctor",
+            |pod| pod.state() == State::Broken,
+        ),
+        (
+            "policed",
+            "excess is dropped, not paced: this kernel has no sch_fq",
+            "use an image whose kernel has the module sch_fq",
+            |pod| pod.ways().iter().any(|(_, line)| line.mode.as_deref() == Some("policed")),
+        ),
+        (
+            "guarded",
+            "the guard alone enforces: somebody else's root qdisc is on the pod's end",
+            "find who puts it there, and restart the pod without it",
+            |pod| pod.egress.mode.as_deref() == Some("guarded"),
+        ),
+        (
+            "dodged",
+            "the guard drops what got round the pod's own shaper",
+            "look at what runs there: it has changed its own devices or sends past them",
+            |pod| is_dodging(pod),
+        ),
+        (
+            "guard-off",
+            "no guard: the pod could take its own shaper off; sluice pods says why",
+            "use a kernel with tcx (6.6), or network policy, whose clsact the guard shares",
+            |pod| pod.guard.as_ref().is_some_and(|guard| guard.state == "off"),
+        ),
+    ];
+    let told = groups.into_iter().filter_map(|(code, what, next_step, holds)| {
+        let names = pods::names(all.iter().filter(|pod| holds(pod)));
+        (!names.is_empty()).then(|| trouble(code, &some(&names), what, next_step))
+    });
+    told.collect()
+}
+
+fn is_dodging(pod: &Pod) -> bool {
+    let dropped = pod.guard.as_ref().is_some_and(|guard| guard.dropped_packets > 0);
+    dropped && pod.egress.mode.as_deref() != Some("guarded")
+}
+
+fn some(names: &[String]) -> String {
+    let named = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
+fn trouble(code: &str, subject: &str, what: &str, next_step: &str) -> Trouble {
+    Trouble {
+        code: code.into(),
+        subject: subject.into(),
+        what: what.into(),
+        next_step: next_step.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::text::tests::{pod, status};
+
+    fn codes(status: &Status) -> Vec<String> {
+        of(status, None).into_iter().map(|trouble| trouble.code).collect()
+    }
+
+    #[test]
+    fn node_that_is_as_it_should_be_has_nothing_to_tell() {
+        assert_eq!(codes(&status(vec![pod()])), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_degradation_has_its_code() {
+        let mut healthy = status(Vec::new());
+        healthy.agent = None;
+        healthy.settings = None;
+        assert_eq!(codes(&healthy), ["no-agent", "not-booted"]);
+        let mut policed = pod();
+        policed.egress.mode = Some("policed".into());
+        let mut guarded = pod();
+        guarded.egress.mode = Some("guarded".into());
+        let mut broken = pod();
+        broken.ingress.broken = true;
+        let all = status(vec![policed, guarded, broken]);
+        assert_eq!(codes(&all), ["broken", "policed", "guarded"]);
+    }
+
+    #[test]
+    fn many_pods_are_one_entry_that_names_five() {
+        let named = |n: u32| Pod { pod: format!("p{n}"), ..pod() };
+        let pods = (0..8).map(|n| {
+            let mut pod = named(n);
+            pod.egress.broken = true;
+            pod
+        });
+        let troubles = of(&status(pods.collect()), None);
+        assert_eq!(
+            troubles[0].subject,
+            "default/p0, default/p1, default/p2, default/p3, default/p4 and 3 more"
+        );
+    }
+}

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Pods as their records and counters have them, and what looking at their
+//! devices adds to that.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use bpf::{Counters, Direction, Pins};
+use serde::{Deserialize, Serialize};
+
+use super::Look;
+use crate::attach::Veth;
+use crate::limit::Origin;
+use crate::paths::Paths;
+use crate::record::{Came, Claim, Guard, Mode, Record, Records, Shaping};
+use crate::report::Trouble;
+use crate::wanted::{Annotated, Live};
+
+/// One interface of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    pub namespace: String,
+    pub pod: String,
+    pub interface: String,
+    /// None as long as nothing was ever attached.
+    pub host_interface: Option<String>,
+    pub slot: u16,
+    pub came: Came,
+    /// The interface whose slot this one shares.
+    pub main: Option<String>,
+    pub annotated: Annotated,
+    /// Set by hand, for a while.
+    pub live: Option<Live>,
+    pub egress: Line,
+    pub ingress: Line,
+    /// None without a limit on egress.
+    pub guard: Option<GuardLine>,
+}
+
+/// How a pod's limits are enforced, the worse of its two ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    Unlimited,
+    Paced,
+    Policed,
+    Guarded,
+    /// A limit is not enforced where it should be.
+    Broken,
+}
+
+impl State {
+    pub const ALL: [Self; 5] =
+        [Self::Paced, Self::Policed, Self::Guarded, Self::Unlimited, Self::Broken];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unlimited => "unlimited",
+            Self::Paced => "paced",
+            Self::Policed => "policed",
+            Self::Guarded => "guarded",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// One direction of one pod. Packets and bytes (of L2 frames) are counted since ADD.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    pub limit_bps: Option<u64>,
+    pub origin: Option<Origin>,
+    /// Of an interval; None in what was read once.
+    pub measured_bps: Option<u64>,
+    pub sent_packets: u64,
+    pub sent_bytes: u64,
+    pub dropped_packets: u64,
+    pub dropped_bytes: u64,
+    /// Of the dropped ones: those that a queue above the latency target cost.
+    pub aqm_dropped_packets: u64,
+    pub marked_packets: u64,
+    /// Sum of what every sent packet was made to wait.
+    pub wait_ns: u64,
+    /// Mean time for which a packet of the interval was held back; None if there was none.
+    pub mean_wait_ns: Option<u64>,
+    /// When a packet was last dropped, by reason.
+    pub last_drops: Drops,
+    /// How long packets were held back.
+    pub delays: Option<Delays>,
+    /// `paced`, `policed` or `guarded`.
+    pub mode: Option<String>,
+    /// Whether the limit is not enforced where it should be.
+    pub broken: bool,
+    /// Why the mode is what it is, or what is wrong.
+    pub reason: String,
+}
+
+/// Times in nanoseconds since the node started; None if it never happened or nobody takes note.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drops {
+    pub horizon_at_ns: Option<u64>,
+    pub aqm_at_ns: Option<u64>,
+}
+
+/// Packets by how long they were held back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delays {
+    /// Upper bound in nanoseconds (None: no bound) and number of packets up to it from the bound
+    /// before.
+    pub buckets: Vec<(Option<u64>, u64)>,
+}
+
+/// What the host's end says of what the pod sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardLine {
+    /// `tcx`, `clsact`, `pending` or `off`.
+    pub state: String,
+    pub reason: String,
+    pub measured_bps: Option<u64>,
+    pub passed_packets: u64,
+    pub passed_bytes: u64,
+    pub dropped_packets: u64,
+}
+
+/// Counters of the three places where a pod is looked at.
+struct Counted {
+    egress: Counters,
+    ingress: Counters,
+    guard: Counters,
+}
+
+/// All pods, and what of them could not be read.
+pub fn read(paths: &Paths, pins: Option<&Pins>, look: Look) -> Result<(Vec<Pod>, Vec<Trouble>)> {
+    let (mut pods, mut troubles) = (Vec::new(), Vec::new());
+    for claim in Records::new(paths.pods_dir()).list()? {
+        match read_one(pins, &claim, look) {
+            Ok(Some(pod)) => pods.push(pod),
+            Ok(None) => {}
+            Err(e) => troubles.push(Trouble {
+                code: "unreadable-record".into(),
+                subject: format!("{} {}", claim.key.container_id, claim.key.ifname),
+                what: format!("{e:#}"),
+                next_step: "restart the pod; report it if that does not help".into(),
+            }),
+        }
+    }
+    Ok((pods, troubles))
+}
+
+/// None if the pod has gone since the listing.
+fn read_one(pins: Option<&Pins>, claim: &Claim, look: Look) -> Result<Option<Pod>> {
+    let record = match claim.read() {
+        Ok(record) => record,
+        Err(e) if is_not_found(&e) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let counted = Counted::read(pins, claim)?;
+    let [egress_problem, ingress_problem] = match look {
+        Look::AtDevices => problems(claim, &record),
+        Look::AtRecords => [None, None],
+    };
+    // Where the guard enforces, it also counts.
+    let egress = match &record.egress {
+        Shaping::Limited { mode: Some(Mode::Guarded(_)), .. } => &counted.guard,
+        _ => &counted.egress,
+    };
+    let mut egress = Line::new(&record.egress, egress, egress_problem);
+    if record.guard.is_some() {
+        egress.tell_of_dodging(&counted.guard);
+    }
+    Ok(Some(Pod {
+        interface: claim.key.ifname.clone(),
+        host_interface: record.host.map(|host| host.ifname),
+        slot: claim.slot.number(),
+        egress,
+        ingress: Line::new(&record.ingress, &counted.ingress, ingress_problem),
+        guard: record.guard.as_ref().map(|state| GuardLine::new(state, &counted.guard)),
+        namespace: record.namespace,
+        pod: record.pod,
+        came: record.came,
+        main: record.main,
+        annotated: record.annotated,
+        live: record.live,
+    }))
+}
+
+fn is_not_found(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<std::io::Error>();
+    cause.is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+}
+
+impl Counted {
+    fn read(pins: Option<&Pins>, claim: &Claim) -> Result<Self> {
+        let read = |direction| match pins {
+            Some(pins) => pins.counters(claim.slot, direction),
+            None => Ok(Counters::default()),
+        };
+        let (egress, ingress) = (read(Direction::Egress)?, read(Direction::Ingress)?);
+        Ok(Self { egress, ingress, guard: read(Direction::Guard)? })
+    }
+}
+
+/// What somebody has taken off of each direction's attachment; found by looking.
+fn problems(claim: &Claim, record: &Record) -> [Option<String>; 2] {
+    let attached = |shaping: &Shaping| match shaping {
+        Shaping::Limited { mode: Some(Mode::Paced), .. } => Some(bpf::Mode::Paced),
+        Shaping::Limited { mode: Some(Mode::Policed), .. } => Some(bpf::Mode::Policed),
+        _ => None,
+    };
+    if record.ways().iter().all(|(_, shaping)| attached(shaping).is_none()) {
+        return [None, None];
+    }
+    let mut veth = Veth::find(&record.netns, &claim.key.ifname);
+    record.ways().map(|(way, shaping)| {
+        let mode = attached(shaping)?;
+        let missing = match &mut veth {
+            Ok(veth) => veth.missing(way, mode).unwrap_or_default(),
+            Err(_) => Some("the pod's network namespace or interface is gone"),
+        };
+        missing.map(str::to_owned)
+    })
+}
+
+impl Pod {
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.namespace, self.pod)
+    }
+
+    pub fn state(&self) -> State {
+        self.egress.state().max(self.ingress.state())
+    }
+
+    pub fn ways(&self) -> [(&'static str, &Line); 2] {
+        [("egress", &self.egress), ("ingress", &self.ingress)]
+    }
+}
+
+impl Line {
+    fn new(shaping: &Shaping, counters: &Counters, problem: Option<String>) -> Self {
+        let (limit_bps, origin, (mode, reason)) = match shaping {
+            Shaping::Unlimited => (None, None, (None, "no limit asked for".into())),
+            Shaping::Limited { bits_per_sec, origin, mode, .. } => {
+                (Some(*bits_per_sec), Some(*origin), explain(mode.as_ref()))
+            }
+        };
+        Self {
+            limit_bps,
+            origin,
+            measured_bps: None,
+            sent_packets: counters.sent_packets,
+            sent_bytes: counters.sent_bytes,
+            dropped_packets: counters.dropped_packets,
+            dropped_bytes: counters.dropped_bytes,
+            aqm_dropped_packets: counters.aqm_packets,
+            marked_packets: counters.marked_packets,
+            wait_ns: counters.sojourn_ns,
+            mean_wait_ns: None,
+            last_drops: Drops::default(),
+            delays: None,
+            broken: problem.is_some() || limit_bps.is_some() && mode.is_none(),
+            mode: mode.map(str::to_owned),
+            reason: problem.unwrap_or(reason),
+        }
+    }
+
+    /// The guard drops where the pod's own shaper should have, and did not.
+    fn tell_of_dodging(&mut self, guard: &Counters) {
+        let shaped = matches!(self.mode.as_deref(), Some("paced" | "policed"));
+        if !shaped || guard.dropped_packets == 0 {
+            return;
+        }
+        let dropped = guard.dropped_packets;
+        let told = format!("the pod gets round its shaper: the guard dropped {dropped} packets");
+        match self.broken {
+            true => self.reason += &format!("; {told}"),
+            false => self.reason = told,
+        }
+    }
+
+    pub fn state(&self) -> State {
+        match (self.broken, self.limit_bps, self.mode.as_deref()) {
+            (true, _, _) => State::Broken,
+            (false, None, _) => State::Unlimited,
+            (false, Some(_), Some("guarded")) => State::Guarded,
+            (false, Some(_), Some("policed")) => State::Policed,
+            (false, Some(_), _) => State::Paced,
+        }
+    }
+
+    /// Dropped because they were too far ahead of their time.
+    pub fn horizon_dropped_packets(&self) -> u64 {
+        self.dropped_packets.saturating_sub(self.aqm_dropped_packets)
+    }
+}
+
+impl GuardLine {
+    fn new(state: &Guard, counters: &Counters) -> Self {
+        let (state, reason) = match state {
+            Guard::Pending => ("pending", "the agent attaches it, and has not yet".into()),
+            Guard::Tcx => ("tcx", "a link at the head of the host's end".into()),
+            Guard::Clsact => ("clsact", "a filter in front of network policy's".into()),
+            Guard::Off(reason) => ("off", format!("{reason}: guard is off")),
+        };
+        Self {
+            state: state.into(),
+            reason,
+            measured_bps: None,
+            passed_packets: counters.sent_packets,
+            passed_bytes: counters.sent_bytes,
+            dropped_packets: counters.dropped_packets,
+        }
+    }
+}
+
+fn explain(mode: Option<&Mode>) -> (Option<&'static str>, String) {
+    match mode {
+        Some(Mode::Paced) => (Some("paced"), "fq releases each packet on time".into()),
+        Some(Mode::Policed) => {
+            (Some("policed"), "degraded: the kernel has no sch_fq, so excess is dropped".into())
+        }
+        Some(Mode::Guarded(obstacle)) => {
+            (Some("guarded"), format!("degraded: {obstacle}, so the guard drops the excess"))
+        }
+        None => (None, "not enforced: the attachment was never completed".into()),
+    }
+}
+
+/// For a message: pods by namespace and name, once each.
+pub fn names<'p>(pods: impl Iterator<Item = &'p Pod>) -> Vec<String> {
+    let all: BTreeMap<String, ()> = pods.map(|pod| (pod.name(), ())).collect();
+    all.into_keys().collect()
+}

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The node for people: one screen about it, and a table of its pods.
+
+use std::fmt::Write;
+
+use settings_model::Rate;
+
+use super::{Kernel, State, Status};
+
+/// One screen: is it well, and if not, what to do. Begins with the settings.
+pub fn screen(status: &Status) -> String {
+    let mut text = settings(status);
+    let mut line = |name: &str, what: &str| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{:<9}{}{what}",
+            format!("{name}:"),
+            if what.is_empty() { "" } else { " " }
+        );
+    };
+    line("agent", &agent(status));
+    line("shaping", &shaping(&status.kernel));
+    line("kernel", &kernel(&status.kernel));
+    line("pods", &counts(status));
+    if status.degraded.is_empty() {
+        line("degraded", "nothing");
+        return text;
+    }
+    line("degraded", "");
+    for trouble in &status.degraded {
+        let _ = writeln!(
+            text,
+            "  {}: {}: {}\n    next: {}",
+            trouble.code, trouble.subject, trouble.what, trouble.next_step
+        );
+    }
+    text
+}
+
+fn settings(status: &Status) -> String {
+    let Some(in_force) = &status.settings else {
+        return "settings: none; `sluice boot` has not run\n".into();
+    };
+    let mut text = format!("settings: {}\n", in_force.to_text());
+    let lines = in_force.problems.iter().chain(&in_force.warnings);
+    lines.for_each(|line| text += &format!("  {line}\n"));
+    text
+}
+
+fn agent(status: &Status) -> String {
+    let Some(agent) = &status.agent else { return "not running".into() };
+    let report = &agent.report;
+    format!(
+        "{}, version {}; {} passes, the last took {}; {} repairs, {} adopted, {} collected",
+        if report.ready { "ready" } else { "running, not ready" },
+        agent.version,
+        report.passes,
+        duration(report.last_pass_ns),
+        report.repairs,
+        report.adopted,
+        report.collected,
+    )
+}
+
+/// As `cilium status` says it, for who looks for that.
+fn shaping(kernel: &Kernel) -> String {
+    match kernel.sch_fq {
+        Some(true) => "EDT with BPF (fq), in each pod's own namespace".into(),
+        Some(false) => "policing with BPF: the kernel has no sch_fq".into(),
+        None => "EDT with BPF (fq) where the kernel has sch_fq; no limit has tried it yet".into(),
+    }
+}
+
+fn kernel(kernel: &Kernel) -> String {
+    let has = |name: &str, there: Option<bool>| match there {
+        Some(true) => name.to_owned(),
+        Some(false) => format!("no {name}"),
+        None => format!("{name} unknown"),
+    };
+    let (tcx, sch_fq) = (has("tcx", kernel.tcx), has("sch_fq", kernel.sch_fq));
+    format!("{}, {tcx}, {sch_fq}", kernel.release)
+}
+
+fn counts(status: &Status) -> String {
+    let by_state = State::ALL.map(|state| (state, status.count(state)));
+    let told = by_state.iter().filter(|(_, count)| *count > 0);
+    let told: Vec<String> =
+        told.map(|(state, count)| format!("{count} {}", state.name())).collect();
+    match told.is_empty() {
+        true => "none".into(),
+        false => format!("{}: {}", status.pods.len(), told.join(", ")),
+    }
+}
+
+/// One line for each direction of each pod, and one for its guard.
+pub fn table(status: &Status) -> String {
+    let mut text = format!(
+        "{:<32} {:<8} {:>10} {:<15} {:>10} {:>8} {:>7} {:>7} {}\n",
+        "POD", "WAY", "LIMIT", "ORIGIN", "MEASURED", "WAIT", "DROPPED", "MARKED", "MODE"
+    );
+    for pod in &status.pods {
+        let name = pod.name();
+        for (way, line) in pod.ways() {
+            let _ = writeln!(
+                text,
+                "{name:<32} {way:<8} {:>10} {:<15} {:>10} {:>8} {:>7} {:>7} {} ({})",
+                line.limit_bps.map_or("unlimited".into(), short),
+                line.origin.map_or("-".into(), |origin| origin.to_string()),
+                line.measured_bps.map_or("-".into(), short),
+                line.mean_wait_ns.map_or("-".into(), |ns| format!("{}us", ns / 1_000)),
+                line.dropped_packets,
+                line.marked_packets,
+                line.mode.as_deref().unwrap_or("-"),
+                line.reason,
+            );
+        }
+        if let Some(guard) = &pod.guard {
+            let _ = writeln!(
+                text,
+                "{name:<32} {:<8} {:>10} {:<15} {:>10} {:>8} {:>7} {:>7} {} ({})",
+                "guard",
+                "-",
+                "-",
+                guard.measured_bps.map_or("-".into(), short),
+                "-",
+                guard.dropped_packets,
+                "-",
+                guard.state,
+                guard.reason,
+            );
+        }
+    }
+    text
+}
+
+/// Three digits are enough to compare by eye; `--json` has all of them.
+pub fn short(bits_per_sec: u64) -> String {
+    let digits = bits_per_sec.checked_ilog10().unwrap_or(0);
+    let step = 10u64.pow(digits.saturating_sub(2));
+    let rounded = (bits_per_sec + step / 2) / step * step;
+    Rate::from_bits_per_sec(rounded).map_or(format!("{rounded}bit"), |rate| rate.to_string())
+}
+
+/// Three digits of a time.
+pub fn duration(ns: u64) -> String {
+    let (value, unit) = match ns {
+        0..1_000 => return format!("{ns}ns"),
+        1_000..1_000_000 => (ns as f64 / 1e3, "us"),
+        1_000_000..1_000_000_000 => (ns as f64 / 1e6, "ms"),
+        _ => (ns as f64 / 1e9, "s"),
+    };
+    let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.decimals$}{unit}")
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::super::{Agent, GuardLine, Line, Pod};
+    use super::*;
+    use crate::boot::{InForce, Reason};
+    use crate::generation::Verdict;
+    use crate::limit::Origin;
+    use crate::record::Came;
+    use crate::report::{Report, Trouble};
+    use crate::wanted::Annotated;
+
+    fn line() -> Line {
+        Line {
+            limit_bps: Some(20_000_000),
+            origin: Some(Origin::NodeDefault),
+            measured_bps: None,
+            sent_packets: 0,
+            sent_bytes: 0,
+            dropped_packets: 0,
+            dropped_bytes: 0,
+            aqm_dropped_packets: 0,
+            marked_packets: 0,
+            wait_ns: 0,
+            mean_wait_ns: None,
+            last_drops: Default::default(),
+            delays: None,
+            mode: Some("paced".into()),
+            broken: false,
+            reason: "fq releases each packet on time".into(),
+        }
+    }
+
+    /// Limited both ways, and all is well.
+    pub fn pod() -> Pod {
+        Pod {
+            namespace: "default".into(),
+            pod: "web".into(),
+            interface: "eth0".into(),
+            host_interface: Some("eni1".into()),
+            slot: 1,
+            came: Came::Added { took_ns: Some(12_000_000) },
+            main: None,
+            annotated: Annotated::default(),
+            live: None,
+            egress: line(),
+            ingress: line(),
+            guard: Some(GuardLine {
+                state: "tcx".into(),
+                reason: "a link at the head of the host's end".into(),
+                measured_bps: None,
+                passed_packets: 0,
+                passed_bytes: 0,
+                dropped_packets: 0,
+            }),
+        }
+    }
+
+    /// A node with these pods, where all is well.
+    pub fn status(pods: Vec<Pod>) -> Status {
+        let report =
+            Report { ready: true, passes: 12, last_pass_ns: 3_140_000, ..Report::default() };
+        Status {
+            at_ns: 7,
+            time: 1_800_000_000,
+            agent: Some(Agent { version: "0.1.0".into(), report }),
+            settings: Some(InForce {
+                generation: Some(3),
+                documents: vec!["user-data".into()],
+                reason: Reason::AsAsked,
+                problems: Vec::new(),
+                warnings: Vec::new(),
+            }),
+            verdict: Some(Verdict::Good),
+            kernel: Kernel { release: "6.12.0".into(), tcx: Some(true), sch_fq: Some(true) },
+            pods,
+            degraded: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn screen_of_a_node_that_is_well() {
+        assert_eq!(
+            screen(&status(vec![pod()])),
+            "settings: generation 3 (user-data), as asked for\n\
+             agent:    ready, version 0.1.0; 12 passes, the last took 3.14ms; 0 repairs, 0 adopted, 0 \
+             collected\n\
+             shaping:  EDT with BPF (fq), in each pod's own namespace\n\
+             kernel:   6.12.0, tcx, sch_fq\n\
+             pods:     1: 1 paced\n\
+             degraded: nothing\n"
+        );
+    }
+
+    #[test]
+    fn degraded_things_come_with_the_next_step() {
+        let mut degraded = status(Vec::new());
+        degraded.degraded = vec![Trouble {
+            code: "contested".into(),
+            subject: "default/web eth0".into(),
+            what: "taken off 3 times in a minute".into(),
+            next_step: "find who does it".into(),
+        }];
+        let text = screen(&degraded);
+        let end = "pods:     none\ndegraded:\n  contested: default/web eth0: taken off 3 times in a \
+                   minute\n    next: find who does it\n";
+        assert!(text.replace(" \n", "\n").ends_with(end), "{text}");
+    }
+
+    #[test]
+    fn measured_rates_are_rounded_to_three_digits() {
+        assert_eq!(short(0), "0bit");
+        assert_eq!(short(99_987_654), "100Mbit");
+        assert_eq!(short(1_234_567), "1230kbit");
+    }
+
+    #[test]
+    fn times_have_three_digits() {
+        let table =
+            [(0, "0ns"), (1_500, "1.50us"), (12_340_000, "12.3ms"), (3_000_000_000, "3.00s")];
+        table.iter().for_each(|(ns, text)| assert_eq!(duration(*ns), *text));
+        assert_eq!(duration(123_400_000), "123ms");
+    }
+}

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Why a pod has the limits it has: every source in its order, with its value
+//! and its place, and how the one that wins is enforced. Pure.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+use settings_model::{Effective, Limit as Choice};
+
+use crate::api::TimeToLive;
+use crate::limit::Origin;
+use crate::record::Came;
+use crate::status::text::{duration, short};
+use crate::status::{GuardLine, Line, Pod, Status};
+use crate::wanted::Live;
+
+/// One interface of a pod.
+#[derive(Debug, Serialize)]
+pub struct Trace {
+    pub namespace: String,
+    pub pod: String,
+    pub interface: String,
+    pub host_interface: Option<String>,
+    pub slot: u16,
+    pub came: Came,
+    /// Seconds until a limit set by hand ends.
+    pub live_ends_in: Option<u64>,
+    /// False where `bandwidth.enabled` is, so that no source counts.
+    pub enabled: bool,
+    pub egress: Way,
+    pub ingress: Way,
+    pub guard: Option<GuardLine>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Way {
+    /// Highest first.
+    pub sources: Vec<Source>,
+    /// The sources have changed since the limit was put in force.
+    pub stale: bool,
+    pub enforced: Line,
+    pub drops: Vec<Drop>,
+}
+
+/// Somebody who may say what a limit is.
+#[derive(Debug, Serialize)]
+pub struct Source {
+    pub origin: Origin,
+    /// None: it says nothing about this pod.
+    pub value: Option<String>,
+    /// Which settings, which annotation.
+    pub place: Option<String>,
+    pub wins: bool,
+}
+
+/// Packets that were lost for one reason.
+#[derive(Debug, Serialize)]
+pub struct Drop {
+    pub reason: &'static str,
+    pub packets: u64,
+    /// How long ago the last one was, where that is known.
+    pub last_ago_ns: Option<u64>,
+}
+
+/// All interfaces of the pod; none if it is not on this node.
+pub fn trace(status: &Status, settings: &Effective, namespace: &str, pod: &str) -> Vec<Trace> {
+    let same = status.pods.iter().filter(|p| p.namespace == namespace && p.pod == pod);
+    same.map(|pod| Trace::of(status, settings, pod)).collect()
+}
+
+impl Trace {
+    fn of(status: &Status, settings: &Effective, pod: &Pod) -> Self {
+        let enabled = settings.settings.bandwidth.enabled;
+        let way = |name, line: &Line, guard| {
+            let sources = sources(settings, pod, name);
+            Way {
+                stale: is_stale(&sources, enabled, line),
+                sources,
+                enforced: line.clone(),
+                drops: drops(line, guard, status.at_ns),
+            }
+        };
+        Self {
+            namespace: pod.namespace.clone(),
+            pod: pod.pod.clone(),
+            interface: pod.interface.clone(),
+            host_interface: pod.host_interface.clone(),
+            slot: pod.slot,
+            came: pod.came,
+            live_ends_in: pod.live.map(|live| live.until.saturating_sub(status.time)),
+            enabled,
+            egress: way("egress", &pod.egress, pod.guard.as_ref()),
+            ingress: way("ingress", &pod.ingress, None),
+            guard: pod.guard.clone(),
+        }
+    }
+}
+
+/// In the order of `wanted.rs`; the first that says something wins.
+fn sources(settings: &Effective, pod: &Pod, way: &str) -> Vec<Source> {
+    let bandwidth = &settings.settings.bandwidth;
+    let egress = way == "egress";
+    let live = |live: Live| if egress { live.egress } else { live.ingress };
+    let annotated = if egress { pod.annotated.egress } else { pod.annotated.ingress };
+    let class = bandwidth.classes.class_for(&pod.namespace, &pod.pod);
+    let class = class.and_then(|class| {
+        let choice = if egress { class.egress } else { class.ingress };
+        choice.map(|choice| (choice, class.name.to_string()))
+    });
+    let default = if egress { bandwidth.default_egress } else { bandwidth.default_ingress };
+    let place = |key: &str| settings.origin(key).to_string();
+    let source = |origin, value: Option<Choice>, place| {
+        let place = value.is_some().then_some(place);
+        Source { origin, value: value.map(|value| value.to_string()), place, wins: false }
+    };
+    let (class_value, class_name) = class.unzip();
+    let class_place = class_name.map_or(String::new(), |name| {
+        format!("class {name}, {}", place(&format!("bandwidth.class.{name}.{way}")))
+    });
+    let mut sources = vec![
+        source(Origin::LiveOverride, pod.live.and_then(live), "sluice limit set".into()),
+        source(
+            Origin::PodAnnotation,
+            annotated.map(Choice::Rate),
+            format!("kubernetes.io/{way}-bandwidth"),
+        ),
+        source(Origin::Class, class_value, class_place),
+        source(Origin::NodeDefault, Some(default), place(&format!("bandwidth.default-{way}"))),
+    ];
+    if let Some(winner) = sources.iter_mut().find(|source| source.value.is_some()) {
+        winner.wins = bandwidth.enabled;
+    }
+    sources
+}
+
+fn is_stale(sources: &[Source], enabled: bool, line: &Line) -> bool {
+    let winner = sources.iter().find(|source| source.wins);
+    let value = winner.and_then(|source| source.value.as_deref()).filter(|_| enabled);
+    let wanted = value.and_then(|value| value.parse().ok()).and_then(|choice| match choice {
+        Choice::Rate(rate) => Some(rate.bits_per_sec()),
+        _ => None,
+    });
+    wanted != line.limit_bps
+}
+
+fn drops(line: &Line, guard: Option<&GuardLine>, at_ns: u64) -> Vec<Drop> {
+    let ago = |at: Option<u64>| at.map(|at| at_ns.saturating_sub(at));
+    let shaped = [
+        ("horizon", line.horizon_dropped_packets(), ago(line.last_drops.horizon_at_ns)),
+        ("aqm", line.aqm_dropped_packets, ago(line.last_drops.aqm_at_ns)),
+    ];
+    // Where the guard enforces, the line's counters are its own.
+    let shaped = shaped.into_iter().filter(|_| line.mode.as_deref() != Some("guarded"));
+    let guard = guard.map(|guard| ("guard", guard.dropped_packets, None));
+    let lost = shaped.chain(guard).filter(|(_, packets, _)| *packets > 0);
+    lost.map(|(reason, packets, last_ago_ns)| Drop { reason, packets, last_ago_ns }).collect()
+}
+
+/// For people.
+pub fn text(traces: &[Trace]) -> String {
+    traces.iter().map(Trace::text).collect::<Vec<_>>().join("\n")
+}
+
+impl Trace {
+    fn text(&self) -> String {
+        let came = match self.came {
+            Came::Added { took_ns: Some(ns) } => format!("by ADD in {}", duration(ns)),
+            Came::Added { took_ns: None } => "by an ADD that was not completed".into(),
+            Came::Adopted { .. } => "found by the agent in the runtime's result cache".into(),
+            Came::Along => "made by the ADD of another interface of the pod".into(),
+        };
+        let host = self
+            .host_interface
+            .as_deref()
+            .map_or(String::new(), |name| format!(", {name} on the host"));
+        let mut text = format!(
+            "{}/{} {}{host}; slot {}; {came}\n",
+            self.namespace, self.pod, self.interface, self.slot
+        );
+        if !self.enabled {
+            text += "shaping is off: bandwidth.enabled is false\n";
+        }
+        for (name, way) in [("egress", &self.egress), ("ingress", &self.ingress)] {
+            way.write(&mut text, name, self.live_ends_in);
+        }
+        if let Some(guard) = &self.guard {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "guard: {} ({})", guard.state, guard.reason);
+        }
+        text
+    }
+}
+
+impl Way {
+    fn write(&self, text: &mut String, name: &str, live_ends_in: Option<u64>) {
+        let line = &self.enforced;
+        let limit = line.limit_bps.map_or("unlimited".into(), short);
+        let mode =
+            line.mode.as_deref().unwrap_or(if line.limit_bps.is_some() { "broken" } else { "-" });
+        let _ = writeln!(text, "{name}: {limit}; {mode} ({})", line.reason);
+        for source in &self.sources {
+            let mark = if source.wins { "->" } else { "  " };
+            let value = source.value.as_deref().unwrap_or("-");
+            let mut place = source.place.clone().unwrap_or_default();
+            if let (Origin::LiveOverride, Some(_), Some(seconds)) =
+                (source.origin, &source.value, live_ends_in)
+            {
+                let ends =
+                    TimeToLive::left(seconds).map_or("now".into(), |left| format!("in {left}"));
+                let _ = write!(place, ", ends {ends}");
+            }
+            let row = format!("  {mark} {:<15} {value:<11} {place}", source.origin.to_string());
+            let _ = writeln!(text, "{}", row.trim_end());
+        }
+        if self.stale {
+            *text += "  not what the sources say: the limit in force is older than they are\n";
+        }
+        for drop in &self.drops {
+            let ago = drop
+                .last_ago_ns
+                .map_or(String::new(), |ns| format!(", the last {} ago", duration(ns)));
+            let _ =
+                writeln!(text, "  dropped: {} packets, {}{ago}", drop.packets, why(drop.reason));
+        }
+    }
+}
+
+fn why(reason: &str) -> &'static str {
+    match reason {
+        "horizon" => "too far ahead of their time (the queue was full)",
+        "aqm" => "to keep the queue at the latency target",
+        _ => "by the guard on the host's end",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::text::tests::{pod, status};
+
+    const SETTINGS: &str = "[sluice]\nversion = 1\n[sluice.bandwidth]\ndefault-egress = '20Mbit'\n\
+                            [[sluice.bandwidth.class]]\nname = 'all'\nnamespaces = ['*']\n\
+                            ingress = '20Mbit'\n";
+
+    fn settings() -> Effective {
+        settings_model::merge(&[("user-data", SETTINGS)]).unwrap()
+    }
+
+    #[test]
+    fn each_source_is_told_in_order_and_the_first_wins() {
+        let mut pod = pod();
+        pod.live =
+            Some(Live { egress: "20Mbit".parse().ok(), ingress: None, until: 1_800_000_090 });
+        pod.egress.origin = Some(Origin::LiveOverride);
+        pod.egress.dropped_packets = 5;
+        pod.egress.last_drops.horizon_at_ns = Some(0);
+        let traces = trace(&status(vec![pod]), &settings(), "default", "web");
+        assert_eq!(
+            text(&traces),
+            "default/web eth0, eni1 on the host; slot 1; by ADD in 12.0ms\n\
+             egress: 20Mbit; paced (fq releases each packet on time)\n\
+             \x20 -> set by hand     20Mbit      sluice limit set, ends in 1m30s\n\
+             \x20    pod annotation  -\n\
+             \x20    class           -\n\
+             \x20    node default    20Mbit      user-data:4\n\
+             \x20 dropped: 5 packets, too far ahead of their time (the queue was full), the last 7ns ago\n\
+             ingress: 20Mbit; paced (fq releases each packet on time)\n\
+             \x20    set by hand     -\n\
+             \x20    pod annotation  -\n\
+             \x20 -> class           20Mbit      class all, user-data:8\n\
+             \x20    node default    unlimited   default\n\
+             guard: tcx (a link at the head of the host's end)\n"
+        );
+    }
+
+    #[test]
+    fn limit_that_is_older_than_its_sources_is_told() {
+        let mut pod = pod();
+        pod.egress.limit_bps = Some(7);
+        let traces = trace(&status(vec![pod]), &settings(), "default", "web");
+        assert!(traces[0].egress.stale && !traces[0].ingress.stale);
+    }
+
+    #[test]
+    fn pod_of_another_node_has_no_trace() {
+        assert!(trace(&status(vec![pod()]), &settings(), "default", "other").is_empty());
+    }
+}
