@@ -17,13 +17,17 @@ use log::{info, warn};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use settings_model::Listen;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
+use crate::api::{self, Local, Reloaded};
 use crate::netlink::Events;
+use crate::notify::Notify;
 use crate::paths::Paths;
 use crate::reconcile::Reconciler;
 use crate::report::Trouble;
+use crate::serve::{Group, Server};
 use crate::watches::{News, Watches};
 
 /// To change a pod that is there: its maps, its devices, a socket of its network namespace, and
@@ -41,46 +45,107 @@ struct Wakers {
     end: UnixStream,
     watches: Watches,
     events: Events,
+    server: Server,
 }
 
-/// `reload` reads the settings anew; SIGHUP asks for it.
-pub fn run(paths: &Paths, reload: impl Fn()) -> Result<()> {
+/// `reload` reads the settings anew; SIGHUP asks for it, or the API.
+pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
     let (reload_waker, end) = (waker(&[SIGHUP])?, waker(&[SIGINT, SIGTERM])?);
     check_bpffs(&paths.bpffs())?;
     let _alone = lock(paths)?;
     bpf::load_and_pin(&paths.pin_dir())?;
     info!("programs and maps are pinned in {}", paths.pin_dir().display());
+    let etc = |name: &str| paths.resolve(name.as_ref());
+    let server =
+        Server::open(&paths.socket(), Group::read(&etc("/etc/group"), &etc("/etc/passwd")))?;
     drop_capabilities().context("drop capabilities")?;
     let (events, watches) = (Events::open()?, Watches::open(paths)?);
-    let mut wakers = Wakers { reload: reload_waker, end, watches, events };
+    let mut wakers = Wakers { reload: reload_waker, end, watches, events, server };
     let mut reconciler = Reconciler::open(paths)?;
     reconciler.set_trouble("deaf", deaf(&wakers.events));
-    let mut ready = false;
+    let mut told = Told::new();
     loop {
         if wakers.watches.find(reconciler.settings()) {
             reconciler.lost();
         }
         tell(reconciler.work());
-        if reconciler.report().ready && !ready {
-            info!("ready: {} pod interfaces", reconciler.pods());
-            ready = true;
-        }
-        wakers.wait(
-            wakers.watches.next().map_or(reconciler.next(), |at| at.min(reconciler.next())),
-        )?;
+        told.turn(&reconciler);
+        serve_metrics(&mut wakers.server, &mut reconciler);
+        wakers.wait(told.next(wakers.next(&reconciler)))?;
         if drain(&mut wakers.end)? {
+            told.notify.stopping();
             info!("ends; limits stay in force");
             return Ok(());
         }
         if drain(&mut wakers.reload)? {
+            told.notify.reloading();
             reload();
             reconciler.settings_changed();
+            told.notify.ready();
         }
         for news in wakers.watches.read()? {
             tell(hear(&mut reconciler, news));
         }
         reconciler.changed(&wakers.events.read()?);
+        let mut node = Local { paths, reconciler: &mut reconciler, reload: &reload };
+        wakers.server.handle(&mut |request| api::answer(&mut node, request));
     }
+}
+
+/// What the service manager has been told. It hears that we live after each turn of the loop.
+struct Told {
+    notify: Notify,
+    alive: Instant,
+    status: String,
+    ready: bool,
+}
+
+impl Told {
+    fn new() -> Self {
+        let notify = Notify::from_environment();
+        Self { notify, alive: Instant::now(), status: String::new(), ready: false }
+    }
+
+    fn turn(&mut self, reconciler: &Reconciler) {
+        let report = reconciler.report();
+        if report.ready && !self.ready {
+            info!("ready: {} pod interfaces", reconciler.pods());
+            self.notify.ready();
+            self.ready = true;
+        }
+        let status = report.to_line(reconciler.pods());
+        if self.ready && status != self.status {
+            self.notify.status(&status);
+            self.status = status;
+        }
+        if self.next(Instant::now()) <= Instant::now() {
+            self.notify.alive();
+            self.alive = Instant::now();
+        }
+    }
+
+    /// `until`, or when the watchdog must be fed.
+    fn next(&self, until: Instant) -> Instant {
+        self.notify.watchdog_interval().map_or(until, |interval| until.min(self.alive + interval))
+    }
+}
+
+/// Serves metrics where the settings in force say. An address that cannot be had is no reason to end.
+fn serve_metrics(server: &mut Server, reconciler: &mut Reconciler) {
+    let address = match reconciler.settings().agent.metrics_listen {
+        Listen::At(address) => Some(address.address()),
+        Listen::Off => None,
+    };
+    if server.metrics_asked() == address {
+        return;
+    }
+    let trouble = server.serve_metrics(address).err().map(|e| Trouble {
+        code: "no-metrics".into(),
+        subject: "agent.metrics-listen".into(),
+        what: format!("{e:#}"),
+        next_step: "choose another address, and reload".into(),
+    });
+    reconciler.set_trouble("no-metrics", trouble);
 }
 
 fn hear(reconciler: &mut Reconciler, news: News) -> Result<()> {
@@ -96,10 +161,17 @@ fn hear(reconciler: &mut Reconciler, news: News) -> Result<()> {
 }
 
 impl Wakers {
+    fn next(&self, reconciler: &Reconciler) -> Instant {
+        let others = [self.watches.next(), self.server.deadline()];
+        others.into_iter().flatten().fold(reconciler.next(), Instant::min)
+    }
+
     fn wait(&self, until: Instant) -> Result<()> {
         let sources: [BorrowedFd; 4] =
             [self.reload.as_fd(), self.end.as_fd(), self.watches.as_fd(), self.events.as_fd()];
-        let mut sources = sources.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let mut sources: Vec<PollFd> =
+            sources.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        sources.extend(self.server.poll_fds());
         match poll(&mut sources, timeout(until)) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(e) => Err(e).context("wait for events"),

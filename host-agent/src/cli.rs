@@ -15,7 +15,8 @@ use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::boot::{Boot, lines};
+use crate::api::Reloaded;
+use crate::boot::{Boot, InForce, lines};
 use crate::client::Client;
 use crate::layers::{Layers, merge};
 use crate::limits::Refused;
@@ -125,9 +126,7 @@ pub fn run(arguments: Arguments) -> Result<u8> {
         Command::Generate(what) => generate(what).map(|()| 0),
         Command::Agent(asked) => {
             // What is wrong is logged, and the agent goes on with what is in force.
-            let reload = || {
-                boot(&paths, &asked);
-            };
+            let reload = || booted(&paths, &asked);
             agent::run(&paths, reload).map(|()| 0)
         }
         Command::Status(shown) => show(&paths, &shown, text::screen).map(|()| 0),
@@ -178,19 +177,35 @@ fn reload(paths: &Paths, asked: &Asked) -> Result<u8> {
     Ok(reloaded.exit_status)
 }
 
+/// For the agent: what is wrong is logged, and told to who has asked.
+fn booted(paths: &Paths, asked: &Asked) -> Reloaded {
+    let (exit_status, problems) = try_boot(paths, asked);
+    // What cannot be read here is told by `status`.
+    let settings = InForce::read(&paths.boot_file()).ok().flatten();
+    Reloaded { exit_status, problems, settings }
+}
+
 /// The exit status tells of what was asked for, also when something else is in force instead.
 fn boot(paths: &Paths, asked: &Asked) -> u8 {
+    try_boot(paths, asked).0
+}
+
+/// With the lines that were logged.
+fn try_boot(paths: &Paths, asked: &Asked) -> (u8, Vec<String>) {
     let plugin = asked.plugin.clone().unwrap_or_else(|| paths.shipped_plugin());
     let Err(refused) = (Boot { paths, plugin: &plugin }).run(layers(paths, asked)) else {
-        return 0;
+        return (0, Vec::new());
     };
-    let status = report(&refused.error);
+    let (status, mut told) = (report(&refused.error), lines(&refused.error));
     match refused.instead {
         Some(Ok(in_force)) => log::warn!("in force: {}", in_force.to_text()),
-        Some(Err(error)) => log::error!("{error:#}"),
+        Some(Err(error)) => {
+            log::error!("{error:#}");
+            told.push(format!("{error:#}"));
+        }
         None => {}
     }
-    status
+    (status, told)
 }
 
 fn plan(paths: &Paths, asked: &Asked) -> Result<()> {

@@ -3,11 +3,12 @@
 //! where they reach the shaper as any other limit does, and taken out again
 //! when their time is up.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::live;
 use crate::paths::Paths;
-use crate::record::{Claim, Record, Records, Shaping};
+use crate::reconcile::Reconciler;
+use crate::record::{Claim, Records, Shaping};
 use crate::wanted::Live;
 
 /// Why a limit was not set or cleared, where that is not trouble with the node.
@@ -21,22 +22,29 @@ pub enum Refused {
 
 /// Gives every interface of a pod this limit, or takes one off, and puts that in force. Says how
 /// many interfaces have it now, or had one.
-pub fn set(paths: &Paths, namespace: &str, pod: &str, limit: Option<Live>) -> Result<usize> {
+pub fn set(
+    paths: &Paths,
+    reconciler: &mut Reconciler,
+    namespace: &str,
+    pod: &str,
+    limit: Option<Live>,
+) -> Result<usize> {
     if limit.is_some() && !live::in_force(paths)?.bandwidth.enabled {
         return Err(Refused::ShapingIsOff.into());
     }
-    let changed = write(paths, namespace, pod, limit)?;
-    live::apply(paths)?;
+    let claims = write(paths, namespace, pod, limit)?;
+    let changed = claims.len();
+    reconciler.bring_now(claims)?;
     if limit.is_some() {
         check(paths, namespace, pod)?;
     }
     Ok(changed)
 }
 
-fn write(paths: &Paths, namespace: &str, pod: &str, limit: Option<Live>) -> Result<usize> {
+fn write(paths: &Paths, namespace: &str, pod: &str, limit: Option<Live>) -> Result<Vec<Claim>> {
     let records = Records::new(paths.pods_dir());
     let _seized = records.seize()?;
-    let (mut known, mut changed) = (false, 0);
+    let (mut known, mut changed) = (false, Vec::new());
     for claim in records.list()? {
         let Ok(mut record) = claim.read() else { continue };
         if record.namespace != namespace || record.pod != pod {
@@ -46,7 +54,7 @@ fn write(paths: &Paths, namespace: &str, pod: &str, limit: Option<Live>) -> Resu
         if record.live.is_some() || limit.is_some() {
             record.live = limit;
             claim.write(&record)?;
-            changed += 1;
+            changed.push(claim);
         }
     }
     let no_pod = || Refused::NoPod { namespace: namespace.into(), pod: pod.into() };
@@ -80,37 +88,10 @@ fn check(paths: &Paths, namespace: &str, pod: &str) -> Result<()> {
     Ok(())
 }
 
-/// Takes out the limits whose time is up at `now` (seconds since 1970), which reaches the shaper with
-/// the next [`live::apply`]. Gives how many, and when the next one ends.
-pub fn expire(paths: &Paths, now: u64) -> Result<(usize, Option<u64>)> {
-    let records = Records::new(paths.pods_dir());
-    let _seized = records.seize()?;
-    let (mut ended, mut next) = (0, None);
-    for claim in records.list()? {
-        let Some((mut record, until)) = with_live(&claim) else { continue };
-        if until > now {
-            next = Some(next.map_or(until, |next: u64| next.min(until)));
-            continue;
-        }
-        record.live = None;
-        claim
-            .write(&record)
-            .with_context(|| format!("end the limit set by hand on {}", record.pod))?;
-        ended += 1;
-    }
-    Ok((ended, next))
-}
-
-fn with_live(claim: &Claim) -> Option<(Record, u64)> {
-    let record = claim.read().ok()?;
-    let until = record.live?.until;
-    Some((record, until))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Came, Key};
+    use crate::record::{Came, Key, Record};
     use crate::wanted::Annotated;
 
     fn record(pod: &str) -> Record {
@@ -120,7 +101,7 @@ mod tests {
             netns: "/run/netns/x".into(),
             annotated: Annotated::default(),
             live: None,
-            came: Came::Adopted,
+            came: Came::Adopted { beside_upstream: false },
             main: None,
             host: None,
             egress: Shaping::Unlimited,
@@ -147,12 +128,12 @@ mod tests {
     #[test]
     fn every_interface_of_the_pod_and_no_other_gets_the_limit() {
         let (_dir, paths) = node(&["web", "web", "db"]);
-        assert_eq!(write(&paths, "default", "web", until(9)).unwrap(), 2);
+        assert_eq!(write(&paths, "default", "web", until(9)).unwrap().len(), 2);
         let lives: Vec<_> = Records::new(paths.pods_dir()).list().unwrap();
         let lives: Vec<_> = lives.iter().map(|claim| claim.read().unwrap().live).collect();
         assert_eq!(lives, [until(9), until(9), None]);
-        assert_eq!(write(&paths, "default", "web", None).unwrap(), 2);
-        assert_eq!(write(&paths, "default", "web", None).unwrap(), 0);
+        assert_eq!(write(&paths, "default", "web", None).unwrap().len(), 2);
+        assert_eq!(write(&paths, "default", "web", None).unwrap().len(), 0);
     }
 
     #[test]
@@ -160,15 +141,5 @@ mod tests {
         let (_dir, paths) = node(&["web"]);
         let error = write(&paths, "other", "web", until(9)).unwrap_err();
         assert_eq!(error.to_string(), "no pod other/web on this node");
-    }
-
-    #[test]
-    fn limits_end_at_their_time_and_the_next_end_is_told() {
-        let (_dir, paths) = node(&["web", "db"]);
-        write(&paths, "default", "web", until(10)).unwrap();
-        write(&paths, "default", "db", until(20)).unwrap();
-        assert_eq!(expire(&paths, 9).unwrap(), (0, Some(10)));
-        assert_eq!(expire(&paths, 10).unwrap(), (1, Some(20)));
-        assert_eq!(expire(&paths, 30).unwrap(), (1, None));
     }
 }

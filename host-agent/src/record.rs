@@ -146,6 +146,14 @@ impl Record {
         Wanted::of(bandwidth, &self.namespace, &self.pod, &self.annotated, self.live.as_ref())
     }
 
+    /// How long its ADD took, if it was by that and is through.
+    pub fn took_ns(&self) -> Option<u64> {
+        match self.came {
+            Came::Added { took_ns } => took_ns,
+            _ => None,
+        }
+    }
+
     /// The record of another interface of the same pod, that came with this one.
     pub fn for_other(&self, main: &str) -> Self {
         Self {

@@ -25,6 +25,15 @@ pub struct Report {
     pub troubles: Vec<Trouble>,
 }
 
+impl Report {
+    /// One line for `systemctl status`.
+    pub fn to_line(&self, pods: usize) -> String {
+        let first = self.troubles.first().map(|t| format!("; {}: {}", t.subject, t.what));
+        let count = self.troubles.len();
+        format!("{pods} pod interfaces, {count} in trouble{}", first.unwrap_or_default())
+    }
+}
+
 /// Something that keeps a limit from being what it should be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Trouble {

@@ -20,7 +20,6 @@ pub(crate) const WITHOUT_EFFECT: &[&str] = &[
     "prefix-delegation.warm-prefix-target",
     "max-pods.value",
     "max-pods.kubelet",
-    "agent.metrics-listen",
 ];
 
 /// Warns of each key in `WITHOUT_EFFECT` that is set to something.

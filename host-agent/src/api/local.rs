@@ -8,9 +8,9 @@ use anyhow::Result;
 
 use super::{Node, Reloaded};
 use crate::limits;
-use crate::metrics::{self, AddTimes};
+use crate::metrics;
 use crate::paths::Paths;
-use crate::report::Report;
+use crate::reconcile::Reconciler;
 use crate::serve::Response;
 use crate::status::{Look, Status, seconds};
 use crate::wanted::Live;
@@ -21,31 +21,33 @@ pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; char
 /// Borrowed from the agent's loop for as long as it answers.
 pub struct Local<'a> {
     pub paths: &'a Paths,
-    pub report: &'a Report,
-    pub adds: &'a AddTimes,
-    /// Reads the settings anew and gives every pod its limits.
-    pub reload: &'a mut dyn FnMut() -> Result<Reloaded>,
+    pub reconciler: &'a mut Reconciler,
+    /// Reads the settings anew.
+    pub reload: &'a dyn Fn() -> Reloaded,
 }
 
 impl Node for Local<'_> {
     fn status(&self, look: Look) -> Result<Status> {
-        Status::read(self.paths, Some(self.report), look)
+        Status::read(self.paths, Some(&self.reconciler.report()), look)
     }
 
     fn set_limit(&mut self, namespace: &str, pod: &str, limit: Live) -> Result<usize> {
-        limits::set(self.paths, namespace, pod, Some(limit))
+        limits::set(self.paths, self.reconciler, namespace, pod, Some(limit))
     }
 
     fn clear_limit(&mut self, namespace: &str, pod: &str) -> Result<usize> {
-        limits::set(self.paths, namespace, pod, None)
+        limits::set(self.paths, self.reconciler, namespace, pod, None)
     }
 
     fn reload(&mut self) -> Result<Reloaded> {
-        (self.reload)()
+        let reloaded = (self.reload)();
+        self.reconciler.settings_changed();
+        self.reconciler.work()?;
+        Ok(reloaded)
     }
 
     fn metrics(&self) -> Result<String> {
-        metrics::text(&self.status(Look::AtRecords)?, self.adds)
+        metrics::text(&self.status(Look::AtRecords)?, self.reconciler.add_times())
     }
 
     fn now(&self) -> u64 {

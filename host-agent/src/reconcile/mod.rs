@@ -18,6 +18,7 @@ use bpf::{Direction, Pins};
 use settings_model::Settings;
 
 use crate::live::in_force;
+use crate::metrics::AddTimes;
 use crate::netlink::{Changed, Netlink};
 use crate::paths::Paths;
 use crate::record::{Claim, Key, Record, Records};
@@ -58,6 +59,7 @@ pub struct Reconciler {
     pass: Option<Pass>,
     troubles: BTreeMap<&'static str, Trouble>,
     chain: chain::Chain,
+    add_times: AddTimes,
 }
 
 /// What is known of a pod interface beside its record.
@@ -67,6 +69,8 @@ struct Pod {
     host_index: Option<u32>,
     netns: Option<i32>,
     guard_is_due: bool,
+    /// Its record is there, but not yet the word that ADD was completed.
+    add_is_open: bool,
     health: Health,
     failures: u32,
     trouble: Option<Trouble>,
@@ -96,6 +100,7 @@ impl Reconciler {
             pass: None,
             troubles: BTreeMap::new(),
             chain: chain::Chain::default(),
+            add_times: AddTimes::default(),
         };
         reconciler.read_settings();
         Ok(reconciler)
@@ -175,7 +180,30 @@ impl Reconciler {
     /// A record was written.
     pub fn record_written(&mut self, claim: Claim) {
         self.deleted.remove(&claim.key);
+        let new = self.pods.get(&claim.key).is_none_or(|pod| pod.add_is_open);
+        let took_ns =
+            if new { claim.read().ok().and_then(|record| record.took_ns()) } else { None };
+        if let Some(took_ns) = took_ns {
+            self.add_times.observe_add(took_ns);
+        }
+        let key = claim.key.clone();
         self.make_due(claim, Instant::now());
+        if let Some(pod) = self.pods.get_mut(&key) {
+            pod.add_is_open = new && took_ns.is_none();
+        }
+    }
+
+    /// Brings these pods at once, because somebody waits for it.
+    pub fn bring_now(&mut self, claims: Vec<Claim>) -> Result<()> {
+        let keys = claims.iter().map(|claim| claim.key.clone()).collect();
+        let now = Instant::now();
+        claims.into_iter().for_each(|claim| self.make_due(claim, now));
+        self.bring_all(keys, now)
+    }
+
+    /// How long ADDs took.
+    pub fn add_times(&self) -> &AddTimes {
+        &self.add_times
     }
 
     /// A record was removed, by a DEL or by ourselves.
@@ -399,6 +427,7 @@ impl Pod {
             host_index: None,
             netns: None,
             guard_is_due: false,
+            add_is_open: false,
             health: Health::default(),
             failures: 0,
             trouble: None,

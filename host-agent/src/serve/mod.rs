@@ -51,7 +51,9 @@ pub struct Server {
     socket: UnixListener,
     /// Members of it may use the socket, beside root.
     group: Group,
-    metrics: Option<(SocketAddr, TcpListener)>,
+    metrics: Option<TcpListener>,
+    /// Where metrics were last asked for, whether they could be served there or not.
+    metrics_asked: Option<SocketAddr>,
     connections: Vec<Connection>,
     /// Until then nobody is let in.
     paused: Option<Instant>,
@@ -66,15 +68,20 @@ impl Server {
     pub fn open(socket: &Path, group: Group) -> Result<Self> {
         let listener =
             listen(socket, &group).with_context(|| format!("listen on {}", socket.display()))?;
-        Ok(Self { socket: listener, group, metrics: None, connections: Vec::new(), paused: None })
+        Ok(Self {
+            socket: listener,
+            group,
+            metrics: None,
+            metrics_asked: None,
+            connections: Vec::new(),
+            paused: None,
+        })
     }
 
     /// Serves metrics at this address from now on, or nowhere. After a failure it is nowhere.
     pub fn serve_metrics(&mut self, address: Option<SocketAddr>) -> Result<()> {
-        if self.metrics.as_ref().map(|(held, _)| *held) == address {
-            return Ok(());
-        }
         self.metrics = None;
+        self.metrics_asked = address;
         let Some(address) = address else { return Ok(()) };
         let listen = || -> io::Result<TcpListener> {
             let listener = TcpListener::bind(address)?;
@@ -82,14 +89,18 @@ impl Server {
             Ok(listener)
         };
         let listener = listen().with_context(|| format!("serve metrics at {address}"))?;
-        self.metrics = Some((address, listener));
+        self.metrics = Some(listener);
         Ok(())
+    }
+
+    pub fn metrics_asked(&self) -> Option<SocketAddr> {
+        self.metrics_asked
     }
 
     /// What to wait for.
     pub fn poll_fds(&self) -> Vec<PollFd<'_>> {
         let accepting = self.paused.is_none();
-        let metrics = self.metrics.as_ref().map(|(_, listener)| listener.as_fd());
+        let metrics = self.metrics.as_ref().map(AsFd::as_fd);
         let doors = [Some(self.socket.as_fd()), metrics].into_iter().flatten();
         let doors = doors.filter(|_| accepting).map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         let connections = self.connections.iter();
@@ -137,7 +148,7 @@ impl Server {
                 Ok((Box::new(stream) as Box<dyn Stream>, allowed))
             }),
             Door::Metrics => {
-                let Some((_, listener)) = &self.metrics else { return Ok(false) };
+                let Some(listener) = &self.metrics else { return Ok(false) };
                 listener.accept().and_then(|(stream, _)| {
                     stream.set_nonblocking(true)?;
                     Ok((Box::new(stream) as Box<dyn Stream>, true))
