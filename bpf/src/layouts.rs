@@ -36,6 +36,11 @@ pub fn remove_layout(dir: &Path) -> Result<()> {
     }
 }
 
+/// Removes the directories of all layouts, newer ones too, and the directory they are in.
+pub fn remove_all_layouts(bpffs: &Path) -> Result<()> {
+    remove_layout(&bpffs.join("sluice"))
+}
+
 pub(crate) fn newer_than(dir: &Path) -> Result<Option<PathBuf>> {
     let newest = others_of(dir)?.pop();
     Ok(newest.filter(|(abi, _)| *abi > ABI).map(|(_, dir)| dir))

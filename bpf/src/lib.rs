@@ -20,7 +20,7 @@ pub use contract::{
     ABI, Counters, DELAY_BOUNDS_NS, Delays, Direction, Limit, Mode, NS_PER_BYTE_SHIFT, SLOTS, Slot,
 };
 pub use error::Error;
-pub use layouts::{MapShape, newer_layout, older_layouts, remove_layout};
+pub use layouts::{MapShape, newer_layout, older_layouts, remove_all_layouts, remove_layout};
 pub use pins::{Pins, pin_dir};
 pub use shaper::load_and_pin;
 

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use caps::{CapSet, Capability};
+use caps::{CapSet, Capability, CapsHashSet};
 use log::{info, warn};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -30,14 +30,10 @@ use crate::report::Trouble;
 use crate::serve::{Group, Server};
 use crate::watches::{News, Watches};
 
-/// To change a pod that is there: its maps, its devices, a socket of its network namespace, and
-/// news of that.
-const KEPT: [Capability; 4] = [
-    Capability::CAP_BPF,
-    Capability::CAP_NET_ADMIN,
-    Capability::CAP_NET_BROADCAST,
-    Capability::CAP_SYS_ADMIN,
-];
+/// To change a pod that is there: its maps and its devices.
+const KEPT: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
+/// To get at its network namespace; raised for that call alone (sys_admin.rs).
+const WITHIN_REACH: Capability = Capability::CAP_SYS_ADMIN;
 
 /// What the agent waits for.
 struct Wakers {
@@ -58,8 +54,11 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
     let etc = |name: &str| paths.resolve(name.as_ref());
     let server =
         Server::open(&paths.socket(), Group::read(&etc("/etc/group"), &etc("/etc/passwd")))?;
+    // The socket remembers that it may hear of other namespaces (net/netlink/af_netlink.c,
+    // do_one_broadcast: file_ns_capable).
+    let events = Events::open()?;
     drop_capabilities().context("drop capabilities")?;
-    let (events, watches) = (Events::open()?, Watches::open(paths)?);
+    let watches = Watches::open(paths)?;
     let mut wakers = Wakers { reload: reload_waker, end, watches, events, server };
     let mut reconciler = Reconciler::open(paths)?;
     reconciler.set_trouble("deaf", deaf(&wakers.events));
@@ -187,7 +186,7 @@ fn timeout(until: Instant) -> PollTimeout {
 }
 
 /// Two agents would each take the other for a stranger. Held until the process ends.
-fn lock(paths: &Paths) -> Result<File> {
+pub fn lock(paths: &Paths) -> Result<File> {
     let path = paths.agent_lock();
     let open = || -> io::Result<File> {
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
@@ -243,8 +242,9 @@ fn tell(result: Result<()>) {
 
 fn drop_capabilities() -> Result<(), caps::errors::CapsError> {
     let held = caps::read(None, CapSet::Permitted)?;
-    let kept = KEPT.into_iter().filter(|capability| held.contains(capability)).collect();
+    let mut kept: CapsHashSet = KEPT.into_iter().filter(|one| held.contains(one)).collect();
     caps::set(None, CapSet::Effective, &kept)?;
+    kept.extend(held.contains(&WITHIN_REACH).then_some(WITHIN_REACH));
     caps::set(None, CapSet::Permitted, &kept)
 }
 

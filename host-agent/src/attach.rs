@@ -269,6 +269,11 @@ impl Veth {
         Ok(Look { missing, program_id: filter.and_then(|filter| filter.program_id) })
     }
 
+    /// Whether the pod's end carries a filter with our handle.
+    pub fn has_egress_of_ours(&mut self) -> Result<bool, netlink::Error> {
+        Ok(self.pod.netlink.egress_filter(&self.pod.link)?.is_some())
+    }
+
     /// Undoes what was attached, last thing first; gives what could not be undone.
     pub fn undo(&mut self) -> Vec<netlink::Error> {
         let effects = std::mem::take(&mut self.done);
@@ -368,11 +373,9 @@ impl End {
 }
 
 /// The limit, and a table of flows to share it out; the table comes first, so that no packet meets
-/// the limit without it. Where a limit is in force already its table has flows in it.
+/// the limit without it.
 fn set_limit(pins: &Pins, slot: Slot, way: Direction, limit: bpf::Limit) -> bpf::Result<()> {
-    if pins.limit(slot, way)? == bpf::Limit::NONE {
-        pins.make_flows(slot, way)?;
-    }
+    pins.make_flows(slot, way)?;
     pins.set_limit(slot, way, limit)
 }
 

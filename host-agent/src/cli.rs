@@ -24,7 +24,7 @@ use crate::paths::Paths;
 use crate::preview::preview;
 use crate::status::{Status, text};
 use crate::user_data::{self, carrier::CarrierError};
-use crate::{agent, live, trace};
+use crate::{agent, detach, live, trace};
 use node::{PodName, Source};
 
 /// Shares a Kubernetes node's bandwidth fairly among its pods, beside network policy.
@@ -54,6 +54,8 @@ enum Command {
     Generate(Generated),
     /// Load the shaper, keep it pinned, and wait: for SIGHUP to read the settings anew, or SIGTERM
     Agent(Asked),
+    /// Take everything off the node that is Sluice's; the agent must have been stopped
+    Detach,
     /// Read the settings anew on a running node, and give its pods their new limits; the agent does
     /// it, or, with a FILE or without an agent, this command
     Reload(Asked),
@@ -111,7 +113,8 @@ struct Asked {
 pub fn report(error: &anyhow::Error) -> u8 {
     lines(error).iter().for_each(|line| log::error!("{line}"));
     let settings = error.is::<settings_model::Problems>() || error.is::<CarrierError>();
-    if settings { 78 } else { 1 }
+    let newer = matches!(error.downcast_ref(), Some(bpf::Error::NewerLayout { .. }));
+    if settings || newer { 78 } else { 1 }
 }
 
 /// Does what was asked for; gives the exit status.
@@ -119,6 +122,11 @@ pub fn run(arguments: Arguments) -> Result<u8> {
     let paths = Paths::below(arguments.root);
     match arguments.command {
         Command::Boot(asked) => Ok(boot(&paths, &asked)),
+        Command::Detach => {
+            let pods = detach::detach(&paths)?;
+            print(&format!("detached {pods} pod interfaces; nothing of Sluice shapes here now\n"))?;
+            Ok(0)
+        }
         Command::Reload(asked) => reload(&paths, &asked),
         Command::Plan(asked) => plan(&paths, &asked).map(|()| 0),
         Command::Check(asked) => settings::check(&asked),

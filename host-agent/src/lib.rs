@@ -13,6 +13,7 @@ pub mod cli;
 pub mod client;
 pub mod cni;
 pub mod conflist;
+pub mod detach;
 pub mod facts;
 pub mod file;
 pub mod generation;

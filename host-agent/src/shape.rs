@@ -268,6 +268,8 @@ impl Shaper<'_> {
             enlarged.or_else(|e| if e.is_not_found() { Ok(()) } else { Err(e) })?;
         }
         let mtu = self.veth.mtu(way);
+        // There is one, unless these are the maps of a new layout.
+        self.pins.make_flows(self.slot, way)?;
         self.pins.set_limit(self.slot, way, limit.for_bpf(mode, way, mtu))?;
         self.veth.clamp(way, limit, before)?;
         Ok(())

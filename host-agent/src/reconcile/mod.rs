@@ -4,12 +4,13 @@
 //! of the agent's rtnetlink traffic starts here, in slices, so that a runtime's
 //! verbs are never kept waiting (docs/decisions/0008-reconcile.md).
 
-mod adopt;
+pub mod adopt;
 mod chain;
 mod health;
 mod pod;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -60,6 +61,8 @@ pub struct Reconciler {
     troubles: BTreeMap<&'static str, Trouble>,
     chain: chain::Chain,
     add_times: AddTimes,
+    /// Directories of older versions' pins, which go when nothing uses them any more.
+    older: Vec<PathBuf>,
 }
 
 /// What is known of a pod interface beside its record.
@@ -101,6 +104,7 @@ impl Reconciler {
             troubles: BTreeMap::new(),
             chain: chain::Chain::default(),
             add_times: AddTimes::default(),
+            older: bpf::older_layouts(&paths.bpffs())?,
         };
         reconciler.read_settings();
         Ok(reconciler)
@@ -250,7 +254,17 @@ impl Reconciler {
         if began.elapsed() >= SLICE {
             thread::sleep(BREAK);
         }
-        self.attach_one_guard(Instant::now())
+        self.attach_one_guard(Instant::now())?;
+        if self.is_done() { self.end_older_layouts() } else { Ok(()) }
+    }
+
+    /// Every pod has this version's programs by now.
+    fn end_older_layouts(&mut self) -> Result<()> {
+        for dir in std::mem::take(&mut self.older) {
+            bpf::remove_layout(&dir)?;
+            log::info!("removed {}, of an older version", dir.display());
+        }
+        Ok(())
     }
 
     fn begin_pass(&mut self, now: Instant) -> Result<()> {
@@ -258,7 +272,10 @@ impl Reconciler {
         self.pass.get_or_insert(Pass { began: now, worked: Duration::ZERO });
         self.deleted.retain(|_, when| when.elapsed() < DELETED_FOR);
         let claims = self.records.list()?;
-        self.pods.retain(|key, _| claims.iter().any(|claim| claim.key == *key));
+        // At once: one by one each would wait for the kernel.
+        self.pins.make_flows_for(&claims.iter().map(|claim| claim.slot).collect::<Vec<_>>())?;
+        let keys: BTreeSet<_> = claims.iter().map(|claim| &claim.key).collect();
+        self.pods.retain(|key, _| keys.contains(key));
         claims.into_iter().for_each(|claim| self.make_due(claim, now));
         self.adopt(adopt::read_all(&self.paths.result_cache())?)?;
         self.chain.look_again(now);
