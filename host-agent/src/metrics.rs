@@ -4,6 +4,7 @@
 //! conventions; docs/metrics.md lists them.
 
 use std::fmt::Write;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use prometheus_client::collector::Collector;
@@ -17,33 +18,40 @@ use prometheus_client::registry::Registry;
 
 use crate::boot::Reason;
 use crate::report::Report;
-use crate::status::{Delays, Line, Pod, State, Status};
+use crate::status::{Delays, Line, Pod, State, Status, seconds};
 
 /// Upper bounds in seconds: ADD takes 2 to 20 ms as a rule, and the runtime gives up after minutes.
 const ADD_BOUNDS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0];
 
-/// What the pods' ADDs have taken since the agent started; each record counts once.
+/// What is counted since the agent started, and by nobody else.
 #[derive(Clone, Debug)]
-pub struct AddTimes(Histogram);
-
-impl Default for AddTimes {
-    fn default() -> Self {
-        Self(Histogram::new(ADD_BOUNDS))
-    }
+pub struct SinceStart {
+    /// Seconds since 1970.
+    started: u64,
+    adds: Histogram,
 }
 
-impl AddTimes {
+impl SinceStart {
+    /// From now on.
+    pub fn begin() -> Self {
+        Self { started: seconds(SystemTime::now()), adds: Histogram::new(ADD_BOUNDS) }
+    }
+
+    /// What the ADD of one pod interface took; each record counts once.
     pub fn observe_add(&self, took_ns: u64) {
-        self.0.observe(took_ns as f64 / 1e9);
+        self.adds.observe(took_ns as f64 / 1e9);
     }
 }
 
 /// OpenMetrics text.
-pub fn text(status: &Status, adds: &AddTimes) -> Result<String> {
+pub fn text(status: &Status, since_start: &SinceStart) -> Result<String> {
     let mut registry = Registry::with_prefix("sluice");
     let picture = Picture { status: status.clone() };
     registry.register_collector(Box::new(picture));
-    registry.register("cni_add_seconds", "What the ADD of a pod interface took", adds.0.clone());
+    let SinceStart { started, adds } = since_start;
+    let start = ConstGauge::new(*started as f64);
+    registry.register("start_time_seconds", "When the agent started, since 1970", start);
+    registry.register("cni_add_seconds", "What the ADD of a pod interface took", adds.clone());
     let mut text = String::new();
     encode(&mut text, &registry).context("write the metrics")?;
     Ok(text)
@@ -106,7 +114,11 @@ where
     let help = format!("{help}.");
     let mut family = encoder.encode_descriptor(name, &help, None, first.metric_type())?;
     for (labels, value) in series {
-        value.encode(family.encode_family(&labels)?)?;
+        match labels.is_empty() {
+            // Of the whole node, so the only one.
+            true => return value.encode(family),
+            false => value.encode(family.encode_family(&labels)?)?,
+        }
     }
     Ok(())
 }
@@ -320,7 +332,7 @@ mod tests {
 
     #[test]
     fn series_carry_the_pod_its_interface_and_the_direction() {
-        let text = text(&busy(), &AddTimes::default()).unwrap();
+        let text = text(&busy(), &SinceStart::begin()).unwrap();
         let of = "namespace=\"default\",pod=\"web\",interface=\"eth0\",direction=\"egress\"";
         let value = |name: &str| sample(&text, &format!("sluice_{name}{{{of}}}"));
         assert_eq!(value("pod_sent_bytes_total"), Some("1514"), "{text}");
@@ -350,16 +362,16 @@ mod tests {
             (line.limit_bps, line.origin, line.mode) = (None, None, None);
         }
         pod.guard = None;
-        let text = text(&status(vec![pod]), &AddTimes::default()).unwrap();
+        let text = text(&status(vec![pod]), &SinceStart::begin()).unwrap();
         assert!(!text.contains("sluice_pod_"), "{text}");
         assert_eq!(sample(&text, "sluice_pods{state=\"unlimited\"}"), Some("1"));
     }
 
     #[test]
     fn add_times_are_in_seconds() {
-        let adds = AddTimes::default();
-        adds.observe_add(3_000_000);
-        let text = text(&status(Vec::new()), &adds).unwrap();
+        let since_start = SinceStart::begin();
+        since_start.observe_add(3_000_000);
+        let text = text(&status(Vec::new()), &since_start).unwrap();
         let bucket = |le| sample(&text, &format!("sluice_cni_add_seconds_bucket{{le=\"{le}\"}}"));
         assert_eq!(
             (bucket("0.002"), bucket("0.005"), bucket("+Inf")),

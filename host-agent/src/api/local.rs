@@ -47,7 +47,7 @@ impl Node for Local<'_> {
     }
 
     fn metrics(&self) -> Result<String> {
-        metrics::text(&self.status(Look::AtRecords)?, self.reconciler.add_times())
+        metrics::text(&self.status(Look::AtRecords)?, self.reconciler.since_start())
     }
 
     fn now(&self) -> u64 {

@@ -19,7 +19,7 @@ use bpf::{Direction, Pins};
 use settings_model::Settings;
 
 use crate::live::in_force;
-use crate::metrics::AddTimes;
+use crate::metrics::SinceStart;
 use crate::netlink::{Changed, Netlink};
 use crate::paths::Paths;
 use crate::record::{Claim, Key, Record, Records};
@@ -60,7 +60,7 @@ pub struct Reconciler {
     pass: Option<Pass>,
     troubles: BTreeMap<&'static str, Trouble>,
     chain: chain::Chain,
-    add_times: AddTimes,
+    since_start: SinceStart,
     /// Directories of older versions' pins, which go when nothing uses them any more.
     older: Vec<PathBuf>,
 }
@@ -103,7 +103,7 @@ impl Reconciler {
             pass: None,
             troubles: BTreeMap::new(),
             chain: chain::Chain::default(),
-            add_times: AddTimes::default(),
+            since_start: SinceStart::begin(),
             older: bpf::older_layouts(&paths.bpffs())?,
         };
         reconciler.read_settings();
@@ -188,7 +188,7 @@ impl Reconciler {
         let took_ns =
             if new { claim.read().ok().and_then(|record| record.took_ns()) } else { None };
         if let Some(took_ns) = took_ns {
-            self.add_times.observe_add(took_ns);
+            self.since_start.observe_add(took_ns);
         }
         let key = claim.key.clone();
         self.make_due(claim, Instant::now());
@@ -205,9 +205,9 @@ impl Reconciler {
         self.bring_all(keys, now)
     }
 
-    /// How long ADDs took.
-    pub fn add_times(&self) -> &AddTimes {
-        &self.add_times
+    /// How long ADDs took since the start, among others.
+    pub fn since_start(&self) -> &SinceStart {
+        &self.since_start
     }
 
     /// A record was removed, by a DEL or by ourselves.
