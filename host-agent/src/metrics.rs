@@ -156,7 +156,7 @@ fn pods(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
     family(encoder, ("pod_sent_packets", "Packets that the limit let through"), sent)?;
     let lost_bytes = counted(|line| line.dropped_bytes);
     family(encoder, ("pod_dropped_bytes", "Bytes of L2 frames dropped by the limit"), lost_bytes)?;
-    let help = "Packets dropped: beyond the horizon, by the AQM, or by the guard";
+    let help = "Packets dropped: beyond the horizon, by the AQM, before the slot was ready, or by the guard";
     family(encoder, ("pod_dropped_packets", help), drops(status))?;
     let marked = counted(|line| line.marked_packets);
     family(encoder, ("pod_marked_packets", "Packets marked with congestion experienced"), marked)?;
@@ -197,6 +197,7 @@ fn drops(status: &Status) -> impl Iterator<Item = (Labels<'_>, ConstCounter<u64>
         let reasons = [
             ("horizon", shaped.then(|| line.horizon_dropped_packets())),
             ("aqm", shaped.then_some(line.aqm_dropped_packets)),
+            ("unready", shaped.then_some(line.unready_dropped_packets)),
             ("guard", guard.map(|guard| guard.dropped_packets)),
         ];
         reasons.into_iter().filter_map(move |(reason, packets)| {

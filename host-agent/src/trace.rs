@@ -148,10 +148,11 @@ fn drops(line: &Line, guard: Option<&GuardLine>, at_ns: u64) -> Vec<Drop> {
     let shaped = [
         ("horizon", line.horizon_dropped_packets(), ago(line.last_drops.horizon_at_ns)),
         ("aqm", line.aqm_dropped_packets, ago(line.last_drops.aqm_at_ns)),
+        ("unready", line.unready_dropped_packets, None),
     ];
     // Where the guard enforces, the line's counters are its own.
     let shaped = shaped.into_iter().filter(|_| line.mode.as_deref() != Some("guarded"));
-    let guard = guard.map(|guard| ("guard", guard.dropped_packets, None));
+    let guard = guard.map(|guard| ("guard", guard.dropped_packets, ago(guard.last_drop_at_ns)));
     let lost = shaped.chain(guard).filter(|(_, packets, _)| *packets > 0);
     lost.map(|(reason, packets, last_ago_ns)| Drop { reason, packets, last_ago_ns }).collect()
 }
@@ -215,6 +216,17 @@ impl Way {
         if self.stale {
             *text += "  not what the sources say: the limit in force is older than they are\n";
         }
+        if let Some(delays) = &line.delays {
+            let within = |percent| {
+                delays
+                    .percentile_ns(percent)
+                    .map(|ns| format!("{percent} % within {}", duration(ns)))
+            };
+            let told: Vec<String> = [50, 99].into_iter().filter_map(within).collect();
+            if !told.is_empty() {
+                let _ = writeln!(text, "  held back: {}", told.join(", "));
+            }
+        }
         for drop in &self.drops {
             let ago = drop
                 .last_ago_ns
@@ -229,6 +241,7 @@ fn why(reason: &str) -> &'static str {
     match reason {
         "horizon" => "too far ahead of their time (the queue was full)",
         "aqm" => "to keep the queue at the latency target",
+        "unready" => "before there was a table of flows",
         _ => "by the guard on the host's end",
     }
 }

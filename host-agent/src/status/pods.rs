@@ -77,6 +77,8 @@ pub struct Line {
     pub dropped_bytes: u64,
     /// Of the dropped ones: those that a queue above the latency target cost.
     pub aqm_dropped_packets: u64,
+    /// Of the dropped ones: those that came before there was a table of flows.
+    pub unready_dropped_packets: u64,
     pub marked_packets: u64,
     /// Sum of what every sent packet was made to wait.
     pub wait_ns: u64,
@@ -84,7 +86,7 @@ pub struct Line {
     pub mean_wait_ns: Option<u64>,
     /// When a packet was last dropped, by reason.
     pub last_drops: Drops,
-    /// How long packets were held back.
+    /// How long packets were held back; only what is paced is. None without a limit.
     pub delays: Option<Delays>,
     /// `paced`, `policed` or `guarded`.
     pub mode: Option<String>,
@@ -94,7 +96,7 @@ pub struct Line {
     pub reason: String,
 }
 
-/// Times in nanoseconds since the node started; None if it never happened or nobody takes note.
+/// Times in nanoseconds since the node started; None if it never happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drops {
     pub horizon_at_ns: Option<u64>,
@@ -119,13 +121,15 @@ pub struct GuardLine {
     pub passed_packets: u64,
     pub passed_bytes: u64,
     pub dropped_packets: u64,
+    /// When it last dropped one: nanoseconds since the node started.
+    pub last_drop_at_ns: Option<u64>,
 }
 
-/// Counters of the three places where a pod is looked at.
+/// What the three places have counted where a pod is looked at.
 struct Counted {
-    egress: Counters,
-    ingress: Counters,
-    guard: Counters,
+    egress: (Counters, bpf::Delays),
+    ingress: (Counters, bpf::Delays),
+    guard: (Counters, bpf::Delays),
 }
 
 /// All pods, and what of them could not be read.
@@ -165,7 +169,7 @@ fn read_one(pins: Option<&Pins>, claim: &Claim, look: Look) -> Result<Option<Pod
     };
     let mut egress = Line::new(&record.egress, egress, egress_problem);
     if record.guard.is_some() {
-        egress.tell_of_dodging(&counted.guard);
+        egress.tell_of_dodging(&counted.guard.0);
     }
     Ok(Some(Pod {
         interface: claim.key.ifname.clone(),
@@ -173,7 +177,7 @@ fn read_one(pins: Option<&Pins>, claim: &Claim, look: Look) -> Result<Option<Pod
         slot: claim.slot.number(),
         egress,
         ingress: Line::new(&record.ingress, &counted.ingress, ingress_problem),
-        guard: record.guard.as_ref().map(|state| GuardLine::new(state, &counted.guard)),
+        guard: record.guard.as_ref().map(|state| GuardLine::new(state, &counted.guard.0)),
         namespace: record.namespace,
         pod: record.pod,
         came: record.came,
@@ -189,13 +193,42 @@ fn is_not_found(error: &anyhow::Error) -> bool {
 }
 
 impl Counted {
+    /// Delays first: a packet may be among the sent ones only, not among the delayed ones only.
     fn read(pins: Option<&Pins>, claim: &Claim) -> Result<Self> {
-        let read = |direction| match pins {
-            Some(pins) => pins.counters(claim.slot, direction),
-            None => Ok(Counters::default()),
+        let read = |direction| -> bpf::Result<_> {
+            let Some(pins) = pins else { return Ok(Default::default()) };
+            let delays = pins.delays(claim.slot, direction)?;
+            Ok((pins.counters(claim.slot, direction)?, delays))
         };
         let (egress, ingress) = (read(Direction::Egress)?, read(Direction::Ingress)?);
         Ok(Self { egress, ingress, guard: read(Direction::Guard)? })
+    }
+}
+
+impl Delays {
+    fn of(delays: &bpf::Delays, sent_packets: u64) -> Self {
+        let mut before = 0;
+        let mut bucket = |bound, within: u64| {
+            let packets = within.saturating_sub(before);
+            before = before.max(within);
+            (bound, packets)
+        };
+        let bounded = bpf::DELAY_BOUNDS_NS.into_iter().zip(delays.within(sent_packets));
+        let mut buckets: Vec<_> =
+            bounded.map(|(bound, within)| bucket(Some(bound), within)).collect();
+        buckets.push(bucket(None, sent_packets));
+        Self { buckets }
+    }
+
+    /// Upper bound of the bucket that holds this percentile; None in the last one, or without packets.
+    pub fn percentile_ns(&self, percent: u64) -> Option<u64> {
+        let all: u64 = self.buckets.iter().map(|(_, packets)| packets).sum();
+        let mut seen = 0;
+        let reached = self.buckets.iter().find(|(_, packets)| {
+            seen += packets;
+            all > 0 && u128::from(seen) * 100 >= u128::from(all) * u128::from(percent)
+        });
+        reached.and_then(|(bound, _)| *bound)
     }
 }
 
@@ -235,7 +268,11 @@ impl Pod {
 }
 
 impl Line {
-    fn new(shaping: &Shaping, counters: &Counters, problem: Option<String>) -> Self {
+    fn new(
+        shaping: &Shaping,
+        (counters, delays): &(Counters, bpf::Delays),
+        problem: Option<String>,
+    ) -> Self {
         let (limit_bps, origin, (mode, reason)) = match shaping {
             Shaping::Unlimited => (None, None, (None, "no limit asked for".into())),
             Shaping::Limited { bits_per_sec, origin, mode, .. } => {
@@ -251,11 +288,15 @@ impl Line {
             dropped_packets: counters.dropped_packets,
             dropped_bytes: counters.dropped_bytes,
             aqm_dropped_packets: counters.aqm_packets,
+            unready_dropped_packets: counters.unready_packets,
             marked_packets: counters.marked_packets,
             wait_ns: counters.sojourn_ns,
             mean_wait_ns: None,
-            last_drops: Drops::default(),
-            delays: None,
+            last_drops: Drops {
+                horizon_at_ns: counters.last_horizon_ns,
+                aqm_at_ns: counters.last_aqm_ns,
+            },
+            delays: limit_bps.map(|_| Delays::of(delays, counters.sent_packets)),
             broken: problem.is_some() || limit_bps.is_some() && mode.is_none(),
             mode: mode.map(str::to_owned),
             reason: problem.unwrap_or(reason),
@@ -288,7 +329,8 @@ impl Line {
 
     /// Dropped because they were too far ahead of their time.
     pub fn horizon_dropped_packets(&self) -> u64 {
-        self.dropped_packets.saturating_sub(self.aqm_dropped_packets)
+        let others = self.aqm_dropped_packets + self.unready_dropped_packets;
+        self.dropped_packets.saturating_sub(others)
     }
 }
 
@@ -307,6 +349,7 @@ impl GuardLine {
             passed_packets: counters.sent_packets,
             passed_bytes: counters.sent_bytes,
             dropped_packets: counters.dropped_packets,
+            last_drop_at_ns: counters.last_horizon_ns,
         }
     }
 }
@@ -328,4 +371,23 @@ fn explain(mode: Option<&Mode>) -> (Option<&'static str>, String) {
 pub fn names<'p>(pods: impl Iterator<Item = &'p Pod>) -> Vec<String> {
     let all: BTreeMap<String, ()> = pods.map(|pod| (pod.name(), ())).collect();
     all.into_keys().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_are_told_bucket_by_bucket_and_add_up_to_what_was_sent() {
+        let kept = bpf::Delays { longer: [36, 35, 33, 30, 26, 21, 15, 8] };
+        let delays = Delays::of(&kept, 100);
+        let packets: Vec<u64> = delays.buckets.iter().map(|(_, packets)| *packets).collect();
+        assert_eq!(packets, [64, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(delays.buckets[0].0, Some(250_000));
+        assert_eq!(delays.buckets[8].0, None);
+        assert_eq!(delays.percentile_ns(50), Some(250_000));
+        assert_eq!(delays.percentile_ns(80), Some(64_000_000));
+        assert_eq!(delays.percentile_ns(99), None);
+        assert_eq!(Delays::of(&bpf::Delays::default(), 0).percentile_ns(50), None);
+    }
 }

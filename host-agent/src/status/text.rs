@@ -175,6 +175,7 @@ pub mod tests {
             dropped_packets: 0,
             dropped_bytes: 0,
             aqm_dropped_packets: 0,
+            unready_dropped_packets: 0,
             marked_packets: 0,
             wait_ns: 0,
             mean_wait_ns: None,
@@ -207,6 +208,7 @@ pub mod tests {
                 passed_packets: 0,
                 passed_bytes: 0,
                 dropped_packets: 0,
+                last_drop_at_ns: None,
             }),
         }
     }
