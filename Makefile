@@ -54,12 +54,13 @@ FUZZ_SECONDS ?= 60
 FUZZ = cargo fuzz run -s none $(1) fuzz/corpus/$(1) $(2) -- -max_total_time=$(FUZZ_SECONDS) \
 	-rss_limit_mb=256 -timeout=5 -print_final_stats=1
 
-fuzz: setup ## Fuzz carriers, settings and quantities, FUZZ_SECONDS=60 each (needs cargo-fuzz)
+fuzz: setup ## Fuzz carriers, settings, quantities and requests, FUZZ_SECONDS=60 each (needs cargo-fuzz)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz@0.13.2
-	mkdir -p fuzz/corpus/{carrier,settings,quantity}
+	mkdir -p fuzz/corpus/{carrier,settings,quantity,request}
 	$(call FUZZ,carrier,fuzz/seeds/carrier) -max_len=70000 -dict=fuzz/carrier.dict
 	$(call FUZZ,settings,settings-model/testdata/v1/valid settings-model/testdata/v1/invalid)
 	$(call FUZZ,quantity,fuzz/seeds/quantity) -max_len=64
+	$(call FUZZ,request,fuzz/seeds/request) -max_len=9000 -dict=fuzz/request.dict
 
 golden: setup ## Rewrite the golden files of the settings model
 	UPDATE_GOLDEN=1 cargo test --locked --package settings-model
