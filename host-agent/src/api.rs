@@ -14,7 +14,7 @@ use crate::boot::InForce;
 use crate::limits::Refused;
 use crate::report::Trouble;
 use crate::serve::{Door, Method, Request, Response};
-use crate::status::{Look, Pod, Status};
+use crate::status::{Pod, Status};
 use crate::wanted::Live;
 
 pub use local::{Local, METRICS, OPENMETRICS};
@@ -22,7 +22,7 @@ pub use time_to_live::{ALLOWED as TIME_TO_LIVE, TimeToLive};
 
 /// What the API does, done by the agent.
 pub trait Node {
-    fn status(&self, look: Look) -> Result<Status>;
+    fn status(&self) -> Result<Status>;
     /// Gives the number of interfaces; fails with [`Refused`] where the request cannot be met.
     fn set_limit(&mut self, namespace: &str, pod: &str, limit: Live) -> Result<usize>;
     /// The same, for the end of a limit.
@@ -45,7 +45,7 @@ pub struct Reloaded {
     pub settings: Option<InForce>,
 }
 
-/// Pods and their counters, without a look at their devices.
+/// Pods and their counters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pods {
     pub at_ns: u64,
@@ -102,8 +102,8 @@ pub fn answer(node: &mut dyn Node, request: &Request) -> Response {
         (_, door) => return not_found(&request.path, door),
     };
     let result = match (&route, &request.method) {
-        (Route::Status, Method::Get) => node.status(Look::AtDevices).map(|all| ok(&all)),
-        (Route::Pods, Method::Get) => node.status(Look::AtRecords).map(|all| ok(&Pods::of(all))),
+        (Route::Status, Method::Get) => node.status().map(|all| ok(&all)),
+        (Route::Pods, Method::Get) => node.status().map(|all| ok(&Pods::of(all))),
         (Route::Limit { namespace, pod }, Method::Put) => match limit(&request.body, node.now()) {
             Ok(limit) => set(node.set_limit(namespace, pod, limit), Some(limit.until)),
             Err(response) => Ok(response),

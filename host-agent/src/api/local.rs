@@ -12,7 +12,7 @@ use crate::metrics;
 use crate::paths::Paths;
 use crate::reconcile::Reconciler;
 use crate::serve::Response;
-use crate::status::{Look, Status, seconds};
+use crate::status::{Status, seconds};
 use crate::wanted::Live;
 
 pub const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -27,8 +27,8 @@ pub struct Local<'a> {
 }
 
 impl Node for Local<'_> {
-    fn status(&self, look: Look) -> Result<Status> {
-        Status::read(self.paths, Some(&self.reconciler.report()), look)
+    fn status(&self) -> Result<Status> {
+        Status::read(self.paths, Some(&self.reconciler.report()))
     }
 
     fn set_limit(&mut self, namespace: &str, pod: &str, limit: Live) -> Result<usize> {
@@ -47,7 +47,7 @@ impl Node for Local<'_> {
     }
 
     fn metrics(&self) -> Result<String> {
-        metrics::text(&self.status(Look::AtRecords)?, self.reconciler.since_start())
+        metrics::text(&self.status()?, self.reconciler.since_start())
     }
 
     fn now(&self) -> u64 {

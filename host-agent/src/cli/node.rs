@@ -5,12 +5,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::unistd::Uid;
 
 use crate::api::Pods;
 use crate::client::Client;
 use crate::paths::Paths;
+use crate::status::Status;
 use crate::status::rates::measure;
-use crate::status::{Look, Status};
 
 pub struct Source<'a> {
     paths: &'a Paths,
@@ -41,12 +42,16 @@ impl<'a> Source<'a> {
         Self { paths, client: Client::new(paths.socket()) }
     }
 
-    /// Everything, with a look at the pods' devices.
+    /// Everything; for root with a look at the pods' devices, which the agent does not do for others.
     pub fn status(&self) -> Result<Status> {
-        match self.client.status()? {
-            Some(status) => Ok(status),
-            None => Status::read(self.paths, None, Look::AtDevices).context(ROOT_OR_AGENT),
+        let mut status = match self.client.status()? {
+            Some(status) => status,
+            None => Status::read(self.paths, None).context(ROOT_OR_AGENT)?,
+        };
+        if Uid::effective().is_root() {
+            status.look_at_devices(self.paths)?;
         }
+        Ok(status)
     }
 
     /// The pods' counters, cheaply.
@@ -54,7 +59,7 @@ impl<'a> Source<'a> {
         match self.client.pods()? {
             Some(pods) => Ok(pods),
             None => {
-                let all = Status::read(self.paths, None, Look::AtRecords);
+                let all = Status::read(self.paths, None);
                 all.map(Pods::of).context(ROOT_OR_AGENT)
             }
         }

@@ -10,6 +10,13 @@ use crate::report::Trouble;
 /// How many pods a message names.
 const NAMED: usize = 5;
 
+/// Code of pods without their limit, which a look at the devices may find more of.
+pub const BROKEN: &str = "broken";
+
+pub fn broken(all: &[Pod]) -> Option<Trouble> {
+    of_pods(all).into_iter().find(|trouble| trouble.code == BROKEN)
+}
+
 /// The pins could not be opened because of `pins`, if that is given.
 pub fn of(status: &Status, pins: Option<&bpf::Error>) -> Vec<Trouble> {
     let reported = status.agent.iter().flat_map(|agent| agent.report.troubles.clone());
@@ -72,7 +79,7 @@ fn of_pods(all: &[Pod]) -> Vec<Trouble> {
     type Group<'g> = (&'g str, &'g str, &'g str, fn(&Pod) -> bool);
     let groups: [Group; 5] = [
         (
-            "broken",
+            BROKEN,
             "a limit is not enforced where it should be; sluice pods says what is missing",
             "restart the pod, or find who has changed its devices: sluice doctor",
             |pod| pod.state() == State::Broken,

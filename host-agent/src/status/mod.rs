@@ -61,21 +61,13 @@ pub struct Kernel {
     pub sch_fq: Option<bool>,
 }
 
-/// How closely to look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
-    /// At records and maps.
-    AtRecords,
-    /// Also at every limited pod's devices, which takes a while: some netlink in each namespace.
-    AtDevices,
-}
-
 impl Status {
-    /// Reads what there is. What cannot be read is told in `degraded`, so that the rest can be seen.
-    pub fn read(paths: &Paths, report: Option<&Report>, look: Look) -> Result<Self> {
+    /// Reads records and maps. What cannot be read is told in `degraded`, so that the rest can be
+    /// seen.
+    pub fn read(paths: &Paths, report: Option<&Report>) -> Result<Self> {
         let settings = InForce::read(&paths.boot_file())?;
         let pins = Pins::open(&paths.pin_dir());
-        let (pods, mut degraded) = pods::read(paths, pins.as_ref().ok(), look)?;
+        let (pods, mut degraded) = pods::read(paths, pins.as_ref().ok())?;
         let agent = report.map(|report| Agent {
             version: env!("CARGO_PKG_VERSION").into(),
             report: report.clone(),
@@ -95,6 +87,17 @@ impl Status {
         degraded.dedup();
         status.degraded = degraded;
         Ok(status)
+    }
+
+    /// Looks at every limited pod's devices, too: some netlink in each namespace, milliseconds for each
+    /// pod. So that is for root's command line, and never for the agent's loop, whose own pass finds
+    /// the same.
+    pub fn look_at_devices(&mut self, paths: &Paths) -> Result<()> {
+        pods::look_at_devices(paths, &mut self.pods)?;
+        self.degraded.retain(|trouble| trouble.code != degraded::BROKEN);
+        self.degraded.extend(degraded::broken(&self.pods));
+        self.degraded.sort();
+        Ok(())
     }
 
     /// How many pods are in each state; a pod is counted once for each of its interfaces.

@@ -8,7 +8,6 @@ use anyhow::Result;
 use bpf::{Counters, Direction, Pins};
 use serde::{Deserialize, Serialize};
 
-use super::Look;
 use crate::attach::Veth;
 use crate::limit::Origin;
 use crate::paths::Paths;
@@ -133,10 +132,10 @@ struct Counted {
 }
 
 /// All pods, and what of them could not be read.
-pub fn read(paths: &Paths, pins: Option<&Pins>, look: Look) -> Result<(Vec<Pod>, Vec<Trouble>)> {
+pub fn read(paths: &Paths, pins: Option<&Pins>) -> Result<(Vec<Pod>, Vec<Trouble>)> {
     let (mut pods, mut troubles) = (Vec::new(), Vec::new());
     for claim in Records::new(paths.pods_dir()).list()? {
-        match read_one(pins, &claim, look) {
+        match read_one(pins, &claim) {
             Ok(Some(pod)) => pods.push(pod),
             Ok(None) => {}
             Err(e) => troubles.push(Trouble {
@@ -151,23 +150,19 @@ pub fn read(paths: &Paths, pins: Option<&Pins>, look: Look) -> Result<(Vec<Pod>,
 }
 
 /// None if the pod has gone since the listing.
-fn read_one(pins: Option<&Pins>, claim: &Claim, look: Look) -> Result<Option<Pod>> {
+fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<Pod>> {
     let record = match claim.read() {
         Ok(record) => record,
         Err(e) if is_not_found(&e) => return Ok(None),
         Err(e) => return Err(e),
     };
     let counted = Counted::read(pins, claim)?;
-    let [egress_problem, ingress_problem] = match look {
-        Look::AtDevices => problems(claim, &record),
-        Look::AtRecords => [None, None],
-    };
     // Where the guard enforces, it also counts.
     let egress = match &record.egress {
         Shaping::Limited { mode: Some(Mode::Guarded(_)), .. } => &counted.guard,
         _ => &counted.egress,
     };
-    let mut egress = Line::new(&record.egress, egress, egress_problem);
+    let mut egress = Line::new(&record.egress, egress);
     if record.guard.is_some() {
         egress.tell_of_dodging(&counted.guard.0);
     }
@@ -176,7 +171,7 @@ fn read_one(pins: Option<&Pins>, claim: &Claim, look: Look) -> Result<Option<Pod
         host_interface: record.host.map(|host| host.ifname),
         slot: claim.slot.number(),
         egress,
-        ingress: Line::new(&record.ingress, &counted.ingress, ingress_problem),
+        ingress: Line::new(&record.ingress, &counted.ingress),
         guard: record.guard.as_ref().map(|state| GuardLine::new(state, &counted.guard.0)),
         namespace: record.namespace,
         pod: record.pod,
@@ -232,6 +227,19 @@ impl Delays {
     }
 }
 
+/// Tells of each pod what somebody has taken off of it.
+pub fn look_at_devices(paths: &Paths, pods: &mut [Pod]) -> Result<()> {
+    for claim in Records::new(paths.pods_dir()).list()? {
+        let same =
+            |pod: &&mut Pod| pod.slot == claim.slot.number() && pod.interface == claim.key.ifname;
+        let (Some(pod), Ok(record)) = (pods.iter_mut().find(same), claim.read()) else { continue };
+        let [egress, ingress] = problems(&claim, &record);
+        pod.egress.tell_of_problem(egress);
+        pod.ingress.tell_of_problem(ingress);
+    }
+    Ok(())
+}
+
 /// What somebody has taken off of each direction's attachment; found by looking.
 fn problems(claim: &Claim, record: &Record) -> [Option<String>; 2] {
     let attached = |shaping: &Shaping| match shaping {
@@ -267,12 +275,10 @@ impl Pod {
     }
 }
 
+const DODGING: &str = "the pod gets round its shaper";
+
 impl Line {
-    fn new(
-        shaping: &Shaping,
-        (counters, delays): &(Counters, bpf::Delays),
-        problem: Option<String>,
-    ) -> Self {
+    fn new(shaping: &Shaping, (counters, delays): &(Counters, bpf::Delays)) -> Self {
         let (limit_bps, origin, (mode, reason)) = match shaping {
             Shaping::Unlimited => (None, None, (None, "no limit asked for".into())),
             Shaping::Limited { bits_per_sec, origin, mode, .. } => {
@@ -297,9 +303,9 @@ impl Line {
                 aqm_at_ns: counters.last_aqm_ns,
             },
             delays: limit_bps.map(|_| Delays::of(delays, counters.sent_packets)),
-            broken: problem.is_some() || limit_bps.is_some() && mode.is_none(),
+            broken: limit_bps.is_some() && mode.is_none(),
             mode: mode.map(str::to_owned),
-            reason: problem.unwrap_or(reason),
+            reason,
         }
     }
 
@@ -309,12 +315,17 @@ impl Line {
         if !shaped || guard.dropped_packets == 0 {
             return;
         }
-        let dropped = guard.dropped_packets;
-        let told = format!("the pod gets round its shaper: the guard dropped {dropped} packets");
-        match self.broken {
-            true => self.reason += &format!("; {told}"),
-            false => self.reason = told,
-        }
+        self.reason = format!("{DODGING}: the guard dropped {} packets", guard.dropped_packets);
+    }
+
+    /// What was found by looking comes before what the counters tell.
+    fn tell_of_problem(&mut self, problem: Option<String>) {
+        let Some(problem) = problem else { return };
+        self.broken = true;
+        self.reason = match self.reason.starts_with(DODGING) {
+            true => format!("{problem}; {}", self.reason),
+            false => problem,
+        };
     }
 
     pub fn state(&self) -> State {

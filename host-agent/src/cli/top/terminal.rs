@@ -39,7 +39,8 @@ impl Terminal {
 
     /// As much as fits: two lines of headings, and the rows from `first` on.
     pub fn show(&self, lines: &[String], first: usize) -> io::Result<()> {
-        let (width, height) = size()?;
+        // Some know no size, e.g. a serial line.
+        let (width, height) = size().ok().filter(|size| *size != (0, 0)).unwrap_or((80, 24));
         let mut out = io::stdout().lock();
         queue!(out, MoveTo(0, 0))?;
         let rows = lines.iter().skip(2).skip(first);
@@ -57,6 +58,8 @@ impl Terminal {
     pub fn key(&self, within: Duration) -> io::Result<Option<Key>> {
         let stdin = io::stdin();
         let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+        // Rounded up, or the last millisecond would be spent drawing.
+        let within = within + Duration::from_millis(1);
         let timeout = PollTimeout::try_from(within).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, timeout) {
             // A change of the window's size is a reason to draw anew.
