@@ -39,8 +39,9 @@ test-root: build ## Root tests on this kernel, each in its own namespaces
 	SLUICE_SKIPS=$(CURDIR)/$(SKIPS) cargo test --locked --package bpf --test verdicts --test links --test pins
 	SLUICE_SKIPS=$(CURDIR)/$(SKIPS) cargo test --locked --package tests
 
-test-vm: build ## The root tests in a guest: KERNEL=6.1, 6.12 or newest
+test-vm: build ## The root tests in a guest, and the units under systemd: KERNEL=6.1, 6.12 or newest
 	tests/vm/test $(KERNEL)
+	tests/vm/test-systemd $(KERNEL)
 
 demo: build ## Real pods on a private node, iperf3, limit against measured
 	target/debug/demo

@@ -19,5 +19,6 @@ pub mod node;
 pub mod policy_agent;
 pub mod probes;
 pub mod raw;
+pub mod systemd;
 pub mod tcx;
 pub mod wire;

@@ -81,6 +81,11 @@ fn enter_namespaces() {
 }
 
 impl Node {
+    /// The guest itself, whose agent somebody else looks after.
+    pub fn of_guest() -> Self {
+        Self { agent: None, _of_this_thread: std::marker::PhantomData }
+    }
+
     /// `sluice boot` with user data that holds these bandwidth settings.
     pub fn boot_with(&self, bandwidth: &str) {
         let output = self.boot(&format!(
