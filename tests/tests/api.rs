@@ -107,6 +107,24 @@ fn limit_set_by_hand_holds_at_once_and_goes_with_clear() {
 }
 
 #[test]
+fn limit_set_by_hand_ends_when_its_time_is_up() {
+    with_api("", |node| {
+        let (first, second) = (node.pod("a", 2), node.pod("b", 3));
+        for (pod, time) in [(&first, "1s"), (&second, "3s")] {
+            node.add(pod, BOTH);
+            let name = format!("default/{}", pod.name);
+            let set = node.sluice(&["limit", "set", &name, "--egress", "5Mbit", "--for", time]);
+            assert!(set.status.success(), "{}", text(&set));
+        }
+        for pod in [&first, &second] {
+            wait_for("the end of the limit", Duration::from_secs(10), || {
+                (limits(node, pod).0 == Some(20 * MBIT)).then_some(())
+            });
+        }
+    });
+}
+
+#[test]
 fn limit_that_cannot_be_set_is_told_why() {
     with_api("", |node| {
         let pod = node.pod("a", 2);

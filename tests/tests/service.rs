@@ -55,6 +55,8 @@ fn write_user_data(bandwidth: &str) {
 fn pod(node: &Node, name: &str, number: u8, annotations: Annotations) -> Pod {
     let pod = node.pod(name, number);
     if !has_tcx() {
+        // Left by the test before.
+        let _ = fs::remove_dir_all("/sys/fs/bpf/globals");
         PolicyAgent::start().allow(&pod.host_ifname);
     }
     node.add(&pod, annotations);
