@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Compiles the programs of the policy agent's double and of the benchmarks' peers.
+//! Compiles the programs of the policy agent's double, of the benchmarks' peers and of others on a node.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
     let out = std::env::var_os("OUT_DIR").expect("OUT_DIR is set by cargo");
-    for name in ["policy", "edt"] {
+    for name in ["policy", "edt", "foreign"] {
         compile(name, &PathBuf::from(&out));
     }
 }

@@ -14,6 +14,7 @@ mod layouts;
 mod pins;
 mod program;
 mod shaper;
+pub mod survey;
 mod tcx;
 
 pub use contract::{

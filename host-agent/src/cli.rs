@@ -24,7 +24,7 @@ use crate::paths::Paths;
 use crate::preview::preview;
 use crate::status::{Status, text};
 use crate::user_data::{self, carrier::CarrierError};
-use crate::{agent, detach, live, trace};
+use crate::{agent, detach, doctor, live, trace};
 use node::{PodName, Source};
 
 /// Shares a Kubernetes node's bandwidth fairly among its pods, beside network policy.
@@ -74,6 +74,14 @@ enum Command {
         pod: PodName,
         #[arg(long)]
         json: bool,
+    },
+    /// Explain the node: who sits on which hook, what clashes, what to do; changes nothing (root)
+    Doctor {
+        #[arg(long)]
+        json: bool,
+        /// Also every device with its hooks, in order
+        #[arg(long, conflicts_with = "json")]
+        all: bool,
     },
 }
 
@@ -142,6 +150,14 @@ pub fn run(arguments: Arguments) -> Result<u8> {
         Command::Top(asked) => top::run(&Source::new(&paths), &asked).map(|()| 0),
         Command::Limit(command) => limit::run(&Source::new(&paths), command).map(|()| 0),
         Command::Trace { pod, json } => explain(&paths, &pod, json).map(|()| 0),
+        Command::Doctor { json, all } => {
+            let diagnosis = doctor::diagnose(&paths)?;
+            print(&match json {
+                true => format!("{:#}\n", diagnosis.to_json()),
+                false => diagnosis.to_text(all),
+            })?;
+            Ok(diagnosis.exit_status())
+        }
     }
 }
 

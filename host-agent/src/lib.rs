@@ -14,6 +14,7 @@ pub mod client;
 pub mod cni;
 pub mod conflist;
 pub mod detach;
+pub mod doctor;
 pub mod facts;
 pub mod file;
 pub mod generation;

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Links, qdiscs and filters by rtnetlink. `socket` carries messages, `link`
-//! and `tc` are the verbs, `events` tells what others change. Names, indexes and
-//! handles come in and go out; no message type leaves this folder. Blocking on purpose: the CNI plugin starts,
-//! asks ten questions and ends (docs/decisions/0002-blocking-netlink.md).
+//! and `tc` are the verbs, `events` tells what others change, `survey` lists what
+//! is there, `trial` finds out what the kernel can. Names, indexes and handles
+//! come in and go out; no message type leaves this folder. Blocking on purpose:
+//! the CNI plugin starts, asks ten questions and ends
+//! (docs/decisions/0002-blocking-netlink.md).
 
 mod events;
 mod link;
 mod options;
 mod redirect;
 mod socket;
+pub mod survey;
 mod tc;
+pub mod trial;
 
 pub use events::{Changed, Events};
 pub use link::{Gso, Link};

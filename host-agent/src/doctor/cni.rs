@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Checks of the CNI chain: the file that the runtime takes, our entry in it,
+//! and the plugin's binary.
+
+use std::path::Path;
+
+use serde_json::Value;
+use settings_model::{CniMode, Settings};
+
+use super::code;
+use super::finding::Finding;
+use super::survey::{Cni, Survey};
+use crate::facts::TextFile;
+
+const OWN: &str = "sluice";
+const UPSTREAM: &str = "bandwidth";
+
+/// Whether these settings want our entry in the chain.
+pub fn is_chained(settings: &Settings) -> bool {
+    settings.bandwidth.enabled && settings.cni.mode == CniMode::Chain
+}
+
+pub fn check(survey: &Survey) -> Vec<Finding> {
+    let cni = &survey.cni;
+    let mut findings: Vec<Finding> = cni.temporary.iter().map(|path| temporary(path)).collect();
+    if survey.state.settings().is_some_and(is_chained) {
+        findings.extend(chain(cni));
+        findings.extend(plugin(cni));
+    }
+    findings
+}
+
+fn temporary(path: &Path) -> Finding {
+    let path = path.display().to_string();
+    Finding::note(code::TEMPORARY_LEFT, path.as_str())
+        .seen("a write was interrupted here")
+        .why("no runtime loads it: its name ends in .tmp")
+        .remedy(format!("the next write replaces it; or rm {path}"))
+}
+
+/// The entries of a list, by kind; None for what is no list of plugins.
+fn entries(text: &str) -> Option<Vec<Value>> {
+    let list: Value = serde_json::from_str(text).ok()?;
+    Some(list["plugins"].as_array()?.clone())
+}
+
+fn has(text: &str, kind: &str) -> bool {
+    entries(text).is_some_and(|all| all.iter().any(|entry| entry["type"] == kind))
+}
+
+fn chain(cni: &Cni) -> Vec<Finding> {
+    let dir = cni.conf_dir.display().to_string();
+    let first = match cni.files.first() {
+        None => {
+            let finding = Finding::fault(code::CONFLIST_MISSING, dir)
+                .seen("no .conf, .conflist or .json is there")
+                .why("the node is not ready: the main plugin has not written its file")
+                .remedy("wait for aws-node, or see its log; then sluice boot");
+            return vec![finding];
+        }
+        Some(Err(error)) => return vec![unreadable(&dir, error)],
+        Some(Ok(file)) => file,
+    };
+    let path = first.path.display().to_string();
+    let Some(entries) = entries(&first.text) else {
+        return vec![unreadable(&path, "it is not JSON, or not a list of plugins")];
+    };
+    let mut findings = Vec::new();
+    let find = |kind: &str| entries.iter().find(|entry| entry["type"] == kind);
+    match find(OWN) {
+        None => findings.push(missing(cni, first)),
+        Some(own) if own["capabilities"]["bandwidth"] != true => {
+            let finding = Finding::fault(code::ENTRY_CHANGED, path.as_str())
+                .seen(format!("our entry is {own}"))
+                .why("without the capability the runtime does not tell us the pods' annotations")
+                .remedy("sluice boot");
+            findings.push(finding);
+        }
+        Some(_) => {}
+    }
+    if find(UPSTREAM).is_some() {
+        let finding = Finding::fault(code::UPSTREAM_ENTRY, path.as_str())
+            .seen("the upstream \"bandwidth\" plugin is in the chain")
+            .why("it limits a second time, and beside network policy its ADD fails (file exists)")
+            .remedy(
+                "kubectl -n kube-system set env daemonset/aws-node ENABLE_BANDWIDTH_PLUGIN=false",
+            );
+        findings.push(finding);
+    }
+    findings
+}
+
+fn unreadable(subject: &str, seen: &str) -> Finding {
+    Finding::fault(code::CONFLIST_UNREADABLE, subject)
+        .seen(seen)
+        .why("the runtime takes the first file of the directory: the node is not ready")
+        .remedy("move it away; restart aws-node, which writes its own anew")
+}
+
+fn missing(cni: &Cni, first: &TextFile) -> Finding {
+    let path = first.path.display().to_string();
+    let mut others = cni.files.iter().skip(1).filter_map(|file| file.as_ref().ok());
+    match others.find(|file| has(&file.text, OWN)) {
+        Some(with_entry) => Finding::fault(code::CONFLIST_SHADOWED, path.as_str())
+            .seen(format!("our entry is in {}, which sorts behind it", with_entry.path.display()))
+            .why("the runtime takes the first file by name: new pods get no limit")
+            .remedy(format!("mv {path} away if nobody needs it, or sluice boot to chain there")),
+        None => Finding::fault(code::ENTRY_MISSING, path.as_str())
+            .seen("our entry is not in it")
+            .why(
+                "new pods get no limit; the VPC CNI writes this file anew whenever aws-node starts",
+            )
+            .remedy("sluice boot"),
+    }
+}
+
+fn plugin(cni: &Cni) -> Option<Finding> {
+    let path = cni.plugin.display().to_string();
+    if !cni.plugin_runs {
+        let finding = Finding::fault(code::PLUGIN_MISSING, path)
+            .seen("no executable file is there")
+            .why("the runtime cannot call it: no pod can start, with or without a limit")
+            .remedy("sluice boot");
+        return Some(finding);
+    }
+    (cni.plugin_is_shipped == Some(false)).then(|| {
+        Finding::degraded(code::PLUGIN_DIFFERS, path)
+            .seen(format!("it is not the same file as {}", cni.shipped.display()))
+            .why("somebody replaced it, or the image was updated without a boot")
+            .remedy("sluice boot")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conflist::ENTRY;
+
+    fn codes(files: &[&str]) -> Vec<&'static str> {
+        let file = |(number, text): (usize, &&str)| {
+            Ok(TextFile { path: format!("/n/{number}.conflist").into(), text: text.to_string() })
+        };
+        let files = files.iter().enumerate().map(file).collect();
+        chain(&Cni { files, ..Cni::default() }).iter().map(|finding| finding.code).collect()
+    }
+
+    #[test]
+    fn our_entry_is_looked_for_where_the_runtime_looks() {
+        let own = format!(r#"{{"plugins":[{{"type":"ptp"}},{ENTRY}]}}"#);
+        let other = r#"{"plugins":[{"type":"ptp"}]}"#;
+        assert_eq!(codes(&[&own]), [""; 0]);
+        assert_eq!(codes(&[&own, other]), [""; 0]);
+        assert_eq!(codes(&[other, &own]), [code::CONFLIST_SHADOWED]);
+        assert_eq!(codes(&[other]), [code::ENTRY_MISSING]);
+        assert_eq!(codes(&[]), [code::CONFLIST_MISSING]);
+        assert_eq!(codes(&["{", &own]), [code::CONFLIST_UNREADABLE]);
+    }
+
+    #[test]
+    fn an_entry_without_the_capability_and_one_of_upstream_are_faults() {
+        let text = r#"{"plugins":[{"type":"sluice"},{"type":"bandwidth"}]}"#;
+        assert_eq!(codes(&[text]), [code::ENTRY_CHANGED, code::UPSTREAM_ENTRY]);
+    }
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Checks of others who limit or rebuild pods' devices: the upstream bandwidth
+//! plugin's traces, Cilium, Calico, XDP, netkit; and of our own programs in
+//! other builds.
+
+use std::collections::BTreeSet;
+
+use super::code;
+use super::finding::{Finding, Severity};
+use super::hooks::{Entry, Layer, Side, Surveyed};
+use super::owner::{Owner, is_upstream_ifb};
+use super::survey::Survey;
+use crate::netlink::ROOT_HANDLE;
+
+const CILIUM_DEVICES: [&str; 2] = ["cilium_host", "cilium_net"];
+const CALICO_PREFIX: &str = "cali";
+const CALICO_DEVICES: [&str; 2] = ["vxlan.calico", "bpfin.cali"];
+
+pub fn check(survey: &Survey) -> Vec<Finding> {
+    let mut findings = [upstream(survey), foreign_roots(survey), devices(survey)].concat();
+    findings.extend(present(survey));
+    findings.extend(outdated(survey));
+    findings
+}
+
+/// Whoever has a program, a filter or a device on the node.
+pub fn owners(survey: &Survey) -> BTreeSet<Owner> {
+    let hooks = survey.host.devices.iter().flat_map(|device| &device.hooks);
+    let mut owners: BTreeSet<Owner> =
+        hooks.flat_map(|hook| &hook.entries).map(|entry| entry.owner).collect();
+    for found in &survey.host.devices {
+        let name = found.device.name.as_str();
+        if CILIUM_DEVICES.contains(&name) {
+            owners.insert(Owner::Cilium);
+        }
+        let is_pod = found.is_pod_end() && name.starts_with(CALICO_PREFIX);
+        if is_pod || CALICO_DEVICES.contains(&name) {
+            owners.insert(Owner::Calico);
+        }
+    }
+    owners
+}
+
+/// The redirect on a pod's device, and the ifb that it goes to or that is left of it.
+fn upstream(survey: &Survey) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut used = BTreeSet::new();
+    for device in survey.pod_ends() {
+        for entry in device.hook(Side::Ingress, Layer::Clsact) {
+            let is_upstream = entry.owner == Owner::UpstreamBandwidth;
+            let filter = entry.filter.as_ref().filter(|_| is_upstream);
+            let Some(target) = filter.and_then(|filter| filter.redirects_to) else { continue };
+            used.insert(target);
+            let name = survey.host.by_index(target).map(|found| found.device.name.as_str());
+            let to = name.map_or_else(|| format!("device {target}"), str::to_owned);
+            // Without our limit it is the only one.
+            let limited = survey
+                .pod_behind(device)
+                .is_some_and(|pod| pod.record.as_ref().is_ok_and(|record| !record.is_unlimited()));
+            let severity = if limited { Severity::Degraded } else { Severity::Note };
+            findings.push(
+                Finding::new(severity, code::UPSTREAM_BANDWIDTH, survey.subject(device))
+                    .seen(format!("{} redirects all that the pod sends to {to}", entry.label()))
+                    .why("the lower of two limits holds, and that one is a single queue")
+                    .remedy("take \"bandwidth\" out of the chain, then restart the pod"),
+            );
+        }
+    }
+    for found in &survey.host.devices {
+        let (device, name) = (&found.device, &found.device.name);
+        if is_upstream_ifb(device) && !used.contains(&device.index) {
+            findings.push(
+                Finding::note(code::UPSTREAM_BANDWIDTH, name.as_str())
+                    .seen("an ifb of the upstream bandwidth plugin that no pod's device leads to")
+                    .why("its ADD failed half-way, or its pod has gone without a DEL")
+                    .remedy(format!("ip link del {name}")),
+            );
+        }
+    }
+    findings
+}
+
+/// Foreign root qdiscs on the host's ends of pods that we do not limit there; of those that we do,
+/// the checks of each pod tell.
+fn foreign_roots(survey: &Survey) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for device in survey.pod_ends() {
+        let limited = survey.pod_behind(device).is_some_and(|pod| {
+            pod.record.as_ref().is_ok_and(|record| !record.ingress.is_unlimited())
+        });
+        let Some(root) = device.root().filter(|root| root.handle != 0 && !limited) else {
+            continue;
+        };
+        if root.major() == ROOT_HANDLE {
+            continue;
+        }
+        let whose = match root.kind.as_str() {
+            "tbf" => ", as the upstream bandwidth plugin and Calico put it there",
+            _ => "",
+        };
+        findings.push(
+            Finding::degraded(code::FOREIGN_ROOT_QDISC, survey.subject(device))
+                .seen(format!("the root qdisc is {} {:x}:{whose}", root.kind, root.major()))
+                .why("a limit on ingress cannot be attached there: ADD or the change fails (101)")
+                .remedy(format!(
+                    "if its owner no longer needs it: tc qdisc del dev {} root",
+                    device.device.name
+                )),
+        );
+    }
+    findings
+}
+
+fn devices(survey: &Survey) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for found in &survey.host.devices {
+        let subject = survey.subject(found);
+        if found.is_pod_end() && found.device.xdp.is_some() {
+            findings.push(
+                Finding::note(code::XDP_ON_POD, subject.as_str())
+                    .seen(format!("XDP program {}", found.device.xdp.unwrap_or(0)))
+                    .why("it runs before network policy and the guard, and may send packets past both")
+                    .remedy("ask its owner; ip link set dev … xdp off takes it off"),
+            );
+        }
+        if found.device.is_kind("netkit") {
+            findings.push(
+                Finding::note(code::NETKIT, subject.as_str())
+                    .seen("a netkit device, not a veth")
+                    .why("a pod behind it cannot be limited: ADD fails (CNI code 100)")
+                    .remedy("Cilium: --datapath-mode=veth"),
+            );
+        }
+    }
+    findings
+}
+
+fn present(survey: &Survey) -> Vec<Finding> {
+    let owners = owners(survey);
+    let mut findings = Vec::new();
+    if owners.contains(&Owner::Cilium) {
+        findings.push(
+            Finding::note(code::CILIUM_PRESENT, "node")
+                .seen("programs or devices of Cilium")
+                .why("its programs end the chain with OK or send packets on by REDIRECT, past the host's end of a pod: limits on ingress may not see them")
+                .remedy("see the hooks with `sluice doctor --all`; leave its bandwidth manager off"),
+        );
+    }
+    if owners.contains(&Owner::Calico) {
+        findings.push(
+            Finding::note(code::CALICO_PRESENT, "node")
+                .seen("programs or devices of Calico")
+                .why("it removes clsact and root qdiscs that it does not know from pods' devices")
+                .remedy("the agent puts ours back while it runs; keep Calico's own QoS off"),
+        );
+    }
+    findings
+}
+
+/// Attached programs of ours whose digest is not that of the pinned one.
+fn outdated(survey: &Survey) -> Option<Finding> {
+    let tags = &survey.own_tags;
+    let inside = survey.pods.iter().filter_map(|pod| pod.inside.as_ref().ok());
+    let all: Vec<&Surveyed> = survey.host.devices.iter().chain(inside).collect();
+    let is_old = |entry: &&Entry| {
+        entry.owner == Owner::Sluice && entry.tag.as_ref().is_some_and(|tag| !tags.contains(tag))
+    };
+    let entries = all.iter().flat_map(|device| &device.hooks).flat_map(|hook| &hook.entries);
+    let count = entries.filter(is_old).count();
+    (count > 0 && !tags.is_empty()).then(|| {
+        Finding::note(code::PROGRAM_OUTDATED, "node")
+            .seen(format!("{count} attached programs are of another build than the pinned ones"))
+            .why("pods that an older version attached run by it until they are attached anew")
+            .remedy("none needed; they go with their pods")
+    })
+}

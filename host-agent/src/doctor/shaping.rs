@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Checks of each pod's own attachments: what its record promises against what
+//! hangs on both ends of its veth pair.
+
+use bpf::Direction;
+use settings_model::{Rate, Settings};
+
+use super::code;
+use super::finding::{Finding, Severity};
+use super::hooks::{Ends, Entry, Layer, Side, Surveyed};
+use super::owner::Owner;
+use super::survey::{Pod, Survey};
+use crate::limit::{Limit, Origin};
+use crate::netlink::{FILTER_HANDLE, Gso, LEAF_HANDLE, ROOT_HANDLE};
+use crate::record::{Guard, Mode, Record, Shaping};
+
+const REPAIR: &str = "the agent repairs it while it runs: systemctl restart sluice; \
+                      else restart the pod";
+
+pub fn check(survey: &Survey) -> Vec<Finding> {
+    survey
+        .pods
+        .iter()
+        .flat_map(|pod| PodCheck::of(survey, pod).map(PodCheck::run))
+        .flatten()
+        .collect()
+}
+
+struct PodCheck<'a> {
+    survey: &'a Survey,
+    record: &'a Record,
+    inside: &'a Surveyed,
+    host: &'a Surveyed,
+    /// `default/web`
+    name: String,
+    findings: Vec<Finding>,
+}
+
+impl<'a> PodCheck<'a> {
+    /// None for a pod that cannot be looked at; the checks of records tell of that.
+    fn of(survey: &'a Survey, pod: &'a Pod) -> Option<Self> {
+        let record = pod.record.as_ref().ok()?;
+        let (inside, host) = (pod.inside.as_ref().ok()?, survey.host_end(record)?);
+        Some(Self { survey, record, inside, host, name: pod.name(), findings: Vec::new() })
+    }
+
+    fn run(mut self) -> Vec<Finding> {
+        let record = self.record;
+        for (way, shaping) in record.ways() {
+            if let Shaping::Limited { mode, bits_per_sec, gso_before, .. } = shaping {
+                self.limited(way, mode.as_ref());
+                self.clamp(way, *bits_per_sec, *gso_before);
+            }
+        }
+        if let Some(guard) = &record.guard {
+            self.guard(guard);
+        }
+        self.findings
+    }
+
+    fn subject(&self, way: Direction) -> String {
+        let (device, word) = match way {
+            Direction::Ingress => (&self.host.device.name, "ingress"),
+            _ => (&self.inside.device.name, "egress"),
+        };
+        match way {
+            Direction::Ingress => format!("pod {}, {word} ({device})", self.name),
+            _ => format!("pod {}, {word} ({device} inside)", self.name),
+        }
+    }
+
+    fn tell(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
+    /// The device that sends this way, where the qdisc and the filter are.
+    fn sender(&self, way: Direction) -> &'a Surveyed {
+        if way == Direction::Ingress { self.host } else { self.inside }
+    }
+
+    fn limited(&mut self, way: Direction, mode: Option<&Mode>) {
+        let subject = self.subject(way);
+        match mode {
+            None => self.tell(
+                Finding::fault(code::ATTACH_INCOMPLETE, subject)
+                    .seen("the record has a limit whose attachment was never completed")
+                    .why("this direction is not limited")
+                    .remedy("sluice reload; else restart the pod"),
+            ),
+            Some(Mode::Guarded(obstacle)) => self.tell(
+                Finding::degraded(code::GUARDED, subject)
+                    .seen(obstacle)
+                    .why("the guard on the host's end drops the excess; nothing is paced")
+                    .remedy("have that qdisc removed by who put it there, then restart the pod"),
+            ),
+            Some(Mode::Policed) => {
+                self.tell(
+                    Finding::degraded(code::POLICED, subject)
+                        .seen("there was no sch_fq when it was attached")
+                        .why("the limit holds by dropping: TCP gets about it, less evenly")
+                        .remedy("a kernel with sch_fq, then restart the pod"),
+                );
+                self.attached(way, false);
+            }
+            Some(Mode::Paced) => self.attached(way, true),
+        }
+    }
+
+    /// Whether root qdisc, fq and filter are there, and the filter is reached.
+    fn attached(&mut self, way: Direction, paced: bool) {
+        let (subject, device) = (self.subject(way), self.sender(way));
+        let root = device.root().filter(|root| root.handle != 0);
+        let (needs_root, layer) = match way {
+            Direction::Ingress => (true, Layer::Root),
+            _ => (paced, Layer::Clsact),
+        };
+        if let Some(root) = root.filter(|root| needs_root && root.major() != ROOT_HANDLE) {
+            let seen = format!("the root qdisc is {} {:x}:", root.kind, root.major());
+            self.tell(foreign_root(&subject, &seen));
+        } else if way == Direction::Ingress && root.is_none() {
+            // The filter and the leaf went with the root.
+            return self.missing(way, "our root qdisc and the filter on it are gone");
+        }
+        let fq = if way == Direction::Ingress { LEAF_HANDLE } else { ROOT_HANDLE };
+        let has_fq = device.qdiscs.iter().any(|q| q.kind == "fq" && q.major() == fq);
+        if paced && !has_fq && root.is_none_or(|root| root.major() == ROOT_HANDLE) {
+            self.tell(
+                Finding::fault(code::FQ_MISSING, subject.as_str())
+                    .seen(format!("the fq {fq:x}: is gone"))
+                    .why("packets are stamped and nothing holds them back: no limit, but the guard's")
+                    .remedy(REPAIR),
+            );
+        }
+        let entries = device.hook(Side::Egress, layer);
+        match entries.iter().position(is_own_filter) {
+            Some(_) => self.reached(&subject, device, layer),
+            None => self.missing(way, "our filter is gone"),
+        }
+    }
+
+    fn missing(&mut self, way: Direction, seen: &str) {
+        let (subject, also) = (self.subject(way), self.tidied());
+        let why = match way {
+            Direction::Ingress => "what the pod receives is not limited",
+            _ => "what the pod sends is not limited, but for the guard",
+        };
+        self.tell(
+            Finding::fault(code::FILTER_MISSING, subject)
+                .seen(format!("{seen}{also}"))
+                .why(why)
+                .remedy(REPAIR),
+        );
+    }
+
+    /// Who removes what he does not know, if he is on this node.
+    fn tidied(&self) -> &'static str {
+        let owners = super::others::owners(self.survey);
+        if owners.contains(&Owner::Calico) {
+            " (Calico is on this node, and removes qdiscs and filters that it does not know)"
+        } else if owners.contains(&Owner::Cilium) {
+            " (Cilium is on this node, and replaces qdiscs of devices that it manages)"
+        } else {
+            ""
+        }
+    }
+
+    /// Whether somebody in front of our filter lets packets past it.
+    fn reached(&mut self, subject: &str, device: &Surveyed, layer: Layer) {
+        let ahead: Vec<_> = match layer {
+            // Behind clsact and tcx on purpose: whom policy passes comes there anyhow.
+            Layer::Root => {
+                let all = device.hook(Side::Egress, layer).iter();
+                all.take_while(|e| !is_own_filter(e)).map(|e| (layer, e)).collect()
+            }
+            _ => device.chain(Side::Egress).take_while(|(_, e)| !is_own_filter(e)).collect(),
+        };
+        let worst = ahead.into_iter().max_by_key(|(layer, entry)| entry.ends(*layer));
+        let Some((layer, entry)) = worst.filter(|(l, e)| e.ends(*l) == Ends::CanPass) else {
+            return;
+        };
+        self.tell(
+            Finding::fault(code::SHAPER_HIDDEN, subject)
+                .seen(told_of(entry, layer))
+                .why("our filter behind it does not see those packets: they are not limited")
+                .remedy("have it attached behind ours, or return UNSPEC"),
+        );
+    }
+
+    fn clamp(&mut self, way: Direction, bits_per_sec: u64, before: Gso) {
+        let device = &self.sender(way).device;
+        let Some(most) = gso_max_size(bits_per_sec, device.mtu) else { return };
+        let (wanted, now) = (before.clamped(most), device.gso());
+        let lost = now.max_size > wanted.max_size
+            || now.ipv4_max_size.zip(wanted.ipv4_max_size).is_some_and(|(now, max)| now > max);
+        if !lost {
+            return;
+        }
+        let namespace = match way {
+            Direction::Ingress => String::new(),
+            _ => format!("nsenter --net={} ", self.record.netns.display()),
+        };
+        let (name, size) = (&device.name, wanted.max_size);
+        let finding = Finding::degraded(code::GSO_CLAMP_LOST, self.subject(way))
+            .seen(format!("gso_max_size is {}, and was set to {size}", now.max_size))
+            .why("one super-packet blocks the line for longer: more delay for all else of the pod")
+            .remedy(format!(
+                "{namespace}ip link set dev {name} gso_max_size {size}; \
+                 the agent does it when the limit changes"
+            ));
+        self.tell(finding);
+    }
+
+    fn guard(&mut self, guard: &Guard) {
+        let alone =
+            matches!(&self.record.egress, Shaping::Limited { mode: Some(Mode::Guarded(_)), .. });
+        // Where it enforces, its absence is the limit's.
+        let severity = if alone { Severity::Fault } else { Severity::Degraded };
+        let subject = format!("pod {}, guard ({})", self.name, self.host.device.name);
+        let why = "a pod that may change its own network gets round its limit unseen";
+        match guard {
+            Guard::Pending => self.tell(
+                Finding::degraded(code::GUARD_PENDING, subject)
+                    .seen("the agent attaches it, and has not yet")
+                    .why(why)
+                    .remedy("systemctl start sluice"),
+            ),
+            Guard::Off(reason) => self.tell(
+                Finding::degraded(code::GUARD_OFF, subject)
+                    .seen(reason)
+                    .why(why)
+                    .remedy("switch network policy on, or use an image with kernel 6.6 or newer"),
+            ),
+            Guard::Tcx => self.in_place(&subject, severity, Layer::Tcx),
+            Guard::Clsact => self.in_place(&subject, severity, Layer::Clsact),
+        }
+    }
+
+    fn in_place(&mut self, subject: &str, severity: Severity, layer: Layer) {
+        let is_guard = |(at, entry): &(Layer, &Entry)| *at == layer && entry.owner == Owner::Sluice;
+        let chain: Vec<_> = self.host.chain(Side::Ingress).collect();
+        let Some(position) = chain.iter().position(is_guard) else {
+            return self.tell(
+                Finding::new(severity, code::GUARD_MISSING, subject)
+                    .seen("the record has it, and it is not there")
+                    .why("a pod that may change its own network gets round its limit unseen")
+                    .remedy(REPAIR),
+            );
+        };
+        let worst = chain[..position].iter().max_by_key(|(layer, entry)| entry.ends(*layer));
+        let Some((layer, entry)) = worst else { return };
+        let place = "systemctl restart sluice puts the guard in front again; \
+                     have the other one attached behind it";
+        match entry.ends(*layer) {
+            Ends::Never => {}
+            Ends::Unknown => self.tell(
+                Finding::note(code::GUARD_BEHIND, subject)
+                    .seen(told_of(entry, *layer))
+                    .why("if it ends the chain, the guard behind it does not run")
+                    .remedy(place),
+            ),
+            Ends::CanPass => self.tell(
+                Finding::new(severity, code::GUARD_HIDDEN, subject)
+                    .seen(told_of(entry, *layer))
+                    .why("the guard behind it does not see those packets")
+                    .remedy(place),
+            ),
+        }
+    }
+}
+
+/// The clamp follows from the rate and the device alone; the rest of a limit is any.
+fn gso_max_size(bits_per_sec: u64, mtu: u32) -> Option<u32> {
+    let bandwidth = Settings::default().bandwidth;
+    let limit = Limit {
+        rate: Rate::from_bits_per_sec(bits_per_sec)?,
+        burst: bandwidth.burst,
+        origin: Origin::NodeDefault,
+        latency_target: bandwidth.latency_target,
+        ecn: bandwidth.ecn,
+    };
+    Some(limit.gso_max_size(mtu))
+}
+
+pub fn is_own_filter(entry: &Entry) -> bool {
+    entry.owner == Owner::Sluice && entry.handle() == FILTER_HANDLE
+}
+
+/// `foo (program 7, owner unknown) on tcx, ahead, returns PASS: can end the chain…`
+pub fn told_of(entry: &Entry, layer: Layer) -> String {
+    let place = match layer {
+        Layer::Tcx => "on tcx",
+        Layer::Clsact => "on clsact",
+        Layer::Root => "on the root qdisc",
+    };
+    let (label, verdicts) = (entry.label(), entry.verdicts(layer));
+    format!("ahead of it {place}: {label} returns {verdicts}: {}", entry.effect(layer))
+}
+
+fn foreign_root(subject: &str, seen: &str) -> Finding {
+    Finding::fault(code::FOREIGN_ROOT_QDISC, subject)
+        .seen(seen)
+        .why("it took the place of ours, which held packets back until their time")
+        .remedy(
+            "have it removed by who put it there (tbf: the upstream bandwidth plugin or Calico), \
+             then restart the pod",
+        )
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What Sluice, the runtime and the CNI chain have written down.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use settings_model::Settings;
+
+use super::names_in;
+use crate::boot::InForce;
+use crate::facts::TextFile;
+use crate::paths::Paths;
+
+/// The runtime's loopback has a result of its own.
+const LOOPBACK: &str = "lo";
+
+#[derive(Debug, Default)]
+pub struct State {
+    pub in_force: Option<InForce>,
+    pub in_force_error: Option<String>,
+    pub settings: Option<Result<Settings, String>>,
+    pub socket: PathBuf,
+    pub agent_answers: bool,
+    /// Containers that the runtime has a result for, and whose namespace is there.
+    pub results: Vec<Cached>,
+}
+
+/// A pod interface in libcni's result cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cached {
+    pub container_id: String,
+    pub ifname: String,
+    pub namespace: String,
+    pub pod: String,
+}
+
+#[derive(Debug, Default)]
+pub struct Cni {
+    pub conf_dir: PathBuf,
+    /// Those that a runtime considers, in its order: it takes the first.
+    pub files: Vec<Result<TextFile, String>>,
+    pub temporary: Vec<PathBuf>,
+    pub plugin: PathBuf,
+    /// Whether it can be run.
+    pub plugin_runs: bool,
+    /// Whether it is the shipped one; None where that is not there to compare.
+    pub plugin_is_shipped: Option<bool>,
+    pub shipped: PathBuf,
+}
+
+impl State {
+    pub fn read(paths: &Paths, settings: Option<Result<Settings, String>>) -> Self {
+        let socket = paths.resolve(Path::new("/run/sluice/sluice.sock"));
+        let in_force = InForce::read(&paths.boot_file());
+        Self {
+            in_force_error: in_force.as_ref().err().map(|e| format!("{e:#}")),
+            in_force: in_force.ok().flatten(),
+            settings,
+            agent_answers: UnixStream::connect(&socket).is_ok(),
+            socket,
+            results: results(&paths.resolve(Path::new("/var/lib/cni/results"))),
+        }
+    }
+
+    /// None where settings are missing or cannot be read.
+    pub fn settings(&self) -> Option<&Settings> {
+        self.settings.as_ref()?.as_ref().ok()
+    }
+}
+
+/// libcni's cache, `<network>-<container>-<interface>`, one file for each ADD that succeeded.
+fn results(dir: &Path) -> Vec<Cached> {
+    let read = |name: &String| -> Option<Cached> {
+        let text = fs::read(dir.join(name)).ok()?;
+        cached(&serde_json::from_slice(&text).ok()?)
+    };
+    names_in(dir).iter().filter_map(read).collect()
+}
+
+fn cached(result: &Value) -> Option<Cached> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let argument = |wanted: &str| {
+        let pairs = result["cniArgs"].as_array()?;
+        pairs.iter().find(|pair| pair[0] == wanted).and_then(|pair| text(&pair[1]))
+    };
+    let ifname = text(&result["ifName"]).filter(|ifname| ifname != LOOPBACK)?;
+    let interfaces = result["result"]["interfaces"].as_array()?;
+    // What is left of a pod that has gone without a DEL is nobody's concern here.
+    let mut sandboxes = interfaces.iter().filter_map(|interface| interface["sandbox"].as_str());
+    sandboxes.find(|sandbox| sandbox.starts_with('/') && Path::new(sandbox).exists())?;
+    Some(Cached {
+        container_id: text(&result["containerId"])?,
+        ifname,
+        namespace: argument("K8S_POD_NAMESPACE")?,
+        pod: argument("K8S_POD_NAME")?,
+    })
+}
+
+impl Cni {
+    pub fn read(paths: &Paths, settings: Option<&Settings>) -> Self {
+        let defaults = Settings::default();
+        let cni = &settings.unwrap_or(&defaults).cni;
+        let conf_dir = paths.resolve(cni.conf_dir.as_ref());
+        let plugin = paths.resolve(cni.bin_dir.as_ref()).join("sluice");
+        let shipped = paths.shipped_plugin();
+        let names = names_in(&conf_dir);
+        let has_extension = |name: &&String| {
+            let extension = Path::new(name.as_str()).extension().and_then(|e| e.to_str());
+            matches!(extension, Some("conf" | "conflist" | "json"))
+        };
+        Self {
+            files: names.iter().filter(has_extension).map(|n| read(conf_dir.join(n))).collect(),
+            temporary: [conf_dir.clone(), paths.resolve(cni.bin_dir.as_ref())]
+                .iter()
+                .flat_map(|dir| temporary(dir))
+                .collect(),
+            plugin_runs: fs::metadata(&plugin)
+                .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0),
+            plugin_is_shipped: same(&plugin, &shipped),
+            conf_dir,
+            plugin,
+            shipped,
+        }
+    }
+}
+
+fn read(path: PathBuf) -> Result<TextFile, String> {
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(TextFile { path, text }),
+        Err(e) => Err(format!("read {}: {e}", path.display())),
+    }
+}
+
+/// Names that `file::replace` gives.
+fn temporary(dir: &Path) -> Vec<PathBuf> {
+    let names = names_in(dir).into_iter();
+    let ours = names.filter(|name| name.starts_with('.') && name.ends_with(".tmp"));
+    ours.map(|name| dir.join(name)).collect()
+}
+
+/// None where one of the two is not there.
+fn same(a: &Path, b: &Path) -> Option<bool> {
+    let (size_a, size_b) = (fs::metadata(a).ok()?.size(), fs::metadata(b).ok()?.size());
+    Some(size_a == size_b && fs::read(a).ok()? == fs::read(b).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn result(sandbox: &str, ifname: &str) -> Value {
+        json!({
+            "kind": "cniCacheV1", "containerId": "c1", "ifName": ifname, "networkName": "aws-cni",
+            "cniArgs": [["IgnoreUnknown", "1"], ["K8S_POD_NAMESPACE", "default"],
+                        ["K8S_POD_NAME", "web"]],
+            "result": {"interfaces": [{"name": "eni1"}, {"name": "eth0", "sandbox": sandbox}]},
+        })
+    }
+
+    #[test]
+    fn a_living_pod_of_the_result_cache_is_read() {
+        let expected = Cached {
+            container_id: "c1".into(),
+            ifname: "eth0".into(),
+            namespace: "default".into(),
+            pod: "web".into(),
+        };
+        assert_eq!(cached(&result("/proc/self/ns/net", "eth0")), Some(expected));
+        assert_eq!(cached(&result("/no/such/netns", "eth0")), None);
+        assert_eq!(cached(&result("/proc/self/ns/net", "lo")), None);
+        assert_eq!(cached(&json!({"x": 1})), None);
+    }
+}
