@@ -97,9 +97,9 @@ fn healthy_node_has_no_fault() {
         node.add(&unlimited, Annotations::default());
         let (seen, status) = diagnosis(node);
         assert_eq!((codes(&seen, "fault"), status), (vec![], 0), "{:#}", seen["findings"]);
-        // A socket of the agent, and network policy on each pod, are what this node may lack.
+        // Network policy on each pod is what this node may lack.
         let mut degraded = codes(&seen, "degraded");
-        degraded.retain(|code| code != "agent-not-running" && code != "policy-missing");
+        degraded.retain(|code| code != "policy-missing");
         assert_eq!(degraded, [""; 0], "{:#}", seen["findings"]);
         assert_eq!(seen["summary"]["fault"], 0);
         let policy = hook(&seen, &pod, "ingress", "clsact").last().expect("policy");
@@ -239,6 +239,8 @@ fn missing_fq_is_a_fault_of_its_own() {
     }
     with_ready_node("", |node| {
         let (_agent, pod) = pod_with_policy(node);
+        // Which would put it back.
+        node.kill_agent(nix::sys::signal::Signal::SIGKILL);
         pod.run("tc qdisc del dev eth0 root");
         let (seen, _) = diagnosis(node);
         assert_eq!(codes(&seen, "fault"), ["fq-missing"], "{:#}", seen["findings"]);
@@ -472,6 +474,8 @@ fn policy_that_is_pinned_and_not_attached_is_a_fault() {
 fn lost_clamp_is_told_with_the_command_that_brings_it_back() {
     with_ready_node("", |node| {
         let (_agent, pod) = pod_with_policy(node);
+        // Which would put it back.
+        node.kill_agent(nix::sys::signal::Signal::SIGKILL);
         ip(&format!("-n {} link set eth0 gso_max_size 60000", pod.name));
         let (seen, status) = diagnosis(node);
         assert_eq!((codes(&seen, "fault"), status), (vec![], 0));
@@ -486,6 +490,8 @@ fn lost_clamp_is_told_with_the_command_that_brings_it_back() {
 #[test]
 fn chain_that_lost_our_entry_or_has_upstreams_is_a_fault() {
     with_ready_node("", |node| {
+        // Which would put it back.
+        node.kill_agent(nix::sys::signal::Signal::SIGKILL);
         let chained = fs::read_to_string(CONFLIST).expect("read the conflist");
         let faults = |text: &str| {
             fs::write(CONFLIST, text).expect("write the conflist");

@@ -346,6 +346,121 @@ fn restarted_agent_puts_its_programs_into_the_pods_that_are_there() {
     });
 }
 
+/// Pins of another layout, as an upgrade finds them: the directory's name is all that differs.
+#[test]
+fn upgrade_from_an_older_layout_leaves_no_second_without_the_limit() {
+    with_ready_node("", |node| {
+        let (pod, remote) = (node.pod("a", 2), node.pod("remote", 9));
+        PolicyAgent::start().allow(&pod.host_ifname);
+        node.add(&pod, BOTH);
+        node.guard(&pod);
+        node.kill_agent(Signal::SIGTERM);
+        fs::rename(PIN_DIR, PIN_DIR.replace("v1", "v0")).expect("rename the pins");
+        let (from, to) = (pod.netns(), remote.netns());
+        let protocol = Protocol::Udp(2 * LIMIT);
+        let transfer = Transfer { from: &from, to: &to, address: remote.address, protocol };
+        let old = PIN_DIR.replace("v1", "v0");
+        let rates = transfer.seconds_while(4, || {
+            node.start_agent();
+            soon("no old pins", || (!fs::exists(&old).expect("look")).then_some(()));
+        });
+        // A new clock gives its credit once more.
+        assert!(rates.iter().all(|rate| *rate <= LIMIT * 13 / 10), "{rates:?}");
+        assert!(rates.iter().skip(1).all(|rate| *rate >= LIMIT * 9 / 10), "{rates:?}");
+        let over = rates.iter().filter(|rate| **rate > LIMIT * 21 / 20).count();
+        assert!(over <= 1, "{rates:?}");
+        node.guard(&pod);
+        node.del(&pod);
+    });
+}
+
+#[test]
+fn downgrade_is_refused_and_touches_nothing() {
+    with_ready_node("", |node| {
+        node.kill_agent(Signal::SIGTERM);
+        fs::create_dir(PIN_DIR.replace("v1", "v2")).expect("pins of a newer version");
+        let output = node.sluice(&["agent"]);
+        assert_eq!(output.status.code(), Some(78), "{}", text(&output));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("/sys/fs/bpf/sluice/v2"), "{stderr}");
+        assert!(fs::exists(format!("{PIN_DIR}/limits")).expect("look"));
+    });
+}
+
+#[test]
+fn detach_takes_off_all_of_ours_and_nothing_else() {
+    with_ready_node("", |node| {
+        let (pod, policy) = (node.pod("a", 2), PolicyAgent::start());
+        policy.allow(&pod.host_ifname);
+        let before = [
+            tc(&format!("qdisc show dev {}", pod.host_ifname)),
+            tc(&format!("filter show dev {} ingress", pod.host_ifname)),
+        ];
+        let conflist = fs::read_to_string(CONFLIST).expect("the conflist");
+        let before_gso = gso(index(&pod.host_ifname));
+        node.add(&pod, BOTH);
+        node.guard(&pod);
+        // One that no record names.
+        let lost = node.pod("lost", 3);
+        node.add(&lost, BOTH);
+        cache(&lost, &["ptp"], bandwidth(LIMIT, LIMIT));
+        let refused = node.sluice(&["detach"]);
+        assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("another agent runs"));
+        node.kill_agent(Signal::SIGTERM);
+        let record = records().into_iter().find(|name| name.contains("lost")).expect("a record");
+        fs::remove_file(format!("/run/sluice/pods/{record}")).expect("lose a record");
+        let output = node.sluice(&["detach"]);
+        assert!(output.status.success(), "{}", text(&output));
+        let after = [
+            tc(&format!("qdisc show dev {}", pod.host_ifname)),
+            tc(&format!("filter show dev {} ingress", pod.host_ifname)),
+        ];
+        assert_eq!(after, before);
+        assert_eq!(gso(index(&pod.host_ifname)), before_gso);
+        for pod in [&pod, &lost] {
+            assert!(!pod.run("tc filter show dev eth0 egress").contains("sluice"));
+            assert!(!pod.run("tc qdisc show dev eth0").contains("51ce"));
+            assert!(!tc(&format!("qdisc show dev {}", pod.host_ifname)).contains("51ce"));
+        }
+        assert!(records().is_empty() && !fs::exists("/sys/fs/bpf/sluice").expect("look"));
+        let left = fs::read_to_string(CONFLIST).expect("the conflist");
+        assert!(conflist.contains("sluice") && !left.contains("sluice"), "{left}");
+        assert!(fs::exists("/sys/fs/bpf/globals/aws/programs/policy_allow").expect("look"));
+        node.del(&pod);
+    });
+}
+
+#[test]
+fn who_takes_the_same_off_again_and_again_is_reported_and_left_alone() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        PolicyAgent::start().allow(&pod.host_ifname);
+        node.add(&pod, BOTH);
+        node.guard(&pod);
+        let contested = || {
+            let output = node.sluice(&["status", "--json", "--interval", "1"]);
+            let status = String::from_utf8_lossy(&output.stdout).into_owned();
+            status.contains("contested").then_some(())
+        };
+        let filter = || pod.run("tc filter show dev eth0 egress").contains("sluice_egress");
+        for _ in 0..10 {
+            pod.run("tc filter del dev eth0 egress prio 1");
+            soon("the filter or a report", || filter().then_some(()).or_else(|| contested()));
+        }
+        soon("the report", contested);
+        pod.run("tc filter del dev eth0 egress prio 1");
+        let remote = node.pod("remote", 9);
+        let (from, to) = (pod.netns(), remote.netns());
+        let protocol = Protocol::Udp(2 * LIMIT);
+        let transfer = Transfer { from: &from, to: &to, address: remote.address, protocol };
+        let rates = transfer.seconds(3);
+        assert!(!filter());
+        // By the guard, whose credit is 255 ms of the rate.
+        assert!(rates.iter().skip(1).all(|rate| *rate <= LIMIT * 21 / 20), "{rates:?}");
+    });
+}
+
 #[test]
 fn second_agent_is_refused() {
     with_ready_node("", |node| {
