@@ -250,7 +250,7 @@ impl Reconciler {
         if !due.is_empty() {
             self.bring_all(due, began)?;
         }
-        self.end_pass(began.elapsed());
+        self.end_pass(began.elapsed())?;
         if began.elapsed() >= SLICE {
             thread::sleep(BREAK);
         }
@@ -279,32 +279,33 @@ impl Reconciler {
         claims.into_iter().for_each(|claim| self.make_due(claim, now));
         self.adopt(adopt::read_all(&self.paths.result_cache())?)?;
         self.chain.look_again(now);
-        self.collect_links()
+        Ok(())
     }
 
     /// Links of guards whose pods have gone without a DEL.
     fn collect_links(&mut self) -> Result<()> {
-        for index in self.pins.guard_links()? {
-            let held = |pod: &Pod| pod.claim.read().is_ok_and(|r| host_index(&r) == Some(index));
-            if !self.pods.values().any(held) {
-                self.pins.detach_link(index)?;
-            }
-        }
-        Ok(())
+        let index = |pod: &Pod| {
+            pod.host_index.or_else(|| pod.claim.read().ok()?.host.map(|host| host.ifindex))
+        };
+        let held: BTreeSet<_> = self.pods.values().filter_map(index).collect();
+        let links = self.pins.guard_links()?;
+        let left = links.into_iter().filter(|index| !held.contains(index));
+        Ok(left.map(|index| self.pins.detach_link(index)).collect::<bpf::Result<_>>()?)
     }
 
-    fn end_pass(&mut self, worked: Duration) {
-        let Some(pass) = &mut self.pass else { return };
+    fn end_pass(&mut self, worked: Duration) -> Result<()> {
+        let Some(pass) = &mut self.pass else { return Ok(()) };
         pass.worked += worked;
         let now = Instant::now();
         if self.pods.values().any(|pod| pod.due.is_some_and(|due| due <= now)) {
-            return;
+            return Ok(());
         }
         self.report.last_pass_ns = pass.worked.as_nanos() as u64;
         log::debug!("whole pass: {:?} of work in {:?}", pass.worked, pass.began.elapsed());
         self.report.passes += 1;
         self.report.ready = true;
         self.pass = None;
+        self.collect_links()
     }
 
     fn due(&self, now: Instant) -> Vec<Key> {
@@ -504,10 +505,6 @@ impl Pod {
             Err(_) => format!("{} {}", key.container_id, key.ifname),
         }
     }
-}
-
-fn host_index(record: &Record) -> Option<u32> {
-    record.host.as_ref().map(|host| host.ifindex)
 }
 
 /// When everything that an old limit has admitted is through.

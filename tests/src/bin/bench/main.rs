@@ -11,6 +11,7 @@ mod figure;
 mod frames;
 mod guest;
 mod jobs;
+mod many_pods;
 mod packets;
 mod page;
 mod plan;
@@ -34,7 +35,7 @@ use guest::Time;
 use report::Report;
 
 /// P6 and P7, like P4 and P5, come from the same measurements.
-const GROUPS: [&str; 8] = ["S1", "P1", "P2", "P3", "P4", "P5", "P6", "P7"];
+const GROUPS: [&str; 9] = ["S1", "N", "P1", "P2", "P3", "P4", "P5", "P6", "P7"];
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -76,6 +77,9 @@ fn measure(wanted: impl Fn(&str) -> bool) -> Result<Report> {
     let mut report = Report::default();
     if wanted("S1") {
         report.figures.push(check_time::measure()?);
+    }
+    if wanted("N") {
+        report.figures.extend(many_pods::measure()?);
     }
     if wanted("P1") {
         report.figures.push(program_cost::measure());
