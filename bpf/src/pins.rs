@@ -114,12 +114,9 @@ impl Pins {
         }
     }
 
-    /// Whether this directory's guard is linked to the device and the device is there; asks a few
-    /// questions of the kernel and changes nothing.
-    pub fn guard_is_attached(&self, ifindex: u32) -> Result<bool> {
-        let Some(link) = tcx::open_pin(&self.guard_pin(ifindex))? else { return Ok(false) };
-        let alive = link.ifindex == Some(ifindex);
-        Ok(alive && link.program_id == self.program_id(Direction::Guard)?)
+    /// Whether a guard is linked to the device; one of another version gets this one's program.
+    pub fn renew_guard(&self, ifindex: u32) -> Result<bool> {
+        tcx::renew_ingress(self.guard.as_fd(), ifindex, &self.guard_pin(ifindex))
     }
 
     /// Indexes of all devices that have a pinned link, dead or alive.

@@ -35,10 +35,7 @@ pub(crate) struct Link {
 /// kernel has no tcx (before 6.6, or without CONFIG_NET_XGRESS).
 pub(crate) fn attach_ingress(program: BorrowedFd, ifindex: u32, pin: &Path) -> Result<bool> {
     let error = |source| Error::Attach { ifindex, source };
-    if let Some(link) = open_pin(pin)?.filter(|link| link.ifindex == Some(ifindex)) {
-        if link.program_id != program::id(program)? {
-            update(&link, program).map_err(error)?;
-        }
+    if renew_ingress(program, ifindex, pin)? {
         return Ok(true);
     }
     let link = match create(program, ifindex) {
@@ -49,6 +46,17 @@ pub(crate) fn attach_ingress(program: BorrowedFd, ifindex: u32, pin: &Path) -> R
     remove_pin(pin)?;
     let pinned = pin_link(&link, pin);
     pinned.map_err(|source| Error::PinLink { path: pin.to_owned(), source })?;
+    Ok(true)
+}
+
+/// Gives a link that is there this program, if it has another one; false where there is none.
+pub(crate) fn renew_ingress(program: BorrowedFd, ifindex: u32, pin: &Path) -> Result<bool> {
+    let Some(link) = open_pin(pin)?.filter(|link| link.ifindex == Some(ifindex)) else {
+        return Ok(false);
+    };
+    if link.program_id != program::id(program)? {
+        update(&link, program).map_err(|source| Error::Attach { ifindex, source })?;
+    }
     Ok(true)
 }
 

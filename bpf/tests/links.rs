@@ -38,8 +38,16 @@ impl Node {
 
     /// The kernel's number of the pinned link.
     fn link_id(&self) -> u32 {
+        self.link().id
+    }
+
+    fn program_of_link(&self) -> u32 {
+        self.link().prog_id
+    }
+
+    fn link(&self) -> libbpf_rs::query::LinkInfo {
         let path = self.dir.join(format!("links/{HOST_END}"));
-        libbpf_rs::Link::open(path).expect("open the link").info().expect("ask for it").id
+        libbpf_rs::Link::open(path).expect("open the link").info().expect("ask for it")
     }
 
     fn seen_by_guard(&self, slot: Slot) -> u64 {
@@ -90,12 +98,12 @@ fn send_until_seen(seen: impl Fn() -> u64) {
 fn guard_is_attached_once_however_often_it_is_asked_for() {
     let Some(node) = Node::with_tcx() else { return };
     assert_eq!(node.pins.guard_links().expect("list"), []);
-    assert!(!node.pins.guard_is_attached(HOST_END).expect("ask"));
+    assert!(!node.pins.renew_guard(HOST_END).expect("ask"));
     assert!(node.pins.attach_guard(HOST_END, slot(1)).expect("attach"));
     let link = node.link_id();
     assert!(node.pins.attach_guard(HOST_END, slot(1)).expect("attach again"));
     assert_eq!(node.link_id(), link);
-    assert!(node.pins.guard_is_attached(HOST_END).expect("ask"));
+    assert!(node.pins.renew_guard(HOST_END).expect("ask"));
     assert_eq!(node.pins.guard_links().expect("list"), [HOST_END]);
     node.limit_guard(slot(1));
     send_until_seen(|| node.seen_by_guard(slot(1)));
@@ -109,9 +117,9 @@ fn guard_of_an_older_load_keeps_its_link_and_gets_the_new_program() {
     bpf::load_and_pin(&node.dir).expect("load again");
     node.pins = Pins::open(&node.dir).expect("open the new pins");
     assert_ne!(node.pins.program_id(Direction::Guard).expect("ask"), old);
-    assert!(!node.pins.guard_is_attached(HOST_END).expect("ask"));
-    assert!(node.pins.attach_guard(HOST_END, slot(1)).expect("attach"));
-    assert!(node.pins.guard_is_attached(HOST_END).expect("ask"));
+    assert_eq!(node.program_of_link(), old);
+    assert!(node.pins.renew_guard(HOST_END).expect("renew"));
+    assert_eq!(node.program_of_link(), node.pins.program_id(Direction::Guard).expect("ask"));
     assert_eq!(node.link_id(), link);
     node.limit_guard(slot(1));
     send_until_seen(|| node.seen_by_guard(slot(1)));
@@ -123,17 +131,17 @@ fn link_of_a_device_that_has_gone_is_replaced_on_the_next_one_with_its_index() {
     node.pins.attach_guard(HOST_END, slot(1)).expect("attach");
     let dead = node.link_id();
     ip("link del host");
-    assert!(!node.pins.guard_is_attached(HOST_END).expect("ask"));
+    assert!(!node.pins.renew_guard(HOST_END).expect("ask"));
     assert_eq!(node.pins.guard_links().expect("list"), [HOST_END]);
     add_veth();
     assert!(node.pins.attach_guard(HOST_END, slot(2)).expect("attach"));
-    assert!(node.pins.guard_is_attached(HOST_END).expect("ask"));
+    assert!(node.pins.renew_guard(HOST_END).expect("ask"));
     assert_ne!(node.link_id(), dead);
     node.limit_guard(slot(2));
     send_until_seen(|| node.seen_by_guard(slot(2)));
     // The pod that had the index before is told to go only now.
     node.pins.detach_guard(HOST_END, slot(1)).expect("detach the first pod's");
-    assert!(node.pins.guard_is_attached(HOST_END).expect("ask"));
+    assert!(node.pins.renew_guard(HOST_END).expect("ask"));
     node.pins.detach_guard(HOST_END, slot(2)).expect("detach");
     assert_eq!(node.pins.guard_links().expect("list"), []);
 }
@@ -146,10 +154,10 @@ fn two_devices_of_one_slot_are_guarded_and_cleared_each_for_itself() {
         assert!(node.pins.attach_guard(ifindex, slot(1)).expect("attach"));
     }
     node.pins.detach_guard(HOST_END, slot(1)).expect("detach");
-    assert!(!node.pins.guard_is_attached(HOST_END).expect("ask"));
-    assert!(node.pins.guard_is_attached(78).expect("ask"));
+    assert!(!node.pins.renew_guard(HOST_END).expect("ask"));
+    assert!(node.pins.renew_guard(78).expect("ask"));
     node.pins.clear(slot(1)).expect("clear");
-    assert!(node.pins.guard_is_attached(78).expect("ask"));
+    assert!(node.pins.renew_guard(78).expect("ask"));
     node.pins.detach_link(78).expect("detach whoever's it is");
     node.pins.detach_link(78).expect("what is not there is no error");
     assert_eq!(node.pins.guard_links().expect("list"), []);

@@ -120,6 +120,16 @@ impl Veth {
         Ok(mode)
     }
 
+    /// Gives our filter this version's program.
+    pub fn renew(&mut self, pins: &Pins, slot: Slot, way: Direction) -> Result<(), netlink::Error> {
+        let filter = filter(pins, way, slot);
+        let End { netlink, link } = self.sender(way);
+        match way {
+            Direction::Ingress => netlink.replace_root_filter(link, &filter),
+            _ => netlink.replace_egress_filter(link, &filter),
+        }
+    }
+
     fn put_pod_root(&mut self, limit: &Limit) -> Result<Mode> {
         let added = self.pod.netlink.add_root_fq(&self.pod.link, limit.for_fq());
         match added {

@@ -150,14 +150,14 @@ impl Shaper<'_> {
         };
         let way = Direction::Egress;
         let look = self.veth.look(way, in_programs, host, pod)?;
-        let Some(found) = self.to_mend(way, look, limit, gso_before)? else { return Ok(None) };
+        let Some(missing) = look.missing else { return self.renew(way, look, limit, gso_before) };
         let (mode, guard) = self.attach_egress(limit).context("mend pod egress")?;
         if guard != Guard::Pending {
             record.guard = Some(guard);
         }
         record.egress = Shaping::of(limit, Some(mode), gso_before);
         self.veth.clamp(way, limit, gso_before)?;
-        Ok((!found.is_empty()).then(|| found.into()))
+        Ok(Some(missing.into()))
     }
 
     /// The same for the host's end.
@@ -178,30 +178,31 @@ impl Shaper<'_> {
             let now = self.veth.host.netlink.roots()?;
             look = self.veth.look(way, in_programs, &now, pod)?;
         }
-        let Some(found) = self.to_mend(way, look, limit, gso_before)? else { return Ok(None) };
+        let Some(missing) = look.missing else { return self.renew(way, look, limit, gso_before) };
         let attached = self.veth.attach_ingress(self.pins, self.slot, limit);
         let mode = attached.context("mend pod ingress")?;
         record.ingress = Shaping::of(limit, Some(mode.into()), gso_before);
         self.veth.clamp(way, limit, gso_before)?;
-        Ok((!found.is_empty()).then(|| found.into()))
+        Ok(Some(missing.into()))
     }
 
-    /// None where all is in place; an empty text where only the program is of another version.
-    fn to_mend(
+    /// Where everything is in its place: this version's program, and the right size of super-packets.
+    fn renew(
         &mut self,
         way: Direction,
         look: Look,
         limit: &Limit,
         before: Gso,
-    ) -> Result<Option<&'static str>> {
-        if look.missing.is_some() {
-            return Ok(look.missing);
+    ) -> Result<Option<String>> {
+        if look.program_id != Some(self.pins.program_id(way)?) {
+            self.veth.renew(self.pins, self.slot, way)?;
         }
         let link = &self.veth.sender(way).link;
-        if link.gso != before.clamped(limit.gso_max_size(link.mtu)) {
-            return Ok(Some("the size of super-packets was changed"));
+        if link.gso == before.clamped(limit.gso_max_size(link.mtu)) {
+            return Ok(None);
         }
-        Ok((look.program_id != Some(self.pins.program_id(way)?)).then_some(""))
+        self.veth.clamp(way, limit, before)?;
+        Ok(Some("the size of super-packets was changed".into()))
     }
 
     /// Takes off what an attempt that failed has attached, the guard included if it was egress.

@@ -23,6 +23,10 @@ const NETLINK_LISTEN_ALL_NSID: i32 = 8;
 /// struct nlmsghdr, then struct tcmsg or ifinfomsg: four bytes, then the device.
 const HEADER_BYTES: usize = 16;
 const IFINDEX_AT: usize = HEADER_BYTES + 4;
+/// nlmsg_type, and the flags behind it.
+const KIND_AT: usize = 4;
+const RTM_NEWQDISC: u16 = 36;
+const RTM_DELQDISC: u16 = 37;
 /// An event of a link with all its attributes has about two thousand.
 const DATAGRAM_BYTES: usize = 32 << 10;
 
@@ -37,6 +41,8 @@ pub struct Events {
 pub struct Changed {
     /// Devices of this namespace.
     pub host: BTreeSet<u32>,
+    /// Whether one of them has got or lost a qdisc.
+    pub host_qdiscs: bool,
     /// Namespaces, by the id that this one has for them.
     pub inside: BTreeSet<i32>,
     /// More happened than the socket could hold.
@@ -68,7 +74,7 @@ impl Events {
                 Ok((length, Some(netns))) if length > 0 => {
                     changed.inside.insert(netns);
                 }
-                Ok((length, _)) => changed.host.extend(changed_devices(&buffer[..length])),
+                Ok((length, _)) => changed.hear(&buffer[..length]),
                 Err(Errno::EAGAIN) => return Ok(changed),
                 Err(Errno::ENOBUFS) => changed.lost = true,
                 Err(e) => return Err(Error::new("read changes of links and filters", e.into())),
@@ -102,14 +108,16 @@ impl AsFd for Events {
     }
 }
 
-fn changed_devices(mut datagram: &[u8]) -> Vec<u32> {
-    let mut devices = Vec::new();
-    while let (Some(length), Some(device)) = (word(datagram, 0), word(datagram, IFINDEX_AT)) {
-        devices.push(device);
-        let step = (length as usize).next_multiple_of(4).max(HEADER_BYTES);
-        datagram = datagram.get(step..).unwrap_or_default();
+impl Changed {
+    fn hear(&mut self, mut datagram: &[u8]) {
+        while let (Some(length), Some(device)) = (word(datagram, 0), word(datagram, IFINDEX_AT)) {
+            self.host.insert(device);
+            let kind = word(datagram, KIND_AT).unwrap_or(0) as u16;
+            self.host_qdiscs |= [RTM_NEWQDISC, RTM_DELQDISC].contains(&kind);
+            let step = (length as usize).next_multiple_of(4).max(HEADER_BYTES);
+            datagram = datagram.get(step..).unwrap_or_default();
+        }
     }
-    devices
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -120,24 +128,33 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn event(length: u32, device: u32) -> Vec<u8> {
+    fn event(length: u32, kind: u16, device: u32) -> Vec<u8> {
         let mut bytes = vec![0; length.next_multiple_of(4) as usize];
         bytes[..4].copy_from_slice(&length.to_ne_bytes());
+        bytes[KIND_AT..KIND_AT + 2].copy_from_slice(&kind.to_ne_bytes());
         bytes[IFINDEX_AT..IFINDEX_AT + 4].copy_from_slice(&device.to_ne_bytes());
         bytes
     }
 
+    fn heard(datagram: &[u8]) -> Changed {
+        let mut changed = Changed::default();
+        changed.hear(datagram);
+        changed
+    }
+
     #[test]
     fn devices_of_all_messages_of_a_datagram_are_read() {
-        let datagram = [event(38, 7), event(36, 9)].concat();
-        assert_eq!(changed_devices(&datagram), [7, 9]);
+        // RTM_NEWLINK and RTM_NEWTFILTER
+        let changed = heard(&[event(38, 16, 7), event(36, 44, 9)].concat());
+        assert_eq!((changed.host, changed.host_qdiscs), (BTreeSet::from([7, 9]), false));
+        assert!(heard(&[event(36, 44, 9), event(36, RTM_DELQDISC, 9)].concat()).host_qdiscs);
     }
 
     #[test]
     fn what_is_cut_short_or_lies_about_its_length_ends() {
-        assert!(changed_devices(&event(36, 7)[..20]).is_empty());
-        let mut endless = event(36, 7);
+        assert!(heard(&event(36, 16, 7)[..20]).host.is_empty());
+        let mut endless = event(36, 16, 7);
         endless[..4].copy_from_slice(&0u32.to_ne_bytes());
-        assert!(changed_devices(&endless).len() <= 3);
+        assert!(heard(&endless).host.len() <= 3);
     }
 }

@@ -20,9 +20,9 @@ use settings_model::Settings;
 
 use crate::live::in_force;
 use crate::metrics::SinceStart;
-use crate::netlink::{Changed, Netlink};
+use crate::netlink::{Changed, Netlink, Roots};
 use crate::paths::Paths;
-use crate::record::{Claim, Key, Record, Records};
+use crate::record::{Claim, Key, Records};
 use crate::report::{Report, Trouble};
 use crate::shape::Later;
 use health::Health;
@@ -50,6 +50,9 @@ pub struct Reconciler {
     records: Records,
     pins: Pins,
     netlink: Netlink,
+    /// Root qdiscs of the host, as they were before the last event told of another one. What is
+    /// missing there is asked for anew.
+    roots: Option<Roots>,
     settings: Settings,
     report: Report,
     pods: BTreeMap<Key, Pod>,
@@ -93,6 +96,7 @@ impl Reconciler {
             records: Records::new(paths.pods_dir()),
             pins: Pins::open(&paths.pin_dir())?,
             netlink: Netlink::open()?,
+            roots: None,
             settings: Settings::default(),
             report: Report::default(),
             pods: BTreeMap::new(),
@@ -165,6 +169,9 @@ impl Reconciler {
     pub fn changed(&mut self, changed: &Changed) {
         if changed.lost {
             self.lost();
+        }
+        if changed.host_qdiscs || changed.lost {
+            self.roots = None;
         }
         let due = Instant::now() + SETTLE;
         for pod in self.pods.values_mut() {
@@ -314,7 +321,10 @@ impl Reconciler {
     }
 
     fn bring_all(&mut self, due: Vec<Key>, began: Instant) -> Result<()> {
-        let roots = self.netlink.roots()?;
+        let roots = match self.roots.take() {
+            Some(roots) => roots,
+            None => self.netlink.roots()?,
+        };
         for key in due {
             let Some(pod) = self.pods.get_mut(&key) else { continue };
             pod.due = None;
@@ -331,6 +341,7 @@ impl Reconciler {
                 break;
             }
         }
+        self.roots = Some(roots);
         Ok(())
     }
 

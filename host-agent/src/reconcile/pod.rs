@@ -92,6 +92,7 @@ impl Shaper<'_> {
         wanted: &Wanted,
         seen: &mut Seen,
     ) -> Result<()> {
+        let new = record.is_unlimited();
         if !shape::holds(node.pins, claim.slot, record, wanted)? {
             shape::prepare(record, self.veth, wanted);
             claim.write(record)?;
@@ -110,8 +111,10 @@ impl Shaper<'_> {
         if record.is_unlimited() {
             return Ok(());
         }
-        let mended = self.mend(record, wanted, node.roots);
-        seen.mended = mended?;
+        // What has just been attached is there, whatever older lists say.
+        if !new {
+            seen.mended = self.mend(record, wanted, node.roots)?;
+        }
         seen.mended.extend(self.mend_guard(record)?);
         seen.guard_is_due = record.guard == Some(Guard::Pending);
         Ok(())
@@ -154,7 +157,7 @@ impl Shaper<'_> {
     fn mend_guard(&mut self, record: &mut Record) -> Result<Option<String>> {
         let index = self.veth.host.link.index;
         match &record.guard {
-            Some(Guard::Tcx) if !self.pins.guard_is_attached(index)? => {
+            Some(Guard::Tcx) if !self.pins.renew_guard(index)? => {
                 record.guard = Some(Guard::Pending);
                 Ok(Some("the guard is gone".into()))
             }

@@ -40,11 +40,13 @@ fn on(node: &Node) -> Result<Vec<Figure>> {
     make_pods(ATTACHED..PODS)?;
     let (mut agent, ready) = start(true)?;
     let adopting = Figure::new("N1", format!("start to READY, {PODS} pods to adopt"), "ms");
+    let adopting = adopting.peer("processor time", run_ns(agent.id())? as f64 / 1e6);
     figures.push(adopting.judge(ready, Bound::AtMost, [2000.0, 500.0]));
     wait_for("the guards", Duration::from_secs(120), || (pending() == 0).then_some(()));
     stop(&mut agent)?;
     let (mut agent, ready) = start(true)?;
     let again = Figure::new("N2", format!("start to READY, {PODS} pods that have limits"), "ms");
+    let again = again.peer("processor time", run_ns(agent.id())? as f64 / 1e6);
     figures.push(again.judge(ready, Bound::AtMost, [300.0, 100.0]));
     figures.extend(idle(&agent)?);
     stop(&mut agent)?;
@@ -153,7 +155,7 @@ fn wake_ups(pid: u32) -> Result<u64> {
     Ok(count.parse()?)
 }
 
-/// Time on a processor (Documentation/scheduler/sched-stats.rst, schedstat).
+/// Time of its main thread on a processor (Documentation/scheduler/sched-stats.rst, schedstat).
 fn run_ns(pid: u32) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
     Ok(text.split_whitespace().next().context("a time")?.parse()?)
