@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tests::cni::Annotations;
 use tests::command::{ip, json as parse, output, run, tc, text, wait_for};
 use tests::kernel::has_tcx;
-use tests::link::{gso, index};
+use tests::link::{gso, gso_in, index};
 use tests::meter::{Protocol, Transfer};
 use tests::node::{CONFLIST, Node, PIN_DIR, Pod, with_ready_node};
 use tests::policy_agent::PolicyAgent;
@@ -283,6 +283,27 @@ fn interfaces_of_one_pod_share_its_limit() {
         node.del(&pod);
         assert!(records().is_empty(), "{:?}", records());
         assert!(!tc("qdisc show dev veth0815").contains("51ce"));
+    });
+}
+
+/// The agent reads of an ADD while that is long through, or its DEL is already there.
+#[test]
+fn interface_that_came_along_is_left_as_it_was_before() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        ip("link add veth0815 type veth peer name v4if0 netns a");
+        ip("link set veth0815 up");
+        let state = || {
+            let sizes = (gso(index("veth0815")), gso_in(&pod.netns(), "v4if0"));
+            let inside = pod.run("tc filter show dev v4if0 egress");
+            (sizes, tc("qdisc show dev veth0815"), inside)
+        };
+        let before = state();
+        for round in 0..20 {
+            node.add(&pod, BOTH);
+            node.del(&pod);
+            assert_eq!(state(), before, "round {round}");
+        }
     });
 }
 

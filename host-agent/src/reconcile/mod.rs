@@ -374,9 +374,17 @@ impl Reconciler {
         if known {
             return;
         }
-        match self.records.claim(key, &record.for_other(&main.key.ifname)) {
+        match self.claim_other(key, &record.for_other(&main.key.ifname)) {
             Ok(claim) => self.make_due(claim, Instant::now()),
             Err(e) => log::warn!("{e:#}"),
+        }
+    }
+
+    /// An ADD that we have not yet read of may have been there first: its record tells what is attached.
+    fn claim_other(&self, key: Key, record: &Record) -> Result<Claim> {
+        match self.records.find(&key)? {
+            Some(claim) => Ok(claim),
+            None => self.records.claim(key, record),
         }
     }
 
