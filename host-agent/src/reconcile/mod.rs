@@ -74,7 +74,8 @@ struct Pod {
     due: Option<Instant>,
     host_index: Option<u32>,
     netns: Option<i32>,
-    guard_is_due: bool,
+    /// Since when its guard waits to be attached.
+    guard_due: Option<Instant>,
     /// Its record is there, but not yet the word that ADD was completed.
     add_is_open: bool,
     health: Health,
@@ -131,7 +132,7 @@ impl Reconciler {
 
     /// Whether a whole pass is through and nothing is left to be done soon.
     pub fn is_done(&self) -> bool {
-        let guards = self.pods.values().any(|pod| pod.guard_is_due);
+        let guards = self.pods.values().any(|pod| pod.guard_due.is_some());
         self.report.ready && self.pass.is_none() && self.later.is_empty() && !guards
     }
 
@@ -240,7 +241,8 @@ impl Reconciler {
     pub fn next(&self) -> Instant {
         let pods = self.pods.values().filter_map(|pod| pod.due);
         let later = self.later.iter().map(|(when, _)| *when);
-        let guards = self.pods.values().any(|pod| pod.guard_is_due).then_some(self.next_guard);
+        let guards = self.pods.values().any(|pod| pod.guard_due.is_some());
+        let guards = guards.then_some(self.next_guard);
         let rest = pods.chain(later).chain(guards).chain(self.chain.next());
         rest.fold(self.next_pass, Instant::min)
     }
@@ -315,9 +317,12 @@ impl Reconciler {
         self.collect_links()
     }
 
+    /// Who has waited longest comes first: where more pods come than can be served, all have their turn.
     fn due(&self, now: Instant) -> Vec<Key> {
-        let due = self.pods.iter().filter(|(_, pod)| pod.due.is_some_and(|due| due <= now));
-        due.map(|(key, _)| key.clone()).collect()
+        let due = self.pods.iter().filter_map(|(key, pod)| Some((pod.due?, key)));
+        let mut due: Vec<_> = due.filter(|(due, _)| *due <= now).collect();
+        due.sort();
+        due.into_iter().map(|(_, key)| key.clone()).collect()
     }
 
     fn bring_all(&mut self, due: Vec<Key>, began: Instant) -> Result<()> {
@@ -403,8 +408,8 @@ impl Reconciler {
         if now < self.next_guard {
             return Ok(());
         }
-        let Some(pod) = self.pods.values_mut().find(|pod| pod.guard_is_due) else { return Ok(()) };
-        pod.guard_is_due = false;
+        let Some(pod) = longest_without_guard(&mut self.pods) else { return Ok(()) };
+        pod.guard_due = None;
         let claim = pod.claim.clone();
         let done = crate::live::attach_guard(&self.records, &self.pins, &claim);
         if let (Err(e), Some(pod)) = (done, self.pods.get_mut(&claim.key)) {
@@ -463,7 +468,7 @@ impl Pod {
             due: None,
             host_index: None,
             netns: None,
-            guard_is_due: false,
+            guard_due: None,
             add_is_open: false,
             health: Health::default(),
             failures: 0,
@@ -478,7 +483,7 @@ impl Pod {
 
     fn saw(&mut self, seen: &Seen, now: Instant) {
         (self.host_index, self.netns) = (seen.host_index, seen.netns);
-        self.guard_is_due = seen.guard_is_due;
+        self.guard_due = seen.guard_is_due.then(|| self.guard_due.unwrap_or(now));
         self.trouble = None;
         self.failures = 0;
         if !seen.mended.is_empty() {
@@ -526,7 +531,36 @@ impl Pod {
     }
 }
 
+/// Of those whose guard is due.
+fn longest_without_guard(pods: &mut BTreeMap<Key, Pod>) -> Option<&mut Pod> {
+    pods.values_mut().filter(|pod| pod.guard_due.is_some()).min_by_key(|pod| pod.guard_due)
+}
+
 /// When everything that an old limit has admitted is through.
 fn bpf_horizon_from(now: Instant) -> Instant {
     now + Duration::from_nanos(crate::limit::PACED_HORIZON_NS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Claim;
+
+    #[test]
+    fn guard_that_waits_longest_comes_first_whatever_its_pod_is_called() {
+        let (now, dir) = (Instant::now(), std::path::Path::new("/run/sluice/pods"));
+        let mut pods = BTreeMap::new();
+        for (name, waits) in [("a", Some(5)), ("b", None), ("c", Some(9)), ("d", Some(7))] {
+            let claim = Claim::parse(&dir.join(format!("1@{name}@eth0.json"))).unwrap();
+            let mut pod = Pod::new(claim.clone());
+            pod.guard_due = waits.map(|millis| now - Duration::from_millis(millis));
+            pods.insert(claim.key, pod);
+        }
+        let mut order = Vec::new();
+        while let Some(pod) = longest_without_guard(&mut pods) {
+            pod.guard_due = None;
+            order.push(pod.claim.key.container_id.clone());
+        }
+        assert_eq!(order, ["c", "d", "a"]);
+    }
 }
