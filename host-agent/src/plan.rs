@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use settings_model::{CniMode, Settings};
 
 use crate::conflist;
@@ -40,27 +40,17 @@ impl Plan {
                 mode: 0o644,
             },
         ];
-        files.extend(conflist_file(paths, settings, &facts.conflist)?);
+        files.extend(conflist_file(settings, &facts.conflist)?);
         Ok(Self { files })
     }
 }
 
-/// The active conflist with our entry in it, or without where the settings do not want it.
-pub fn conflist_file(
-    paths: &Paths,
-    settings: &Settings,
-    found: &Option<TextFile>,
-) -> Result<Option<FileContent>> {
+/// The active conflist with our entry in it, or without where the settings do not want it. None where
+/// there is no conflist: one of ours would make the node ready before its network is, so the agent
+/// waits for the main plugin's.
+pub fn conflist_file(settings: &Settings, found: &Option<TextFile>) -> Result<Option<FileContent>> {
     let chained = settings.bandwidth.enabled && settings.cni.mode == CniMode::Chain;
-    let Some(found) = found else {
-        if !chained {
-            return Ok(None);
-        }
-        bail!(
-            "no CNI configuration in {}: expected the main plugin's .conflist",
-            paths.resolve(settings.cni.conf_dir.as_ref()).display()
-        );
-    };
+    let Some(found) = found else { return Ok(None) };
     let edited = if chained { conflist::add(&found.text) } else { conflist::remove(&found.text) };
     let text = edited.with_context(|| format!("edit {}", found.path.display()))?;
     Ok(Some(FileContent { path: found.path.clone(), content: text.into(), mode: 0o644 }))
@@ -108,11 +98,10 @@ mod tests {
     }
 
     #[test]
-    fn missing_conflist_is_an_error_that_names_the_directory() {
-        assert_eq!(
-            plan("", None).unwrap_err().to_string(),
-            "no CNI configuration in /n/etc/cni/net.d: expected the main plugin's .conflist"
-        );
+    fn conflist_that_is_not_there_yet_is_not_written_by_us() {
+        let plan = plan("", None).unwrap();
+        let paths: Vec<_> = plan.files.iter().map(|f| f.path.to_str().unwrap()).collect();
+        assert_eq!(paths, ["/n/opt/cni/bin/sluice", "/n/run/sluice/settings.toml"]);
     }
 
     #[test]

@@ -68,7 +68,9 @@ fn enter_namespaces() {
         .expect("make namespaces (root tests need root)");
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
-    for dir in ["/run", "/var/lib"] {
+    // The last two are where the default settings lead to.
+    for dir in ["/run", "/var/lib", "/etc/cni", "/opt/cni"] {
+        fs::create_dir_all(dir).expect("make a directory to mount on");
         mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), none).expect("mount a tmpfs");
     }
     mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), none).expect("mount bpffs");

@@ -22,9 +22,8 @@ const NO_ROUTE_6: &str =
 /// What `boot` says in the end when the settings are in force.
 const WROTE: &str = "info: wrote /run/node/bin/sluice\ninfo: wrote /run/sluice/settings.toml\ninfo: \
                      wrote /run/node/net.d/10-main.conflist\n";
-/// With the default settings the conflist is looked for where this node has none.
-const DEFAULTS: &str =
-    "error: no CNI configuration in /etc/cni/net.d: expected the main plugin's .conflist\n";
+/// The default settings' directories; there is no conflist there, and none is made.
+const DEFAULTS: &str = "info: wrote /opt/cni/bin/sluice\ninfo: wrote /run/sluice/settings.toml\n";
 
 fn settings() -> String {
     format!(
@@ -84,14 +83,16 @@ fn in_force(output: &Output, expected: &str) {
     assert!(fs::read_to_string(CONFLIST).expect("read the conflist").contains("sluice"));
 }
 
-/// There is nothing to fall back to here: no last good settings, and no conflist for the defaults.
+/// Instead the built-in defaults are, and the node's own conflist is left alone.
 fn not_in_force(output: &Output, status: i32, expected: &str) {
-    let instead = format!("error: put other settings in force instead: {}", &DEFAULTS[7..]);
-    let instead = if expected.ends_with(DEFAULTS) { "" } else { &instead };
+    let instead = "warn: in force: built-in defaults, instead of what was asked for\n";
+    let instead = if expected.ends_with(DEFAULTS) { "" } else { instead };
     assert_eq!(said(output), format!("{expected}{instead}"));
     assert_eq!(output.status.code(), Some(status), "{}", text(output));
-    assert!(!fs::exists("/run/sluice").expect("look for /run/sluice"));
+    let settings = fs::read_to_string("/run/sluice/settings.toml").expect("read settings.toml");
+    assert!(!settings.contains("123Mbit"), "{settings}");
     assert!(!fs::exists(format!("{BIN_DIR}/sluice")).expect("look for the plugin"));
+    assert!(!fs::exists("/etc/cni/net.d").expect("look for conflists"));
     assert!(!fs::read_to_string(CONFLIST).expect("read the conflist").contains("sluice"));
 }
 
@@ -130,7 +131,7 @@ fn instance_without_user_data_has_the_defaults() {
         let _imds = Imds::start(Address::V4, None, &[]);
         let expected =
             format!("info: imds: 404 from {DATA}: this instance has no user data\n{DEFAULTS}");
-        not_in_force(&boot("60"), 1, &expected);
+        not_in_force(&boot("60"), 0, &expected);
     });
 }
 
@@ -140,7 +141,7 @@ fn user_data_of_others_leaves_the_defaults() {
         let script = b"#!/bin/sh\necho sluice\n";
         let _imds = Imds::start(Address::V4, Some(script), &[]);
         let expected = format!("{GOT}info: imds:user-data has no settings for sluice\n{DEFAULTS}");
-        not_in_force(&boot("60"), 1, &expected);
+        not_in_force(&boot("60"), 0, &expected);
     });
 }
 

@@ -24,6 +24,12 @@ pub struct Chain {
     health: Health,
 }
 
+enum Written {
+    Nothing,
+    Entry,
+    NotThere,
+}
+
 impl Chain {
     /// Times that the entry was put back, or taken out as the settings say.
     pub fn writes(&self) -> u64 {
@@ -47,9 +53,14 @@ impl Chain {
     ) -> Option<Option<Trouble>> {
         self.due.take_if(|due| *due <= now)?;
         let dir = paths.resolve(settings.cni.conf_dir.as_ref());
-        Some(match self.write(paths, settings, &dir) {
-            Ok(false) => None,
-            Ok(true) => self.wrote(&dir, now),
+        Some(match self.write(settings, &dir) {
+            Ok(Written::Nothing) => None,
+            Ok(Written::NotThere) => {
+                let what = "there is no CNI configuration yet".into();
+                let next_step = "the main CNI plugin writes it; the entry is added then";
+                Some(trouble("no-conflist", &dir, what, next_step))
+            }
+            Ok(Written::Entry) => self.wrote(&dir, now),
             Err(e) => {
                 let what = format!("{e:#}");
                 let next_step = "new pods get no limit from the chain until this is put right";
@@ -58,14 +69,13 @@ impl Chain {
         })
     }
 
-    fn write(&mut self, paths: &Paths, settings: &Settings, dir: &Path) -> Result<bool> {
+    fn write(&mut self, settings: &Settings, dir: &Path) -> Result<Written> {
         let found = active_conflist(dir)?;
-        let Some(FileContent { path, content, mode }) = conflist_file(paths, settings, &found)?
-        else {
-            return Ok(false);
+        let Some(FileContent { path, content, mode }) = conflist_file(settings, &found)? else {
+            return Ok(Written::NotThere);
         };
         if found.is_some_and(|found| found.text.as_bytes() == content) {
-            return Ok(false);
+            return Ok(Written::Nothing);
         }
         let mode = fs::metadata(&path).map_or(mode, |meta| {
             use std::os::unix::fs::PermissionsExt;
@@ -73,7 +83,7 @@ impl Chain {
         });
         file::replace(&path, &content, mode)?;
         log::info!("wrote {}", path.display());
-        Ok(true)
+        Ok(Written::Entry)
     }
 
     fn wrote(&mut self, dir: &Path, now: Instant) -> Option<Trouble> {

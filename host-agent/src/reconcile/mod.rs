@@ -22,7 +22,7 @@ use crate::live::in_force;
 use crate::metrics::SinceStart;
 use crate::netlink::{Changed, Netlink, Roots};
 use crate::paths::Paths;
-use crate::record::{Claim, Key, Records};
+use crate::record::{Claim, Key, Record, Records};
 use crate::report::{Report, Trouble};
 use crate::shape::Later;
 use health::Health;
@@ -435,7 +435,14 @@ impl Reconciler {
             if self.records.find(&cached.key)?.is_some() || (keep && cached.beside_upstream) {
                 continue;
             }
-            log::info!("{}/{}: adopted, the chain missed it", cached.namespace, cached.pod);
+            log::info!(
+                POD_NAMESPACE = cached.namespace.as_str(),
+                POD_NAME = cached.pod.as_str(),
+                CODE = "adopted";
+                "{}/{}: adopted, the chain missed it",
+                cached.namespace,
+                cached.pod
+            );
             claims.push(self.records.claim(cached.key.clone(), &cached.record())?);
         }
         let slots: Vec<_> = claims.iter().map(|claim| claim.slot).collect();
@@ -487,8 +494,11 @@ impl Pod {
         self.trouble = None;
         self.failures = 0;
         if !seen.mended.is_empty() {
-            let what = seen.mended.join(", ");
-            log::warn!("{}: {what}; put back", self.name());
+            for (direction, what) in &seen.mended {
+                self.warn("mended", direction, &format!("{what}; put back"));
+            }
+            let what: Vec<_> = seen.mended.iter().map(|(_, what)| what.as_str()).collect();
+            let what = what.join(", ");
             if let Some(quiet) = self.health.mended(now) {
                 let next_step = "`sluice doctor` names who else works on this pod's devices";
                 self.trouble = Some(self.trouble("contested", what, next_step));
@@ -511,7 +521,7 @@ impl Pod {
         }
         let what = format!("{error:#}");
         if self.trouble.as_ref().is_none_or(|old| old.what != what) {
-            log::warn!("{}: {what}", self.name());
+            self.warn("not-enforced", "", &what);
         }
         let next_step = "`sluice doctor` shows what is in the way; it is tried again every 5 s";
         self.trouble = Some(self.trouble("not-enforced", what, next_step));
@@ -520,6 +530,20 @@ impl Pod {
 
     fn trouble(&self, code: &str, what: String, next_step: &str) -> Trouble {
         Trouble { code: code.into(), subject: self.name(), what, next_step: next_step.into() }
+    }
+
+    fn warn(&self, code: &str, direction: &str, what: &str) {
+        let record = self.claim.read();
+        let (namespace, pod) =
+            record.map(|record| (record.namespace, record.pod)).unwrap_or_default();
+        log::warn!(
+            POD_NAMESPACE = namespace.as_str(),
+            POD_NAME = pod.as_str(),
+            DIRECTION = direction,
+            CODE = code;
+            "{}: {what}",
+            self.name()
+        );
     }
 
     fn name(&self) -> String {

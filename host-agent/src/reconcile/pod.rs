@@ -33,8 +33,8 @@ pub struct Seen {
     /// The host's end, and the pod's namespace as events name it.
     pub host_index: Option<u32>,
     pub netns: Option<i32>,
-    /// What somebody had taken off and is there again.
-    pub mended: Vec<String>,
+    /// What somebody had taken off and is there again, by where it shapes.
+    pub mended: Vec<(&'static str, String)>,
     /// The guard's limit, to be lowered when the old one's packets are through.
     pub later: Option<Later>,
     /// A tcx link must be made; it takes so long that the caller spreads them out.
@@ -98,6 +98,8 @@ impl Shaper<'_> {
             claim.write(record)?;
             seen.later = self.change_ways(record, wanted)?;
             log::info!(
+                POD_NAMESPACE = record.namespace.as_str(),
+                POD_NAME = record.pod.as_str();
                 "{}/{} {}: {}",
                 record.namespace,
                 record.pod,
@@ -106,7 +108,14 @@ impl Shaper<'_> {
             );
         }
         if self.veth.replaces_upstream && self.veth.clear_upstream_egress()? {
-            log::info!("{}/{}: took over from the bandwidth plugin", record.namespace, record.pod);
+            log::info!(
+                POD_NAMESPACE = record.namespace.as_str(),
+                POD_NAME = record.pod.as_str(),
+                DIRECTION = "egress";
+                "{}/{}: took over from the bandwidth plugin",
+                record.namespace,
+                record.pod
+            );
         }
         if record.is_unlimited() {
             return Ok(());
@@ -136,30 +145,35 @@ impl Shaper<'_> {
         }
     }
 
-    fn mend(&mut self, record: &mut Record, wanted: &Wanted, host: &Roots) -> Result<Vec<String>> {
+    fn mend(
+        &mut self,
+        record: &mut Record,
+        wanted: &Wanted,
+        host: &Roots,
+    ) -> Result<Vec<(&'static str, String)>> {
         let mut mended = Vec::new();
         let pod = self.veth.pod.netlink.roots()?;
         if let Some(limit) = &wanted.egress {
             let found = self.mend_egress(record, limit, (host, &pod));
             self.settle(Direction::Egress, &found);
-            mended.extend(found?);
+            mended.extend(found?.map(|what| ("egress", what)));
         }
         if let Some(limit) = &wanted.ingress {
             let found = self.mend_ingress(record, limit, (host, &pod));
             self.settle(Direction::Ingress, &found);
-            mended.extend(found?);
+            mended.extend(found?.map(|what| ("ingress", what)));
         }
         Ok(mended)
     }
 
     /// The link of a guard whose pin or device somebody took is made anew; one on clsact is put
     /// back in front.
-    fn mend_guard(&mut self, record: &mut Record) -> Result<Option<String>> {
+    fn mend_guard(&mut self, record: &mut Record) -> Result<Option<(&'static str, String)>> {
         let index = self.veth.host.link.index;
         match &record.guard {
             Some(Guard::Tcx) if !self.pins.renew_guard(index)? => {
                 record.guard = Some(Guard::Pending);
-                Ok(Some("the guard is gone".into()))
+                Ok(Some(("guard", "the guard is gone".into())))
             }
             Some(Guard::Clsact | Guard::Off(_)) => {
                 record.guard = Some(guard::attach(self.pins, self.slot, &mut self.veth.host)?);
