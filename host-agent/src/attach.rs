@@ -257,16 +257,18 @@ impl Veth {
         pod: &Roots,
     ) -> Result<Look, netlink::Error> {
         let own = |roots: &Roots, link: &Link| {
-            roots.get(&link.index).is_some_and(|root| root.major == ROOT_HANDLE)
+            roots.get(&link.index).filter(|root| root.major == ROOT_HANDLE).cloned()
         };
+        let policed = mode == Mode::Policed;
         let (root, filter, names) = match way {
             Direction::Ingress => {
                 let End { netlink, link } = &mut self.host;
-                (own(host, link), netlink.root_filter(link)?, HOST_PIECES)
+                let root = own(host, link).is_some_and(|root| policed || root.has_leaf);
+                (root, netlink.root_filter(link)?, HOST_PIECES)
             }
             _ => {
                 let End { netlink, link } = &mut self.pod;
-                let root = mode == Mode::Policed || own(pod, link);
+                let root = policed || own(pod, link).is_some();
                 (root, netlink.egress_filter(link)?, POD_PIECES)
             }
         };
@@ -377,7 +379,7 @@ impl End {
 
     fn foreign_root(&mut self, error: &netlink::Error) -> Option<ForeignRoot> {
         let root = if is_there(error) { self.root().ok()? } else { None };
-        let Root { kind, major } = root.filter(|root| root.major != ROOT_HANDLE)?;
+        let Root { kind, major, .. } = root.filter(|root| root.major != ROOT_HANDLE)?;
         Some(ForeignRoot { device: self.link.name.clone(), kind, major })
     }
 }

@@ -49,6 +49,8 @@ pub struct Filter<'a> {
 pub struct Root {
     pub kind: String,
     pub major: u16,
+    /// Whether our fq is below it.
+    pub has_leaf: bool,
 }
 
 /// The root qdiscs of a namespace, by device.
@@ -169,11 +171,22 @@ impl Netlink {
     pub fn roots(&mut self) -> Result<Roots, Error> {
         let ask = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
         let answers = self.request("list the qdiscs", ask, NLM_F_DUMP)?;
-        let roots = answers.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewQueueDiscipline(qdisc) => root(qdisc),
-            _ => None,
-        });
-        Ok(roots.collect())
+        let qdiscs: Vec<_> = answers
+            .into_iter()
+            .filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewQueueDiscipline(qdisc) => Some(qdisc),
+                _ => None,
+            })
+            .collect();
+        let with_leaf =
+            |qdisc: &&TcMessage| (qdisc.header.parent, qdisc.header.handle) == (CLASS, LEAF);
+        let leaves: Vec<_> =
+            qdiscs.iter().filter(with_leaf).map(|leaf| leaf.header.index as u32).collect();
+        let mut roots: Roots = qdiscs.into_iter().filter_map(root).collect();
+        for index in leaves {
+            roots.entry(index).and_modify(|root| root.has_leaf = true);
+        }
+        Ok(roots)
     }
 
     /// Puts the classful root in the place of whatever is there. Only for a root whose owner is known
@@ -314,7 +327,7 @@ fn root(qdisc: TcMessage) -> Option<(u32, Root)> {
     }
     let (index, major) = (qdisc.header.index as u32, qdisc.header.handle.major);
     qdisc.attributes.into_iter().find_map(|attribute| match attribute {
-        TcAttribute::Kind(kind) => Some((index, Root { kind, major })),
+        TcAttribute::Kind(kind) => Some((index, Root { kind, major, has_leaf: false })),
         _ => None,
     })
 }
