@@ -411,11 +411,11 @@ fn upgrade_from_an_older_layout_leaves_no_second_without_the_limit() {
             node.start_agent();
             soon("no old pins", || (!fs::exists(&old).expect("look")).then_some(()));
         });
-        // A new clock gives its credit once more.
-        assert!(rates.iter().all(|rate| *rate <= LIMIT * 13 / 10), "{rates:?}");
-        assert!(rates.iter().skip(1).all(|rate| *rate >= LIMIT * 9 / 10), "{rates:?}");
+        // A new clock gives its credit once more: without fq 200 ms, as the start of the flood does.
+        assert!(rates.iter().all(|rate| *rate <= LIMIT * 29 / 20), "{rates:?}");
+        assert!(rates.iter().skip(1).all(|rate| *rate >= LIMIT * 8 / 10), "{rates:?}");
         let over = rates.iter().filter(|rate| **rate > LIMIT * 21 / 20).count();
-        assert!(over <= 1, "{rates:?}");
+        assert!(over <= 2, "{rates:?}");
         node.guard(&pod);
         node.del(&pod);
     });
