@@ -15,7 +15,6 @@ pub(crate) const WITHOUT_EFFECT: &[&str] = &[
     "bandwidth.count",
     "bandwidth.node-egress",
     "bandwidth.node-ingress",
-    "cni.upstream-bandwidth",
     "prefix-delegation.enabled",
     "prefix-delegation.warm-prefix-target",
     "max-pods.value",
