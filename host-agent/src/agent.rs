@@ -17,11 +17,12 @@ use log::{info, warn};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use settings_model::Listen;
+use settings_model::{Listen, Problems};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
 use crate::api::{self, Local, Reloaded};
+use crate::live::in_force;
 use crate::netlink::Events;
 use crate::notify::Notify;
 use crate::paths::Paths;
@@ -48,6 +49,7 @@ struct Wakers {
 pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
     let (reload_waker, end) = (waker(&[SIGHUP])?, waker(&[SIGINT, SIGTERM])?);
     check_bpffs(&paths.bpffs())?;
+    check_settings(paths)?;
     let _alone = lock(paths)?;
     bpf::load_and_pin(&paths.pin_dir())?;
     info!("programs and maps are pinned in {}", paths.pin_dir().display());
@@ -246,6 +248,12 @@ fn drop_capabilities() -> Result<(), caps::errors::CapsError> {
     caps::set(None, CapSet::Effective, &kept)?;
     kept.extend(held.contains(&WITHIN_REACH).then_some(WITHIN_REACH));
     caps::set(None, CapSet::Permitted, &kept)
+}
+
+/// Settings that another version has put in force, and that we cannot read, will not get better by
+/// trying again. Where there are none, `sluice boot` may still come.
+fn check_settings(paths: &Paths) -> Result<()> {
+    in_force(paths).map(|_| ()).or_else(|e| if e.is::<Problems>() { Err(e) } else { Ok(()) })
 }
 
 /// Mounting one over another would hide the pins of others, so that is left to the image.
