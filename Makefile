@@ -6,7 +6,7 @@ KERNEL ?= 6.12
 SKIPS := target/skips.txt
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
-.PHONY: help setup fmt lint build test test-unit test-root test-vm demo bench fuzz golden clean
+.PHONY: help setup fmt lint build test test-unit test-root test-vm demo chaos bench fuzz golden clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -42,6 +42,13 @@ test-root: build ## Root tests on this kernel, each in its own namespaces
 test-vm: build ## The root tests in a guest, and the units under systemd: KERNEL=6.1, 6.12 or newest
 	tests/vm/test $(KERNEL)
 	tests/vm/test-systemd $(KERNEL)
+
+CHAOS_SECONDS ?= 1800
+CHAOS_SEED ?=
+
+chaos: build ## All that can go wrong, at random, CHAOS_SECONDS=1800; CHAOS_SEED=N does it again
+	CHAOS_SECONDS=$(CHAOS_SECONDS) $(if $(CHAOS_SEED),CHAOS_SEED=$(CHAOS_SEED)) \
+	cargo test --locked --package tests --test chaos -- --nocapture
 
 demo: build ## Real pods on a private node, iperf3, limit against measured
 	target/debug/demo

@@ -3,7 +3,7 @@
 //! input, and containerd's spelling of the bandwidth keys.
 
 use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -43,6 +43,11 @@ impl Call {
     }
 
     pub fn run(&self, pod: &Pod) -> Output {
+        self.start(pod).wait_with_output().expect("wait for the plugin")
+    }
+
+    /// The plugin, which has been told all that it needs.
+    pub fn start(&self, pod: &Pod) -> Child {
         let mut child = Command::new(format!("{BIN_DIR}/sluice"))
             .env_clear()
             .env("CNI_COMMAND", self.command)
@@ -61,7 +66,7 @@ impl Call {
             .expect("start the plugin");
         // A plugin that does not read its configuration closes the pipe; that is its affair.
         let _ = child.stdin.take().expect("a pipe").write_all(self.stdin.to_string().as_bytes());
-        child.wait_with_output().expect("wait for the plugin")
+        child
     }
 }
 

@@ -4,6 +4,7 @@
 //! what cannot be is a panic with a message.
 
 pub mod api;
+pub mod chaos;
 pub mod cni;
 pub mod command;
 pub mod containerd;

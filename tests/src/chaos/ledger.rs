@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is known of one measured pod over time: which of our pieces were not in
+//! place and why, and which limits could have been in force. Doubt is always on
+//! the side of "gone for longer" and "the higher limit for longer".
+
+use std::time::{Duration, Instant};
+
+/// What is there to hold a pod to its limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    PodFilter,
+    PodFq,
+    Guard,
+    HostFilter,
+    HostFq,
+}
+
+pub const PIECES: [Piece; 5] =
+    [Piece::PodFilter, Piece::PodFq, Piece::Guard, Piece::HostFilter, Piece::HostFq];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Egress = 0,
+    Ingress = 1,
+}
+
+pub const WAYS: [Way; 2] = [Way::Egress, Way::Ingress];
+
+/// What an old, higher limit has admitted is still on its way for so long (the horizon of pacing).
+const ON_ITS_WAY: Duration = Duration::from_millis(100);
+
+/// A link whose pin was removed is detached a little later (kernel/bpf/syscall.c, bpf_link_put).
+const SINKING_IN: Duration = Duration::from_secs(1);
+
+impl Piece {
+    pub fn way(self) -> Way {
+        match self {
+            Self::PodFilter | Self::PodFq | Self::Guard => Way::Egress,
+            Self::HostFilter | Self::HostFq => Way::Ingress,
+        }
+    }
+}
+
+impl Way {
+    pub fn name(self) -> &'static str {
+        ["egress", "ingress"][self as usize]
+    }
+}
+
+/// Why a piece is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// By us; None as long as that is under way.
+    Taken { done: Option<Instant> },
+    /// There was, or may have been, no limit on this way.
+    Unlimited,
+    /// Nobody's doing but the agent's.
+    Unexplained,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Absence {
+    pub piece: Piece,
+    pub from: Instant,
+    pub to: Option<Instant>,
+    pub cause: Cause,
+}
+
+/// A limit that may have been in force; None: unlimited.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    pub limit: Option<u64>,
+    pub from: Instant,
+    pub to: Option<Instant>,
+}
+
+/// What was found attached between two moments, and the limits in the map.
+pub struct Seen {
+    pub from: Instant,
+    pub to: Instant,
+    pub there: [bool; PIECES.len()],
+    /// Egress, ingress, guard.
+    pub ns_per_byte: [u64; 3],
+}
+
+pub struct Ledger {
+    pub absences: Vec<Absence>,
+    pub budgets: [Vec<Budget>; 2],
+    events: Vec<(Instant, String)>,
+    last_seen: [Instant; PIECES.len()],
+}
+
+/// As the programs have it: nanoseconds with 22 bits of fraction, rounded to the nearest.
+fn ns_per_byte(limit: Option<u64>) -> u64 {
+    let Some(bits) = limit else { return 0 };
+    let scaled = 8_000_000_000u128 << 22;
+    ((scaled + u128::from(bits) / 2) / u128::from(bits)) as u64
+}
+
+impl Ledger {
+    pub fn new(limits: [Option<u64>; 2], now: Instant) -> Self {
+        let budget = |limit| vec![Budget { limit, from: now, to: None }];
+        Self {
+            absences: Vec::new(),
+            budgets: limits.map(budget),
+            events: Vec::new(),
+            last_seen: [now; PIECES.len()],
+        }
+    }
+
+    pub fn note(&mut self, what: String) {
+        self.events.push((Instant::now(), what));
+    }
+
+    /// What was done around this time.
+    pub fn events(&self, from: Instant, to: Instant) -> Vec<String> {
+        let near = self.events.iter().filter(|(at, _)| *at >= from && *at <= to);
+        near.map(|(at, what)| format!("{:+.3} s {what}", seconds(*at, from))).collect()
+    }
+
+    /// These are about to be taken off.
+    pub fn take(&mut self, pieces: &[Piece]) {
+        let (from, cause) = (Instant::now(), Cause::Taken { done: None });
+        let absence = |piece: &Piece| Absence { piece: *piece, from, to: None, cause };
+        self.absences.extend(pieces.iter().map(absence));
+    }
+
+    /// They have been.
+    pub fn taken(&mut self) {
+        let now = Instant::now();
+        for absence in self.absences.iter_mut().filter(|absence| absence.to.is_none()) {
+            if let Cause::Taken { done: done @ None } = &mut absence.cause {
+                *done = Some(now);
+            }
+        }
+    }
+
+    /// This limit is asked for from now on; the old one holds until the new one is seen.
+    pub fn ask(&mut self, way: Way, limit: Option<u64>) {
+        let budgets = &mut self.budgets[way as usize];
+        if budgets.last().map(|budget| budget.limit) != Some(limit) {
+            budgets.push(Budget { limit, from: Instant::now(), to: None });
+        }
+    }
+
+    /// Whether what was asked for last is all there is.
+    pub fn limits_are_in_force(&self) -> bool {
+        let open = |way: &Vec<Budget>| way.iter().filter(|b| b.to.is_none()).count();
+        self.budgets.iter().all(|way| open(way) == 1)
+    }
+
+    /// Whether nothing that should be there is missing.
+    pub fn is_whole(&self) -> bool {
+        let open = |absence: &&Absence| absence.to.is_none();
+        let limited = |absence: &&Absence| !self.may_be_unlimited(absence.piece.way());
+        !self.absences.iter().filter(open).any(|absence| limited(&absence))
+    }
+
+    /// Whether the last thing that was asked for is a limit.
+    pub fn is_limited(&self, way: Way) -> bool {
+        self.budgets[way as usize].last().is_some_and(|budget| budget.limit.is_some())
+    }
+
+    /// How long something was gone for no other reason than that it was taken.
+    pub fn was_taken_for(&self, absence: &Absence) -> Option<Duration> {
+        let (Cause::Taken { .. }, Some(to)) = (absence.cause, absence.to) else { return None };
+        let budgets = self.budgets[absence.piece.way() as usize].iter();
+        let mut meanwhile =
+            budgets.filter(|b| b.from <= to && b.to.is_none_or(|end| end >= absence.from));
+        let limited = meanwhile.all(|budget| budget.limit.is_some());
+        limited.then(|| to.duration_since(absence.from))
+    }
+
+    /// What was taken and should be back, with the moment from which on it could be put back.
+    pub fn overdue(&self) -> Vec<(Piece, Instant)> {
+        let open = self.absences.iter().filter(|absence| absence.to.is_none());
+        let limited = open.filter(|absence| !self.may_be_unlimited(absence.piece.way()));
+        let since = |absence: &Absence| match absence.cause {
+            Cause::Taken { done } => done.map(|done| (absence.piece, done)),
+            Cause::Unlimited => {
+                let asked = self.budgets[absence.piece.way() as usize].last();
+                asked.map(|budget| (absence.piece, budget.from))
+            }
+            Cause::Unexplained => None,
+        };
+        limited.filter_map(since).collect()
+    }
+
+    fn may_be_unlimited(&self, way: Way) -> bool {
+        let open = self.budgets[way as usize].iter().filter(|budget| budget.to.is_none());
+        open.into_iter().any(|budget| budget.limit.is_none())
+    }
+
+    /// Enters a look. Gives what is gone though nobody took it, and what has come back.
+    pub fn enter(&mut self, seen: &Seen) -> (Vec<Piece>, Vec<Absence>) {
+        WAYS.iter().for_each(|way| self.enter_limits(*way, seen));
+        let (mut gone, mut back) = (Vec::new(), Vec::new());
+        for (n, piece) in PIECES.into_iter().enumerate() {
+            if seen.there[n] {
+                back.extend(self.close(piece, seen));
+                self.last_seen[n] = seen.from;
+            } else if !self.absences.iter().any(|a| a.piece == piece && a.to.is_none()) {
+                let cause = self.cause(piece);
+                let from = self.last_seen[n];
+                self.absences.push(Absence { piece, from, to: None, cause });
+                gone.extend((cause == Cause::Unexplained).then_some(piece));
+            }
+        }
+        (gone, back)
+    }
+
+    /// What else the agent takes off while it mends a pod, or finds in its way, is that taking's doing.
+    fn cause(&self, piece: Piece) -> Cause {
+        let lately = |done: Option<Instant>| done.is_some_and(|done| done.elapsed() < SINKING_IN);
+        let taken = |a: &&Absence| match a.cause {
+            Cause::Taken { done } => a.to.is_none() || a.piece == piece && lately(done),
+            _ => false,
+        };
+        match self.absences.iter().find(taken) {
+            _ if self.may_be_unlimited(piece.way()) => Cause::Unlimited,
+            Some(taken) => taken.cause,
+            None => Cause::Unexplained,
+        }
+    }
+
+    fn close(&mut self, piece: Piece, seen: &Seen) -> Vec<Absence> {
+        let over = |absence: &&mut Absence| {
+            let before = match absence.cause {
+                Cause::Taken { done } => done.is_some_and(|done| done < seen.from),
+                Cause::Unlimited | Cause::Unexplained => true,
+            };
+            absence.piece == piece && absence.to.is_none() && before
+        };
+        let closed = self.absences.iter_mut().filter(over);
+        closed
+            .map(|absence| {
+                absence.to = Some(seen.to);
+                *absence
+            })
+            .collect()
+    }
+
+    fn enter_limits(&mut self, way: Way, seen: &Seen) {
+        let budgets = &mut self.budgets[way as usize];
+        let Some((asked, older)) = budgets.split_last_mut() else { return };
+        let wanted = ns_per_byte(asked.limit);
+        let in_force = match way {
+            Way::Egress => seen.ns_per_byte[0] == wanted && seen.ns_per_byte[2] == wanted,
+            Way::Ingress => seen.ns_per_byte[1] == wanted,
+        };
+        if in_force && asked.from < seen.from {
+            let open = older.iter_mut().filter(|budget| budget.to.is_none());
+            open.for_each(|budget| budget.to = Some(seen.to + ON_ITS_WAY));
+        }
+    }
+}
+
+/// From one moment to another, which may be the earlier one.
+pub fn seconds(at: Instant, from: Instant) -> f64 {
+    let later = at.saturating_duration_since(from).as_secs_f64();
+    later - from.saturating_duration_since(at).as_secs_f64()
+}
