@@ -15,7 +15,7 @@ use crate::node::{BIN_DIR, Node, Pod};
 const BURST_NOT_SET: u64 = 4_294_967_295;
 
 /// A pod's bandwidth annotations in bit/s; 0 where there is none.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Annotations {
     pub egress: u64,
     pub ingress: u64,

@@ -41,6 +41,8 @@ pub struct Extra {
     second: Option<String>,
     annotations: Annotations,
     untouched: Gso,
+    /// What was done to it.
+    history: Mutex<Vec<String>>,
 }
 
 pub struct Runtime<'a> {
@@ -102,6 +104,7 @@ impl<'a> Runtime<'a> {
     }
 
     fn add(&mut self, extra: &Extra) {
+        extra.note("ADD");
         self.run.count("ADD");
         let began = Instant::now();
         let output = Call::new("ADD", &extra.pod, extra.annotations).run(&extra.pod);
@@ -127,6 +130,7 @@ impl<'a> Runtime<'a> {
 
     fn kill_on_its_way(&mut self, verb: &'static str, extra: &Extra) {
         self.run.count(&format!("{verb} killed"));
+        extra.note(&format!("{verb} killed"));
         let mut child = Call::new(verb, &extra.pod, extra.annotations).start(&extra.pod);
         // Half of them in the first milliseconds, where most of the work is.
         let longest = match self.dice.bool() {
@@ -147,6 +151,7 @@ impl<'a> Runtime<'a> {
     /// It was not in the chain: the runtime's result cache is all there is of it.
     fn leave_to_adoption(&self, extra: &Extra) {
         self.run.count("past the chain, adopted");
+        extra.note("adopted");
         extra.write_cache();
         let began = Instant::now();
         self.run.wait_for("a pod to be adopted", || extra.record().is_some());
@@ -155,6 +160,7 @@ impl<'a> Runtime<'a> {
 
     fn tamper(&mut self, extra: &Extra) {
         self.run.count("tampering with the crowd");
+        extra.note("tampered with");
         let (name, host) = (&extra.pod.name, &extra.pod.host_ifname);
         let line = match self.dice.u8(..3) {
             0 => format!("qdisc del dev {host} root"),
@@ -201,11 +207,12 @@ impl Extra {
         };
         batch(&pairs.into_iter().flatten().map(line).collect::<String>());
         let untouched = gso(index(host));
-        Self { pod, second, annotations, untouched }
+        Self { pod, second, annotations, untouched, history: Mutex::default() }
     }
 
     /// DEL, which must succeed; then nothing of ours is left on the pair.
     pub fn del(&self, run: &Run) {
+        self.note("DEL");
         let began = Instant::now();
         let output = Call::new("DEL", &self.pod, self.annotations).run(&self.pod);
         run.took("DEL", began.elapsed());
@@ -214,7 +221,7 @@ impl Extra {
         }
         let mut left = left_on(&self.pod.name, &self.pod.host_ifname, "eth0");
         if let Some(second) = &self.second {
-            left += &left_on(&self.pod.name, second, SECOND);
+            left = format!("{left} {}", left_on(&self.pod.name, second, SECOND)).trim().into();
         }
         if left.is_empty() && gso(index(&self.pod.host_ifname)) == self.untouched {
             return;
@@ -226,8 +233,11 @@ impl Extra {
                 run.count("adopted once more between DEL and its end");
             }
             record => run.fail(format!(
-                "DEL of {} has left {left}; {record:?}\n    {}",
+                "DEL of {} has left {left}; its record: {record:?}\n    {}; {:?}, {:?}\n    {}",
                 self.pod.name,
+                self.history.lock().expect("the history").join(", "),
+                self.second,
+                self.annotations,
                 agent::log_of(&self.pod.name)
             )),
         }
@@ -248,6 +258,10 @@ impl Extra {
         let mut files = fs::read_dir(RECORDS).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
         let file = files.find(|path| path.to_string_lossy().ends_with(&own))?;
         fs::read_to_string(file).ok()
+    }
+
+    fn note(&self, what: &str) {
+        self.history.lock().expect("the history").push(what.into());
     }
 
     fn cache(&self) -> String {

@@ -131,7 +131,7 @@ pub fn tcx_programs(index: u32) -> u32 {
 }
 
 /// What `bpftool link detach` does: the pin stays, with a link that is dead.
-pub fn detach_link(pin: &str) -> io::Result<()> {
+pub fn detach_link(pin: &Path) -> io::Result<()> {
     let link = open_pin(pin)?;
     bpf(BPF_LINK_DETACH, &mut with_first(link.as_raw_fd())).map(|_| ())
 }
@@ -141,7 +141,7 @@ pub struct Limits(OwnedFd);
 
 impl Limits {
     pub fn open(pin: &str) -> Self {
-        Self(open_pin(pin).unwrap_or_else(|e| panic!("open {pin}: {e}")))
+        Self(open_pin(pin.as_ref()).unwrap_or_else(|e| panic!("open {pin}: {e}")))
     }
 
     /// Cost of a byte in fixed point, 0 without a limit.
@@ -155,8 +155,8 @@ impl Limits {
     }
 }
 
-fn open_pin(pin: &str) -> io::Result<OwnedFd> {
-    let path = CString::new(pin).expect("a path");
+fn open_pin(pin: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(pin.as_os_str().as_encoded_bytes()).expect("a path");
     let mut attr = [0u64; 16];
     attr[0] = path.as_ptr() as u64;
     let fd = bpf(BPF_OBJ_GET, &mut attr)?;

@@ -29,9 +29,6 @@ pub const WAYS: [Way; 2] = [Way::Egress, Way::Ingress];
 /// What an old, higher limit has admitted is still on its way for so long (the horizon of pacing).
 const ON_ITS_WAY: Duration = Duration::from_millis(100);
 
-/// A link whose pin was removed is detached a little later (kernel/bpf/syscall.c, bpf_link_put).
-const SINKING_IN: Duration = Duration::from_secs(1);
-
 impl Piece {
     pub fn way(self) -> Way {
         match self {
@@ -88,6 +85,8 @@ pub struct Ledger {
     pub budgets: [Vec<Budget>; 2],
     events: Vec<(Instant, String)>,
     last_seen: [Instant; PIECES.len()],
+    /// Complained of already.
+    pub overdue_told: bool,
 }
 
 /// As the programs have it: nanoseconds with 22 bits of fraction, rounded to the nearest.
@@ -105,6 +104,7 @@ impl Ledger {
             budgets: limits.map(budget),
             events: Vec::new(),
             last_seen: [now; PIECES.len()],
+            overdue_told: false,
         }
     }
 
@@ -211,11 +211,7 @@ impl Ledger {
 
     /// What else the agent takes off while it mends a pod, or finds in its way, is that taking's doing.
     fn cause(&self, piece: Piece) -> Cause {
-        let lately = |done: Option<Instant>| done.is_some_and(|done| done.elapsed() < SINKING_IN);
-        let taken = |a: &&Absence| match a.cause {
-            Cause::Taken { done } => a.to.is_none() || a.piece == piece && lately(done),
-            _ => false,
-        };
+        let taken = |a: &&Absence| matches!(a.cause, Cause::Taken { .. }) && a.to.is_none();
         match self.absences.iter().find(taken) {
             _ if self.may_be_unlimited(piece.way()) => Cause::Unlimited,
             Some(taken) => taken.cause,

@@ -3,6 +3,7 @@
 //! the peer's namespace received is what the pod has sent. They live from the
 //! first to the last moment.
 
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -109,6 +110,11 @@ impl Measured {
         &self.pod.name
     }
 
+    /// Of the guard's link, where there is tcx.
+    pub fn guard_pin(&self) -> PathBuf {
+        PathBuf::from(format!("{PIN_DIR}/links/{}", self.outside.index))
+    }
+
     /// What is attached now, and the limits in the map.
     pub fn look(&self, run: &Run) -> Seen {
         let from = Instant::now();
@@ -117,7 +123,8 @@ impl Measured {
             inside.filters(CLSACT_EGRESS).contains(&OUR_FILTER),
             !paced || inside.has_qdisc(ROOT, OUR_ROOT),
             match run.pace.tcx {
-                true => tcx_programs(outside.index) > 0,
+                // A link whose pin was removed is detached a little later.
+                true => self.guard_pin().exists() && tcx_programs(outside.index) > 0,
                 // Behind policy's OK it would never run.
                 false => outside.filters(CLSACT_INGRESS).first() == Some(&OUR_FILTER),
             },
@@ -139,9 +146,15 @@ impl Measured {
             run.fail(format!("{}: {piece:?} is gone, nobody took it\n    {events}", self.name()));
         }
         let late = |(_, since): &(_, Instant)| run.agent_had(*since) > run.pace.repair;
-        if let Some((piece, _)) = ledger.overdue().into_iter().find(late) {
-            let patience = run.pace.repair;
-            run.fail(format!("{}: {piece:?} is not back after {patience:?}", self.name()));
+        let overdue = ledger.overdue().into_iter().find(late);
+        if let (Some((piece, since)), false) = (overdue, ledger.overdue_told) {
+            ledger.overdue_told = true;
+            let events = ledger.events(since - Duration::from_secs(3), seen.to).join("\n    ");
+            let late = run.agent_had(since);
+            run.fail(format!(
+                "{}: {piece:?} is not back after {late:?}\n    {events}",
+                self.name()
+            ));
         }
         for absence in back {
             if let Some(time) = ledger.was_taken_for(&absence) {

@@ -14,7 +14,6 @@ use super::ledger::Piece;
 use super::measured::Measured;
 use super::run::Run;
 use crate::command::output;
-use crate::node::PIN_DIR;
 use crate::policy_agent::{PolicyAgent, Side, Verdict};
 
 /// The agent stands back at ten repairs a minute, and a deed may need two.
@@ -152,7 +151,7 @@ impl Tamperer<'_> {
     fn remove_guard(&self, pod: &Measured) {
         if self.run.pace.tcx {
             // It may be gone from the last time.
-            let _ = fs::remove_file(pin(pod));
+            let _ = fs::remove_file(pod.guard_pin());
         } else {
             let host = &pod.pod.host_ifname;
             attempt("tc", &format!("filter del dev {host} ingress prio 1 handle 0x51ce bpf"));
@@ -162,7 +161,7 @@ impl Tamperer<'_> {
     fn detach_guard(&self, pod: &Measured) {
         match self.run.pace.tcx {
             // The same.
-            true => drop(detach_link(&pin(pod))),
+            true => drop(detach_link(&pod.guard_pin())),
             false => self.remove_guard(pod),
         }
     }
@@ -201,10 +200,6 @@ impl Tamperer<'_> {
             _ => {}
         }
     }
-}
-
-fn pin(pod: &Measured) -> String {
-    format!("{PIN_DIR}/links/{}", pod.outside.index)
 }
 
 /// What has gone already, or is not there while there is no limit, is none of ours.
