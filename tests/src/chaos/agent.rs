@@ -171,7 +171,7 @@ impl<'a> Operator<'a> {
 
     fn end(&mut self, signal: Signal) {
         let Some(mut agent) = self.agent.take() else { return };
-        self.run.agent_is_up(None);
+        self.run.agent_is_up(false);
         let began = Instant::now();
         kill(Pid::from_raw(agent.id() as i32), signal).expect("signal the agent");
         let status = agent.wait().expect("wait for the agent");
@@ -193,7 +193,7 @@ impl<'a> Operator<'a> {
         self.agent = Some(command.spawn().expect("start the agent"));
         self.run.wait_for("the agent's API", || status().is_some());
         self.run.took("until a started agent answered", began.elapsed());
-        self.run.agent_is_up(Some(Instant::now()));
+        self.run.agent_is_up(true);
         for name in ["guard", "shape_egress", "shape_ingress"] {
             let path = format!("{PIN_DIR}/{name}");
             let shown = json(&run_to_end("bpftool", &["-j", "prog", "show", "pinned", &path]));

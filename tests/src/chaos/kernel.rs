@@ -20,7 +20,6 @@ use crate::meter::in_netns;
 const RTM_GETQDISC: u16 = 38;
 const RTM_GETTFILTER: u16 = 46;
 const NLM_F_REQUEST: u16 = 0x001;
-const NLM_F_ACK: u16 = 0x004;
 const NLM_F_DUMP: u16 = 0x300;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -49,6 +48,13 @@ pub struct Device {
     pub index: u32,
 }
 
+/// A qdisc or a filter.
+struct Listed {
+    index: u32,
+    handle: u32,
+    parent: u32,
+}
+
 impl Device {
     /// Of this thread's namespace.
     pub fn here(name: &str) -> Self {
@@ -68,37 +74,38 @@ impl Device {
         })
     }
 
-    /// Whether the qdisc at this place has this handle.
+    /// Whether a qdisc with this handle is at this place. All of the namespace are listed: a question
+    /// for a single one is answered to everybody who listens for changes (net/sched/sch_api.c,
+    /// qdisc_get_notify), the agent too.
     pub fn has_qdisc(&self, parent: u32, handle: u32) -> bool {
-        self.ask(RTM_GETQDISC, NLM_F_ACK, parent).contains(&handle)
+        let all = self.list(RTM_GETQDISC, 0);
+        all.iter().any(|tc| (tc.index, tc.parent, tc.handle) == (self.index, parent, handle))
     }
 
     /// Handles of the filters at this place, in the order in which they run.
     pub fn filters(&self, parent: u32) -> Vec<u32> {
-        let mut handles = self.ask(RTM_GETTFILTER, NLM_F_DUMP, parent);
-        // One for each priority, which is no filter.
-        handles.retain(|handle| *handle != 0);
-        handles
+        let all = self.list(RTM_GETTFILTER, parent);
+        // There is one for each priority, which is no filter.
+        all.iter().map(|tc| tc.handle).filter(|handle| *handle != 0).collect()
     }
 
-    /// The handles in the answers.
-    fn ask(&self, kind: u16, flags: u16, parent: u32) -> Vec<u32> {
+    fn list(&self, kind: u16, parent: u32) -> Vec<Listed> {
         let mut request = vec![0; HEADERS];
         let mut put =
             |at: usize, bytes: &[u8]| request[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, &(HEADERS as u32).to_ne_bytes());
         put(4, &kind.to_ne_bytes());
-        put(6, &(NLM_F_REQUEST | flags).to_ne_bytes());
+        put(6, &(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
         put(20, &self.index.to_ne_bytes());
         put(28, &parent.to_ne_bytes());
         send(self.socket.as_raw_fd(), &request, MsgFlags::empty()).expect("ask the kernel");
-        let mut handles = Vec::new();
-        while !self.receive(&mut handles) {}
-        handles
+        let mut all = Vec::new();
+        while !self.receive(&mut all) {}
+        all
     }
 
     /// Whether that was the end.
-    fn receive(&self, handles: &mut Vec<u32>) -> bool {
+    fn receive(&self, all: &mut Vec<Listed>) -> bool {
         let mut answer = vec![0; 1 << 16];
         let fd = self.socket.as_raw_fd();
         let length = recv(fd, &mut answer, MsgFlags::empty()).expect("an answer");
@@ -109,9 +116,11 @@ impl Device {
             if kind == NLMSG_ERROR || kind == NLMSG_DONE {
                 return true;
             }
-            if let Some(handle) = rest.get(24..28) {
-                handles.push(u32::from_ne_bytes(handle.try_into().expect("four bytes")));
-            }
+            let word = |at: usize| {
+                let bytes = rest.get(at..at + 4).expect("a whole tcmsg");
+                u32::from_ne_bytes(bytes.try_into().expect("four bytes"))
+            };
+            all.push(Listed { index: word(20), handle: word(24), parent: word(28) });
             rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
         }
         false

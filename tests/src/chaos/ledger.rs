@@ -61,6 +61,8 @@ pub struct Absence {
     pub from: Instant,
     pub to: Option<Instant>,
     pub cause: Cause,
+    /// Calm time since which nothing keeps it from being put back.
+    due: Option<Duration>,
 }
 
 /// A limit that may have been in force; None: unlimited.
@@ -121,7 +123,7 @@ impl Ledger {
     /// These are about to be taken off.
     pub fn take(&mut self, pieces: &[Piece]) {
         let (from, cause) = (Instant::now(), Cause::Taken { done: None });
-        let absence = |piece: &Piece| Absence { piece: *piece, from, to: None, cause };
+        let absence = |piece: &Piece| Absence { piece: *piece, from, to: None, cause, due: None };
         self.absences.extend(pieces.iter().map(absence));
     }
 
@@ -171,19 +173,17 @@ impl Ledger {
         limited.then(|| to.duration_since(absence.from))
     }
 
-    /// What was taken and should be back, with the moment from which on it could be put back.
-    pub fn overdue(&self) -> Vec<(Piece, Instant)> {
-        let open = self.absences.iter().filter(|absence| absence.to.is_none());
-        let limited = open.filter(|absence| !self.may_be_unlimited(absence.piece.way()));
-        let since = |absence: &Absence| match absence.cause {
-            Cause::Taken { done } => done.map(|done| (absence.piece, done)),
-            Cause::Unlimited => {
-                let asked = self.budgets[absence.piece.way() as usize].last();
-                asked.map(|budget| (absence.piece, budget.from))
-            }
-            Cause::Unexplained => None,
-        };
-        limited.filter_map(since).collect()
+    /// What should be back, when it went, and the calm time from which on it could be put back.
+    pub fn due_back(&mut self, calm: Duration) -> Vec<(Piece, Instant, Duration)> {
+        let unlimited = WAYS.map(|way| self.may_be_unlimited(way));
+        let open = self.absences.iter_mut().filter(|absence| absence.to.is_none());
+        let due = open.filter_map(|absence| {
+            let under_way = absence.cause == Cause::Taken { done: None };
+            let due = !under_way && !unlimited[absence.piece.way() as usize];
+            absence.due = due.then(|| absence.due.unwrap_or(calm));
+            Some((absence.piece, absence.from, absence.due?))
+        });
+        due.collect()
     }
 
     fn may_be_unlimited(&self, way: Way) -> bool {
@@ -202,7 +202,7 @@ impl Ledger {
             } else if !self.absences.iter().any(|a| a.piece == piece && a.to.is_none()) {
                 let cause = self.cause(piece);
                 let from = self.last_seen[n];
-                self.absences.push(Absence { piece, from, to: None, cause });
+                self.absences.push(Absence { piece, from, to: None, cause, due: None });
                 gone.extend((cause == Cause::Unexplained).then_some(piece));
             }
         }

@@ -145,16 +145,13 @@ impl Measured {
             let events = ledger.events(seen.from - Duration::from_secs(3), seen.to).join("\n    ");
             run.fail(format!("{}: {piece:?} is gone, nobody took it\n    {events}", self.name()));
         }
-        let late = |(_, since): &(_, Instant)| run.agent_had(*since) > run.pace.repair;
-        let overdue = ledger.overdue().into_iter().find(late);
-        if let (Some((piece, since)), false) = (overdue, ledger.overdue_told) {
+        let due_back = ledger.due_back(run.calm_time());
+        let late = due_back.into_iter().find(|(_, _, due)| run.agent_had(*due) > run.pace.repair);
+        if let (Some((piece, gone, due)), false) = (late, ledger.overdue_told) {
             ledger.overdue_told = true;
-            let events = ledger.events(since - Duration::from_secs(3), seen.to).join("\n    ");
-            let late = run.agent_had(since);
-            run.fail(format!(
-                "{}: {piece:?} is not back after {late:?}\n    {events}",
-                self.name()
-            ));
+            let events = ledger.events(gone - Duration::from_secs(3), seen.to).join("\n    ");
+            let had = run.agent_had(due);
+            run.fail(format!("{}: {piece:?} is not back after {had:?}\n    {events}", self.name()));
         }
         for absence in back {
             if let Some(time) = ledger.was_taken_for(&absence) {

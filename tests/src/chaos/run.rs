@@ -20,8 +20,25 @@ pub struct Run {
     actions: Mutex<BTreeMap<String, u64>>,
     longest: Mutex<BTreeMap<String, Duration>>,
     failures: Mutex<Vec<String>>,
-    agent_since: Mutex<Option<Instant>>,
+    calm: Mutex<Calm>,
+    /// The look-out ticks.
+    pub watched: AtomicBool,
+    /// By calm time.
+    agent_since: Mutex<Option<Duration>>,
 }
+
+/// Time without that in which the whole machine stood still: who looks at the kernel every few
+/// milliseconds knows. Whatever has a deadline is judged by it.
+#[derive(Default)]
+struct Calm {
+    time: Duration,
+    last: Option<Instant>,
+}
+
+/// A longer time between two looks is a standstill beyond that.
+const STEP: Duration = Duration::from_millis(200);
+/// For each second of patience; longer no standstill lasts.
+const STANDSTILL: Duration = Duration::from_secs(10);
 
 impl Run {
     pub fn new(pace: Pace) -> Self {
@@ -32,6 +49,8 @@ impl Run {
             actions: Mutex::default(),
             longest: Mutex::default(),
             failures: Mutex::default(),
+            calm: Mutex::default(),
+            watched: AtomicBool::new(false),
             agent_since: Mutex::default(),
         }
     }
@@ -66,15 +85,29 @@ impl Run {
         *known = time.max(*known);
     }
 
-    /// Since when the agent has answered; None while there is none.
-    pub fn agent_is_up(&self, since: Option<Instant>) {
+    /// Somebody has come round.
+    pub fn tick(&self) {
+        let mut calm = self.calm.lock().expect("the calm time");
+        let now = Instant::now();
+        let step = calm.last.map_or(Duration::ZERO, |last| now.duration_since(last));
+        calm.time += step.min(STEP);
+        calm.last = Some(now);
+    }
+
+    pub fn calm_time(&self) -> Duration {
+        self.calm.lock().expect("the calm time").time
+    }
+
+    /// Whether the agent answers, from now on.
+    pub fn agent_is_up(&self, up: bool) {
+        let since = up.then(|| self.calm_time());
         *self.agent_since.lock().expect("the agent's start") = since;
     }
 
-    /// How long the agent has had to put right what was done at this moment.
-    pub fn agent_had(&self, since: Instant) -> Duration {
+    /// How long the agent has had to put right what was done at this moment of calm time.
+    pub fn agent_had(&self, since: Duration) -> Duration {
         let up = *self.agent_since.lock().expect("the agent's start");
-        up.map_or(Duration::ZERO, |up| up.max(since).elapsed())
+        up.map_or(Duration::ZERO, |up| self.calm_time().saturating_sub(up.max(since)))
     }
 
     pub fn fail(&self, what: impl Into<String>) {
@@ -91,10 +124,15 @@ impl Run {
 
     /// Waits for a condition; what does not come in time is a failure.
     pub fn wait_for(&self, what: &str, mut ask: impl FnMut() -> bool) -> bool {
-        let began = Instant::now();
+        let (began, start) = (self.calm_time(), Instant::now());
+        let patience = self.pace.patience;
         while !ask() {
-            if began.elapsed() > self.pace.patience {
-                self.fail(format!("waited {:?} for {what}", self.pace.patience));
+            if !self.watched.load(Ordering::Relaxed) {
+                self.tick();
+            }
+            let calm = self.calm_time().saturating_sub(began);
+            if calm > patience || start.elapsed() > STANDSTILL * patience.as_secs() as u32 {
+                self.fail(format!("waited {patience:?} for {what}"));
                 return false;
             }
             thread::sleep(Duration::from_millis(10));

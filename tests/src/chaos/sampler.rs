@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Looks at every measured pod, over and over, and judges its seconds.
 
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,10 @@ const LATER: Duration = Duration::from_millis(500);
 
 pub fn work(run: &Run, pods: &[Measured]) {
     let mut last = Instant::now();
+    run.watched.store(true, Ordering::Relaxed);
     while !pods.iter().all(|pod| pod.progress[0].is_over()) {
         thread::sleep(run.pace.look_every);
+        run.tick();
         for pod in pods {
             pod.watch(run);
             judge::judge(run, pod, Instant::now() - LATER);
@@ -22,4 +25,5 @@ pub fn work(run: &Run, pods: &[Measured]) {
         run.took("between two looks", last.elapsed());
         last = Instant::now();
     }
+    run.watched.store(false, Ordering::Relaxed);
 }
