@@ -10,11 +10,18 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+const TEMPORARY: &str = ".tmp";
+
+/// Whether a file of this name is one that was not finished.
+pub fn is_temporary(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(TEMPORARY)
+}
+
 /// Replaces `path` by `content`; on failure the old file is as it was and nothing is left over.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     // One name for all attempts, so that what a killed one left is overwritten by the next.
-    let temporary = path.with_file_name(format!(".{name}.tmp"));
+    let temporary = path.with_file_name(format!(".{name}{TEMPORARY}"));
     write_synced(&temporary, content, mode)
         .and_then(|()| fs::rename(&temporary, path))
         .and_then(|()| sync_directory(path))

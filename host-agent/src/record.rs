@@ -303,7 +303,29 @@ impl Records {
     pub fn release(&self, claim: &Claim) -> Result<()> {
         let _lock = self.lock()?;
         let path = &claim.path;
-        fs::remove_file(path).with_context(|| format!("remove {}", path.display()))
+        fs::remove_file(path).with_context(|| format!("remove {}", path.display()))?;
+        self.remove_unfinished(&claim.key)
+    }
+
+    /// Removes what a writer that was killed has left of this container's records.
+    pub fn tidy(&self, key: &Key) -> Result<()> {
+        let _lock = self.lock()?;
+        self.remove_unfinished(key)
+    }
+
+    /// Nobody is at it now: the agent writes under the lock, or while no verb runs, and a runtime calls
+    /// one verb of a container after the other.
+    fn remove_unfinished(&self, key: &Key) -> Result<()> {
+        let error = || format!("list {}", self.dir.display());
+        let of_container = format!("@{}@", key.container_id);
+        for entry in fs::read_dir(&self.dir).with_context(error)? {
+            let path = entry.with_context(error)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if file::is_temporary(&name) && name.contains(&of_container) {
+                fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+            }
+        }
+        Ok(())
     }
 
     /// Held until the file is closed, by whatever end of the process; held only for a listing and
@@ -395,6 +417,21 @@ mod tests {
         records.release(&claim).unwrap();
         assert!(!records.rewrite(&claim, &record()).unwrap());
         assert_eq!(records.list().unwrap(), vec![]);
+    }
+
+    #[test]
+    fn unfinished_records_of_a_container_go_with_it_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::new(dir.path().into());
+        let claim = records.claim(key("a"), &record()).unwrap();
+        let leave = |name: &str| File::create(dir.path().join(name)).map(|_| ()).unwrap();
+        let names = [".7@a@eth0.json.tmp", ".1@a@eth1.json.tmp", ".8@b@eth0.json.tmp"];
+        names.into_iter().for_each(leave);
+        records.release(&claim).unwrap();
+        let left = || names.map(|name| dir.path().join(name).exists());
+        assert_eq!(left(), [false, false, true]);
+        records.tidy(&key("b")).unwrap();
+        assert_eq!(left(), [false; 3]);
     }
 
     #[test]

@@ -197,6 +197,10 @@ fn forget(
         let complaints = take_off(pins.as_ref(), records, own, &claim);
         complaints.iter().for_each(|complaint| eprintln!("sluice: {complaint}"));
     }
+    // A file too many is no reason to keep a pod from going; without a directory there is none.
+    if let Err(e) = records.tidy(key) {
+        eprintln!("sluice: {e:#}");
+    }
     Ok(())
 }
 
