@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::ledger::WAYS;
 use super::measured::Measured;
+use super::pace::Pace;
 use super::run::Run;
 use crate::api::{SOCKET, say};
 use crate::command::{executable, json, output, run as run_to_end, text};
@@ -113,10 +114,9 @@ impl<'a> Operator<'a> {
     /// Until the run is over.
     pub fn work(&mut self, pods: &[Measured]) {
         while !self.run.is_over() {
-            // Now and then it is left in peace: what a restart would find, events must tell then.
-            let longest = if self.dice.u8(..8) == 0 { 150 } else { 10 };
-            let pause = (self.run.pace.breather * longest).mul_f64(self.dice.f64());
-            self.run.pause(pause);
+            let Pace { pause, peace, .. } = self.run.pace;
+            let longest = if self.dice.u8(..8) == 0 { peace } else { pause };
+            self.run.pause(longest.mul_f64(self.dice.f64()));
             if let Ok(Some(status)) = self.agent.as_mut().expect("an agent").try_wait() {
                 self.run.fail(format!("the agent ended by itself: {status}"));
                 self.agent = None;

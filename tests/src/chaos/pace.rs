@@ -18,6 +18,10 @@ pub struct Pace {
     /// Callers of the plugin that work at once, and how long each waits between two pods, at most.
     pub runtimes: usize,
     pub breather: Duration,
+    /// How long the operator waits at most between two deeds; and now and then, for what a restart
+    /// would find events must tell.
+    pub pause: Duration,
+    pub peace: Duration,
     /// Pods that each of them keeps.
     pub crowd: usize,
     pub measured: usize,
@@ -55,6 +59,8 @@ impl Pace {
             seed,
             runtimes: 4,
             breather: Duration::from_millis(110),
+            pause: Duration::from_millis(1200),
+            peace: Duration::from_secs(16),
             crowd: 16,
             measured: 4,
             look_every: Duration::from_millis(10),
@@ -71,6 +77,8 @@ impl Pace {
         Self {
             runtimes: 1,
             breather: Duration::from_millis(800),
+            pause: Duration::from_secs(2),
+            peace: Duration::from_secs(5),
             crowd: 4,
             measured: 2,
             look_every: Duration::from_millis(50),
