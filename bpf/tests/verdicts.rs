@@ -372,6 +372,28 @@ fn guard_polices_with_its_own_clock() {
     assert_eq!(shaper.sent_and_dropped(2), [1, 64, 1, 64]);
 }
 
+/// Routing of the VPC CNI and kube-proxy hangs on marks, and both wipe those of others.
+#[test]
+fn no_program_changes_a_packets_mark_or_priority() {
+    const MARK: usize = 2;
+    const PRIORITY: usize = 8;
+    let shaper = Shaper::load();
+    for (program, index) in [("shape_egress", 0), ("shape_ingress", 1), ("guard", 2)] {
+        shaper.limit(index, 1000, SECOND_NS, if index == 2 { POLICED } else { PACED });
+        let fd = Program::fd_from_pinned_path(shaper.dir.join(program)).expect("program");
+        for mark in [0, 0xc080] {
+            let mut context =
+                SkBuff { words: [0; 38], tstamp: 0, wire_len: 1000, gso_segs: 1, rest: [0; 3] };
+            (context.words[MARK], context.words[PRIORITY]) = (mark, 7);
+            let mut out = context;
+            assert_eq!(test_run(&fd, &mut udp(1, 0), &mut context, &mut out), TC_ACT_UNSPEC);
+            assert_eq!((out.words[MARK], out.words[PRIORITY]), (mark, 7), "{program}");
+        }
+        // It was no packet that passed unseen.
+        assert_eq!(shaper.sent_and_dropped(index)[0], 2, "{program}");
+    }
+}
+
 #[test]
 fn limit_without_a_table_of_flows_lets_nothing_pass() {
     let shaper = Shaper::load();

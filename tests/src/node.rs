@@ -134,7 +134,12 @@ impl Node {
 
     /// A pod's namespace and veth pair, as the main plugin leaves them.
     pub fn pod(&self, name: &str, number: u8) -> Pod {
-        Pod::make(name, number)
+        self.pod_at(name, number, &format!("eni{name}"))
+    }
+
+    /// The same, where the end on the host has another name than usual.
+    pub fn pod_at(&self, name: &str, number: u8, host_ifname: &str) -> Pod {
+        Pod::make(name, number, host_ifname)
     }
 }
 
@@ -146,7 +151,7 @@ impl Drop for Node {
     }
 }
 
-/// A network namespace reached by a routed veth: `eni<name>` on the host, `eth0` inside.
+/// A network namespace reached by a routed veth: as a rule `eni<name>` on the host, `eth0` inside.
 #[derive(Clone, Debug)]
 pub struct Pod {
     pub name: String,
@@ -155,8 +160,7 @@ pub struct Pod {
 }
 
 impl Pod {
-    fn make(name: &str, number: u8) -> Self {
-        let host_ifname = format!("eni{name}");
+    fn make(name: &str, number: u8, host_ifname: &str) -> Self {
         let address = Ipv4Addr::new(10, 1, 0, number);
         ip(&format!("netns add {name}"));
         ip(&format!("link add {host_ifname} type veth peer name eth0 netns {name}"));
@@ -170,10 +174,10 @@ impl Pod {
             ip(&format!("{from} neigh add {address} lladdr {mac} dev {device} nud permanent"));
         };
         let inside = format!("-n {name}");
-        neighbour(&inside, "169.254.1.1", "eth0", &mac_of("", &host_ifname));
-        neighbour("", &address.to_string(), &host_ifname, &mac_of(&inside, "eth0"));
+        neighbour(&inside, "169.254.1.1", "eth0", &mac_of("", host_ifname));
+        neighbour("", &address.to_string(), host_ifname, &mac_of(&inside, "eth0"));
         ip(&format!("route add {address} dev {host_ifname} scope link"));
-        Self { name: name.into(), host_ifname, address }
+        Self { name: name.into(), host_ifname: host_ifname.into(), address }
     }
 
     pub fn netns(&self) -> PathBuf {

@@ -10,27 +10,33 @@ use nix::libc::{self, c_long};
 const BPF_OBJ_GET: c_long = 7;
 const BPF_LINK_CREATE: c_long = 28;
 const BPF_TCX_INGRESS: u32 = 46;
+const BPF_TCX_EGRESS: u32 = 47;
 
 /// Without a relative program this is the head.
 const BPF_F_BEFORE: u32 = 8;
 
 /// Attaches a pinned program behind all that is on tcx ingress of the device; gone when dropped.
 pub fn append_ingress(pinned: &str, device: u32) -> OwnedFd {
-    attach(pinned, device, 0)
+    attach(pinned, device, BPF_TCX_INGRESS, 0)
 }
 
 /// The same, in front of all.
 pub fn prepend_ingress(pinned: &str, device: u32) -> OwnedFd {
-    attach(pinned, device, BPF_F_BEFORE)
+    attach(pinned, device, BPF_TCX_INGRESS, BPF_F_BEFORE)
 }
 
-fn attach(pinned: &str, device: u32, flags: u32) -> OwnedFd {
+/// The same on tcx egress.
+pub fn prepend_egress(pinned: &str, device: u32) -> OwnedFd {
+    attach(pinned, device, BPF_TCX_EGRESS, BPF_F_BEFORE)
+}
+
+fn attach(pinned: &str, device: u32, hook: u32, flags: u32) -> OwnedFd {
     let path = CString::new(pinned).expect("a path");
     let pointer = path.as_ptr() as u64;
     let halves = [pointer as u32, (pointer >> 32) as u32];
     let program = bpf(BPF_OBJ_GET, &[halves[0], halves[1], 0, 0]);
     // prog_fd, target_ifindex, attach_type, flags
-    let link = bpf(BPF_LINK_CREATE, &[program as u32, device, BPF_TCX_INGRESS, flags]);
+    let link = bpf(BPF_LINK_CREATE, &[program as u32, device, hook, flags]);
     // SAFETY: the kernel has just made both descriptors for us, and nobody else has them.
     unsafe {
         drop(OwnedFd::from_raw_fd(program));

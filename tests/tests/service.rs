@@ -182,7 +182,10 @@ fn reload_takes_new_settings_to_a_living_pod_and_into_the_journal() {
         let entries = journal(&["_SYSTEMD_UNIT=sluice.service", "POD_NAME=alive"]);
         let last = entries.last().expect("an entry about the pod");
         assert_eq!(last["POD_NAMESPACE"], "default");
-        assert_eq!(last["MESSAGE"], "default/alive eth0: egress 40Mbit (node default), ingress unlimited");
+        assert_eq!(
+            last["MESSAGE"],
+            "default/alive eth0: egress 40Mbit (node default), ingress unlimited"
+        );
         assert_eq!(last["SYSLOG_IDENTIFIER"], "sluice");
         remove(node, &pod);
     });

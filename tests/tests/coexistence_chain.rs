@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Beside the VPC CNI's own care for the node's files: its conflist, which it
+//! writes anew at each start, and the plugins that it copies.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use serde_json::Value;
+use tests::command::{text, wait_for};
+use tests::node::{BIN_DIR, CONF_DIR, CONFLIST, Node, with_node, with_ready_node};
+
+/// What must happen within a second takes longer in an emulated guest.
+const SOON: Duration = Duration::from_secs(10);
+const ENTRY: &str = r#"{"type":"sluice","capabilities":{"bandwidth":true}}"#;
+/// misc/10-aws.conflist of amazon-vpc-cni-k8s, filled in and shortened.
+const TEMPLATE: &str = r#"{"cniVersion":"0.4.0","name":"aws-cni","disableCheck":true,"plugins":[
+ {"name":"aws-cni","type":"aws-cni","vethPrefix":"eni","mtu":"MTU","podSGEnforcingMode":"strict"},
+ {"type":"portmap","capabilities":{"portMappings":true},"snat":true}]}
+"#;
+
+fn conflist() -> String {
+    fs::read_to_string(CONFLIST).expect("the conflist")
+}
+
+/// As aws-node does it at its start: a temporary file beside it, then a rename.
+fn write_as_aws_node(content: &str) {
+    fs::write(format!("{CONFLIST}.tmp"), content).expect("write");
+    fs::rename(format!("{CONFLIST}.tmp"), CONFLIST).expect("rename");
+}
+
+#[test]
+fn new_settings_of_the_daemonset_stay_as_written_beside_our_entry() {
+    with_ready_node("", |_node| {
+        for mtu in ["9001", "1500", "8900"] {
+            let template = TEMPLATE.replace("MTU", mtu);
+            write_as_aws_node(&template);
+            let expected =
+                template.replace("\"snat\":true}]", &format!("\"snat\":true}},\n {ENTRY}]"));
+            wait_for("our entry", SOON, || (conflist() == expected).then_some(()));
+        }
+    });
+}
+
+fn troubles(node: &Node, code: &str) -> Vec<Value> {
+    let status = node.sluice_json(&["status", "--json", "--interval", "1"]);
+    let all = status["degraded"].as_array().expect("a list of troubles").iter();
+    all.filter(|trouble| trouble["code"] == code).cloned().collect()
+}
+
+/// ENABLE_BANDWIDTH_PLUGIN=true while Sluice runs: the file stays as the VPC CNI wrote it, and status
+/// says whose turn it is.
+#[test]
+fn upstream_plugin_that_comes_later_is_told_of_and_the_file_left_alone() {
+    with_ready_node("", |node| {
+        let plain = TEMPLATE.replace("MTU", "9001");
+        let with_upstream = plain.replace(
+            "\"snat\":true}]",
+            "\"snat\":true},{\"type\":\"bandwidth\",\"capabilities\":{\"bandwidth\":true}}]",
+        );
+        write_as_aws_node(&with_upstream);
+        let trouble = wait_for("word of it", SOON, || troubles(node, "conflist").pop());
+        let what = trouble["what"].as_str().expect("what was seen");
+        assert!(what.contains("the upstream \"bandwidth\" plugin is in the chain"), "{what}");
+        assert!(what.contains("ENABLE_BANDWIDTH_PLUGIN=false"), "{what}");
+        assert_eq!(conflist(), with_upstream);
+        write_as_aws_node(&plain);
+        wait_for("our entry", SOON, || conflist().contains(ENTRY).then_some(()));
+        wait_for("the end of the trouble", SOON, || {
+            troubles(node, "conflist").is_empty().then_some(())
+        });
+    });
+}
+
+/// What happens in the directory of conflists, as containerd's watcher is told: kinds and names.
+struct Watched(Inotify);
+
+impl Watched {
+    fn new() -> Self {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK).expect("watch");
+        inotify.add_watch(CONF_DIR, AddWatchFlags::IN_ALL_EVENTS).expect("watch the directory");
+        Self(inotify)
+    }
+
+    fn events(&self) -> Vec<(AddWatchFlags, String)> {
+        let mut all = Vec::new();
+        loop {
+            match self.0.read_events() {
+                Ok(events) => all.extend(events.into_iter().filter_map(|event| {
+                    Some((event.mask, event.name?.to_string_lossy().into_owned()))
+                })),
+                Err(Errno::EAGAIN) => return all,
+                Err(e) => panic!("watch: {e}"),
+            }
+        }
+    }
+}
+
+/// containerd reloads on write, rename and removal but not on creation, so a file that was renamed
+/// into the directory goes unseen; and it reads every .conf, .conflist and .json, half-written or not
+/// (internal/cri/server/cni_conf_syncer.go).
+fn assert_containerd_sees_a_whole_file(events: &[(AddWatchFlags, String)]) {
+    let loaded = |name: &str| [".conf", ".conflist", ".json"].iter().any(|e| name.ends_with(e));
+    let named = |flag: AddWatchFlags| {
+        let hits = events.iter().filter(move |(mask, _)| mask.contains(flag));
+        hits.map(|(_, name)| name.as_str()).collect::<Vec<_>>()
+    };
+    let written = [named(AddWatchFlags::IN_CREATE), named(AddWatchFlags::IN_MODIFY)].concat();
+    assert!(!written.is_empty() && written.iter().all(|name| !loaded(name)), "{events:?}");
+    let (from, to) = (named(AddWatchFlags::IN_MOVED_FROM), named(AddWatchFlags::IN_MOVED_TO));
+    assert_eq!((from.len(), to), (1, vec!["10-main.conflist"]), "{events:?}");
+    assert_eq!(named(AddWatchFlags::IN_DELETE), [""; 0], "{events:?}");
+}
+
+#[test]
+fn conflist_is_replaced_whole_and_so_that_containerd_notices() {
+    with_node(|node| {
+        let watched = Watched::new();
+        node.boot_with("");
+        assert_containerd_sees_a_whole_file(&watched.events());
+        node.boot_with("enabled = false");
+        assert_containerd_sees_a_whole_file(&watched.events());
+    });
+}
+
+/// containerd takes the first of these files; before the main plugin's is there, any would make the
+/// node ready too early.
+#[test]
+fn nothing_is_written_where_there_is_no_conflist_yet() {
+    with_node(|node| {
+        let main = conflist();
+        node.boot_with("");
+        fs::remove_file(CONFLIST).expect("remove the conflist");
+        let watched = Watched::new();
+        let user_data = fs::read_to_string(tests::node::USER_DATA).expect("user data");
+        let output = node.boot(&user_data.replace(
+            "[settings.sluice.bandwidth]\n",
+            "[settings.sluice.bandwidth]\ndefault-egress = \"10Mbit\"\n",
+        ));
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        node.start_agent();
+        let trouble = wait_for("word of it", SOON, || troubles(node, "conflist").pop());
+        let what = trouble["what"].as_str().expect("what was seen");
+        assert!(what.contains("expected the main plugin's .conflist"), "{what}");
+        let touched: Vec<_> = watched.events();
+        let changed = |(mask, _): &&(AddWatchFlags, String)| {
+            mask.intersects(AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)
+        };
+        assert_eq!(touched.iter().filter(changed).count(), 0, "{touched:?}");
+        write_as_aws_node(&main);
+        wait_for("our entry", SOON, || conflist().contains(ENTRY).then_some(()));
+    });
+}
+
+/// aws-vpc-cni-init copies all of these at each start, as a temporary file and a rename
+/// (cmd/aws-vpc-cni-init/main.go; the list is core_plugins_test.go's).
+const CORE_PLUGINS: &[&str] = &[
+    "bandwidth",
+    "bridge",
+    "dhcp",
+    "dummy",
+    "firewall",
+    "host-device",
+    "host-local",
+    "ipvlan",
+    "loopback",
+    "macvlan",
+    "portmap",
+    "ptp",
+    "sbr",
+    "static",
+    "tap",
+    "tuning",
+    "vlan",
+    "vrf",
+    "aws-cni",
+    "egress-cni",
+    "aws-cni-support.sh",
+];
+
+#[test]
+fn plugins_that_the_vpc_cni_copies_never_replace_ours() {
+    with_ready_node("", |_node| {
+        let own = || {
+            let metadata = fs::metadata(format!("{BIN_DIR}/sluice")).expect("our plugin");
+            (metadata.ino(), metadata.mtime_nsec(), metadata.mode())
+        };
+        let before = own();
+        for name in CORE_PLUGINS {
+            fs::write(format!("{BIN_DIR}/{name}.tmp"), "new").expect("copy");
+            fs::rename(format!("{BIN_DIR}/{name}.tmp"), format!("{BIN_DIR}/{name}"))
+                .expect("rename");
+        }
+        assert_eq!(own(), before);
+    });
+}
