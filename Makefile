@@ -25,8 +25,8 @@ build: setup ## Debug build of everything
 	cargo build --locked --workspace
 
 test: lint test-unit test-root ## Everything but the newest kernel: set-up, lint, unit, root and guest tests
-	$(MAKE) test-vm KERNEL=6.1
-	$(MAKE) test-vm KERNEL=6.12
+	tests/vm/prepare 6.1 >/dev/null && tests/vm/prepare 6.12 >/dev/null
+	$(MAKE) --jobs=2 --output-sync=target guest-6.1 guest-6.12
 	@echo "skipped on the host kernel (they ran in the guests): $$(cat $(SKIPS) 2>/dev/null | wc -l)"
 	@cat $(SKIPS) 2>/dev/null || true
 
@@ -39,9 +39,12 @@ test-root: build ## Root tests on this kernel, each in its own namespaces
 	SLUICE_SKIPS=$(CURDIR)/$(SKIPS) cargo test --locked --package bpf --test verdicts --test links --test pins
 	SLUICE_SKIPS=$(CURDIR)/$(SKIPS) cargo test --locked --package tests
 
-test-vm: build ## The root tests in a guest, and the units under systemd: KERNEL=6.1, 6.12 or newest
-	tests/vm/test $(KERNEL)
-	tests/vm/test-systemd $(KERNEL)
+test-vm: guest-$(KERNEL) ## The root tests in a guest, and the units under systemd: KERNEL=6.1, 6.12 or newest
+
+# Each has one emulated processor and a time of its own, so two may run at once.
+guest-%: build
+	tests/vm/test $*
+	tests/vm/test-systemd $*
 
 CHAOS_SECONDS ?= 1800
 CHAOS_SEED ?=
