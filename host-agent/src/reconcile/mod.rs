@@ -7,12 +7,13 @@
 pub mod adopt;
 mod chain;
 mod health;
+mod known;
 mod pod;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use bpf::{Direction, Pins};
@@ -25,7 +26,7 @@ use crate::paths::Paths;
 use crate::record::{Claim, Key, Record, Records};
 use crate::report::{Report, Trouble};
 use crate::shape::Later;
-use health::Health;
+use known::{Pod, RETRY, longest_without_guard};
 use pod::{Node, Seen};
 
 /// Finds what no event tells: a link that was detached, an event that got lost.
@@ -38,8 +39,6 @@ const BREAK: Duration = Duration::from_millis(1);
 const GUARD_EVERY: Duration = Duration::from_millis(25);
 /// What a pod is still doing when its event comes is waited for.
 const SETTLE: Duration = Duration::from_millis(20);
-const FIRST_RETRY: Duration = Duration::from_millis(200);
-const RETRY: Duration = Duration::from_secs(5);
 /// A verb that takes longer hangs; the pod's turn comes later.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a pod that was deleted is not adopted: the runtime removes its cache file last.
@@ -66,21 +65,6 @@ pub struct Reconciler {
     since_start: SinceStart,
     /// Directories of older versions' pins, which go when nothing uses them any more.
     older: Vec<PathBuf>,
-}
-
-/// What is known of a pod interface beside its record.
-struct Pod {
-    claim: Claim,
-    due: Option<Instant>,
-    host_index: Option<u32>,
-    netns: Option<i32>,
-    /// Since when its guard waits to be attached.
-    guard_due: Option<Instant>,
-    /// Its record is there, but not yet the word that ADD was completed.
-    add_is_open: bool,
-    health: Health,
-    failures: u32,
-    trouble: Option<Trouble>,
 }
 
 /// A whole pass that is under way.
@@ -468,123 +452,7 @@ impl Reconciler {
     }
 }
 
-impl Pod {
-    fn new(claim: Claim) -> Self {
-        Self {
-            claim,
-            due: None,
-            host_index: None,
-            netns: None,
-            guard_due: None,
-            add_is_open: false,
-            health: Health::default(),
-            failures: 0,
-            trouble: None,
-        }
-    }
-
-    fn is_due(&mut self, when: Instant) {
-        let when = self.health.quiet_until().map_or(when, |quiet| quiet.max(when));
-        self.due = Some(self.due.map_or(when, |due| due.min(when)));
-    }
-
-    fn saw(&mut self, seen: &Seen, now: Instant) {
-        (self.host_index, self.netns) = (seen.host_index, seen.netns);
-        self.guard_due = seen.guard_is_due.then(|| self.guard_due.unwrap_or(now));
-        self.trouble = None;
-        self.failures = 0;
-        if !seen.mended.is_empty() {
-            for (direction, what) in &seen.mended {
-                self.warn("mended", direction, &format!("{what}; put back"));
-            }
-            let what: Vec<_> = seen.mended.iter().map(|(_, what)| what.as_str()).collect();
-            let what = what.join(", ");
-            if let Some(quiet) = self.health.mended(now) {
-                let next_step = "`sluice doctor` names who else works on this pod's devices";
-                self.trouble = Some(self.trouble("contested", what, next_step));
-                self.due = Some(quiet);
-                return;
-            }
-        }
-        if let Some(until) = seen.live_until {
-            let left = SystemTime::UNIX_EPOCH + Duration::from_secs(until + 1);
-            let left = left.duration_since(SystemTime::now()).unwrap_or_default();
-            self.is_due(now + left);
-        }
-    }
-
-    /// Once may be a pod that is just going.
-    fn failed(&mut self, error: &anyhow::Error) {
-        self.failures += 1;
-        if self.failures == 1 {
-            return self.is_due(Instant::now() + FIRST_RETRY);
-        }
-        let what = format!("{error:#}");
-        if self.trouble.as_ref().is_none_or(|old| old.what != what) {
-            self.warn("not-enforced", "", &what);
-        }
-        let next_step = "`sluice doctor` shows what is in the way; it is tried again every 5 s";
-        self.trouble = Some(self.trouble("not-enforced", what, next_step));
-        self.is_due(Instant::now() + RETRY);
-    }
-
-    fn trouble(&self, code: &str, what: String, next_step: &str) -> Trouble {
-        Trouble { code: code.into(), subject: self.name(), what, next_step: next_step.into() }
-    }
-
-    fn warn(&self, code: &str, direction: &str, what: &str) {
-        let record = self.claim.read();
-        let (namespace, pod) =
-            record.map(|record| (record.namespace, record.pod)).unwrap_or_default();
-        log::warn!(
-            POD_NAMESPACE = namespace.as_str(),
-            POD_NAME = pod.as_str(),
-            DIRECTION = direction,
-            CODE = code;
-            "{}: {what}",
-            self.name()
-        );
-    }
-
-    fn name(&self) -> String {
-        let key = &self.claim.key;
-        match self.claim.read() {
-            Ok(record) => format!("{}/{} {}", record.namespace, record.pod, key.ifname),
-            Err(_) => format!("{} {}", key.container_id, key.ifname),
-        }
-    }
-}
-
-/// Of those whose guard is due.
-fn longest_without_guard(pods: &mut BTreeMap<Key, Pod>) -> Option<&mut Pod> {
-    pods.values_mut().filter(|pod| pod.guard_due.is_some()).min_by_key(|pod| pod.guard_due)
-}
-
 /// When everything that an old limit has admitted is through.
 fn bpf_horizon_from(now: Instant) -> Instant {
     now + Duration::from_nanos(crate::limit::PACED_HORIZON_NS)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::Claim;
-
-    #[test]
-    fn guard_that_waits_longest_comes_first_whatever_its_pod_is_called() {
-        let (now, dir) = (Instant::now(), std::path::Path::new("/run/sluice/pods"));
-        let mut pods = BTreeMap::new();
-        for (name, waits) in [("a", Some(5)), ("b", None), ("c", Some(9)), ("d", Some(7))] {
-            let claim = Claim::parse(&dir.join(format!("1@{name}@eth0.json"))).unwrap();
-            let mut pod = Pod::new(claim.clone());
-            pod.guard_due = waits.map(|millis| now - Duration::from_millis(millis));
-            pods.insert(claim.key, pod);
-        }
-        let mut order = Vec::new();
-        while let Some(pod) = longest_without_guard(&mut pods) {
-            pod.guard_due = None;
-            order.push(pod.claim.key.container_id.clone());
-        }
-        assert_eq!(order, ["c", "d", "a"]);
-    }
 }

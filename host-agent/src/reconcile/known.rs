@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the loop knows of each pod interface beside its record: when it is to be
+//! looked at, where events of it come from, and how it has fared of late.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::health::Health;
+use super::pod::Seen;
+use crate::record::{Claim, Key};
+use crate::report::Trouble;
+
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+pub const RETRY: Duration = Duration::from_secs(5);
+
+/// What is known of a pod interface beside its record.
+pub struct Pod {
+    pub claim: Claim,
+    pub due: Option<Instant>,
+    pub host_index: Option<u32>,
+    pub netns: Option<i32>,
+    /// Since when its guard waits to be attached.
+    pub guard_due: Option<Instant>,
+    /// Its record is there, but not yet the word that ADD was completed.
+    pub add_is_open: bool,
+    pub health: Health,
+    pub failures: u32,
+    pub trouble: Option<Trouble>,
+}
+
+impl Pod {
+    pub fn new(claim: Claim) -> Self {
+        Self {
+            claim,
+            due: None,
+            host_index: None,
+            netns: None,
+            guard_due: None,
+            add_is_open: false,
+            health: Health::default(),
+            failures: 0,
+            trouble: None,
+        }
+    }
+
+    pub fn is_due(&mut self, when: Instant) {
+        let when = self.health.quiet_until().map_or(when, |quiet| quiet.max(when));
+        self.due = Some(self.due.map_or(when, |due| due.min(when)));
+    }
+
+    pub fn saw(&mut self, seen: &Seen, now: Instant) {
+        (self.host_index, self.netns) = (seen.host_index, seen.netns);
+        self.guard_due = seen.guard_is_due.then(|| self.guard_due.unwrap_or(now));
+        self.trouble = None;
+        self.failures = 0;
+        if !seen.mended.is_empty() {
+            for (direction, what) in &seen.mended {
+                self.warn("mended", direction, &format!("{what}; put back"));
+            }
+            let what: Vec<_> = seen.mended.iter().map(|(_, what)| what.as_str()).collect();
+            let what = what.join(", ");
+            if let Some(quiet) = self.health.mended(now) {
+                let next_step = "`sluice doctor` names who else works on this pod's devices";
+                self.trouble = Some(self.trouble("contested", what, next_step));
+                self.due = Some(quiet);
+                return;
+            }
+        }
+        if let Some(until) = seen.live_until {
+            let left = SystemTime::UNIX_EPOCH + Duration::from_secs(until + 1);
+            let left = left.duration_since(SystemTime::now()).unwrap_or_default();
+            self.is_due(now + left);
+        }
+    }
+
+    /// Once may be a pod that is just going.
+    pub fn failed(&mut self, error: &anyhow::Error) {
+        self.failures += 1;
+        if self.failures == 1 {
+            return self.is_due(Instant::now() + FIRST_RETRY);
+        }
+        let what = format!("{error:#}");
+        if self.trouble.as_ref().is_none_or(|old| old.what != what) {
+            self.warn("not-enforced", "", &what);
+        }
+        let next_step = "`sluice doctor` shows what is in the way; it is tried again every 5 s";
+        self.trouble = Some(self.trouble("not-enforced", what, next_step));
+        self.is_due(Instant::now() + RETRY);
+    }
+
+    fn trouble(&self, code: &str, what: String, next_step: &str) -> Trouble {
+        Trouble { code: code.into(), subject: self.name(), what, next_step: next_step.into() }
+    }
+
+    fn warn(&self, code: &str, direction: &str, what: &str) {
+        let record = self.claim.read();
+        let (namespace, pod) =
+            record.map(|record| (record.namespace, record.pod)).unwrap_or_default();
+        log::warn!(
+            POD_NAMESPACE = namespace.as_str(),
+            POD_NAME = pod.as_str(),
+            DIRECTION = direction,
+            CODE = code;
+            "{}: {what}",
+            self.name()
+        );
+    }
+
+    fn name(&self) -> String {
+        let key = &self.claim.key;
+        match self.claim.read() {
+            Ok(record) => format!("{}/{} {}", record.namespace, record.pod, key.ifname),
+            Err(_) => format!("{} {}", key.container_id, key.ifname),
+        }
+    }
+}
+
+/// Of those whose guard is due.
+pub fn longest_without_guard(pods: &mut BTreeMap<Key, Pod>) -> Option<&mut Pod> {
+    pods.values_mut().filter(|pod| pod.guard_due.is_some()).min_by_key(|pod| pod.guard_due)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guard_that_waits_longest_comes_first_whatever_its_pod_is_called() {
+        let (now, dir) = (Instant::now(), std::path::Path::new("/run/sluice/pods"));
+        let mut pods = BTreeMap::new();
+        for (name, waits) in [("a", Some(5)), ("b", None), ("c", Some(9)), ("d", Some(7))] {
+            let claim = Claim::parse(&dir.join(format!("1@{name}@eth0.json"))).unwrap();
+            let mut pod = Pod::new(claim.clone());
+            pod.guard_due = waits.map(|millis| now - Duration::from_millis(millis));
+            pods.insert(claim.key, pod);
+        }
+        let mut order = Vec::new();
+        while let Some(pod) = longest_without_guard(&mut pods) {
+            pod.guard_due = None;
+            order.push(pod.claim.key.container_id.clone());
+        }
+        assert_eq!(order, ["c", "d", "a"]);
+    }
+}
