@@ -153,7 +153,7 @@ pub(crate) fn factor(unit: &str, units: &[Unit]) -> Option<u64> {
 
 /// The value in the largest unit that divides it; units from large to small, down to 1.
 pub(crate) fn canonical(value: u64, units: &[Unit]) -> String {
-    let whole = units.iter().find(|(_, factor)| value % *factor == 0);
+    let whole = units.iter().find(|(_, factor)| value.is_multiple_of(*factor));
     let (name, factor) = whole.unwrap_or(&("", 1));
     format!("{}{name}", value / factor)
 }

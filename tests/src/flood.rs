@@ -51,7 +51,7 @@ impl Flood<'_> {
     }
 
     pub fn is_limit(&self, rate: u64) -> bool {
-        rate.abs_diff(self.limit_bps) <= self.limit_bps / 50
+        rate.abs_diff(self.limit_bps) <= self.limit_bps / 20
     }
 
     /// For how long nothing at all can have limited this: twice the limit was offered, so what is

@@ -45,8 +45,8 @@ fn visit_host_end(host: &str) {
     tc(&format!("qdisc del dev {host} clsact"));
 }
 
-/// While it does, a kernel like 6.1 loses what waits at the device, whoever's qdisc that waits in; so
-/// less may arrive meanwhile, but never more.
+/// With each visit the kernel empties the device's queues, whoever's they are (net/sched/sch_api.c,
+/// qdisc_graft): less may arrive meanwhile, but never more.
 #[test]
 fn monitor_that_comes_and_goes_on_the_hosts_end_costs_no_limit() {
     with_ready_node("", |node| {

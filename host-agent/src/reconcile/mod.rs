@@ -282,8 +282,8 @@ impl Reconciler {
         };
         let held: BTreeSet<_> = self.pods.values().filter_map(index).collect();
         let links = self.pins.guard_links()?;
-        let left = links.into_iter().filter(|index| !held.contains(index));
-        Ok(left.map(|index| self.pins.detach_link(index)).collect::<bpf::Result<_>>()?)
+        let mut left = links.into_iter().filter(|index| !held.contains(index));
+        Ok(left.try_for_each(|index| self.pins.detach_link(index))?)
     }
 
     fn end_pass(&mut self, worked: Duration) -> Result<()> {

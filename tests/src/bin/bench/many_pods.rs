@@ -90,11 +90,10 @@ fn start(wait: bool) -> Result<(Child, f64)> {
     let began = Instant::now();
     let agent = command.spawn()?;
     let mut buffer = [0; 4096];
-    while wait {
+    let mut ready = !wait;
+    while !ready {
         let length = socket.recv(&mut buffer).context("hear of READY")?;
-        if String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == "READY=1") {
-            break;
-        }
+        ready = String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == "READY=1");
     }
     Ok((agent, began.elapsed().as_secs_f64() * 1000.0))
 }
@@ -109,10 +108,9 @@ fn stop(agent: &mut Child) -> Result<()> {
 fn pending() -> usize {
     let text = run(executable("sluice").to_str().unwrap_or_default(), &["pods", "--json"]);
     let status = parse(&text);
-    let pods = status["pods"]
+    status["pods"]
         .as_array()
-        .map_or(0, |pods| pods.iter().filter(|pod| pod["guard"]["state"] == "pending").count());
-    pods
+        .map_or(0, |pods| pods.iter().filter(|pod| pod["guard"]["state"] == "pending").count())
 }
 
 fn idle(agent: &Child) -> Result<Vec<Figure>> {
