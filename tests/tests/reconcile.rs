@@ -5,10 +5,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use nix::sys::signal::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tests::cni::Annotations;
 use tests::command::{ip, json as parse, output, run, tc, text, wait_for};
 use tests::kernel::has_tcx;
@@ -16,6 +14,7 @@ use tests::link::{gso, gso_in, index};
 use tests::meter::{Protocol, Transfer};
 use tests::node::{CONF_DIR, CONFLIST, Node, PIN_DIR, Pod, with_ready_node};
 use tests::policy_agent::PolicyAgent;
+use tests::result_cache::{Cached, bandwidth};
 
 const LIMIT: u64 = 20_000_000;
 const BOTH: Annotations = Annotations { egress: LIMIT, ingress: LIMIT };
@@ -110,28 +109,9 @@ fn guard_that_somebody_takes_off_comes_back() {
     });
 }
 
-/// The file that libcni leaves for a pod interface.
 fn cache(pod: &Pod, plugins: &[&str], bandwidth: Value) {
-    let dir = "/var/lib/cni/results";
-    fs::create_dir_all(dir).expect("make the result cache");
-    let plugins: Vec<Value> = plugins.iter().map(|kind| json!({ "type": kind })).collect();
-    let list = json!({"cniVersion": "1.0.0", "name": "main", "plugins": plugins}).to_string();
-    let id = format!("id-{}", pod.name);
-    let info = json!({
-        "kind": "cniCacheV1", "containerId": id, "ifName": "eth0", "networkName": "main",
-        "config": BASE64_STANDARD.encode(list),
-        "cniArgs": [["IgnoreUnknown", "1"], ["K8S_POD_NAME", pod.name],
-            ["K8S_POD_NAMESPACE", "default"]],
-        "capabilityArgs": {"bandwidth": bandwidth},
-        "result": {"cniVersion": "1.0.0", "interfaces": [{"name": pod.host_ifname},
-            {"name": "eth0", "sandbox": pod.netns()}]},
-    });
-    fs::write(format!("{dir}/main-{id}-eth0"), info.to_string()).expect("write the cache");
-}
-
-fn bandwidth(egress: u64, ingress: u64) -> Value {
-    json!({"IngressRate": ingress, "IngressBurst": u32::MAX,
-        "EgressRate": egress, "EgressBurst": u32::MAX})
+    let (host_ifname, netns) = (pod.host_ifname.as_str(), pod.netns());
+    Cached { pod: &pod.name, host_ifname, netns: &netns, plugins, bandwidth }.write();
 }
 
 fn status_of(node: &Node, pod: &Pod) -> Option<Value> {
