@@ -85,14 +85,13 @@ impl Measured {
         let [egress, ingress] = annotated.unwrap_or_default();
         node.add(&pod, Annotations { egress, ingress });
         let limits = annotated.unwrap_or([run.pace.rates[0]; 2]).map(Some);
-        let flows = |flood: Flood| if flood == Flood::Tcp { TCP_FLOWS } else { 0 };
         let measured = Self {
             inside: Device::in_netns(&pod.netns(), "eth0"),
             outside: Device::here(&pod.host_ifname),
             slot: slot_of(&pod),
             limits: Limits::open(&format!("{PIN_DIR}/limits")),
             ledger: Mutex::new(Ledger::new(limits, Instant::now())),
-            progress: floods.map(|flood| Progress::new(flows(flood))),
+            progress: [Progress::new(0), Progress::new(0)],
             seconds: Default::default(),
             tally: Default::default(),
             pod,

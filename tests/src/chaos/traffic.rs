@@ -2,18 +2,22 @@
 //! What measured pods and their peers send each other without a break, and what
 //! arrives, second by second.
 
-use std::net::IpAddr;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use super::ledger::{WAYS, Way};
-use super::measured::{Flood, Measured};
+use super::measured::{Flood, Measured, TCP_FLOWS};
 use super::run::Run;
-use crate::flows::{Bulk, End, offer_udp, swallow_udp};
+use crate::flows::{Progress, offer_udp, swallow_udp};
 use crate::meter::{in_netns, received_wire_bytes};
 
 const SECOND: Duration = Duration::from_secs(1);
+/// How long a sender or a sink waits before it looks at the end.
+const WAIT: Duration = Duration::from_millis(200);
+const CHUNK: usize = 1 << 14;
 /// A reading that took no longer is good enough.
 const QUICK: Duration = Duration::from_millis(1);
 
@@ -61,19 +65,63 @@ pub fn start<'scope>(scope: &'scope Scope<'scope, '_>, run: &'scope Run, pod: &'
                 last = now;
             }
         });
-        match pod.floods[way as usize] {
-            Flood::Tcp => {
-                let from = End { netns: &source, address: IpAddr::V4(from.address) };
-                Bulk::start(scope, [from, End { netns: &sink, address }], "cubic", progress);
-            }
+        let (ready, bound) = mpsc::channel();
+        let flood = pod.floods[way as usize];
+        in_netns(scope, &sink, move || match flood {
+            Flood::Udp => swallow_udp(address, &ready, progress),
+            Flood::Tcp => swallow_tcp(address, &ready, progress),
+        });
+        let target = bound.recv_timeout(10 * SECOND).expect("the sink listens");
+        let offer = run.pace.offer;
+        match flood {
             Flood::Udp => {
-                let (ready, bound) = mpsc::channel();
-                in_netns(scope, &sink, move || swallow_udp(address, &ready, progress));
-                let target = bound.recv_timeout(10 * SECOND).expect("the sink listens");
-                in_netns(scope, &source, move || offer_udp(target, run.pace.offer, progress));
+                drop(in_netns(scope, &source, move || offer_udp(target, offer, progress)))
             }
+            Flood::Tcp => (0..TCP_FLOWS).for_each(|_| {
+                in_netns(scope, &source, move || {
+                    offer_tcp(target, offer / TCP_FLOWS as u64, progress);
+                });
+            }),
         }
     }
+}
+
+/// Offers TCP until the end: more than any limit, and not all that the machine can do where there
+/// is none.
+fn offer_tcp(target: SocketAddr, bits_per_sec: u64, progress: &Progress) {
+    let mut stream = TcpStream::connect_timeout(&target, 10 * SECOND).expect("connect");
+    stream.set_write_timeout(Some(WAIT)).expect("a timeout");
+    let chunk = vec![0; CHUNK];
+    let (mut start, mut sent_bits) = (Instant::now(), 0);
+    while !progress.is_over() {
+        let due_bits = (start.elapsed().as_secs_f64() * bits_per_sec as f64) as u64;
+        if due_bits < sent_bits {
+            thread::sleep(Duration::from_millis(1));
+        } else if due_bits - sent_bits > bits_per_sec {
+            // What a limit has held back is not made up for.
+            (start, sent_bits) = (Instant::now(), 0);
+        } else {
+            // A full queue times out; then we look at the end and go on.
+            sent_bits += 8 * stream.write(&chunk).unwrap_or_default() as u64;
+        }
+    }
+}
+
+/// Swallows TCP until the end; the kernel counts it.
+fn swallow_tcp(address: IpAddr, ready: &mpsc::Sender<SocketAddr>, progress: &Progress) {
+    let listener = TcpListener::bind((address, 0)).expect("listen");
+    ready.send(listener.local_addr().expect("a port")).expect("somebody waits");
+    thread::scope(|scope| {
+        for _ in 0..TCP_FLOWS {
+            let (mut stream, _) = listener.accept().expect("accept");
+            stream.set_read_timeout(Some(WAIT)).expect("a timeout");
+            scope.spawn(move || {
+                let mut buffer = vec![0; CHUNK];
+                // A timeout only lets us look at the end; a connection that ends does so after it.
+                while !progress.is_over() && !matches!(stream.read(&mut buffer), Ok(0)) {}
+            });
+        }
+    });
 }
 
 impl Reading {
