@@ -4,7 +4,7 @@
 //! just before a kill.
 
 use std::collections::BTreeSet;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,18 +12,15 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
 
 use super::ledger::WAYS;
 use super::measured::Measured;
 use super::pace::Pace;
+use super::process::{self, resident_kib, status};
 use super::run::Run;
-use crate::api::{SOCKET, say};
 use crate::command::{executable, json, output, run as run_to_end, text};
-use crate::node::{BIN_DIR, CONF_DIR, Node, PIN_DIR, USER_DATA, die_with_parent};
+use crate::node::{BIN_DIR, CONF_DIR, Node, PIN_DIR, USER_DATA};
 
-const LOG: &str = "/run/node/agent.log";
-const LOG_LINES: usize = 60;
 /// Asked for again after so long: somebody was in the way of the first time.
 const AGAIN: Duration = Duration::from_secs(3);
 /// Of the rates that pods get, or none.
@@ -115,8 +112,11 @@ impl<'a> Operator<'a> {
     pub fn work(&mut self, pods: &[Measured]) {
         while !self.run.is_over() {
             let Pace { pause, peace, .. } = self.run.pace;
-            let longest = if self.dice.u8(..8) == 0 { peace } else { pause };
-            self.run.pause(longest.mul_f64(self.dice.f64()));
+            let pause = match self.dice.u8(..8) {
+                0 => peace.mul_f64(0.5 + 0.5 * self.dice.f64()),
+                _ => pause.mul_f64(self.dice.f64()),
+            };
+            self.run.pause(pause);
             if let Ok(Some(status)) = self.agent.as_mut().expect("an agent").try_wait() {
                 self.run.fail(format!("the agent ended by itself: {status}"));
                 self.agent = None;
@@ -185,12 +185,7 @@ impl<'a> Operator<'a> {
 
     fn start_agent(&mut self) {
         let began = Instant::now();
-        let log = OpenOptions::new().create(true).append(true).open(LOG).expect("open a log");
-        let mut command = Command::new(executable("sluice"));
-        command.args(["agent", "--user-data", USER_DATA, "--plugin"]).arg(executable("sluice-cni"));
-        command.stderr(log);
-        die_with_parent(&mut command);
-        self.agent = Some(command.spawn().expect("start the agent"));
+        self.agent = Some(process::start());
         self.run.wait_for("the agent's API", || status().is_some());
         self.run.took("until a started agent answered", began.elapsed());
         self.run.agent_is_up(true);
@@ -405,39 +400,12 @@ impl<'a> Operator<'a> {
             self.memory_kib.iter().max()
         });
     }
-
-    pub fn log(&self) -> String {
-        let log = fs::read_to_string(LOG).unwrap_or_default();
-        let lines: Vec<_> = log.lines().collect();
-        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
-    }
 }
 
 impl Drop for Operator<'_> {
     fn drop(&mut self) {
         self.end(Signal::SIGKILL);
     }
-}
-
-/// What the agent says; None while it does not.
-pub fn status() -> Option<Value> {
-    std::os::unix::net::UnixStream::connect(SOCKET).ok()?;
-    let response = say(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")?;
-    serde_json::from_str(&response.body).ok()
-}
-
-/// What agents have said of a pod.
-pub fn log_of(pod: &str) -> String {
-    let log = fs::read_to_string(LOG).unwrap_or_default();
-    let lines: Vec<_> = log.lines().filter(|line| line.contains(pod)).collect();
-    lines.join("\n    ")
-}
-
-/// Resident memory of a process.
-pub fn resident_kib(process: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.trim().split(' ').next()?.parse().ok()).unwrap_or_default()
 }
 
 fn output_of_sluice(words: &[&str]) -> std::process::Output {

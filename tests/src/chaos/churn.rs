@@ -19,7 +19,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 
-use super::agent;
+use super::process;
 use super::run::Run;
 use crate::cni::{Annotations, Call};
 use crate::command::{output, tc, text};
@@ -238,7 +238,7 @@ impl Extra {
                 self.history.lock().expect("the history").join(", "),
                 self.second,
                 self.annotations,
-                agent::log_of(&self.pod.name)
+                process::log_of(&self.pod.name)
             )),
         }
     }

@@ -7,10 +7,11 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::agent::{Operator, resident_kib};
+use super::agent::Operator;
 use super::churn::{Extra, left_on};
 use super::ledger::WAYS;
 use super::measured::Measured;
+use super::process::resident_kib;
 use super::run::Run;
 use crate::command::{ip, json, run as run_to_end};
 use crate::link::{gso, gso_in, index};

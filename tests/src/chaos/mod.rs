@@ -18,6 +18,7 @@ mod leaks;
 mod ledger;
 mod measured;
 mod pace;
+mod process;
 mod run;
 mod sampler;
 mod tamper;
@@ -54,7 +55,7 @@ pub fn run(node: &mut Node) {
         leaks::check(run, &baseline, &operator);
     }
     operator.print();
-    run.finish(&operator.log());
+    run.finish(&process::last_words());
 }
 
 /// All actors, until their time is over; gives the pods of the crowd that are still there.
