@@ -13,10 +13,11 @@ use fastrand::Rng;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::account::Account;
 use super::ledger::WAYS;
 use super::measured::Measured;
 use super::pace::Pace;
-use super::process::{self, resident_kib, status};
+use super::process::{self, status};
 use super::run::Run;
 use crate::command::{executable, json, output, run as run_to_end, text};
 use crate::node::{BIN_DIR, CONF_DIR, Node, PIN_DIR, USER_DATA};
@@ -26,16 +27,6 @@ const AGAIN: Duration = Duration::from_secs(3);
 /// Of the rates that pods get, or none.
 type Limits = [Option<u64>; 2];
 
-/// What the last agents have told of themselves.
-#[derive(Default)]
-struct Account {
-    repairs: u64,
-    adopted: u64,
-    collected: u64,
-    conflist_writes: u64,
-    troubles: BTreeSet<String>,
-}
-
 pub struct Operator<'a> {
     run: &'a Run,
     dice: Rng,
@@ -43,10 +34,9 @@ pub struct Operator<'a> {
     defaults: Limits,
     /// By hand, for each measured pod: None where nothing was set.
     by_hand: Vec<Option<Limits>>,
-    account: Account,
+    pub account: Account,
     /// Numbers of all programs that were ever pinned.
     pub programs: BTreeSet<u64>,
-    memory_kib: Vec<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -95,7 +85,6 @@ impl<'a> Operator<'a> {
             by_hand: vec![None; run.pace.measured],
             account: Account::default(),
             programs: BTreeSet::new(),
-            memory_kib: Vec::new(),
         };
         let booted = node.boot(&user_data(operator.defaults));
         assert!(booted.status.success(), "{}", text(&booted));
@@ -207,17 +196,7 @@ impl<'a> Operator<'a> {
     }
 
     fn ask_for_report(&mut self) {
-        let Some(status) = status() else { return };
-        let report = &status["agent"]["report"];
-        let count = |key: &str| report[key].as_u64().unwrap_or_default();
-        self.account.repairs += count("repairs");
-        self.account.adopted += count("adopted");
-        self.account.collected += count("collected");
-        self.account.conflist_writes += count("conflist_writes");
-        let troubles = report["troubles"].as_array().cloned().unwrap_or_default();
-        let codes = troubles.iter().filter_map(|trouble| trouble["code"].as_str());
-        self.account.troubles.extend(codes.map(str::to_owned));
-        self.memory_kib.push(resident_kib(self.process()));
+        self.account.ask(self.process());
     }
 
     /// Other defaults, or none, asked for in this way.
@@ -387,18 +366,6 @@ impl<'a> Operator<'a> {
         });
         self.run.took("until all was settled in the end", began.elapsed());
         self.ask_for_report();
-    }
-
-    pub fn print(&self) {
-        let Account { repairs, adopted, collected, conflist_writes, troubles } = &self.account;
-        println!(
-            "agent: {repairs} repairs, {adopted} adopted, {collected} collected, \
-             {conflist_writes} conflists written; troubles now and then: {troubles:?}"
-        );
-        let (first, last) = (self.memory_kib.first(), self.memory_kib.last());
-        println!("agent's memory: first {first:?} KiB, last {last:?}, of all {:?}", {
-            self.memory_kib.iter().max()
-        });
     }
 }
 

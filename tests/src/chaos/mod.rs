@@ -9,6 +9,7 @@
 //! it, so that none shifts the others' dice. What the machine makes of that is
 //! its own; a seed brings the same actions, not the same interleaving.
 
+mod account;
 mod agent;
 mod churn;
 mod conflist;
@@ -54,7 +55,7 @@ pub fn run(node: &mut Node) {
         leaks::delete_all(node, run, pods, left);
         leaks::check(run, &baseline, &operator);
     }
-    operator.print();
+    operator.account.print();
     run.finish(&process::last_words());
 }
 
