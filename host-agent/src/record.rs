@@ -5,6 +5,7 @@
 //! tells which slots are taken. A record is written before anything is
 //! attached and removed last, so nothing is ever attached that no record names.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -214,6 +215,24 @@ impl Records {
         let claim = Claim { slot, key, path: self.dir.join(name) };
         claim.write(record)?;
         Ok(claim)
+    }
+
+    /// The same for many interfaces at once, with one listing; those that have a record are left out.
+    pub fn claim_all(&self, wanted: Vec<(Key, Record)>) -> Result<Vec<Claim>> {
+        let _lock = self.lock()?;
+        let taken = self.list()?;
+        let keys: BTreeSet<_> = taken.iter().map(|claim| &claim.key).collect();
+        let slots: BTreeSet<_> = taken.iter().map(|claim| claim.slot).collect();
+        let mut free = Slot::all().filter(|slot| !slots.contains(slot));
+        let mut claims = Vec::new();
+        for (key, record) in wanted.into_iter().filter(|(key, _)| !keys.contains(key)) {
+            let slot = free.next().ok_or(NoFreeSlot)?;
+            let name = format!("{}@{}@{}.json", slot.number(), key.container_id, key.ifname);
+            let claim = Claim { slot, key, path: self.dir.join(name) };
+            claim.write(&record)?;
+            claims.push(claim);
+        }
+        Ok(claims)
     }
 
     /// The claim of this interface, if it has one.

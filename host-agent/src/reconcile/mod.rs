@@ -412,26 +412,26 @@ impl Reconciler {
         if missed.is_empty() {
             return Ok(());
         }
-        let Some(_seized) = self.records.seize_within(PATIENCE)? else { return Ok(()) };
         let keep = self.settings.cni.upstream_bandwidth == settings_model::UpstreamBandwidth::Keep;
-        let mut claims = Vec::new();
-        for cached in missed {
-            if self.records.find(&cached.key)?.is_some() || (keep && cached.beside_upstream) {
-                continue;
-            }
-            log::info!(
-                POD_NAMESPACE = cached.namespace.as_str(),
-                POD_NAME = cached.pod.as_str(),
-                CODE = "adopted";
-                "{}/{}: adopted, the chain missed it",
-                cached.namespace,
-                cached.pod
-            );
-            claims.push(self.records.claim(cached.key.clone(), &cached.record())?);
-        }
+        let ours = missed.into_iter().filter(|cached| !(keep && cached.beside_upstream));
+        let wanted = ours.map(|cached| (cached.key.clone(), cached.record())).collect();
+        let Some(seized) = self.records.seize_within(PATIENCE)? else { return Ok(()) };
+        let claims = self.records.claim_all(wanted)?;
         let slots: Vec<_> = claims.iter().map(|claim| claim.slot).collect();
         slots.iter().try_for_each(|slot| self.pins.clear(*slot))?;
+        // Verbs that wait need not wait for the rest.
+        drop(seized);
         self.pins.make_flows_for(&slots)?;
+        for record in claims.iter().filter_map(|claim| claim.read().ok()) {
+            log::info!(
+                POD_NAMESPACE = record.namespace.as_str(),
+                POD_NAME = record.pod.as_str(),
+                CODE = "adopted";
+                "{}/{}: adopted, the chain missed it",
+                record.namespace,
+                record.pod
+            );
+        }
         self.report.adopted += claims.len() as u64;
         claims.into_iter().for_each(|claim| self.make_due(claim, Instant::now()));
         Ok(())
