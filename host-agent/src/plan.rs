@@ -45,13 +45,21 @@ impl Plan {
     }
 }
 
+/// Whether these settings want our entry in the conflist.
+pub fn is_chained(settings: &Settings) -> bool {
+    settings.bandwidth.enabled && settings.cni.mode == CniMode::Chain
+}
+
 /// The active conflist with our entry in it, or without where the settings do not want it. None where
 /// there is no conflist: one of ours would make the node ready before its network is, so the agent
 /// waits for the main plugin's.
 pub fn conflist_file(settings: &Settings, found: &Option<TextFile>) -> Result<Option<FileContent>> {
-    let chained = settings.bandwidth.enabled && settings.cni.mode == CniMode::Chain;
     let Some(found) = found else { return Ok(None) };
-    let edited = if chained { conflist::add(&found.text) } else { conflist::remove(&found.text) };
+    let edited = if is_chained(settings) {
+        conflist::add(&found.text)
+    } else {
+        conflist::remove(&found.text)
+    };
     let text = edited.with_context(|| format!("edit {}", found.path.display()))?;
     Ok(Some(FileContent { path: found.path.clone(), content: text.into(), mode: 0o644 }))
 }

@@ -498,3 +498,22 @@ fn second_agent_is_refused() {
         );
     });
 }
+
+#[test]
+fn agent_that_finds_no_settings_leaves_limits_as_they_are() {
+    with_ready_node("default-egress = \"20Mbit\"", |node| {
+        let pod = node.pod("a", 2);
+        node.add(&pod, Annotations::default());
+        node.guard(&pod);
+        node.kill_agent(Signal::SIGTERM);
+        fs::remove_file("/run/sluice/settings.toml").expect("lose the settings in force");
+        node.start_agent();
+        soon("word of it", || {
+            let output = node.sluice(&["status", "--json", "--interval", "1"]);
+            let status = parse(&String::from_utf8_lossy(&output.stdout));
+            status.to_string().contains("\"no-settings\"").then_some(())
+        });
+        assert_eq!(node.status(&pod)["egress"]["limit_bps"], LIMIT);
+        assert!(pod.run("tc filter show dev eth0 egress").contains("sluice_egress"));
+    });
+}

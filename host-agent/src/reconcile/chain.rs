@@ -14,7 +14,7 @@ use super::health::Health;
 use crate::facts::active_conflist;
 use crate::file;
 use crate::paths::Paths;
-use crate::plan::{FileContent, conflist_file};
+use crate::plan::{FileContent, conflist_file, is_chained};
 use crate::report::Trouble;
 
 #[derive(Debug, Default)]
@@ -55,6 +55,7 @@ impl Chain {
         let dir = paths.resolve(settings.cni.conf_dir.as_ref());
         Some(match self.write(settings, &dir) {
             Ok(Written::Nothing) => None,
+            Ok(Written::NotThere) if !is_chained(settings) => None,
             Ok(Written::NotThere) => {
                 let what = "there is no CNI configuration yet".into();
                 let next_step = "the main CNI plugin writes it; the entry is added then";

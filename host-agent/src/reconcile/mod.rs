@@ -53,6 +53,8 @@ pub struct Reconciler {
     /// missing there is asked for anew.
     roots: Option<Roots>,
     settings: Settings,
+    /// Whether those are in force; before any are, no pod and no file is changed.
+    in_force: bool,
     report: Report,
     pods: BTreeMap<Key, Pod>,
     deleted: BTreeMap<Key, Instant>,
@@ -83,6 +85,7 @@ impl Reconciler {
             netlink: Netlink::open()?,
             roots: None,
             settings: Settings::default(),
+            in_force: false,
             report: Report::default(),
             pods: BTreeMap::new(),
             deleted: BTreeMap::new(),
@@ -129,7 +132,7 @@ impl Reconciler {
         &self.settings
     }
 
-    /// Other settings are in force: every pod is due. Without any, nothing is changed.
+    /// Other settings are in force: every pod is due. Where they cannot be read, the ones before hold.
     pub fn settings_changed(&mut self) {
         self.read_settings();
         self.next_pass = Instant::now();
@@ -147,6 +150,7 @@ impl Reconciler {
         self.set_trouble("no-settings", trouble);
         if let Ok(settings) = read {
             self.settings = settings;
+            self.in_force = true;
         }
     }
 
@@ -227,7 +231,8 @@ impl Reconciler {
         let later = self.later.iter().map(|(when, _)| *when);
         let guards = self.pods.values().any(|pod| pod.guard_due.is_some());
         let guards = guards.then_some(self.next_guard);
-        let rest = pods.chain(later).chain(guards).chain(self.chain.next());
+        let chain = self.chain.next().filter(|_| self.in_force);
+        let rest = pods.chain(later).chain(guards).chain(chain);
         rest.fold(self.next_pass, Instant::min)
     }
 
@@ -248,7 +253,7 @@ impl Reconciler {
             thread::sleep(BREAK);
         }
         self.attach_one_guard(Instant::now())?;
-        if self.is_done() { self.end_older_layouts() } else { Ok(()) }
+        if self.in_force && self.is_done() { self.end_older_layouts() } else { Ok(()) }
     }
 
     /// Every pod has this version's programs by now.
@@ -273,6 +278,13 @@ impl Reconciler {
         self.adopt(adopt::read_all(&self.paths.result_cache())?)?;
         self.chain.look_again(now);
         Ok(())
+    }
+
+    /// What is due now must wait for settings, which make everything due.
+    fn wait_for_settings(&mut self, due: Vec<Key>) {
+        for key in due {
+            self.pods.entry(key).and_modify(|pod| pod.due = None);
+        }
     }
 
     /// Links of guards whose pods have gone without a DEL.
@@ -310,6 +322,10 @@ impl Reconciler {
     }
 
     fn bring_all(&mut self, due: Vec<Key>, began: Instant) -> Result<()> {
+        if !self.in_force {
+            self.wait_for_settings(due);
+            return Ok(());
+        }
         let roots = match self.roots.take() {
             Some(roots) => roots,
             None => self.netlink.roots()?,
@@ -409,7 +425,7 @@ impl Reconciler {
             !self.pods.contains_key(&cached.key) && !self.deleted.contains_key(&cached.key)
         };
         let missed: Vec<_> = cached.into_iter().filter(missed).collect();
-        if missed.is_empty() {
+        if missed.is_empty() || !self.in_force {
             return Ok(());
         }
         let keep = self.settings.cni.upstream_bandwidth == settings_model::UpstreamBandwidth::Keep;
@@ -439,6 +455,9 @@ impl Reconciler {
 
     /// Puts our entry back into the conflist where somebody has written it anew.
     fn keep_entry(&mut self, now: Instant) {
+        if !self.in_force {
+            return;
+        }
         let kept = self.chain.keep(&self.paths, &self.settings, now);
         self.report.conflist_writes = self.chain.writes();
         if let Some(trouble) = kept {
