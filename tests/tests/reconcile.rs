@@ -517,3 +517,24 @@ fn agent_that_finds_no_settings_leaves_limits_as_they_are() {
         assert!(pod.run("tc filter show dev eth0 egress").contains("sluice_egress"));
     });
 }
+
+#[test]
+fn foreign_qdisc_on_one_way_does_not_keep_the_other_from_being_mended() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        PolicyAgent::start().allow(&pod.host_ifname);
+        node.add(&pod, BOTH);
+        node.guard(&pod);
+        let tbf = "handle 1: tbf rate 90mbit burst 64k latency 50ms";
+        tc(&format!("qdisc replace dev {} root {tbf}", pod.host_ifname));
+        pod.run("tc filter del dev eth0 egress prio 1");
+        let filter = || pod.run("tc filter show dev eth0 egress").contains("sluice_egress");
+        soon("the pod's filter", || filter().then_some(()));
+        if has_tcx() {
+            let pin = format!("{PIN_DIR}/links/{}", index(&pod.host_ifname));
+            fs::remove_file(&pin).expect("remove the guard's pin");
+            ip(&format!("link set {} alias x", pod.host_ifname));
+            soon("the guard's link", || fs::exists(&pin).unwrap_or(false).then_some(()));
+        }
+    });
+}

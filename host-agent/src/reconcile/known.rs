@@ -51,8 +51,10 @@ impl Pod {
     pub fn saw(&mut self, seen: &Seen, now: Instant) {
         (self.host_index, self.netns) = (seen.host_index, seen.netns);
         self.guard_due = seen.guard_is_due.then(|| self.guard_due.unwrap_or(now));
-        self.trouble = None;
-        self.failures = 0;
+        match &seen.failed {
+            Some(e) => self.failed(e),
+            None => (self.trouble, self.failures) = (None, 0),
+        }
         if !seen.mended.is_empty() {
             for (direction, what) in &seen.mended {
                 self.warn("mended", direction, &format!("{what}; put back"));

@@ -43,6 +43,8 @@ pub struct Seen {
     pub live_until: Option<u64>,
     /// Interfaces of the pod that no record names.
     pub others: Vec<String>,
+    /// Why not all is as it should be.
+    pub failed: Option<anyhow::Error>,
 }
 
 /// None if the pod had gone, and with it now its record.
@@ -76,7 +78,7 @@ pub fn bring(node: &Node, claim: &Claim) -> Result<Option<Seen>> {
     if record != before {
         node.records.rewrite(claim, &record)?;
     }
-    done?;
+    seen.failed = done.err();
     if record.main.is_none() {
         seen.others = veth.others()?;
     }
@@ -121,12 +123,10 @@ impl Shaper<'_> {
             return Ok(());
         }
         // What has just been attached is there, whatever older lists say.
-        if !new {
-            seen.mended = self.mend(record, wanted, node.roots)?;
-        }
+        let done = if new { Ok(()) } else { self.mend(record, wanted, node.roots, seen) };
         seen.mended.extend(self.mend_guard(record)?);
         seen.guard_is_due = record.guard == Some(Guard::Pending);
-        Ok(())
+        done
     }
 
     /// One way failing leaves the other as it is wanted.
@@ -145,25 +145,28 @@ impl Shaper<'_> {
         }
     }
 
+    /// What is in the way of one piece does not keep another one from being mended.
     fn mend(
         &mut self,
         record: &mut Record,
         wanted: &Wanted,
         host: &Roots,
-    ) -> Result<Vec<(&'static str, String)>> {
-        let mut mended = Vec::new();
+        seen: &mut Seen,
+    ) -> Result<()> {
         let pod = self.veth.pod.netlink.roots()?;
+        let (mut egress, mut ingress) = (Ok(None), Ok(None));
         if let Some(limit) = &wanted.egress {
-            let found = self.mend_egress(record, limit, (host, &pod));
-            self.settle(Direction::Egress, &found);
-            mended.extend(found?.map(|what| ("egress", what)));
+            egress = self.mend_egress(record, limit, (host, &pod));
+            self.settle(Direction::Egress, &egress);
         }
         if let Some(limit) = &wanted.ingress {
-            let found = self.mend_ingress(record, limit, (host, &pod));
-            self.settle(Direction::Ingress, &found);
-            mended.extend(found?.map(|what| ("ingress", what)));
+            ingress = self.mend_ingress(record, limit, (host, &pod));
+            self.settle(Direction::Ingress, &ingress);
         }
-        Ok(mended)
+        let mended = |found: &Result<Option<String>>| found.as_ref().ok().cloned().flatten();
+        seen.mended.extend(mended(&egress).map(|what| ("egress", what)));
+        seen.mended.extend(mended(&ingress).map(|what| ("ingress", what)));
+        egress.and(ingress).map(|_| ())
     }
 
     /// The link of a guard whose pin or device somebody took is made anew; one on clsact is put
