@@ -10,7 +10,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// The entry. It carries no settings, so a change of settings never touches the file.
-pub const ENTRY: &str = r#"{"type":"sluice","capabilities":{"bandwidth":true}}"#;
+pub const ENTRY: &str = concat!(
+    r#"{"type":"sluice","capabilities":"#,
+    r#"{"bandwidth":true,"io.kubernetes.cri.pod-annotations":true}}"#
+);
 const TYPE: &str = "sluice";
 /// The upstream plugin; two limiters on one veth are one too many.
 const UPSTREAM: &str = "bandwidth";
@@ -118,7 +121,8 @@ mod tests {
     fn entry_is_added_last_and_nothing_else_moves() {
         let text = "{\n  \"name\": \"x\",\n  \"plugins\": [\n    {\"type\": \"ptp\", \"mtu\": 1e3}\n  ]\n}\n";
         let expected = "{\n  \"name\": \"x\",\n  \"plugins\": [\n    {\"type\": \"ptp\", \"mtu\": 1e3},\n    \
-                        {\"type\":\"sluice\",\"capabilities\":{\"bandwidth\":true}}\n  ]\n}\n";
+                        {\"type\":\"sluice\",\"capabilities\":{\"bandwidth\":true,\
+                        \"io.kubernetes.cri.pod-annotations\":true}}\n  ]\n}\n";
         assert_eq!(add(text).unwrap(), expected);
     }
 

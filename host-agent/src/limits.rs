@@ -99,6 +99,7 @@ mod tests {
             namespace: "default".into(),
             pod: pod.into(),
             netns: "/run/netns/x".into(),
+            network: None,
             annotated: Annotated::default(),
             live: None,
             came: Came::Adopted { beside_upstream: false },

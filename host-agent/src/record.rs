@@ -35,6 +35,10 @@ pub struct Record {
     pub namespace: String,
     pub pod: String,
     pub netns: PathBuf,
+    /// Name of the CNI network, whose GC may judge this interface. None in records of older versions,
+    /// which no GC touches.
+    #[serde(default)]
+    pub network: Option<String>,
     pub annotated: Annotated,
     /// Set by hand, for a while.
     pub live: Option<Live>,
@@ -200,11 +204,11 @@ impl Records {
     }
 
     /// Takes the lowest free slot for this interface, or that of the one it came with, and writes its
-    /// record.
+    /// record. What a writer that was killed has left of this container goes on the way.
     pub fn claim(&self, key: Key, record: &Record) -> Result<Claim> {
         fs::create_dir_all(&self.dir).with_context(|| format!("create {}", self.dir.display()))?;
         let _lock = self.lock()?;
-        let claims = self.list()?;
+        let claims = self.list_without_unfinished(&key)?;
         let main = record.main.as_ref().and_then(|main| {
             let key = Key { container_id: key.container_id.clone(), ifname: main.clone() };
             claims.iter().find(|claim| claim.key == key)
@@ -253,18 +257,29 @@ impl Records {
 
     /// All claims, by slot. A directory that is not there holds none.
     pub fn list(&self) -> Result<Vec<Claim>> {
+        Ok(claims(&self.files()?))
+    }
+
+    /// Whether a slot is free.
+    pub fn has_room(&self) -> Result<()> {
+        let taken: BTreeSet<_> = self.list()?.iter().map(|claim| claim.slot).collect();
+        let free = Slot::all().any(|slot| !taken.contains(&slot));
+        if free { Ok(()) } else { Err(NoFreeSlot.into()) }
+    }
+
+    /// Whether there is a directory. Without one nothing was attached since the node started.
+    pub fn is_there(&self) -> bool {
+        self.dir.exists()
+    }
+
+    fn files(&self) -> Result<Vec<PathBuf>> {
+        let error = || format!("list {}", self.dir.display());
         let entries = match fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(e).with_context(|| format!("list {}", self.dir.display())),
+            entries => entries.with_context(error)?,
         };
-        let mut claims = Vec::new();
-        for entry in entries {
-            let entry = entry.with_context(|| format!("list {}", self.dir.display()))?;
-            claims.extend(Claim::parse(&entry.path()));
-        }
-        claims.sort_by_key(|claim| claim.slot);
-        Ok(claims)
+        let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+        paths.collect::<std::io::Result<_>>().with_context(error)
     }
 
     /// Held by a verb from reading the settings until its record is as it leaves it; any number of
@@ -321,8 +336,7 @@ impl Records {
     /// Frees the slot.
     pub fn release(&self, claim: &Claim) -> Result<()> {
         let _lock = self.lock()?;
-        let path = &claim.path;
-        fs::remove_file(path).with_context(|| format!("remove {}", path.display()))?;
+        remove(&claim.path)?;
         self.remove_unfinished(&claim.key)
     }
 
@@ -332,19 +346,28 @@ impl Records {
         self.remove_unfinished(key)
     }
 
+    /// The same for every container; only for who has seized the records, so that no writer lives.
+    pub fn tidy_all(&self) -> Result<()> {
+        let _lock = self.lock()?;
+        let files = self.files()?;
+        files.iter().filter(|path| is_unfinished(path)).try_for_each(|path| remove(path))
+    }
+
     /// Nobody is at it now: the agent writes under the lock, or while no verb runs, and a runtime calls
     /// one verb of a container after the other.
     fn remove_unfinished(&self, key: &Key) -> Result<()> {
-        let error = || format!("list {}", self.dir.display());
+        self.list_without_unfinished(key).map(|_| ())
+    }
+
+    fn list_without_unfinished(&self, key: &Key) -> Result<Vec<Claim>> {
         let of_container = format!("@{}@", key.container_id);
-        for entry in fs::read_dir(&self.dir).with_context(error)? {
-            let path = entry.with_context(error)?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if file::is_temporary(&name) && name.contains(&of_container) {
-                fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+        let files = self.files()?;
+        for path in files.iter().filter(|path| is_unfinished(path)) {
+            if name(path).contains(&of_container) {
+                remove(path)?;
             }
         }
-        Ok(())
+        Ok(claims(&files))
     }
 
     /// Held until the file is closed, by whatever end of the process; held only for a listing and
@@ -354,6 +377,24 @@ impl Records {
         let lock = || File::create(&path).and_then(|file| file.lock().map(|()| file));
         lock().with_context(|| format!("lock {}", path.display()))
     }
+}
+
+fn claims(files: &[PathBuf]) -> Vec<Claim> {
+    let mut claims: Vec<_> = files.iter().filter_map(|path| Claim::parse(path)).collect();
+    claims.sort_by_key(|claim| claim.slot);
+    claims
+}
+
+fn name(path: &Path) -> std::borrow::Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
+}
+
+fn is_unfinished(path: &Path) -> bool {
+    file::is_temporary(&name(path))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    fs::remove_file(path).with_context(|| format!("remove {}", path.display()))
 }
 
 impl Claim {
@@ -394,6 +435,7 @@ mod tests {
             namespace: "default".into(),
             pod: "web".into(),
             netns: "/run/netns/web".into(),
+            network: Some("main".into()),
             annotated: Annotated { ingress: "1kbit".parse().ok(), ..Annotated::default() },
             live: Some(Live { egress: "1Mbit".parse().ok(), ingress: None, until: 7 }),
             came: Came::Added { took_ns: Some(1) },
@@ -451,6 +493,19 @@ mod tests {
         assert_eq!(left(), [false, false, true]);
         records.tidy(&key("b")).unwrap();
         assert_eq!(left(), [false; 3]);
+        names.into_iter().for_each(leave);
+        records.claim(key("a"), &record()).unwrap();
+        assert_eq!(left(), [false, false, true]);
+        records.tidy_all().unwrap();
+        assert_eq!(left(), [false; 3]);
+    }
+
+    #[test]
+    fn record_of_a_version_without_networks_is_still_read() {
+        let mut value = serde_json::to_value(record()).unwrap();
+        value.as_object_mut().unwrap().remove("network");
+        let read: Record = serde_json::from_value(value).unwrap();
+        assert_eq!(read, Record { network: None, ..record() });
     }
 
     #[test]

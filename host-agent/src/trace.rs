@@ -8,6 +8,7 @@ use serde::Serialize;
 use settings_model::{Effective, Limit as Choice};
 
 use crate::api::TimeToLive;
+use crate::cni::annotations::{EGRESS_BURST, INGRESS_BURST, LATENCY_TARGET};
 use crate::limit::Origin;
 use crate::record::Came;
 use crate::status::text::{duration, short};
@@ -36,6 +37,8 @@ pub struct Trace {
 pub struct Way {
     /// Highest first.
     pub sources: Vec<Source>,
+    /// How a limit queues here: `burst` and `latency-target`.
+    pub queue: [Queueing; 2],
     /// The sources have changed since the limit was put in force.
     pub stale: bool,
     pub enforced: Line,
@@ -51,6 +54,15 @@ pub struct Source {
     /// Which settings, which annotation.
     pub place: Option<String>,
     pub wins: bool,
+}
+
+/// One of the settings that the node has for all pods and a pod may have for itself.
+#[derive(Debug, Serialize)]
+pub struct Queueing {
+    pub key: &'static str,
+    pub value: String,
+    pub origin: Origin,
+    pub place: String,
 }
 
 /// Packets that were lost for one reason.
@@ -76,6 +88,7 @@ impl Trace {
             Way {
                 stale: is_stale(&sources, enabled, line),
                 sources,
+                queue: queue(settings, pod, name),
                 enforced: line.clone(),
                 drops: drops(line, guard, status.at_ns),
             }
@@ -131,6 +144,26 @@ fn sources(settings: &Effective, pod: &Pod, way: &str) -> Vec<Source> {
         winner.wins = bandwidth.enabled;
     }
     sources
+}
+
+fn queue(settings: &Effective, pod: &Pod, way: &str) -> [Queueing; 2] {
+    let (bandwidth, own) = (&settings.settings.bandwidth, &pod.annotated);
+    let of = |key: &'static str, own: Option<String>, name: &str, node: String| {
+        let from_node = || settings.origin(&format!("bandwidth.{key}")).to_string();
+        let origin = if own.is_some() { Origin::PodAnnotation } else { Origin::NodeDefault };
+        let place = own.as_ref().map_or_else(from_node, |_| name.into());
+        Queueing { key, value: own.unwrap_or(node), origin, place }
+    };
+    let (burst, annotation) = match way {
+        "egress" => (own.egress_burst, EGRESS_BURST),
+        _ => (own.ingress_burst, INGRESS_BURST),
+    };
+    let burst = burst.map(|burst| burst.to_string());
+    let target = own.latency_target.map(|target| target.to_string());
+    [
+        of("burst", burst, annotation, bandwidth.burst.to_string()),
+        of("latency-target", target, LATENCY_TARGET, bandwidth.latency_target.to_string()),
+    ]
 }
 
 fn is_stale(sources: &[Source], enabled: bool, line: &Line) -> bool {
@@ -213,6 +246,11 @@ impl Way {
             let row = format!("  {mark} {:<15} {value:<11} {place}", source.origin.to_string());
             let _ = writeln!(text, "{}", row.trim_end());
         }
+        for Queueing { key, value, place, .. } in
+            self.queue.iter().filter(|_| line.limit_bps.is_some())
+        {
+            let _ = writeln!(text, "     {key:<15} {value:<11} {place}");
+        }
         if self.stale {
             *text += "  not what the sources say: the limit in force is older than they are\n";
         }
@@ -265,6 +303,7 @@ mod tests {
         pod.live =
             Some(Live { egress: "20Mbit".parse().ok(), ingress: None, until: 1_800_000_090 });
         pod.egress.origin = Some(Origin::LiveOverride);
+        pod.annotated.egress_burst = "9KB".parse().ok();
         pod.egress.dropped_packets = 5;
         pod.egress.last_drops.horizon_at_ns = Some(0);
         let traces = trace(&status(vec![pod]), &settings(), "default", "web");
@@ -276,12 +315,16 @@ mod tests {
              \x20    pod annotation  -\n\
              \x20    class           -\n\
              \x20    node default    20Mbit      user-data:4\n\
+             \x20    burst           9KB         sluice.dev/egress-burst\n\
+             \x20    latency-target  5ms         default\n\
              \x20 dropped: 5 packets, too far ahead of their time (the queue was full), the last 7ns ago\n\
              ingress: 20Mbit; paced (fq releases each packet on time)\n\
              \x20    set by hand     -\n\
              \x20    pod annotation  -\n\
              \x20 -> class           20Mbit      class all, user-data:8\n\
              \x20    node default    unlimited   default\n\
+             \x20    burst           5ms         default\n\
+             \x20    latency-target  5ms         default\n\
              guard: tcx (a link at the head of the host's end)\n"
         );
     }

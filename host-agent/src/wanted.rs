@@ -4,11 +4,11 @@
 //! question.
 
 use serde::{Deserialize, Serialize};
-use settings_model::{Bandwidth, Burst, Limit as Choice, Rate};
+use settings_model::{Bandwidth, Burst, LatencyTarget, Limit as Choice, Rate};
 
 use crate::limit::{Limit, Origin};
 
-/// Limits from the pod's annotations; None where it has none.
+/// Limits from the pod's annotations, and how they queue; None where it has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Annotated {
     #[serde(with = "as_text")]
@@ -19,6 +19,9 @@ pub struct Annotated {
     pub ingress: Option<Rate>,
     #[serde(with = "as_text")]
     pub ingress_burst: Option<Burst>,
+    /// Absent from records of older versions.
+    #[serde(with = "as_text", default)]
+    pub latency_target: Option<LatencyTarget>,
 }
 
 /// Limits that an operator set on a living pod (`sluice limit set`), above all others; None where
@@ -45,6 +48,7 @@ struct Sources {
     live: Option<Choice>,
     annotation: Option<Rate>,
     burst: Option<Burst>,
+    latency_target: Option<LatencyTarget>,
     class: Option<Choice>,
     default: Choice,
 }
@@ -62,6 +66,7 @@ impl Wanted {
             live: live.and_then(|live| live.egress),
             annotation: annotated.egress,
             burst: annotated.egress_burst,
+            latency_target: annotated.latency_target,
             class: class.and_then(|class| class.egress),
             default: bandwidth.default_egress,
         };
@@ -69,6 +74,7 @@ impl Wanted {
             live: live.and_then(|live| live.ingress),
             annotation: annotated.ingress,
             burst: annotated.ingress_burst,
+            latency_target: annotated.latency_target,
             class: class.and_then(|class| class.ingress),
             default: bandwidth.default_ingress,
         };
@@ -102,7 +108,7 @@ impl Sources {
                 rate,
                 burst: self.burst.unwrap_or(bandwidth.burst),
                 origin,
-                latency_target: bandwidth.latency_target,
+                latency_target: self.latency_target.unwrap_or(bandwidth.latency_target),
                 ecn: bandwidth.ecn,
             }),
             _ => None,
@@ -182,16 +188,21 @@ mod tests {
     }
 
     #[test]
-    fn node_says_how_a_limit_queues_and_a_pod_may_say_its_burst() {
+    fn node_says_how_a_limit_queues_unless_the_pod_does() {
         let bandwidth = bandwidth(
             "default-egress = '3Mbit'\nburst = '2ms'\nlatency-target = '7ms'\necn = false\n",
         );
-        let annotated = Annotated { egress_burst: "9KB".parse().ok(), ..Annotated::default() };
+        let annotated = Annotated {
+            egress_burst: "9KB".parse().ok(),
+            latency_target: "2ms".parse().ok(),
+            ..Annotated::default()
+        };
         let limit = Wanted::of(&bandwidth, "a", "x", &Annotated::default(), None).egress.unwrap();
         assert_eq!((limit.burst.to_string(), limit.ecn), ("2ms".into(), false));
         assert_eq!(limit.latency_target.to_string(), "7ms");
         let limit = Wanted::of(&bandwidth, "a", "x", &annotated, None).egress.unwrap();
         assert_eq!(limit.burst.to_string(), "9KB");
+        assert_eq!(limit.latency_target.to_string(), "2ms");
     }
 
     #[test]
@@ -208,8 +219,16 @@ mod tests {
             egress_burst: "5ms".parse().ok(),
             ingress: None,
             ingress_burst: "64KB".parse().ok(),
+            latency_target: "3ms".parse().ok(),
         };
         let text = serde_json::to_string(&annotated).unwrap();
         assert_eq!(serde_json::from_str::<Annotated>(&text).unwrap(), annotated);
+    }
+
+    #[test]
+    fn record_of_a_version_without_a_latency_target_is_still_read() {
+        let text = r#"{"egress":"1Mbit","egress_burst":null,"ingress":null,"ingress_burst":null}"#;
+        let annotated = Annotated { egress: "1Mbit".parse().ok(), ..Annotated::default() };
+        assert_eq!(serde_json::from_str::<Annotated>(text).unwrap(), annotated);
     }
 }

@@ -23,7 +23,7 @@ pub struct Annotations {
 
 /// An ADD or DEL, so that a test can change what it tests before the call.
 pub struct Call {
-    pub command: &'static str,
+    pub verb: &'static str,
     pub container_id: String,
     pub netns: String,
     pub ifname: &'static str,
@@ -31,10 +31,10 @@ pub struct Call {
 }
 
 impl Call {
-    pub fn new(command: &'static str, pod: &Pod, annotations: Annotations) -> Self {
+    pub fn new(verb: &'static str, pod: &Pod, annotations: Annotations) -> Self {
         let netns = pod.netns().display().to_string();
         Self {
-            command,
+            verb,
             container_id: format!("id-{}", pod.name),
             stdin: configuration(pod, &netns, annotations),
             netns,
@@ -46,11 +46,35 @@ impl Call {
         self.start(pod).wait_with_output().expect("wait for the plugin")
     }
 
+    /// The same with this text on standard input.
+    pub fn run_with(&self, pod: &Pod, stdin: &str) -> Output {
+        self.start_with(pod, stdin).wait_with_output().expect("wait for the plugin")
+    }
+
     /// The plugin, which has been told all that it needs.
     pub fn start(&self, pod: &Pod) -> Child {
-        let mut child = Command::new(format!("{BIN_DIR}/sluice"))
+        self.start_with(pod, &self.stdin.to_string())
+    }
+
+    fn start_with(&self, pod: &Pod, stdin: &str) -> Child {
+        let mut child = self
+            .command(pod)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start the plugin");
+        // A plugin that does not read its configuration closes the pipe; that is its affair.
+        let _ = child.stdin.take().expect("a pipe").write_all(stdin.as_bytes());
+        child
+    }
+
+    /// The plugin and its environment.
+    pub fn command(&self, pod: &Pod) -> Command {
+        let mut command = Command::new(format!("{BIN_DIR}/sluice"));
+        command
             .env_clear()
-            .env("CNI_COMMAND", self.command)
+            .env("CNI_COMMAND", self.verb)
             .env("CNI_CONTAINERID", &self.container_id)
             .env("CNI_NETNS", &self.netns)
             .env("CNI_IFNAME", self.ifname)
@@ -58,15 +82,8 @@ impl Call {
             .env(
                 "CNI_ARGS",
                 format!("K8S_POD_NAME={};IgnoreUnknown=1;K8S_POD_NAMESPACE=default", pod.name),
-            )
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start the plugin");
-        // A plugin that does not read its configuration closes the pipe; that is its affair.
-        let _ = child.stdin.take().expect("a pipe").write_all(self.stdin.to_string().as_bytes());
-        child
+            );
+        command
     }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Ends a program right after its n-th file operation, by ptrace: a crash at
-//! every point of a run, enumerated. x86-64, one thread.
+//! Ends a program right after its n-th system call of certain kinds, by
+//! ptrace: a crash at every point of a run, enumerated. x86-64, one thread.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -26,9 +26,20 @@ const FILE_OPERATIONS: &[i64] = &[
     nix::libc::SYS_getdents64,
 ];
 
+/// System calls by which the CNI plugin changes something.
+pub const PLUGIN_EFFECTS: &[i64] = &[
+    nix::libc::SYS_openat,
+    nix::libc::SYS_write,
+    nix::libc::SYS_rename,
+    nix::libc::SYS_unlink,
+    nix::libc::SYS_setns,
+    nix::libc::SYS_sendto,
+    nix::libc::SYS_bpf,
+];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It came to its own end before that operation.
+    /// It came to its own end before that call.
     Exited(i32),
     Killed,
 }
@@ -36,12 +47,17 @@ pub enum End {
 /// Runs the command and kills it after its n-th file operation, counted from 1, the loader's
 /// included.
 pub fn run_until(command: &mut Command, n: usize) -> End {
+    run_until_call(command, FILE_OPERATIONS, n)
+}
+
+/// The same for the n-th call of one of these kinds.
+pub fn run_until_call(command: &mut Command, kinds: &[i64], n: usize) -> End {
     let trace_me = || ptrace::traceme().map_err(std::io::Error::from);
     // SAFETY: ptrace(PTRACE_TRACEME) is async-signal-safe and touches nothing of the parent.
     unsafe { command.pre_exec(trace_me) };
     let mut child = command.spawn().expect("start the program");
     let pid = Pid::from_raw(child.id() as i32);
-    let end = trace(pid, n);
+    let end = trace(pid, kinds, n);
     if end == End::Killed {
         kill(pid, Signal::SIGKILL).expect("kill the program");
     }
@@ -50,10 +66,10 @@ pub fn run_until(command: &mut Command, n: usize) -> End {
     end
 }
 
-fn trace(pid: Pid, n: usize) -> End {
+fn trace(pid: Pid, kinds: &[i64], n: usize) -> End {
     waitpid(pid, Some(WaitPidFlag::__WALL)).expect("the program stops at exec");
     ptrace::setoptions(pid, ptrace::Options::PTRACE_O_TRACESYSGOOD).expect("ptrace options");
-    let mut operations = 0;
+    let mut calls = 0;
     let mut entering = true;
     loop {
         ptrace::syscall(pid, None).expect("go on");
@@ -61,12 +77,12 @@ fn trace(pid: Pid, n: usize) -> End {
             WaitStatus::Exited(_, status) => return End::Exited(status),
             WaitStatus::PtraceSyscall(_) => {
                 let number = ptrace::getregs(pid).expect("registers").orig_rax as i64;
-                operations += usize::from(!entering && FILE_OPERATIONS.contains(&number));
+                calls += usize::from(!entering && kinds.contains(&number));
                 entering = !entering;
             }
             other => panic!("the traced program: {other:?}"),
         }
-        if operations == n {
+        if calls == n {
             return End::Killed;
         }
     }

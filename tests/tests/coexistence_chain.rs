@@ -14,7 +14,10 @@ use tests::node::{BIN_DIR, CONF_DIR, CONFLIST, Node, with_node, with_ready_node}
 
 /// What must happen within a second takes longer in an emulated guest.
 const SOON: Duration = Duration::from_secs(10);
-const ENTRY: &str = r#"{"type":"sluice","capabilities":{"bandwidth":true}}"#;
+const ENTRY: &str = concat!(
+    r#"{"type":"sluice","capabilities":"#,
+    r#"{"bandwidth":true,"io.kubernetes.cri.pod-annotations":true}}"#
+);
 /// misc/10-aws.conflist of amazon-vpc-cni-k8s, filled in and shortened.
 const TEMPLATE: &str = r#"{"cniVersion":"0.4.0","name":"aws-cni","disableCheck":true,"plugins":[
  {"name":"aws-cni","type":"aws-cni","vethPrefix":"eni","mtu":"MTU","podSGEnforcingMode":"strict"},

@@ -213,7 +213,7 @@ fn add_refuses_a_configuration_that_it_cannot_use() {
             change(&mut call);
             call
         };
-        let table: [(Call, u32, &str); 6] = [
+        let table: [(Call, u32, &str); 8] = [
             (
                 call(|c| c.stdin["prevResult"] = serde_json::Value::Null),
                 7,
@@ -222,7 +222,7 @@ fn add_refuses_a_configuration_that_it_cannot_use() {
             ),
             (
                 call(|c| c.stdin["cniVersion"] = "9.9.9".into()),
-                7,
+                1,
                 "sluice: cniVersion is \"9.9.9\", allowed are 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0 | ",
             ),
             (
@@ -238,15 +238,30 @@ fn add_refuses_a_configuration_that_it_cannot_use() {
                  u64",
             ),
             (
+                call(|c| {
+                    let annotations = serde_json::json!({"sluice.dev/egress-burst": "9 apples"});
+                    c.stdin["runtimeConfig"]["io.kubernetes.cri.pod-annotations"] = annotations;
+                }),
+                7,
+                "sluice: annotation sluice.dev/egress-burst: \"9 apples\" has no unit I know; use ns, \
+                 us, ms or s for time, or B, KB, MB, KiB or MiB for bytes, e.g. \"5ms\" or \"64KB\" | ",
+            ),
+            (
+                call(|c| c.netns = String::new()),
+                4,
+                "sluice: CNI_NETNS is empty: ADD and CHECK need a network namespace | ",
+            ),
+            (
                 call(|c| c.container_id = "../../etc/x".into()),
                 4,
                 "sluice: CNI_CONTAINERID is \"../../etc/x\", allowed are letters, digits, '_', '.' \
                  and '-', and a letter or digit first | ",
             ),
             (
-                call(|c| c.command = "FROB"),
+                call(|c| c.verb = "FROB"),
                 4,
-                "sluice: CNI_COMMAND is \"FROB\", allowed are ADD, DEL, STATUS and VERSION | ",
+                "sluice: CNI_COMMAND is \"FROB\", allowed are ADD, DEL, CHECK, GC, STATUS and \
+                 VERSION | ",
             ),
         ];
         for (call, code, message) in table {

@@ -7,6 +7,7 @@ use serde_json::json;
 /// What a runtime, or the person who reads its log, is to make of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
+    IncompatibleVersion = 1,
     InvalidEnvironment = 4,
     Io = 5,
     Decode = 6,
@@ -20,6 +21,8 @@ pub enum Code {
     Attach = 101,
     /// No slot is free.
     Full = 102,
+    /// CHECK only: something of what ADD attached is no longer there.
+    Missing = 103,
 }
 
 #[derive(Debug)]

@@ -4,13 +4,18 @@
 //! it, and hands the result through unchanged. It needs the pins and the
 //! settings in force, no running agent.
 
+pub mod annotations;
+mod check;
 mod error;
+mod gc;
 mod request;
 mod verbs;
 
+pub use annotations::CAPABILITY as POD_ANNOTATIONS;
 pub use error::{Code, Error};
-pub use request::{Environment, annotated};
+pub use gc::Valid;
+pub use request::{Command, Environment, Request, annotated};
 pub use verbs::run;
 
-/// Versions of the CNI spec that requests may carry.
+/// Versions of the CNI spec that requests may carry, oldest first.
 pub const CNI_VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];

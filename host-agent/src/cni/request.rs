@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use settings_model::{Burst, ByteCount, Rate};
 
 use super::CNI_VERSIONS;
+use super::annotations::{self, PodAnnotations};
 use super::error::{Code, Error};
 use crate::record::Key;
 use crate::wanted::Annotated;
@@ -18,8 +19,42 @@ use crate::wanted::Annotated;
 pub enum Command {
     Add,
     Del,
+    Check,
+    Gc,
     Status,
     Version,
+}
+
+impl Command {
+    /// The version of the spec that the verb came with, where that is not the oldest.
+    fn since(self) -> Option<&'static str> {
+        match self {
+            Self::Check => Some("0.4.0"),
+            Self::Gc => Some("1.1.0"),
+            // STATUS came with 1.1.0 too, but it changes nothing: whoever asks is answered.
+            Self::Add | Self::Del | Self::Status | Self::Version => None,
+        }
+    }
+
+    /// Refuses a version that we do not speak, or in which there was no such verb. DEL is never
+    /// refused, and VERSION is how to find out.
+    pub fn check_version(self, version: &str) -> Result<(), Error> {
+        if matches!(self, Self::Del | Self::Version) {
+            return Ok(());
+        }
+        // Without a version libcni sends "", which means the oldest, and everybody takes that.
+        let place = |version: &str| match version {
+            "" => Some(0),
+            version => CNI_VERSIONS.iter().position(|known| *known == version),
+        };
+        let since = self.since().and_then(place).unwrap_or_default();
+        if place(version).is_some_and(|place| place >= since) {
+            return Ok(());
+        }
+        let allowed = CNI_VERSIONS[since..].join(", ");
+        let text = format!("cniVersion is {version:?}, allowed are {allowed}");
+        Err(Error::new(Code::IncompatibleVersion, text))
+    }
 }
 
 /// The runtime's environment variables; an unset one and an empty one are the same to the spec.
@@ -48,11 +83,15 @@ impl Environment {
         match self.command.as_str() {
             "ADD" => Ok(Command::Add),
             "DEL" => Ok(Command::Del),
+            "CHECK" => Ok(Command::Check),
+            "GC" => Ok(Command::Gc),
             "STATUS" => Ok(Command::Status),
             "VERSION" => Ok(Command::Version),
             other => Err(Error::new(
                 Code::InvalidEnvironment,
-                format!("CNI_COMMAND is {other:?}, allowed are ADD, DEL, STATUS and VERSION"),
+                format!(
+                    "CNI_COMMAND is {other:?}, allowed are ADD, DEL, CHECK, GC, STATUS and VERSION"
+                ),
             )),
         }
     }
@@ -79,7 +118,7 @@ impl Environment {
     }
 }
 
-/// A decoded ADD.
+/// A decoded ADD or CHECK.
 #[derive(Debug)]
 pub struct Request {
     pub began: Instant,
@@ -87,6 +126,7 @@ pub struct Request {
     pub netns: PathBuf,
     pub namespace: String,
     pub pod: String,
+    pub network: Option<String>,
     pub annotated: Annotated,
     /// The result of the plugins before us, byte for byte as it came.
     pub prev_result: Box<RawValue>,
@@ -95,15 +135,21 @@ pub struct Request {
 /// The part of the network configuration that concerns us; foreign keys are the runtime's affair.
 #[derive(Debug, Deserialize)]
 struct Config {
+    #[serde(default)]
+    name: Option<String>,
     #[serde(default, rename = "prevResult")]
     prev_result: Option<Box<RawValue>>,
     #[serde(default, rename = "runtimeConfig")]
     runtime_config: Option<RuntimeConfig>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 struct RuntimeConfig {
     bandwidth: Option<BandwidthEntry>,
+    /// A null for a pod that has none.
+    #[serde(rename = "io.kubernetes.cri.pod-annotations")]
+    annotations: Option<PodAnnotations>,
 }
 
 /// CNI's convention spells the keys `ingressRate`; containerd sends `IngressRate`, because
@@ -135,57 +181,60 @@ pub fn cni_version(stdin: &str) -> Option<String> {
 impl Request {
     pub fn decode(environment: &Environment, stdin: &str) -> Result<Self, Error> {
         let began = Instant::now();
-        check_version(stdin)?;
         let config: Config = serde_json::from_str(stdin)
             .map_err(|e| anyhow::Error::from(e).context("decode the network configuration"))
             .map_err(Error::with(Code::Decode))?;
-        let entry = config.runtime_config.and_then(|runtime| runtime.bandwidth);
-        let annotated = annotated_of(&entry.unwrap_or_default())?;
+        let runtime = config.runtime_config.unwrap_or_default();
+        let annotated = annotated_of(&runtime)?;
         if environment.netns.is_empty() {
-            let text = "CNI_NETNS is empty: ADD needs a network namespace";
+            let text = "CNI_NETNS is empty: ADD and CHECK need a network namespace";
             return Err(Error::new(Code::InvalidEnvironment, text));
         }
-        let prev_result =
-            config.prev_result.filter(|raw| raw.get() != "null").ok_or_else(|| {
-                let text = "prevResult is missing: sluice must be chained after the plugin that \
-                        makes the interface";
-                Error::new(Code::InvalidConfig, text)
-            })?;
+        let prev_result = config.prev_result.ok_or_else(|| {
+            let text = "prevResult is missing: sluice must be chained after the plugin that makes \
+                        the interface";
+            Error::new(Code::InvalidConfig, text)
+        })?;
         Ok(Self {
             began,
             key: environment.key()?,
             netns: PathBuf::from(&environment.netns),
             namespace: argument(&environment.args, "K8S_POD_NAMESPACE"),
             pod: argument(&environment.args, "K8S_POD_NAME"),
+            network: config.name,
             annotated,
             prev_result,
         })
     }
 }
 
-/// What the runtime made of a pod's annotations, as it keeps that in its result cache.
-pub fn annotated(bandwidth: &str) -> anyhow::Result<Annotated> {
-    let entry = serde_json::from_str(bandwidth).context("decode the bandwidth")?;
-    annotated_of(&entry).map_err(|e| e.source)
+/// What the runtime made of a pod's annotations and the annotations themselves, as it keeps them in
+/// its result cache.
+pub fn annotated(bandwidth: Option<&str>, annotations: Option<&str>) -> anyhow::Result<Annotated> {
+    fn decode<'de, T: Deserialize<'de>>(json: Option<&'de str>) -> serde_json::Result<Option<T>> {
+        json.map_or(Ok(None), serde_json::from_str)
+    }
+    let runtime = RuntimeConfig {
+        bandwidth: decode(bandwidth).context("decode the bandwidth")?,
+        annotations: decode(annotations).context("decode the annotations")?,
+    };
+    annotated_of(&runtime).map_err(|e| e.source)
 }
 
-fn annotated_of(entry: &BandwidthEntry) -> Result<Annotated, Error> {
-    Ok(Annotated {
+fn annotated_of(runtime: &RuntimeConfig) -> Result<Annotated, Error> {
+    let none = BandwidthEntry::default();
+    let entry = runtime.bandwidth.as_ref().unwrap_or(&none);
+    let mut annotated = Annotated {
         egress: rate("egressRate", entry.egress_rate)?,
         egress_burst: burst("egressBurst", entry.egress_burst)?,
         ingress: rate("ingressRate", entry.ingress_rate)?,
         ingress_burst: burst("ingressBurst", entry.ingress_burst)?,
-    })
-}
-
-fn check_version(stdin: &str) -> Result<(), Error> {
-    // Without a version libcni sends "", and everybody takes that.
-    let version = cni_version(stdin).unwrap_or_default();
-    if version.is_empty() || CNI_VERSIONS.contains(&version.as_str()) {
-        return Ok(());
+        latency_target: None,
+    };
+    if let Some(all) = &runtime.annotations {
+        annotations::enter(all, &mut annotated)?;
     }
-    let text = format!("cniVersion is {version:?}, allowed are {}", CNI_VERSIONS.join(", "));
-    Err(Error::new(Code::InvalidConfig, text))
+    Ok(annotated)
 }
 
 /// One value of CNI_ARGS, `A=1;B=2`; the order varies from call to call.

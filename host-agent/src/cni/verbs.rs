@@ -2,16 +2,14 @@
 //! The verbs. ADD shapes or fails whole; DEL succeeds whatever is left to do,
 //! because libcni stops the chain at the first plugin whose DEL fails.
 
-use std::path::Path;
-
 use anyhow::{Context, anyhow};
 use bpf::{Direction, Pins};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::CNI_VERSIONS;
 use super::error::{Code, Error};
 use super::request::{Command, Environment, Request, cni_version};
+use super::{CNI_VERSIONS, check, gc};
 use crate::attach::Veth;
 use crate::live::in_force;
 use crate::paths::Paths;
@@ -21,26 +19,39 @@ use crate::wanted::Wanted;
 
 /// One call of the plugin: what to print on standard output, and whether it went well.
 pub fn run(paths: &Paths, environment: &Environment, stdin: &str) -> Result<String, String> {
-    let dispatch = || match environment.command()? {
-        Command::Version => Ok(version(stdin)),
-        Command::Status => status(paths).map(|()| String::new()),
-        Command::Add => add(paths, &Request::decode(environment, stdin)?),
-        Command::Del => del(paths, environment).map(|()| String::new()),
+    // What is no JSON has no version; the verbs that need a configuration will say so.
+    let version = cni_version(stdin).unwrap_or_default();
+    let dispatch = || -> Result<String, Error> {
+        let command = environment.command()?;
+        command.check_version(&version)?;
+        let nothing = |()| String::new();
+        match command {
+            Command::Add => add(paths, &Request::decode(environment, stdin)?),
+            Command::Del => del(paths, environment).map(nothing),
+            Command::Check => {
+                check::check(paths, &Request::decode(environment, stdin)?).map(nothing)
+            }
+            Command::Gc => gc::gc(paths, &gc::Valid::decode(stdin)?).map(nothing),
+            Command::Status => status(paths).map(nothing),
+            Command::Version => Ok(supported(&version)),
+        }
     };
-    let answered = cni_version(stdin).filter(|v| CNI_VERSIONS.contains(&v.as_str()));
-    dispatch().map_err(|e: Error| e.to_json(answered.as_deref().unwrap_or("1.0.0")))
+    dispatch()
+        .map_err(|e| e.to_json(CNI_VERSIONS.iter().find(|v| **v == version).unwrap_or(&"1.0.0")))
 }
 
-fn version(stdin: &str) -> String {
-    let asked = cni_version(stdin).unwrap_or_else(|| "1.0.0".into());
-    json!({ "cniVersion": asked, "supportedVersions": CNI_VERSIONS }).to_string()
+fn supported(asked: &str) -> String {
+    let answered = if asked.is_empty() { "1.0.0" } else { asked };
+    json!({ "cniVersion": answered, "supportedVersions": CNI_VERSIONS }).to_string()
 }
 
-/// STATUS (CNI 1.1.0): ready when ADD can find the settings and the pins.
+/// Ready when ADD can find the settings, the pins and a slot. The runtime says nothing here of a
+/// container, and neither it nor we need a configuration.
 fn status(paths: &Paths) -> Result<(), Error> {
-    in_force(paths).map_err(Error::with(Code::NotAvailable))?;
+    let unavailable = Error::with(Code::NotAvailable);
+    in_force(paths).map_err(&unavailable)?;
     Pins::open(&paths.pin_dir()).map_err(Error::with(Code::NotAvailable))?;
-    Ok(())
+    Records::new(paths.pods_dir()).has_room().map_err(&unavailable)
 }
 
 fn add(paths: &Paths, request: &Request) -> Result<String, Error> {
@@ -60,8 +71,7 @@ fn add(paths: &Paths, request: &Request) -> Result<String, Error> {
 /// A pod without a limit gets a record and nothing else, not even that when all slots are taken:
 /// then new settings will not reach it.
 fn note(paths: &Paths, records: &Records, request: &Request) -> Result<(), Error> {
-    let mut veth = Veth::find(&request.netns, &request.key.ifname).ok();
-    forget(paths, records, &request.key, veth.as_mut())?;
+    forget(paths, None, records, &request.key)?;
     let record = Record { came: request.came(), ..new_record(request) };
     match records.claim(request.key.clone(), &record) {
         Err(e) if e.is::<NoFreeSlot>() => Ok(()),
@@ -75,35 +85,42 @@ fn shape(
     request: &Request,
     wanted: &Wanted,
 ) -> Result<(), Error> {
-    let no_interface = Error::with(Code::NoInterface);
-    let mut veth = Veth::find(&request.netns, &request.key.ifname)
-        .context("find the pod's interface")
-        .map_err(&no_interface)?;
+    let mut veth = find(request)?;
     let host = &veth.host.link.name;
-    check_host_interface(request.prev_result.get(), host).map_err(&no_interface)?;
+    check_host_interface(request.prev_result.get(), host)
+        .map_err(Error::with(Code::NoInterface))?;
     let pins = Pins::open(&paths.pin_dir()).map_err(pins_error)?;
     // Of an ADD that was killed: its record names what may still be attached.
-    forget(paths, records, &request.key, Some(&mut veth))?;
+    if forget(paths, Some(&pins), records, &request.key)? {
+        veth = find(request)?;
+    }
     let mut record = new_record(request);
     shape::prepare(&mut record, &veth, wanted);
     let claim = records.claim(request.key.clone(), &record).map_err(claim_error)?;
     let mut shaper = Shaper { pins: &pins, slot: claim.slot, veth: &mut veth };
     let cleared = pins.clear(claim.slot).map_err(anyhow::Error::from);
     let done = cleared
-        .and_then(|()| attach(&mut shaper, &claim, &mut record, wanted))
+        .and_then(|()| attach(&mut shaper, &mut record, wanted))
         .and_then(|()| shape_others(&pins, records, request, &mut veth, wanted))
         .and_then(|()| claim.write(&Record { came: request.came(), ..record }));
     done.map_err(|first| {
         let mut left =
             Shaper { pins: &pins, slot: claim.slot, veth: &mut veth }.undo(Direction::Egress);
         match records.find_all(&request.key) {
-            Ok(claims) => left.extend(
-                claims.iter().flat_map(|claim| take_off(Some(&pins), records, None, claim)),
-            ),
+            Ok(claims) => {
+                left.extend(claims.iter().flat_map(|claim| take_off(Some(&pins), records, claim)))
+            }
             Err(e) => left.push(format!("{e:#}")),
         }
         Error { code: Code::Attach, source: and_then(first, &left) }
     })
+}
+
+/// The pod's veth pair.
+pub(super) fn find(request: &Request) -> Result<Veth, Error> {
+    Veth::find(&request.netns, &request.key.ifname)
+        .context("find the pod's interface")
+        .map_err(Error::with(Code::NoInterface))
 }
 
 /// Interfaces that the chain made along with this one (of further network cards, of egress-cni)
@@ -126,7 +143,7 @@ fn shape_others(
         shape::prepare(&mut record, &veth, wanted);
         let claim = records.claim(key, &record)?;
         let mut shaper = Shaper { pins, slot: claim.slot, veth: &mut veth };
-        let done = attach(&mut shaper, &claim, &mut record, wanted);
+        let done = attach(&mut shaper, &mut record, wanted).and_then(|()| claim.write(&record));
         if done.is_err() {
             shaper.undo(Direction::Egress).iter().for_each(|left| eprintln!("sluice: {left}"));
         }
@@ -141,11 +158,12 @@ impl Request {
     }
 }
 
-fn new_record(request: &Request) -> Record {
+pub(super) fn new_record(request: &Request) -> Record {
     Record {
         namespace: request.namespace.clone(),
         pod: request.pod.clone(),
         netns: request.netns.clone(),
+        network: request.network.clone(),
         annotated: request.annotated,
         live: None,
         came: Came::Added { took_ns: None },
@@ -157,15 +175,9 @@ fn new_record(request: &Request) -> Record {
     }
 }
 
-fn attach(
-    shaper: &mut Shaper,
-    claim: &Claim,
-    record: &mut Record,
-    wanted: &Wanted,
-) -> anyhow::Result<()> {
+fn attach(shaper: &mut Shaper, record: &mut Record, wanted: &Wanted) -> anyhow::Result<()> {
     shaper.egress(record, wanted.egress.as_ref())?;
-    shaper.ingress(record, wanted.ingress.as_ref())?;
-    claim.write(record)
+    shaper.ingress(record, wanted.ingress.as_ref())
 }
 
 /// The first error stays on top; what could not be undone is listed after it.
@@ -177,46 +189,40 @@ fn and_then(first: anyhow::Error, left: &[String]) -> anyhow::Error {
 fn del(paths: &Paths, environment: &Environment) -> Result<(), Error> {
     let key = environment.key()?;
     let records = Records::new(paths.pods_dir());
+    // After the node has started anew nothing is attached, and there is nothing to make for that.
+    if !records.is_there() {
+        return Ok(());
+    }
     // Where that cannot be had there is no record either, or none that can be removed.
     let _shared = records.share();
-    let mut veth = Veth::find(Path::new(&environment.netns), &key.ifname).ok();
-    forget(paths, &records, &key, veth.as_mut())
-}
-
-/// Detaches what is still there of an interface and of those that came with it, then frees the
-/// slot: no slot is free while it is in use.
-fn forget(
-    paths: &Paths,
-    records: &Records,
-    key: &Key,
-    mut veth: Option<&mut Veth>,
-) -> Result<(), Error> {
-    let pins = Pins::open(&paths.pin_dir()).ok();
-    for claim in records.find_all(key).map_err(Error::with(Code::Io))? {
-        let own = veth.take_if(|_| claim.key == *key);
-        let complaints = take_off(pins.as_ref(), records, own, &claim);
-        complaints.iter().for_each(|complaint| eprintln!("sluice: {complaint}"));
-    }
-    // A file too many is no reason to keep a pod from going; without a directory there is none.
-    if let Err(e) = records.tidy(key) {
+    forget(paths, None, &records, &key)?;
+    // A file too many is no reason to keep a pod from going.
+    if let Err(e) = records.tidy(&key) {
         eprintln!("sluice: {e:#}");
     }
     Ok(())
 }
 
-/// The slot is cleared with the interface that has it by right. Without `veth` it is looked for.
-fn take_off(
-    pins: Option<&Pins>,
-    records: &Records,
-    veth: Option<&mut Veth>,
-    claim: &Claim,
-) -> Vec<String> {
+/// Detaches what is still there of an interface and of those that came with it, then frees the
+/// slot: no slot is free while it is in use. Says whether there was anything.
+fn forget(paths: &Paths, pins: Option<&Pins>, records: &Records, key: &Key) -> Result<bool, Error> {
+    let claims = records.find_all(key).map_err(Error::with(Code::Io))?;
+    if claims.is_empty() {
+        return Ok(false);
+    }
+    let opened = if pins.is_none() { Pins::open(&paths.pin_dir()).ok() } else { None };
+    for claim in claims {
+        let complaints = take_off(pins.or(opened.as_ref()), records, &claim);
+        complaints.iter().for_each(|complaint| eprintln!("sluice: {complaint}"));
+    }
+    Ok(true)
+}
+
+/// The slot is cleared with the interface that has it by right.
+pub(super) fn take_off(pins: Option<&Pins>, records: &Records, claim: &Claim) -> Vec<String> {
     let record = claim.read().ok();
-    let mut found = match &record {
-        Some(record) if veth.is_none() => Veth::find(&record.netns, &claim.key.ifname).ok(),
-        _ => None,
-    };
-    let mut complaints = shape::remove(pins, claim, veth.or(found.as_mut()));
+    let mut veth = record.as_ref().and_then(|r| Veth::find(&r.netns, &claim.key.ifname).ok());
+    let mut complaints = shape::remove(pins, claim, veth.as_mut());
     if record.is_none_or(|record| record.main.is_none()) {
         let cleared = pins.map_or(Ok(()), |pins| pins.clear(claim.slot));
         complaints.extend(cleared.err().map(|e| e.to_string()));
@@ -227,7 +233,7 @@ fn take_off(
 
 /// As the upstream bandwidth plugin does: the host's end must be an interface of the result that
 /// lies in no sandbox, or the chain made something that we do not know.
-fn check_host_interface(result: &str, name: &str) -> anyhow::Result<()> {
+pub(super) fn check_host_interface(result: &str, name: &str) -> anyhow::Result<()> {
     #[derive(Deserialize)]
     struct PrevResult {
         #[serde(default)]
@@ -247,7 +253,7 @@ fn check_host_interface(result: &str, name: &str) -> anyhow::Result<()> {
     anyhow::bail!("prevResult names no host interface {name}, the other end of the pod's veth")
 }
 
-fn pins_error(error: bpf::Error) -> Error {
+pub(super) fn pins_error(error: bpf::Error) -> Error {
     let code = if error.is_not_pinned() { Code::TryAgainLater } else { Code::Attach };
     let context = "open the shaper's pins (is sluice.service running?)";
     Error { code, source: anyhow::Error::from(error).context(context) }

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::pod::is_netns;
-use crate::cni::annotated;
+use crate::cni::{POD_ANNOTATIONS, annotated};
 use crate::record::{Came, Key, Record, Shaping};
 use crate::wanted::Annotated;
 
@@ -29,6 +29,7 @@ pub struct Cached {
     /// Whether the upstream bandwidth plugin was in its chain.
     pub beside_upstream: bool,
     netns: PathBuf,
+    network: Option<String>,
     annotated: Annotated,
 }
 
@@ -38,6 +39,8 @@ struct Info {
     kind: String,
     container_id: String,
     if_name: String,
+    #[serde(default)]
+    network_name: Option<String>,
     /// Newer versions only.
     #[serde(default)]
     netns: PathBuf,
@@ -83,6 +86,7 @@ impl Cached {
             namespace: self.namespace.clone(),
             pod: self.pod.clone(),
             netns: self.netns.clone(),
+            network: self.network.clone(),
             annotated: self.annotated,
             live: None,
             came: Came::Adopted { beside_upstream: self.beside_upstream },
@@ -132,10 +136,13 @@ fn decode(info: Info) -> Result<Cached> {
         let found = info.cni_args.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.clone()).unwrap_or_default()
     };
-    let annotated = match info.capability_args.get("bandwidth") {
-        Some(entry) => annotated(entry.get())?,
-        None => Annotated::default(),
-    };
+    let capability = |name: &str| info.capability_args.get(name).map(|raw| raw.get());
+    let bandwidth = capability("bandwidth");
+    // The pod is there already, so a burst that cannot be read costs it the burst, not the limit.
+    let annotated = annotated(bandwidth, capability(POD_ANNOTATIONS)).or_else(|e| {
+        log::warn!("{e:#}; no annotation of ours counts for {}", argument("K8S_POD_NAME"));
+        annotated(bandwidth, None)
+    })?;
     let mut inside = info.result.interfaces.into_iter().filter(|i| i.name == info.if_name);
     let sandbox = inside.next().map(|interface| interface.sandbox).unwrap_or_default();
     Ok(Cached {
@@ -143,6 +150,7 @@ fn decode(info: Info) -> Result<Cached> {
         pod: argument("K8S_POD_NAME"),
         key: Key { container_id: info.container_id, ifname: info.if_name },
         beside_upstream: has_bandwidth_plugin(&info.config),
+        network: info.network_name,
         netns: if info.netns.as_os_str().is_empty() { sandbox } else { info.netns },
         annotated,
     })
@@ -170,7 +178,8 @@ mod tests {
             r#"{{"kind":"cniCacheV1","containerId":"c1","ifName":"eth0","networkName":"n",
             "config":"{}","cniArgs":[["K8S_POD_NAME","web"],["K8S_POD_NAMESPACE","shop"]],
             "capabilityArgs":{{"bandwidth":{{"IngressRate":1000000,"IngressBurst":4294967295,
-            "EgressRate":0,"EgressBurst":0}},"portMappings":[]}},
+            "EgressRate":0,"EgressBurst":0}},"portMappings":[],
+            "io.kubernetes.cri.pod-annotations":{{"sluice.dev/ingress-burst":"9KB"}}}},
             "result":{{"cniVersion":"1.0.0","interfaces":[{{"name":"eni1"}},
             {{"name":"eth0","sandbox":"/run/netns/x"}}]}}}}"#,
             BASE64_STANDARD.encode(list)
@@ -179,8 +188,26 @@ mod tests {
         assert_eq!((cached.namespace.as_str(), cached.pod.as_str()), ("shop", "web"));
         assert_eq!(cached.netns, PathBuf::from("/run/netns/x"));
         assert_eq!(cached.annotated.ingress, "1Mbit".parse().ok());
-        assert_eq!((cached.annotated.egress, cached.annotated.ingress_burst), (None, None));
+        assert_eq!(cached.annotated.ingress_burst, "9KB".parse().ok());
+        assert_eq!((cached.annotated.egress, cached.annotated.egress_burst), (None, None));
+        assert_eq!(cached.network.as_deref(), Some("n"));
         assert!(cached.beside_upstream);
+    }
+
+    #[test]
+    fn annotation_that_cannot_be_read_costs_no_limit() {
+        let text = r#"{"kind":"cniCacheV1","containerId":"c1","ifName":"eth0","netns":"/n",
+            "capabilityArgs":{"bandwidth":{"IngressRate":1000000},
+            "io.kubernetes.cri.pod-annotations":{"sluice.dev/ingress-burst":"9 apples"}}}"#;
+        let annotated = Annotated { ingress: "1Mbit".parse().ok(), ..Annotated::default() };
+        assert_eq!(info(text).annotated, annotated);
+    }
+
+    #[test]
+    fn pod_without_any_annotation_has_a_null_in_the_cache() {
+        let text = r#"{"kind":"cniCacheV1","containerId":"c1","ifName":"eth0","netns":"/n",
+            "capabilityArgs":{"io.kubernetes.cri.pod-annotations":null}}"#;
+        assert_eq!(info(text).annotated, Annotated::default());
     }
 
     #[test]

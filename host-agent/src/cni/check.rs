@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//! CHECK: whether what ADD attached is still there. It only looks; what the
+//! agent does later than ADD, or mends by itself, is no reason to fail, because a
+//! runtime may give a pod up for that.
+
+use anyhow::Context;
+use bpf::{Direction, Pins};
+
+use super::error::{Code, Error};
+use super::request::Request;
+use super::verbs::{check_host_interface, new_record, pins_error};
+use crate::attach::Veth;
+use crate::live::in_force;
+use crate::netlink::FILTER_HANDLE;
+use crate::paths::Paths;
+use crate::record::{Claim, Guard, Mode, Record, Records, Shaping};
+
+/// An error that names all that is missing, of the interface and of those that came with it.
+pub fn check(paths: &Paths, request: &Request) -> Result<(), Error> {
+    let records = Records::new(paths.pods_dir());
+    if !records.is_there() {
+        return unrecorded(paths, request);
+    }
+    // Whoever changes a pod has seized these, so record, maps and devices agree meanwhile.
+    let _shared = records.share().map_err(Error::with(Code::Io))?;
+    let claims = records.find_all(&request.key).map_err(Error::with(Code::Io))?;
+    if claims.iter().all(|claim| claim.key != request.key) {
+        return unrecorded(paths, request);
+    }
+    let mut missing = Vec::new();
+    for claim in &claims {
+        let record = claim.read().map_err(Error::with(Code::Io))?;
+        if !record.is_unlimited() {
+            let pins = Pins::open(&paths.pin_dir()).map_err(pins_error)?;
+            missing.extend(look(&pins, claim, &record, request)?);
+        }
+    }
+    if missing.is_empty() { Ok(()) } else { Err(Error::new(Code::Missing, missing.join("; "))) }
+}
+
+/// ADD leaves a pod without a record only if it wants no limit and all slots were taken.
+fn unrecorded(paths: &Paths, request: &Request) -> Result<(), Error> {
+    let settings = in_force(paths).map_err(Error::with(Code::TryAgainLater))?;
+    if new_record(request).wanted(&settings.bandwidth).is_unlimited() {
+        return Ok(());
+    }
+    let key = &request.key;
+    let text = format!(
+        "there is no record of {} of container {}: it was not added, or has been deleted",
+        key.ifname, key.container_id
+    );
+    Err(Error::new(Code::Missing, text))
+}
+
+fn look(
+    pins: &Pins,
+    claim: &Claim,
+    record: &Record,
+    request: &Request,
+) -> Result<Vec<String>, Error> {
+    let ifname = &claim.key.ifname;
+    let no_interface = Error::with(Code::NoInterface);
+    let mut veth = Veth::find(&record.netns, ifname)
+        .with_context(|| format!("find the pod's interface {ifname}"))
+        .map_err(&no_interface)?;
+    let host = &veth.host.link;
+    if record.main.is_none() {
+        check_host_interface(request.prev_result.get(), &host.name).map_err(&no_interface)?;
+    }
+    if record.host.as_ref().is_none_or(|added| added.ifindex != host.index) {
+        return Ok(vec![format!(
+            "{ifname} is not the interface that ADD shaped: it was made anew"
+        )]);
+    }
+    let mut missing = Vec::new();
+    for (way, shaping) in record.ways() {
+        let name = if way == Direction::Ingress { "ingress" } else { "egress" };
+        let of_way = missing_of(pins, claim, record, &mut veth, (way, shaping));
+        let of_way = of_way.map_err(Error::with(Code::Missing))?;
+        missing.extend(of_way.iter().map(|what| format!("{ifname} {name}: {what}")));
+    }
+    Ok(missing)
+}
+
+fn missing_of(
+    pins: &Pins,
+    claim: &Claim,
+    record: &Record,
+    veth: &mut Veth,
+    (way, shaping): (Direction, &Shaping),
+) -> anyhow::Result<Vec<String>> {
+    let Shaping::Limited { mode, .. } = shaping else { return Ok(Vec::new()) };
+    let (enforced_by, gone) = match mode {
+        None => return Ok(vec!["the attachment was never completed".into()]),
+        Some(Mode::Paced) => (way, veth.missing(way, bpf::Mode::Paced)?.map(str::to_owned)),
+        Some(Mode::Policed) => (way, veth.missing(way, bpf::Mode::Policed)?.map(str::to_owned)),
+        Some(Mode::Guarded(_)) => (Direction::Guard, missing_guard(pins, record, veth)?),
+    };
+    let limit = pins.limit(claim.slot, enforced_by)?;
+    let no_limit = format!("slot {} has no limit in the maps", claim.slot.number());
+    Ok(gone.into_iter().chain((limit == bpf::Limit::NONE).then_some(no_limit)).collect())
+}
+
+/// Only where nothing else enforces the limit; elsewhere the agent attaches the guard when it can.
+fn missing_guard(pins: &Pins, record: &Record, veth: &mut Veth) -> anyhow::Result<Option<String>> {
+    let host = &mut veth.host;
+    let is_there = match &record.guard {
+        Some(Guard::Tcx) => pins.guard_links()?.contains(&host.link.index),
+        Some(Guard::Clsact) => {
+            let filters = host.netlink.ingress_filters(&host.link)?;
+            filters.iter().any(|filter| filter.handle == FILTER_HANDLE)
+        }
+        Some(Guard::Pending | Guard::Off(_)) | None => false,
+    };
+    Ok((!is_there).then(|| "the guard, which alone enforces the limit, is gone".into()))
+}
