@@ -110,7 +110,7 @@ mod tests {
     fn applying_twice_changes_nothing_the_second_time() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b/file");
-        let plan = Plan { files: vec![content(path.clone(), "x")] };
+        let plan = Plan { files: vec![content(path.clone(), "x")], ..Plan::default() };
         assert_eq!(apply(&plan).unwrap(), [path]);
         assert_eq!(apply(&plan).unwrap(), [] as [PathBuf; 0]);
     }
@@ -127,6 +127,7 @@ mod tests {
                 content(dir.path().join("new/file"), "x"),
                 content(blocked, "y"),
             ],
+            ..Plan::default()
         };
         let error = apply(&plan).unwrap_err();
         assert!(format!("{error:#}").contains("below-a-file"), "{error:#}");
@@ -142,7 +143,7 @@ mod tests {
         let path = dir.path().join("10-aws.conflist");
         fs::write(&path, "a").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        apply(&Plan { files: vec![content(path.clone(), "b")] }).unwrap();
+        apply(&Plan { files: vec![content(path.clone(), "b")], ..Plan::default() }).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
     }
 }

@@ -15,7 +15,7 @@ use crate::file;
 use crate::generation::Generations;
 use crate::layers::{Document, Layers, merge};
 use crate::paths::Paths;
-use crate::plan::Plan;
+use crate::plan::{Plan, Upstream};
 
 /// What holds on this node and why; `status` reads it from /run/sluice/boot.json.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,9 +111,10 @@ impl Boot<'_> {
     }
 
     fn apply_asked(&self, asked: &Effective, documents: &[Document]) -> Result<InForce> {
-        let warnings: Vec<String> = asked.warnings.iter().map(ToString::to_string).collect();
-        warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let plan = self.plan(&asked.settings)?;
+        let warnings = asked.warnings.iter().map(ToString::to_string);
+        let warnings: Vec<String> = warnings.chain(upstream_warning(&plan)).collect();
+        warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let generations = Generations::new(self.paths.generations_dir());
         let generation = generations.begin(documents)?;
         let number = generation.number;
@@ -176,6 +177,18 @@ impl Boot<'_> {
         let text = serde_json::to_string_pretty(in_force)? + "\n";
         file::replace(&path, text.as_bytes(), 0o644)
     }
+}
+
+/// That one was kept is the agent's to tell, as long as it is so.
+fn upstream_warning(plan: &Plan) -> Option<String> {
+    let (path, upstream) = plan.upstream.as_ref()?;
+    (*upstream == Upstream::Replaced).then(|| {
+        format!(
+            "{}: the upstream \"bandwidth\" plugin's entry was taken out and ours has its place, as \
+             cni.upstream-bandwidth says",
+            path.display()
+        )
+    })
 }
 
 fn names(documents: &[Document]) -> Vec<String> {

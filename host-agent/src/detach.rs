@@ -9,13 +9,10 @@ use settings_model::Settings;
 
 use crate::agent;
 use crate::attach::{End, Veth};
-use crate::conflist;
-use crate::facts::active_conflist;
-use crate::file;
 use crate::live::in_force;
 use crate::netlink::{FILTER_HANDLE, Netlink, ROOT_HANDLE};
 use crate::paths::Paths;
-use crate::reconcile::adopt;
+use crate::reconcile::{adopt, chain};
 use crate::record::Records;
 use crate::shape;
 
@@ -47,14 +44,7 @@ pub fn detach(paths: &Paths) -> Result<usize> {
 /// First, so that no new pod comes meanwhile.
 fn remove_entry(paths: &Paths) -> Result<()> {
     let settings = in_force(paths).unwrap_or_else(|_| Settings::default());
-    let dir = paths.resolve(settings.cni.conf_dir.as_ref());
-    let Some(found) = active_conflist(&dir)? else { return Ok(()) };
-    let text = conflist::remove(&found.text)
-        .with_context(|| format!("take the entry out of {}", found.path.display()))?;
-    if text == found.text {
-        return Ok(());
-    }
-    file::replace(&found.path, text.as_bytes(), 0o644)
+    chain::take_out(&paths.resolve(settings.cni.conf_dir.as_ref())).map(|_| ())
 }
 
 /// Pods that no record names, as after a crash: the runtime knows them.

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use settings_model::{CniMode, Settings};
+use settings_model::{CniMode, Settings, UpstreamBandwidth};
 
 use crate::conflist;
 use crate::facts::{Facts, TextFile};
@@ -20,9 +20,11 @@ pub struct FileContent {
 }
 
 /// Files in the order in which they are to be written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub files: Vec<FileContent>,
+    /// Whose entry in the conflist is the upstream plugin's, and what becomes of it.
+    pub upstream: Option<(PathBuf, Upstream)>,
 }
 
 impl Plan {
@@ -41,7 +43,9 @@ impl Plan {
             },
         ];
         files.extend(conflist_file(settings, &facts.conflist)?);
-        Ok(Self { files })
+        let found = facts.conflist.as_ref();
+        let upstream = found.and_then(|f| Some((f.path.clone(), upstream(settings, f)?)));
+        Ok(Self { files, upstream })
     }
 }
 
@@ -50,12 +54,32 @@ pub fn is_chained(settings: &Settings) -> bool {
     settings.bandwidth.enabled && settings.cni.mode == CniMode::Chain
 }
 
-/// The active conflist with our entry in it, or without where the settings do not want it. None where
+/// What becomes of the upstream plugin's entry in the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upstream {
+    /// It is taken out; ours has its place.
+    Replaced,
+    /// It stays, and we stand aside.
+    Kept,
+}
+
+/// None where there is no such entry, or none of ours is wanted beside it.
+pub fn upstream(settings: &Settings, found: &TextFile) -> Option<Upstream> {
+    let is_there = is_chained(settings) && conflist::has_upstream(&found.text).unwrap_or(false);
+    is_there.then_some(match settings.cni.upstream_bandwidth {
+        UpstreamBandwidth::Replace => Upstream::Replaced,
+        UpstreamBandwidth::Keep => Upstream::Kept,
+    })
+}
+
+/// The conflist with our entry in it, or without where the settings do not want it. None where
 /// there is no conflist: one of ours would make the node ready before its network is, so the agent
 /// waits for the main plugin's.
 pub fn conflist_file(settings: &Settings, found: &Option<TextFile>) -> Result<Option<FileContent>> {
     let Some(found) = found else { return Ok(None) };
-    let edited = if is_chained(settings) {
+    let edited = if !conflist::is_list(&found.path) {
+        Err(conflist::Invalid { line: 1, column: 1, problem: conflist::Problem::OnePlugin })
+    } else if is_chained(settings) && upstream(settings, found) != Some(Upstream::Kept) {
         conflist::add(&found.text)
     } else {
         conflist::remove(&found.text)
@@ -103,6 +127,40 @@ mod tests {
         let with_entry = conflist::add(LIST).unwrap();
         let plan = plan(off, Some(&with_entry)).unwrap();
         assert_eq!(plan.files[2].content, LIST.as_bytes());
+    }
+
+    #[test]
+    fn upstream_entry_is_replaced_or_stood_aside_for_as_the_settings_say() {
+        let with_upstream = r#"{"plugins":[{"type":"ptp"},{"type":"bandwidth"}]}"#;
+        let with_own = LIST.replace("}]}", &format!("}},{}]}}", conflist::ENTRY));
+        let both = with_upstream.replace("}]}", &format!("}},{}]}}", conflist::ENTRY));
+        let planned = |setting: &str, text: &str| {
+            let head = "[settings.sluice]\nversion = 1\n[settings.sluice.cni]\n";
+            let made = plan(&format!("{head}upstream-bandwidth = \"{setting}\"\n"), Some(text));
+            String::from_utf8(made.unwrap().files[2].content.clone()).unwrap()
+        };
+        assert_eq!(planned("replace", with_upstream), with_own);
+        assert_eq!(planned("replace", &both), with_own);
+        assert_eq!(planned("keep", with_upstream), with_upstream);
+        assert_eq!(planned("keep", &both), with_upstream);
+        assert_eq!(planned("keep", LIST), with_own);
+    }
+
+    #[test]
+    fn one_plugins_configuration_is_refused_by_name() {
+        let settings = Settings::default();
+        for name in ["10-x.conf", "10-x.json"] {
+            let found = TextFile { path: name.into(), text: r#"{"type":"ptp"}"#.into() };
+            let error = conflist_file(&settings, &Some(found)).unwrap_err();
+            assert_eq!(
+                format!("{error:#}"),
+                format!(
+                    "edit {name}: line 1 column 1: a runtime takes a .conf or .json for one plugin's \
+                     configuration, which has no chain; only a .conflist is one, with the plugin in \
+                     its \"plugins\""
+                )
+            );
+        }
     }
 
     #[test]

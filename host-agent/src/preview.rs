@@ -49,6 +49,7 @@ mod tests {
         fs::write(dir.path().join("changed"), "a\nb\n").unwrap();
         let plan = Plan {
             files: vec![file("same", "x\n"), file("changed", "a\nc\n"), file("new", "n\n")],
+            ..Plan::default()
         };
         let text = preview(&plan).unwrap().replace(&dir.path().display().to_string(), "");
         assert_eq!(

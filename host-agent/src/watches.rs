@@ -38,6 +38,8 @@ enum Place {
     State,
     Cache,
     Conflists,
+    /// A directory above one of the last two that is not there yet.
+    Above,
 }
 
 pub struct Watches {
@@ -74,24 +76,49 @@ impl Watches {
             [(Place::Cache, self.paths.result_cache()), (Place::Conflists, conflists)]
         {
             let there = self.watched.values().any(|watched| *watched == (place, dir.clone()));
-            if !there && self.watch(place, &dir).is_ok() {
+            if !there && self.watch_from_above(place, &dir) {
                 self.forget_others(place, &dir);
                 found = true;
             }
         }
+        if self.next().is_none() {
+            self.forget_others(Place::Above, Path::new(""));
+        }
         found
+    }
+
+    /// Of a directory that is not there, the nearest one above it is watched: something new there
+    /// means to look again. What comes between the two looks is found by the second one.
+    fn watch_from_above(&mut self, place: Place, dir: &Path) -> bool {
+        for above in dir.ancestors().skip(1) {
+            if self.watch(place, dir).is_ok() {
+                return true;
+            }
+            if self.watched.values().any(|(_, watched)| watched == above) {
+                break;
+            }
+            if self.watch(Place::Above, above).is_ok() {
+                return self.watch(place, dir).is_ok();
+            }
+        }
+        false
     }
 
     /// When [`Self::find`] has to look again; None when all is found.
     pub fn next(&self) -> Option<Instant> {
-        let missing = self.watched.len() < 4;
+        let is_there = |place| self.watched.values().any(|(watched, _)| *watched == place);
+        let missing = !is_there(Place::Cache) || !is_there(Place::Conflists);
         self.looked.filter(|_| missing).map(|looked| looked + LOOK_EVERY)
     }
 
     fn watch(&mut self, place: Place, dir: &Path) -> Result<()> {
-        let flags = AddWatchFlags::IN_MOVED_TO
-            | AddWatchFlags::IN_CLOSE_WRITE
-            | AddWatchFlags::IN_DELETE
+        let news = match place {
+            Place::Above => AddWatchFlags::IN_CREATE,
+            _ => AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_DELETE,
+        };
+        let flags = news
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_ONLYDIR;
         let watch = self.inotify.add_watch(dir, flags);
         let watch = watch.with_context(|| format!("watch {}", dir.display()))?;
@@ -122,9 +149,8 @@ impl Watches {
         if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
             return Some(News::Lost);
         }
-        if event.mask.contains(AddWatchFlags::IN_IGNORED) {
-            self.watched.remove(&event.wd);
-            return None;
+        if event.mask.intersects(AddWatchFlags::IN_IGNORED | AddWatchFlags::IN_MOVE_SELF) {
+            return self.lose(event.wd);
         }
         let (place, dir) = self.watched.get(&event.wd)?;
         let path = dir.join(event.name?);
@@ -137,7 +163,20 @@ impl Watches {
             }
             Place::Cache => (!removed).then_some(News::Cached(path)),
             Place::Conflists => Some(News::Conflist),
+            Place::Above => {
+                self.looked = None;
+                None
+            }
         }
+    }
+
+    /// The directory has gone, by itself or to another name; one of the old name may come.
+    fn lose(&mut self, watch: WatchDescriptor) -> Option<News> {
+        let (place, _) = self.watched.remove(&watch)?;
+        // Fails where it has gone.
+        let _ = self.inotify.rm_watch(watch);
+        self.looked = None;
+        (place == Place::Conflists).then_some(News::Conflist)
     }
 }
 

@@ -5,26 +5,23 @@
 use std::path::Path;
 
 use serde_json::Value;
-use settings_model::{CniMode, Settings};
+use settings_model::UpstreamBandwidth;
 
 use super::code;
-use super::finding::Finding;
+use super::finding::{Finding, Severity};
 use super::survey::{Cni, Survey};
+use crate::conflist;
 use crate::facts::TextFile;
+pub use crate::plan::is_chained;
 
 const OWN: &str = "sluice";
 const UPSTREAM: &str = "bandwidth";
 
-/// Whether these settings want our entry in the chain.
-pub fn is_chained(settings: &Settings) -> bool {
-    settings.bandwidth.enabled && settings.cni.mode == CniMode::Chain
-}
-
 pub fn check(survey: &Survey) -> Vec<Finding> {
     let cni = &survey.cni;
     let mut findings: Vec<Finding> = cni.temporary.iter().map(|path| temporary(path)).collect();
-    if survey.state.settings().is_some_and(is_chained) {
-        findings.extend(chain(cni));
+    if let Some(settings) = survey.state.settings().filter(|settings| is_chained(settings)) {
+        findings.extend(chain(cni, settings.cni.upstream_bandwidth));
         findings.extend(plugin(cni));
     }
     findings
@@ -48,27 +45,33 @@ fn has(text: &str, kind: &str) -> bool {
     entries(text).is_some_and(|all| all.iter().any(|entry| entry["type"] == kind))
 }
 
-fn chain(cni: &Cni) -> Vec<Finding> {
+fn chain(cni: &Cni, upstream: UpstreamBandwidth) -> Vec<Finding> {
     let dir = cni.conf_dir.display().to_string();
-    let first = match cni.files.first() {
-        None => {
+    let active = match conflist::choose(&cni.conf_dir, &cni.files) {
+        Err(error) => return vec![unreadable(&dir, &error)],
+        Ok(None) => {
             let finding = Finding::fault(code::CONFLIST_MISSING, dir)
                 .seen("no .conf, .conflist or .json is there")
                 .why("the node is not ready: the main plugin has not written its file")
                 .remedy("wait for aws-node, or see its log; then sluice boot");
             return vec![finding];
         }
-        Some(Err(error)) => return vec![unreadable(&dir, error)],
-        Some(Ok(file)) => file,
+        Ok(Some(file)) => file,
     };
-    let path = first.path.display().to_string();
-    let Some(entries) = entries(&first.text) else {
-        return vec![unreadable(&path, "it is not JSON, or not a list of plugins")];
+    let path = active.path.display().to_string();
+    let entries = match conflist::add(&active.text) {
+        Ok(_) if conflist::is_list(&active.path) => entries(&active.text).unwrap_or_default(),
+        Ok(_) => return vec![unreadable(&path, &conflist::Problem::OnePlugin.to_string())],
+        Err(error) => return vec![unreadable(&path, &error.to_string())],
     };
-    let mut findings = Vec::new();
     let find = |kind: &str| entries.iter().find(|entry| entry["type"] == kind);
+    let has_upstream = find(UPSTREAM).is_some();
+    if has_upstream && upstream == UpstreamBandwidth::Keep {
+        return vec![kept(&path, find(OWN).is_some())];
+    }
+    let mut findings = Vec::new();
     match find(OWN) {
-        None => findings.push(missing(cni, first)),
+        None => findings.push(missing(cni, active)),
         Some(own) if own["capabilities"]["bandwidth"] != true => {
             let finding = Finding::fault(code::ENTRY_CHANGED, path.as_str())
                 .seen(format!("our entry is {own}"))
@@ -78,16 +81,31 @@ fn chain(cni: &Cni) -> Vec<Finding> {
         }
         Some(_) => {}
     }
-    if find(UPSTREAM).is_some() {
+    if has_upstream {
         let finding = Finding::fault(code::UPSTREAM_ENTRY, path.as_str())
             .seen("the upstream \"bandwidth\" plugin is in the chain")
             .why("it limits a second time, and beside network policy its ADD fails (file exists)")
             .remedy(
-                "kubectl -n kube-system set env daemonset/aws-node ENABLE_BANDWIDTH_PLUGIN=false",
+                "sluice boot, which puts our entry in its place; to keep it out: \
+                 kubectl -n kube-system set env daemonset/aws-node ENABLE_BANDWIDTH_PLUGIN=false",
             );
         findings.push(finding);
     }
     findings
+}
+
+/// As the settings say; but not both.
+fn kept(path: &str, beside_ours: bool) -> Finding {
+    let severity = if beside_ours { Severity::Fault } else { Severity::Note };
+    let both = if beside_ours { ", beside our entry" } else { "" };
+    Finding::new(severity, code::UPSTREAM_ENTRY, path)
+        .seen(format!("the upstream \"bandwidth\" plugin is in the chain{both}"))
+        .why("cni.upstream-bandwidth is \"keep\": new pods are limited by it, not by us")
+        .remedy(if beside_ours {
+            "sluice boot"
+        } else {
+            "none, if that is meant; else \"replace\""
+        })
 }
 
 fn unreadable(subject: &str, seen: &str) -> Finding {
@@ -136,12 +154,17 @@ mod tests {
     use super::*;
     use crate::conflist::ENTRY;
 
-    fn codes(files: &[&str]) -> Vec<&'static str> {
+    fn codes_with(upstream: UpstreamBandwidth, files: &[&str]) -> Vec<&'static str> {
         let file = |(number, text): (usize, &&str)| {
             Ok(TextFile { path: format!("/n/{number}.conflist").into(), text: text.to_string() })
         };
         let files = files.iter().enumerate().map(file).collect();
-        chain(&Cni { files, ..Cni::default() }).iter().map(|finding| finding.code).collect()
+        let cni = Cni { files, ..Cni::default() };
+        chain(&cni, upstream).iter().map(|finding| finding.code).collect()
+    }
+
+    fn codes(files: &[&str]) -> Vec<&'static str> {
+        codes_with(UpstreamBandwidth::Replace, files)
     }
 
     #[test]
@@ -158,7 +181,21 @@ mod tests {
 
     #[test]
     fn an_entry_without_the_capability_and_one_of_upstream_are_faults() {
-        let text = r#"{"plugins":[{"type":"sluice"},{"type":"bandwidth"}]}"#;
+        let text = r#"{"plugins":[{"type":"a"},{"type":"sluice"},{"type":"bandwidth"}]}"#;
         assert_eq!(codes(&[text]), [code::ENTRY_CHANGED, code::UPSTREAM_ENTRY]);
+    }
+
+    #[test]
+    fn upstream_entry_that_is_to_be_kept_is_no_fault_unless_ours_is_beside_it() {
+        let keep = |text: &str| {
+            let file = TextFile { path: "/n/1.conflist".into(), text: text.into() };
+            let cni = Cni { files: vec![Ok(file)], ..Cni::default() };
+            let found = chain(&cni, UpstreamBandwidth::Keep);
+            found.iter().map(|f| (f.code, f.severity)).collect::<Vec<_>>()
+        };
+        let alone = r#"{"plugins":[{"type":"a"},{"type":"bandwidth"}]}"#;
+        let both = format!(r#"{{"plugins":[{{"type":"a"}},{{"type":"bandwidth"}},{ENTRY}]}}"#);
+        assert_eq!(keep(alone), [(code::UPSTREAM_ENTRY, Severity::Note)]);
+        assert_eq!(keep(&both), [(code::UPSTREAM_ENTRY, Severity::Fault)]);
     }
 }

@@ -61,11 +61,11 @@ codes! {
     CILIUM_PRESENT = "cilium-present", "Cilium's programs are on this node.";
     CALICO_PRESENT = "calico-present", "Calico's programs or devices are on this node.";
     CONFLIST_MISSING = "conflist-missing", "There is no CNI configuration.";
-    CONFLIST_UNREADABLE = "conflist-unreadable", "The CNI configuration in use cannot be understood.";
+    CONFLIST_UNREADABLE = "conflist-unreadable", "The CNI configuration in use cannot be understood, or not be chained to.";
     CONFLIST_SHADOWED = "conflist-shadowed", "The file with our entry is not the one that the runtime takes.";
     ENTRY_MISSING = "entry-missing", "The CNI configuration in use does not have our entry.";
     ENTRY_CHANGED = "entry-changed", "Our entry does not ask for the pods' bandwidth.";
-    UPSTREAM_ENTRY = "upstream-entry", "The upstream bandwidth plugin is in the chain beside us.";
+    UPSTREAM_ENTRY = "upstream-entry", "The upstream bandwidth plugin is in the chain.";
     TEMPORARY_LEFT = "temporary-left", "A temporary file of an interrupted write.";
     PLUGIN_MISSING = "plugin-missing", "The CNI plugin is not installed.";
     PLUGIN_DIFFERS = "plugin-differs", "The installed CNI plugin is not the one that the image ships.";

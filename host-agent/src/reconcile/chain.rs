@@ -1,33 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Our entry in the active conflist: the VPC CNI writes its file anew at every
-//! start and merges nothing, so the entry is put back. Who takes it out again
-//! and again is left alone for a while.
+//! start and merges nothing, so the entry is put back, at once, however often
+//! (contest.rs). Where it is not wanted it is taken out.
 
-use std::fs;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use settings_model::Settings;
 
-use super::health::Health;
-use crate::facts::active_conflist;
+use super::contest::{Advice, Contest, Stamp};
+use crate::conflist::has_entry;
+use crate::facts::{TextFile, active_conflist, with_entry};
 use crate::file;
 use crate::paths::Paths;
-use crate::plan::{FileContent, conflist_file, is_chained};
+use crate::plan::{Upstream, conflist_file, is_chained, upstream};
 use crate::report::Trouble;
 
 #[derive(Debug, Default)]
 pub struct Chain {
     due: Option<Instant>,
     writes: u64,
-    health: Health,
-}
-
-enum Written {
-    Nothing,
-    Entry,
-    NotThere,
+    contest: Contest,
+    /// Whether an entry of the upstream plugin was taken out, and nobody has written the file without
+    /// one since.
+    replaced: bool,
 }
 
 impl Chain {
@@ -37,7 +36,7 @@ impl Chain {
     }
 
     pub fn look_again(&mut self, now: Instant) {
-        self.due = Some(self.health.quiet_until().map_or(now, |quiet| quiet.max(now)));
+        self.due = Some(now);
     }
 
     pub fn next(&self) -> Option<Instant> {
@@ -53,51 +52,132 @@ impl Chain {
     ) -> Option<Option<Trouble>> {
         self.due.take_if(|due| *due <= now)?;
         let dir = paths.resolve(settings.cni.conf_dir.as_ref());
-        Some(match self.write(settings, &dir) {
-            Ok(Written::Nothing) => None,
-            Ok(Written::NotThere) if !is_chained(settings) => None,
-            Ok(Written::NotThere) => {
-                let what = "there is no CNI configuration yet".into();
-                let next_step = "the main CNI plugin writes it; the entry is added then";
-                Some(trouble("no-conflist", &dir, what, next_step))
-            }
-            Ok(Written::Entry) => self.wrote(&dir, now),
-            Err(e) => {
-                let what = format!("{e:#}");
-                let next_step = "new pods get no limit from the chain until this is put right";
-                Some(trouble("conflist", &dir, what, next_step))
-            }
-        })
-    }
-
-    fn write(&mut self, settings: &Settings, dir: &Path) -> Result<Written> {
-        let found = active_conflist(dir)?;
-        let Some(FileContent { path, content, mode }) = conflist_file(settings, &found)? else {
-            return Ok(Written::NotThere);
+        let kept = if is_chained(settings) {
+            self.put_in(settings, &dir, now)
+        } else {
+            self.take_out(&dir).map(|()| None)
         };
-        if found.is_some_and(|found| found.text.as_bytes() == content) {
-            return Ok(Written::Nothing);
-        }
-        let mode = fs::metadata(&path).map_or(mode, |meta| {
-            use std::os::unix::fs::PermissionsExt;
-            meta.permissions().mode() & 0o777
-        });
-        file::replace(&path, &content, mode)?;
-        log::info!("wrote {}", path.display());
-        Ok(Written::Entry)
+        Some(kept.unwrap_or_else(|e| {
+            let next_step = "new pods get no limit from the chain until this is put right";
+            Some(trouble("conflist", &dir, format!("{e:#}"), next_step))
+        }))
     }
 
-    fn wrote(&mut self, dir: &Path, now: Instant) -> Option<Trouble> {
+    fn put_in(&mut self, settings: &Settings, dir: &Path, now: Instant) -> Result<Option<Trouble>> {
+        let found = active_conflist(dir)?;
+        let edited = conflist_file(settings, &found)?;
+        let (Some(found), Some(edited)) = (found, edited) else {
+            let what = "there is no CNI configuration yet".into();
+            let next_step = "the main CNI plugin writes it; the entry is added then";
+            return Ok(Some(trouble("no-conflist", dir, what, next_step)));
+        };
+        let upstream = upstream(settings, &found);
+        if found.text.as_bytes() != edited.content
+            && let Some(until) = self.write(&found, &edited.content, upstream, now)?
+        {
+            self.due = Some(until);
+            let what = "somebody takes our entry out again and again".into();
+            let next_step = "find who else edits the conflist; until then pods are adopted instead";
+            return Ok(Some(trouble("contested", &found.path, what, next_step)));
+        }
+        Ok(self.beside(upstream, &found.path))
+    }
+
+    /// Gives until when the file is left as it is, if that is not to be changed now.
+    fn write(
+        &mut self,
+        found: &TextFile,
+        content: &[u8],
+        upstream: Option<Upstream>,
+        now: Instant,
+    ) -> Result<Option<Instant>> {
+        let look = || fs::metadata(&found.path);
+        let meta = look().with_context(|| format!("look at {}", found.path.display()))?;
+        if !has_entry(&found.text).unwrap_or(false) && upstream != Some(Upstream::Kept) {
+            self.replaced = false;
+            match self.contest.gone(stamp(&meta), now) {
+                Advice::PutBack => {}
+                Advice::Hold(until) | Advice::StandBack(until) => return Ok(Some(until)),
+            }
+            self.contest.put_back(now);
+        }
+        replace(&found.path, content, &meta)?;
         self.writes += 1;
-        let quiet = self.health.mended(now)?;
-        self.due = Some(quiet);
-        let what = "somebody takes our entry out again and again".into();
-        let next_step = "find who else edits the conflist; until then pods are adopted instead";
-        Some(trouble("contested", dir, what, next_step))
+        self.replaced |= upstream == Some(Upstream::Replaced);
+        let path = found.path.display();
+        match upstream {
+            None => log::info!("put our entry into {path}"),
+            Some(Upstream::Replaced) => log::warn!(
+                CODE = "upstream-replaced";
+                "put our entry into {path} in the place of the upstream \"bandwidth\" plugin's"
+            ),
+            Some(Upstream::Kept) => {
+                log::warn!(CODE = "upstream-kept"; "took our entry out of {path}: the upstream \"bandwidth\" plugin is there, and is to be kept");
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is to be told of the upstream plugin.
+    fn beside(&self, upstream: Option<Upstream>, path: &Path) -> Option<Trouble> {
+        match upstream {
+            Some(Upstream::Kept) => {
+                let what = "the upstream \"bandwidth\" plugin is in the chain, and we are not: \
+                            cni.upstream-bandwidth is \"keep\""
+                    .into();
+                let next_step = "new pods are limited by it; to have them limited by us, set \
+                                 \"replace\", or take it out (VPC CNI: ENABLE_BANDWIDTH_PLUGIN=false)";
+                Some(trouble("upstream-kept", path, what, next_step))
+            }
+            _ if self.replaced => {
+                let what =
+                    "the upstream \"bandwidth\" plugin was in the chain; we have its place: \
+                            cni.upstream-bandwidth is \"replace\""
+                        .into();
+                let next_step = "have its owner leave it out, so that both agree (VPC CNI: \
+                                 ENABLE_BANDWIDTH_PLUGIN=false)";
+                Some(trouble("upstream-replaced", path, what, next_step))
+            }
+            _ => None,
+        }
+    }
+
+    fn take_out(&mut self, dir: &Path) -> Result<()> {
+        self.writes += take_out(dir)?;
+        (self.contest, self.replaced) = (Contest::default(), false);
+        Ok(())
     }
 }
 
-fn trouble(code: &str, dir: &Path, what: String, next_step: &str) -> Trouble {
-    let subject = dir.display().to_string();
+/// Takes our entry out of every list; gives how many had it. An entry of the upstream plugin that it
+/// has replaced is not known any more: the VPC CNI has it written at its next start.
+pub fn take_out(dir: &Path) -> Result<u64> {
+    let mut written = 0;
+    for found in with_entry(dir)? {
+        let path = found.path.display();
+        let look = || fs::metadata(&found.path);
+        let meta = look().with_context(|| format!("look at {path}"))?;
+        let edit = || crate::conflist::remove(&found.text);
+        let text = edit().with_context(|| format!("take the entry out of {path}"))?;
+        replace(&found.path, text.as_bytes(), &meta)?;
+        log::info!(
+            "took our entry out of {path}; an upstream \"bandwidth\" plugin's that it had replaced comes \
+             back when its owner writes the file anew (VPC CNI: when aws-node starts)"
+        );
+        written += 1;
+    }
+    Ok(written)
+}
+
+fn replace(path: &Path, content: &[u8], meta: &Metadata) -> Result<()> {
+    file::replace(path, content, meta.permissions().mode() & 0o7777)
+}
+
+fn stamp(meta: &Metadata) -> Stamp {
+    (meta.ino(), meta.mtime(), meta.mtime_nsec())
+}
+
+fn trouble(code: &str, subject: &Path, what: String, next_step: &str) -> Trouble {
+    let subject = subject.display().to_string();
     Trouble { code: code.into(), subject, what, next_step: next_step.into() }
 }

@@ -5,7 +5,8 @@
 //! verbs are never kept waiting (docs/decisions/0008-reconcile.md).
 
 pub mod adopt;
-mod chain;
+pub mod chain;
+mod contest;
 mod health;
 mod known;
 mod pod;

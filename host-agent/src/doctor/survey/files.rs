@@ -11,7 +11,7 @@ use settings_model::Settings;
 
 use super::names_in;
 use crate::boot::InForce;
-use crate::facts::TextFile;
+use crate::facts::{self, TextFile};
 use crate::paths::Paths;
 
 /// The runtime's loopback has a result of its own.
@@ -106,13 +106,8 @@ impl Cni {
         let conf_dir = paths.resolve(cni.conf_dir.as_ref());
         let plugin = paths.resolve(cni.bin_dir.as_ref()).join("sluice");
         let shipped = paths.shipped_plugin();
-        let names = names_in(&conf_dir);
-        let has_extension = |name: &&String| {
-            let extension = Path::new(name.as_str()).extension().and_then(|e| e.to_str());
-            matches!(extension, Some("conf" | "conflist" | "json"))
-        };
         Self {
-            files: names.iter().filter(has_extension).map(|n| read(conf_dir.join(n))).collect(),
+            files: facts::conflists(&conf_dir).unwrap_or_else(|e| vec![Err(format!("{e:#}"))]),
             temporary: [conf_dir.clone(), paths.resolve(cni.bin_dir.as_ref())]
                 .iter()
                 .flat_map(|dir| temporary(dir))
@@ -124,13 +119,6 @@ impl Cni {
             plugin,
             shipped,
         }
-    }
-}
-
-fn read(path: PathBuf) -> Result<TextFile, String> {
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(TextFile { path, text }),
-        Err(e) => Err(format!("read {}: {e}", path.display())),
     }
 }
 
