@@ -65,10 +65,11 @@ FUZZ_SECONDS ?= 60
 FUZZ = cargo fuzz run -s none $(1) fuzz/corpus/$(1) $(2) -- -max_total_time=$(FUZZ_SECONDS) \
 	-rss_limit_mb=256 -timeout=5 -print_final_stats=1
 
-fuzz: setup ## Fuzz carriers, settings, quantities and requests, FUZZ_SECONDS=60 each (needs cargo-fuzz)
+fuzz: setup ## Fuzz carriers, conflists, settings, quantities and requests, FUZZ_SECONDS=60 each (needs cargo-fuzz)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz@0.13.2
-	mkdir -p fuzz/corpus/{carrier,settings,quantity,request}
+	mkdir -p fuzz/corpus/{carrier,conflist,settings,quantity,request}
 	$(call FUZZ,carrier,fuzz/seeds/carrier) -max_len=70000 -dict=fuzz/carrier.dict
+	$(call FUZZ,conflist,host-agent/testdata/conflist) -max_len=8000 -dict=fuzz/conflist.dict
 	$(call FUZZ,settings,settings-model/testdata/v1/valid settings-model/testdata/v1/invalid)
 	$(call FUZZ,quantity,fuzz/seeds/quantity) -max_len=64
 	$(call FUZZ,request,fuzz/seeds/request) -max_len=9000 -dict=fuzz/request.dict
