@@ -6,9 +6,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 const TEMPORARY: &str = ".tmp";
 
@@ -19,9 +21,7 @@ pub fn is_temporary(name: &str) -> bool {
 
 /// Replaces `path` by `content`; on failure the old file is as it was and nothing is left over.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // One name for all attempts, so that what a killed one left is overwritten by the next.
-    let temporary = path.with_file_name(format!(".{name}{TEMPORARY}"));
+    let temporary = temporary(path);
     write_synced(&temporary, content, mode)
         .and_then(|()| fs::rename(&temporary, path))
         .and_then(|()| sync_directory(path))
@@ -30,6 +30,41 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
             let _ = fs::remove_file(&temporary);
         })
         .with_context(|| format!("write {}", path.display()))
+}
+
+/// The same for a file that others write too: gives what it held until then, whoever wrote that and
+/// however late. A file that has gone meanwhile is not made.
+pub fn exchange(path: &Path, content: &[u8], mode: u32) -> Result<Vec<u8>> {
+    let temporary = temporary(path);
+    let swap =
+        || match renameat2(AT_FDCWD, &temporary, AT_FDCWD, path, RenameFlags::RENAME_EXCHANGE) {
+            Ok(()) => Ok(true),
+            // Some file systems cannot; then what comes between here and there is lost.
+            Err(Errno::EINVAL | Errno::ENOSYS) => Ok(false),
+            Err(e) => Err(std::io::Error::from(e)),
+        };
+    let exchange = || {
+        write_synced(&temporary, content, mode)?;
+        if swap()? {
+            let before = fs::read(&temporary)?;
+            fs::remove_file(&temporary)?;
+            return Ok(before);
+        }
+        let before = fs::read(path)?;
+        fs::rename(&temporary, path)?;
+        Ok(before)
+    };
+    let before = exchange().inspect_err(|_: &std::io::Error| {
+        let _ = fs::remove_file(&temporary);
+    });
+    let before = before.and_then(|before| sync_directory(path).map(|()| before));
+    before.with_context(|| format!("write {}", path.display()))
+}
+
+/// One name for all attempts, so that what a killed one left is overwritten by the next.
+fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}{TEMPORARY}"))
 }
 
 fn write_synced(path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
@@ -43,4 +78,35 @@ fn write_synced(path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
 
 fn sync_directory(path: &Path) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn exchange_gives_what_was_there_and_leaves_nothing_beside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("10-aws.conflist");
+        fs::write(&path, "before").unwrap();
+        assert_eq!(exchange(&path, b"after", 0o600).unwrap(), b"before");
+        assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"after".to_vec(), 0o600));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn file_that_has_gone_is_not_made_by_an_exchange() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("10-aws.conflist");
+        let error = exchange(&path, b"after", 0o644).unwrap_err();
+        assert!(
+            format!("{error:#}").ends_with("No such file or directory (os error 2)"),
+            "{error:#}"
+        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
 }

@@ -14,10 +14,6 @@ use tests::node::{BIN_DIR, CONF_DIR, CONFLIST, Node, with_node, with_ready_node}
 
 /// What must happen within a second takes longer in an emulated guest.
 const SOON: Duration = Duration::from_secs(10);
-const ENTRY: &str = concat!(
-    r#"{"type":"sluice","capabilities":"#,
-    r#"{"bandwidth":true,"io.kubernetes.cri.pod-annotations":true}}"#
-);
 /// misc/10-aws.conflist of amazon-vpc-cni-k8s, filled in and shortened.
 const TEMPLATE: &str = r#"{"cniVersion":"0.4.0","name":"aws-cni","disableCheck":true,"plugins":[
  {"name":"aws-cni","type":"aws-cni","vethPrefix":"eni","mtu":"MTU","podSGEnforcingMode":"strict"},
@@ -26,6 +22,13 @@ const TEMPLATE: &str = r#"{"cniVersion":"0.4.0","name":"aws-cni","disableCheck":
 
 fn conflist() -> String {
     fs::read_to_string(CONFLIST).expect("the conflist")
+}
+
+/// Our entry, as it was put behind the only other one of a node's first conflist.
+fn entry() -> String {
+    let text = conflist();
+    let from = text.find(r#"{"type":"sluice""#).expect("our entry is the second one");
+    text[from..text.rfind("\n  ]").expect("the end of the list")].to_owned()
 }
 
 /// As aws-node does it at its start: a temporary file beside it, then a rename.
@@ -37,11 +40,12 @@ fn write_as_aws_node(content: &str) {
 #[test]
 fn new_settings_of_the_daemonset_stay_as_written_beside_our_entry() {
     with_ready_node("", |_node| {
+        let entry = entry();
         for mtu in ["9001", "1500", "8900"] {
             let template = TEMPLATE.replace("MTU", mtu);
             write_as_aws_node(&template);
             let expected =
-                template.replace("\"snat\":true}]", &format!("\"snat\":true}},\n {ENTRY}]"));
+                template.replace("\"snat\":true}]", &format!("\"snat\":true}},\n {entry}]"));
             wait_for("our entry", SOON, || (conflist() == expected).then_some(()));
         }
     });
@@ -53,27 +57,84 @@ fn troubles(node: &Node, code: &str) -> Vec<Value> {
     all.filter(|trouble| trouble["code"] == code).cloned().collect()
 }
 
-/// ENABLE_BANDWIDTH_PLUGIN=true while Sluice runs: the file stays as the VPC CNI wrote it, and status
-/// says whose turn it is.
+const UPSTREAM: &str = r#"{"type":"bandwidth","capabilities":{"bandwidth":true}}"#;
+
+/// The template with something behind portmap.
+fn template_with(last: &str) -> String {
+    TEMPLATE.replace("MTU", "9001").replace("\"snat\":true}]", &format!("\"snat\":true}},{last}]"))
+}
+
+/// ENABLE_BANDWIDTH_PLUGIN=true while Sluice runs: each time that the VPC CNI writes the entry ours
+/// takes its place, and status says so as long as it comes.
 #[test]
-fn upstream_plugin_that_comes_later_is_told_of_and_the_file_left_alone() {
+fn upstream_plugin_that_comes_later_gives_its_place_to_ours_and_is_told_of() {
     with_ready_node("", |node| {
-        let plain = TEMPLATE.replace("MTU", "9001");
-        let with_upstream = plain.replace(
-            "\"snat\":true}]",
-            "\"snat\":true},{\"type\":\"bandwidth\",\"capabilities\":{\"bandwidth\":true}}]",
-        );
-        write_as_aws_node(&with_upstream);
-        let trouble = wait_for("word of it", SOON, || troubles(node, "conflist").pop());
-        let what = trouble["what"].as_str().expect("what was seen");
-        assert!(what.contains("the upstream \"bandwidth\" plugin is in the chain"), "{what}");
-        assert!(what.contains("ENABLE_BANDWIDTH_PLUGIN=false"), "{what}");
-        assert_eq!(conflist(), with_upstream);
-        write_as_aws_node(&plain);
-        wait_for("our entry", SOON, || conflist().contains(ENTRY).then_some(()));
+        let entry = entry();
+        for _ in 0..3 {
+            write_as_aws_node(&template_with(UPSTREAM));
+            wait_for("our entry in its place", SOON, || {
+                (conflist() == template_with(&entry)).then_some(())
+            });
+        }
+        let trouble = wait_for("word of it", SOON, || troubles(node, "upstream-replaced").pop());
+        assert_eq!(trouble["subject"], CONFLIST);
+        let next_step = trouble["next_step"].as_str().expect("what to do");
+        assert!(next_step.contains("ENABLE_BANDWIDTH_PLUGIN=false"), "{next_step}");
+        write_as_aws_node(&TEMPLATE.replace("MTU", "9001"));
+        wait_for("our entry", SOON, || conflist().contains(&entry).then_some(()));
         wait_for("the end of the trouble", SOON, || {
-            troubles(node, "conflist").is_empty().then_some(())
+            troubles(node, "upstream-replaced").is_empty().then_some(())
         });
+    });
+}
+
+/// With `keep` we stand aside for as long as it is there, and come back when it has gone.
+#[test]
+fn upstream_plugin_that_is_to_be_kept_is_stood_aside_for() {
+    with_node(|node| {
+        let first = conflist();
+        boot_keeping(node);
+        let entry = entry();
+        node.start_agent();
+        let with_both = template_with(&format!("{UPSTREAM},{entry}"));
+        for written in [template_with(UPSTREAM), with_both] {
+            write_as_aws_node(&written);
+            wait_for("the upstream plugin alone", SOON, || {
+                (conflist() == template_with(UPSTREAM)).then_some(())
+            });
+            let trouble = wait_for("word of it", SOON, || troubles(node, "upstream-kept").pop());
+            let what = trouble["what"].as_str().expect("what was seen");
+            assert!(what.contains("cni.upstream-bandwidth is \"keep\""), "{what}");
+        }
+        write_as_aws_node(&first);
+        wait_for("our entry", SOON, || conflist().contains(&entry).then_some(()));
+        assert_eq!(troubles(node, "upstream-kept"), Vec::<Value>::new());
+    });
+}
+
+fn boot_keeping(node: &Node) {
+    let output = node.boot(&format!(
+        "[settings.sluice]\nversion = 1\n[settings.sluice.cni]\nconf-dir = \"{CONF_DIR}\"\n\
+         bin-dir = \"{BIN_DIR}\"\nupstream-bandwidth = \"keep\"\n"
+    ));
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+/// Boot does what the agent does, and says so to whoever asks what is in force.
+#[test]
+fn upstream_plugin_that_was_there_first_gives_its_place_to_ours_at_boot() {
+    with_node(|node| {
+        write_as_aws_node(&template_with(UPSTREAM));
+        node.boot_with("");
+        assert!(!conflist().contains("\"bandwidth\",\"cap"), "{}", conflist());
+        assert!(conflist().contains(r#"{"type":"sluice""#), "{}", conflist());
+        let status = node.sluice(&["status"]);
+        let said = String::from_utf8_lossy(&status.stdout).into_owned();
+        let warning =
+            format!("{CONFLIST}: the upstream \"bandwidth\" plugin's entry was taken out");
+        assert!(said.contains(&warning), "{said}");
+        node.boot_with("enabled = false");
+        assert_eq!(conflist(), TEMPLATE.replace("MTU", "9001"));
     });
 }
 
@@ -152,7 +213,7 @@ fn nothing_is_written_where_there_is_no_conflist_yet() {
         };
         assert_eq!(touched.iter().filter(changed).count(), 0, "{touched:?}");
         write_as_aws_node(&main);
-        wait_for("our entry", SOON, || conflist().contains(ENTRY).then_some(()));
+        wait_for("our entry", SOON, || conflist().contains(r#"{"type":"sluice""#).then_some(()));
     });
 }
 

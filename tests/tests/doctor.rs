@@ -498,12 +498,14 @@ fn chain_that_lost_our_entry_or_has_upstreams_is_a_fault() {
             codes(&diagnosis(node).0, "fault")
         };
         assert_eq!(faults(r#"{"plugins":[{"type":"aws-cni"}]}"#), ["entry-missing"]);
-        let upstream = chained.replace("\"ptp\"", "\"bandwidth\"");
+        let upstream = chained.replace("[\n", "[\n    {\"type\": \"aws-cni\"},\n");
+        let upstream = upstream.replace("\"ptp\"", "\"bandwidth\"");
         assert_eq!(faults(&upstream), ["upstream-entry"]);
         assert_eq!(faults(&chained), [""; 0]);
-        fs::write(format!("{CONF_DIR}/05-first.conf"), r#"{"plugins":[]}"#).expect("write");
+        let first = format!("{CONF_DIR}/05-first.conflist");
+        fs::write(&first, r#"{"plugins":[{"type":"x"}]}"#).expect("write");
         assert_eq!(faults(&chained), ["conflist-shadowed"]);
-        fs::remove_file(format!("{CONF_DIR}/05-first.conf")).expect("remove");
+        fs::remove_file(first).expect("remove");
         fs::remove_file("/run/node/bin/sluice").expect("remove the plugin");
         assert_eq!(faults(&chained), ["plugin-missing"]);
     });

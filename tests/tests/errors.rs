@@ -87,25 +87,32 @@ fn settings_that_cannot_be_used_exit_78_and_name_line_and_key() {
 fn conflist_that_is_no_list_is_left_alone() {
     with_node(|node| {
         let table = [
-            ("{\"plugins\": [", "EOF while parsing a list at line 1 column 13"),
-            ("{\"type\": \"ptp\"}", "missing field `plugins` at line 1 column 15"),
+            ("{\"plugins\": [", "line 1 column 13: not JSON: EOF while parsing a list"),
+            (
+                "{\"type\": \"ptp\"}",
+                "line 1 column 1: no \"plugins\": only a list can be chained to",
+            ),
+            (
+                "{\"plugins\": [\n  {\"name\": \"x\"}\n]}",
+                "line 2 column 3: entry 1 of \"plugins\" has no \"type\"",
+            ),
         ];
         for (content, cause) in table {
             fs::write(CONFLIST, content).expect("write the conflist");
-            let message =
-                format!("edit {CONFLIST}: not JSON, or not a CNI configuration list: {cause}");
-            boot_fails(node, &with_head(""), 1, &message);
+            boot_fails(node, &with_head(""), 1, &format!("edit {CONFLIST}: {cause}"));
         }
     });
 }
 
 #[test]
-fn chain_with_the_upstream_bandwidth_plugin_is_refused() {
+fn configuration_of_one_plugin_is_named_and_left_alone() {
     with_node(|node| {
-        fs::write(CONFLIST, r#"{"plugins":[{"type":"ptp"},{"type":"bandwidth"}]}"#).expect("write");
+        let first = format!("{CONF_DIR}/05-bridge.conf");
+        fs::write(&first, r#"{"name":"n","type":"bridge"}"#).expect("write");
         let message = format!(
-            "edit {CONFLIST}: the upstream \"bandwidth\" plugin is in the chain: it and sluice \
-             cannot both limit a pod; take it out (VPC CNI: ENABLE_BANDWIDTH_PLUGIN=false)"
+            "edit {first}: line 1 column 1: a runtime takes a .conf or .json for one plugin's \
+             configuration, which has no chain; only a .conflist is one, with the plugin in its \
+             \"plugins\""
         );
         boot_fails(node, &with_head(""), 1, &message);
     });

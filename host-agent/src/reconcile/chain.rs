@@ -8,16 +8,19 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result, bail};
 use settings_model::Settings;
 
 use super::contest::{Advice, Contest, Stamp};
-use crate::conflist::has_entry;
+use crate::conflist::{decode, has_entry, remove};
 use crate::facts::{TextFile, active_conflist, with_entry};
 use crate::file;
 use crate::paths::Paths;
 use crate::plan::{Upstream, conflist_file, is_chained, upstream};
 use crate::report::Trouble;
+
+/// Writes in a row while somebody else writes between them.
+const ATTEMPTS: u32 = 10;
 
 #[derive(Debug, Default)]
 pub struct Chain {
@@ -73,7 +76,7 @@ impl Chain {
         };
         let upstream = upstream(settings, &found);
         if found.text.as_bytes() != edited.content
-            && let Some(until) = self.write(&found, &edited.content, upstream, now)?
+            && let Some(until) = self.write(settings, &found, &edited.content, now)?
         {
             self.due = Some(until);
             let what = "somebody takes our entry out again and again".into();
@@ -86,11 +89,12 @@ impl Chain {
     /// Gives until when the file is left as it is, if that is not to be changed now.
     fn write(
         &mut self,
+        settings: &Settings,
         found: &TextFile,
         content: &[u8],
-        upstream: Option<Upstream>,
         now: Instant,
     ) -> Result<Option<Instant>> {
+        let upstream = upstream(settings, found);
         let look = || fs::metadata(&found.path);
         let meta = look().with_context(|| format!("look at {}", found.path.display()))?;
         if !has_entry(&found.text).unwrap_or(false) && upstream != Some(Upstream::Kept) {
@@ -101,7 +105,11 @@ impl Chain {
             }
             self.contest.put_back(now);
         }
-        replace(&found.path, content, &meta)?;
+        let edit = |text: TextFile| {
+            let edited = conflist_file(settings, &Some(text))?;
+            Ok(edited.map(|edited| edited.content).unwrap_or_default())
+        };
+        replace(found, content, &meta, edit)?;
         self.writes += 1;
         self.replaced |= upstream == Some(Upstream::Replaced);
         let path = found.path.display();
@@ -157,9 +165,11 @@ pub fn take_out(dir: &Path) -> Result<u64> {
         let path = found.path.display();
         let look = || fs::metadata(&found.path);
         let meta = look().with_context(|| format!("look at {path}"))?;
-        let edit = || crate::conflist::remove(&found.text);
-        let text = edit().with_context(|| format!("take the entry out of {path}"))?;
-        replace(&found.path, text.as_bytes(), &meta)?;
+        let edit = |found: TextFile| {
+            let text = remove(&found.text);
+            text.map(String::into_bytes).with_context(|| format!("take the entry out of {path}"))
+        };
+        replace(&found, &edit(found.clone())?, &meta, edit)?;
         log::info!(
             "took our entry out of {path}; an upstream \"bandwidth\" plugin's that it had replaced comes \
              back when its owner writes the file anew (VPC CNI: when aws-node starts)"
@@ -169,8 +179,27 @@ pub fn take_out(dir: &Path) -> Result<u64> {
     Ok(written)
 }
 
-fn replace(path: &Path, content: &[u8], meta: &Metadata) -> Result<()> {
-    file::replace(path, content, meta.permissions().mode() & 0o7777)
+/// What somebody has written since `found` was read is not lost: it is edited in its turn.
+fn replace(
+    found: &TextFile,
+    content: &[u8],
+    meta: &Metadata,
+    edit: impl Fn(TextFile) -> Result<Vec<u8>>,
+) -> Result<()> {
+    let (path, mode) = (&found.path, meta.permissions().mode() & 0o7777);
+    let mut expected = found.text.clone().into_bytes();
+    let mut content = content.to_vec();
+    for _ in 0..ATTEMPTS {
+        let before = file::exchange(path, &content, mode)?;
+        if before == expected {
+            return Ok(());
+        }
+        // What cannot be edited is put back as it was, and looked at again.
+        let newer = decode(before.clone()).map(|text| TextFile { path: path.clone(), text });
+        let next = newer.map_err(Error::from).and_then(&edit).unwrap_or(before);
+        expected = std::mem::replace(&mut content, next);
+    }
+    bail!("write {}: somebody writes it all the time", path.display());
 }
 
 fn stamp(meta: &Metadata) -> Stamp {

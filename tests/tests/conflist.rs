@@ -1,0 +1,480 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Our entry in the main plugin's conflist while others write it too: it is
+//! back at once, nobody's write is lost or seen by halves, who is against it is
+//! found out, and where it is not wanted it goes. With a real containerd: the
+//! node is ready when the main plugin says so, not before and not later.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tests::cni::Annotations;
+use tests::command::{executable, json, text, wait_for};
+use tests::containerd::{Containerd, ContainerdNode, NodeLayout, PodSpec, signal};
+use tests::node::{CONF_DIR, CONFLIST, Node, with_node, with_ready_node};
+
+/// What must happen at once takes longer in an emulated guest, or on a busy machine.
+const SOON: Duration = Duration::from_secs(10);
+const BOTH: Annotations = Annotations { egress: 20_000_000, ingress: 20_000_000 };
+
+fn conflist() -> String {
+    fs::read_to_string(CONFLIST).expect("the conflist")
+}
+
+fn list(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e} in {text:?}"))
+}
+
+fn kinds(text: &str) -> Vec<String> {
+    let list = list(text);
+    let plugins = list["plugins"].as_array().expect("a list of plugins").iter();
+    plugins.map(|plugin| plugin["type"].as_str().expect("a type").to_owned()).collect()
+}
+
+fn has_entry(text: &str) -> bool {
+    kinds(text).iter().any(|kind| kind == "sluice")
+}
+
+/// As aws-node does it at its start: a temporary file beside it, a rename, and then the mode.
+fn write_as_aws_node(text: &str) {
+    let temporary = format!("{CONFLIST}.tmp");
+    fs::write(&temporary, text).expect("write");
+    fs::rename(&temporary, CONFLIST).expect("rename");
+    // Whoever has put another file there gets that mode, as he would from aws-node.
+    fs::set_permissions(CONFLIST, fs::Permissions::from_mode(0o644)).expect("set the mode");
+}
+
+fn troubles(node: &Node, code: &str) -> Vec<Value> {
+    let status = node.sluice_json(&["status", "--json", "--interval", "1"]);
+    let all = status["degraded"].as_array().expect("a list of troubles").iter();
+    all.filter(|trouble| trouble["code"] == code).cloned().collect()
+}
+
+fn report(node: &Node) -> Value {
+    node.sluice_json(&["status", "--json", "--interval", "1"])["agent"]["report"].clone()
+}
+
+/// A list of the main plugin's that carries a number.
+fn numbered(number: u64) -> String {
+    format!(
+        "{{\n  \"cniVersion\": \"1.0.0\",\n  \"name\": \"main\",\n  \"number\": {number},\n  \
+         \"plugins\": [\n    {{\"type\": \"ptp\", \"mtu\": 1500}}\n  ]\n}}\n"
+    )
+}
+
+fn number(list: &Value) -> u64 {
+    list["number"].as_u64().unwrap_or(0)
+}
+
+/// What somebody saw in the file, and when: only changes.
+struct Seen {
+    when: Instant,
+    number: u64,
+    has_entry: bool,
+}
+
+/// Reads the file all the time until `over`; nothing but whole lists may be there, but for what the
+/// writer itself leaves for a moment, while it holds `writing`.
+fn watch_file(over: &AtomicBool, writing: &std::sync::RwLock<()>) -> Vec<Seen> {
+    let mut seen: Vec<Seen> = Vec::new();
+    while !over.load(Ordering::SeqCst) {
+        let text = {
+            let _whole = writing.read().expect("no panic of the writer");
+            conflist()
+        };
+        let found = list(&text);
+        let (number, has_entry) = (number(&found), has_entry(&text));
+        if seen.last().is_none_or(|last| (last.number, last.has_entry) != (number, has_entry)) {
+            seen.push(Seen { when: Instant::now(), number, has_entry });
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+    seen
+}
+
+const REWRITES: u64 = 1000;
+/// The promise is 100 ms on a node that has nothing else to do.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
+/// Rewrites at random moments, most as aws-node does it, some in place; gives when each was done.
+fn rewrite_at_random(writing: &std::sync::RwLock<()>) -> Vec<Instant> {
+    let mut dice = fastrand::Rng::with_seed(6);
+    let rewrite = |number: u64| {
+        thread::sleep(Duration::from_micros(dice.u64(..60_000)));
+        let alone = writing.write().expect("no panic of the reader");
+        // In place only where nobody is about to replace the file: such a write would be lost for
+        // whoever replaces it, not for us alone.
+        if number % 10 == 0 && has_entry(&conflist()) {
+            fs::write(CONFLIST, numbered(number)).expect("write in place");
+        } else {
+            write_as_aws_node(&numbered(number));
+        }
+        drop(alone);
+        Instant::now()
+    };
+    (1..=REWRITES).map(rewrite).collect()
+}
+
+/// After each rewrite, how long until it, or a later one, was seen with our entry.
+fn latencies(written: &[Instant], seen: &[Seen]) -> Vec<Duration> {
+    let answered = |(index, when): (usize, &Instant)| {
+        let number = index as u64 + 1;
+        let answer = seen.iter().find(|s| s.has_entry && s.number >= number && s.when >= *when);
+        answer.unwrap_or_else(|| panic!("rewrite {number} got no entry")).when - *when
+    };
+    let mut all: Vec<_> = written.iter().enumerate().map(answered).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn entry_is_back_at_once_after_each_of_1000_rewrites_at_random_moments() {
+    with_ready_node("", |node| {
+        let (over, writing) = (AtomicBool::new(false), std::sync::RwLock::new(()));
+        let (written, seen) = thread::scope(|scope| {
+            let reader = scope.spawn(|| watch_file(&over, &writing));
+            let written = rewrite_at_random(&writing);
+            let last = numbered(REWRITES);
+            wait_for("the last rewrite with our entry", SOON, || {
+                (has_entry(&conflist()) && number(&list(&conflist())) == number(&list(&last)))
+                    .then_some(())
+            });
+            thread::sleep(Duration::from_millis(50));
+            over.store(true, Ordering::SeqCst);
+            (written, reader.join().expect("the reader saw only whole lists"))
+        });
+        let latencies = latencies(&written, &seen);
+        let at = |share: usize| latencies[latencies.len() * share / 1000];
+        let (median, p99, max) = (at(500), at(990), latencies[latencies.len() - 1]);
+        println!("{REWRITES} rewrites: p50 {median:?}, p99 {p99:?}, max {max:?}");
+        println!("{}", report(node)["conflist_writes"]);
+        assert!(p99 <= AT_ONCE, "p99 {p99:?}");
+        assert_eq!(troubles(node, "contested"), Vec::<Value>::new());
+        assert_eq!(fs::read_dir(CONF_DIR).expect("the directory").count(), 1, "left over");
+    });
+}
+
+/// What happens in the directory of conflists, as containerd's watcher is told: kinds and names.
+struct Watched(Inotify);
+
+impl Watched {
+    fn new() -> Self {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK).expect("watch");
+        inotify.add_watch(CONF_DIR, AddWatchFlags::IN_ALL_EVENTS).expect("watch the directory");
+        Self(inotify)
+    }
+
+    fn events(&self) -> Vec<(AddWatchFlags, String)> {
+        let mut all = Vec::new();
+        loop {
+            match self.0.read_events() {
+                Ok(events) => all.extend(events.into_iter().filter_map(|event| {
+                    Some((event.mask, event.name?.to_string_lossy().into_owned()))
+                })),
+                Err(Errno::EAGAIN) => return all,
+                Err(e) => panic!("watch: {e}"),
+            }
+        }
+    }
+}
+
+fn is_loaded(name: &str) -> bool {
+    [".conf", ".conflist", ".json"].iter().any(|extension| name.ends_with(extension))
+}
+
+/// containerd's watcher reloads on IN_MODIFY, IN_MOVED_FROM and IN_DELETE, not on IN_CREATE,
+/// IN_MOVED_TO or IN_ATTRIB (internal/cri/server/cni_conf_syncer.go over fsnotify).
+#[test]
+fn each_write_of_the_agent_is_a_whole_file_that_containerds_watcher_is_told_of() {
+    with_ready_node("", |_node| {
+        let ours = conflist();
+        for round in 1..=20 {
+            write_as_aws_node(&numbered(round));
+            let watched = Watched::new();
+            wait_for("our entry", SOON, || has_entry(&conflist()).then_some(()));
+            // It may have been there before we watched; then there is nothing to see.
+            let events = wait_for("the events of one write", SOON, || {
+                let events = watched.events();
+                let told = |flag| events.iter().any(|(mask, _)| mask.contains(flag));
+                (events.is_empty() || told(AddWatchFlags::IN_DELETE)).then_some(events)
+            });
+            let of = |flag: AddWatchFlags| {
+                let hits = events.iter().filter(move |(mask, _)| mask.contains(flag));
+                hits.map(|(_, name)| name.clone()).collect::<Vec<_>>()
+            };
+            let by_halves = [of(AddWatchFlags::IN_CREATE), of(AddWatchFlags::IN_MODIFY)].concat();
+            assert!(!by_halves.iter().any(|name| is_loaded(name)), "{events:?}");
+            assert!(!of(AddWatchFlags::IN_DELETE).iter().any(|name| is_loaded(name)), "{events:?}");
+            assert!(events.is_empty() || !of(AddWatchFlags::IN_MOVED_FROM).is_empty());
+        }
+        write_as_aws_node(&ours);
+    });
+}
+
+/// Takes the entry out whenever it is there, at once, until `over`; gives how often.
+fn oppose(over: &AtomicBool) -> u32 {
+    let mut times = 0;
+    while !over.load(Ordering::SeqCst) {
+        if has_entry(&conflist()) {
+            write_as_aws_node(&numbered(0));
+            times += 1;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    times
+}
+
+#[test]
+fn who_takes_the_entry_out_whenever_it_is_there_is_told_of_and_left_alone() {
+    with_ready_node("", |node| {
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let opponent = scope.spawn(|| oppose(&over));
+            let contested = || troubles(node, "contested").pop();
+            let trouble = wait_for("word of the contest", Duration::from_secs(60), || {
+                contested().filter(|_| !has_entry(&conflist()))
+            });
+            assert_eq!(trouble["subject"], CONFLIST);
+            assert_eq!(trouble["what"], "somebody takes our entry out again and again");
+            let writes = || report(node)["conflist_writes"].as_u64().expect("a count");
+            wait_for("an end of our writes", Duration::from_secs(60), || {
+                let before = writes();
+                thread::sleep(Duration::from_secs(1));
+                (before == writes()).then_some(())
+            });
+            let writes = writes();
+            assert!((50..=60).contains(&writes), "{writes} writes");
+            assert_eq!(conflist(), numbered(0));
+            over.store(true, Ordering::SeqCst);
+            assert!(opponent.join().expect("the opponent") >= 50);
+        });
+    });
+}
+
+#[test]
+fn mode_that_somebody_gave_the_file_stays() {
+    with_ready_node("", |node| {
+        let mode = || fs::metadata(CONFLIST).expect("look").permissions().mode() & 0o7777;
+        let temporary = format!("{CONFLIST}.tmp");
+        fs::write(&temporary, numbered(1)).expect("write");
+        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600)).expect("set a mode");
+        fs::rename(&temporary, CONFLIST).expect("rename");
+        wait_for("our entry", SOON, || has_entry(&conflist()).then_some(()));
+        assert_eq!(mode(), 0o600);
+        settings_now(node, "enabled = false");
+        wait_for("a list without us", SOON, || (!has_entry(&conflist())).then_some(()));
+        assert_eq!(mode(), 0o600);
+    });
+}
+
+/// The agent of a node whose settings are these from now on.
+fn settings_now(node: &Node, bandwidth: &str) {
+    node.boot_with(bandwidth);
+    node.signal_agent(Signal::SIGHUP);
+}
+
+fn records() -> usize {
+    let entries = fs::read_dir("/run/sluice/pods").expect("the records");
+    entries.filter(|e| e.as_ref().is_ok_and(|e| e.file_name() != ".lock")).count()
+}
+
+/// Once the entry is out no DEL comes: pods that have a record then are cleared by the agent.
+#[test]
+fn settings_that_say_off_take_the_entry_out_and_pods_are_still_cleared() {
+    with_ready_node("", |node| {
+        let plain = numbered(1);
+        write_as_aws_node(&plain);
+        wait_for("our entry", SOON, || has_entry(&conflist()).then_some(()));
+        let pods = [node.pod("a", 2), node.pod("b", 3)];
+        pods.iter().for_each(|pod| node.add(pod, BOTH));
+        assert_eq!(records(), 2);
+        settings_now(node, "enabled = false");
+        wait_for("the main plugin's own list", SOON, || (conflist() == plain).then_some(()));
+        pods[0].delete();
+        wait_for("one record less", SOON, || (records() == 1).then_some(()));
+        // Somebody who brings it back is not listened to either.
+        write_as_aws_node(&plain.replace("1500}", "1500}, {\"type\": \"sluice\"}"));
+        wait_for("a list without us", SOON, || (!has_entry(&conflist())).then_some(()));
+        pods[1].delete();
+        wait_for("no record", SOON, || (records() == 0).then_some(()));
+        settings_now(node, "");
+        wait_for("our entry again", SOON, || has_entry(&conflist()).then_some(()));
+    });
+}
+
+#[test]
+fn detach_takes_the_entry_out_of_every_list_and_keeps_their_modes() {
+    with_ready_node("", |node| {
+        let chained = conflist();
+        node.kill_agent(Signal::SIGTERM);
+        let second = format!("{CONF_DIR}/20-second.conflist");
+        fs::write(&second, &chained).expect("write a second list");
+        fs::write(format!("{CONF_DIR}/30-broken.conflist"), "{ \"sluice\"").expect("write");
+        fs::set_permissions(&second, fs::Permissions::from_mode(0o640)).expect("set a mode");
+        let output = node.sluice(&["detach"]);
+        assert!(output.status.success(), "{}", text(&output));
+        for path in [CONFLIST, &second] {
+            let left = fs::read_to_string(path).expect("a list");
+            assert_eq!(kinds(&left), ["ptp"], "{path}");
+        }
+        let mode = fs::metadata(&second).expect("look").permissions().mode() & 0o7777;
+        assert_eq!(mode, 0o640);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("comes back when its owner writes the file anew"), "{said}");
+    });
+}
+
+/// aws-node makes neither; kubelet's image or the runtime's package does, perhaps later than we start.
+#[test]
+fn directory_that_is_not_there_yet_gets_the_entry_as_soon_as_a_list_is_in_it() {
+    with_node(|node| {
+        node.boot_with("");
+        let main = numbered(1);
+        fs::remove_dir_all(CONF_DIR).expect("remove the directory");
+        node.start_agent();
+        wait_for("word of it", SOON, || troubles(node, "no-conflist").pop());
+        for round in 0..3 {
+            assert!(!fs::exists(CONF_DIR).expect("look"), "round {round}");
+            fs::create_dir(CONF_DIR).expect("make the directory");
+            write_as_aws_node(&main);
+            let began = Instant::now();
+            wait_for("our entry", SOON, || has_entry(&conflist()).then_some(()));
+            // Without hearing of the directory it would be up to five seconds.
+            assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+            fs::remove_dir_all(CONF_DIR).expect("remove the directory");
+            wait_for("word of it", SOON, || troubles(node, "no-conflist").pop());
+        }
+    });
+}
+
+#[test]
+fn list_that_multus_runs_gets_the_entry_and_multus_own_file_stays() {
+    with_ready_node("", |node| {
+        let plain = numbered(1);
+        let path = format!("/host{CONFLIST}");
+        let thick = format!(
+            r#"{{"cniVersion":"0.3.1","name":"multus-cni-network","type":"multus-shim","clusterNetwork":"{path}"}}"#
+        );
+        let thin = format!(r#"{{"type":"multus","name":"m","delegates":[{plain}]}}"#);
+        let multus = format!("{CONF_DIR}/00-multus.conf");
+        for text in [&thick, &thin] {
+            fs::write(&multus, text).expect("write as multus does, in place");
+            write_as_aws_node(&plain);
+            wait_for("our entry", SOON, || has_entry(&conflist()).then_some(()));
+            assert_eq!(&fs::read_to_string(&multus).expect("multus' file"), text);
+            assert_eq!(troubles(node, "conflist"), Vec::<Value>::new());
+        }
+        fs::write(&multus, thick.replace("10-main", "99-other")).expect("write");
+        let trouble = wait_for("word of it", SOON, || troubles(node, "conflist").pop());
+        let what = trouble["what"].as_str().expect("what was seen");
+        assert_eq!(
+            what,
+            format!(
+                "{multus}: multus runs \"clusterNetwork\" \"/host{CONF_DIR}/99-other.conflist\"; only \
+                 a .conflist in {CONF_DIR} can be chained to"
+            )
+        );
+    });
+}
+
+fn start_agent(node: &ContainerdNode) -> Child {
+    let agent = node.command(executable("sluice")).arg("agent").spawn().expect("start the agent");
+    let pin = node.host_path("/sys/fs/bpf/sluice/v1/shape_ingress");
+    wait_for("the agent's pins", Duration::from_secs(20), || pin.exists().then_some(()));
+    agent
+}
+
+fn sluice(node: &ContainerdNode, arguments: &[&str]) -> Value {
+    let output = node.command(executable("sluice")).args(arguments).output().expect("run sluice");
+    json(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn boot(node: &ContainerdNode) {
+    let user_data = "/run/node/user-data.toml";
+    fs::write(node.host_path(user_data), "[settings.sluice]\nversion = 1\n").expect("user data");
+    let mut command = node.command(executable("sluice"));
+    command.args(["boot", "--user-data", user_data, "--plugin"]).arg(executable("sluice-cni"));
+    let output = command.output().expect("run sluice boot");
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).expect("the directory of conflists");
+    entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// As the main plugin's daemon does it, when its own part is ready.
+fn write_main(node: &ContainerdNode, text: &str) {
+    let temporary = node.conf_dir().join("10-node.conflist.tmp");
+    fs::write(&temporary, text).expect("write");
+    fs::rename(&temporary, node.conf_dir().join("10-node.conflist")).expect("rename");
+}
+
+fn node_is_ready_when_the_main_plugin_says_so(release: Containerd) {
+    let layout = NodeLayout { conflists: Default::default(), ..NodeLayout::default() };
+    let main = NodeLayout::default().conflists.into_values().next().expect("the usual conflist");
+    let node = ContainerdNode::start(release, &layout).expect("a node");
+    boot(&node);
+    let agent = start_agent(&node);
+    wait_for("word that it waits", SOON, || {
+        let status = sluice(&node, &["status", "--json", "--interval", "1"]);
+        let troubles = status["degraded"].as_array().expect("troubles").clone();
+        troubles.iter().any(|trouble| trouble["code"] == "no-conflist").then_some(())
+    });
+    assert_eq!(names(&node.conf_dir()), [""; 0]);
+    // A removal makes containerd read the directory anew, so that it is not old news.
+    fs::write(node.conf_dir().join("poke"), "").expect("write");
+    fs::remove_file(node.conf_dir().join("poke")).expect("remove");
+    let waiting = node.wait_for_status(|s| s.last_cni_load.contains("no network config found"));
+    let waiting = waiting.expect("a status");
+    assert!(!waiting.ready && waiting.reason == "NetworkPluginNotReady", "{waiting:?}");
+    write_main(&node, &main);
+    let began = Instant::now();
+    node.wait_for_status(|status| status.ready).expect("a ready node");
+    let ready = began.elapsed();
+    node.wait_for_status(|status| status.cni_config.contains("sluice")).expect("our entry");
+    println!("{release:?}: ready after {ready:?}, with our entry after {:?}", began.elapsed());
+    assert!(ready < Duration::from_secs(2), "{ready:?}");
+    network_stays_while_the_list_is_written_again_and_again(&node, &main);
+    let pod =
+        PodSpec::new("default", "limited").annotation("kubernetes.io/egress-bandwidth", "20M");
+    let pod = node.run_pod(&pod).expect("a pod");
+    let pods = sluice(&node, &["pods", "--json", "--interval", "1"]).to_string();
+    assert!(pods.contains("20000000"), "{pods}");
+    node.remove_pod(&pod.id).expect("remove the pod");
+    signal(&agent, Signal::SIGTERM).expect("end the agent");
+}
+
+fn network_stays_while_the_list_is_written_again_and_again(node: &ContainerdNode, main: &str) {
+    for _ in 0..30 {
+        write_main(node, main);
+        for _ in 0..3 {
+            let status = node.status().expect("a status");
+            assert!(status.ready && status.last_cni_load == "OK", "{status:?}");
+        }
+    }
+    node.wait_for_status(|status| status.cni_config.contains("sluice")).expect("our entry");
+}
+
+#[test]
+fn node_with_containerd_1_6_is_ready_when_the_main_plugin_says_so() {
+    node_is_ready_when_the_main_plugin_says_so(Containerd::Bookworm16);
+}
+
+#[test]
+fn node_with_containerd_1_7_is_ready_when_the_main_plugin_says_so() {
+    node_is_ready_when_the_main_plugin_says_so(Containerd::Trixie17);
+}
+
+#[test]
+fn node_with_containerd_2_1_is_ready_when_the_main_plugin_says_so() {
+    node_is_ready_when_the_main_plugin_says_so(Containerd::Sid21);
+}
