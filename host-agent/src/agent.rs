@@ -29,6 +29,7 @@ use crate::paths::Paths;
 use crate::reconcile::Reconciler;
 use crate::report::Trouble;
 use crate::serve::{Group, Server};
+use crate::standalone::Standalone;
 use crate::watches::{News, Watches};
 
 /// To change a pod that is there: its maps and its devices.
@@ -43,6 +44,7 @@ struct Wakers {
     watches: Watches,
     events: Events,
     server: Server,
+    standalone: Standalone,
 }
 
 /// `reload` reads the settings anew; SIGHUP asks for it, or the API.
@@ -61,10 +63,12 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
     let events = Events::open()?;
     drop_capabilities().context("drop capabilities")?;
     let watches = Watches::open(paths)?;
-    let mut wakers = Wakers { reload: reload_waker, end, watches, events, server };
+    let standalone = Standalone::start(paths)?;
+    let mut wakers = Wakers { reload: reload_waker, end, watches, events, server, standalone };
     let mut reconciler = Reconciler::open(paths)?;
     reconciler.set_trouble("deaf", deaf(&wakers.events));
     let mut told = Told::new();
+    let mut reads = 0;
     loop {
         if wakers.watches.find(reconciler.settings()) {
             reconciler.lost();
@@ -72,6 +76,9 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
         tell(reconciler.work());
         told.turn(&reconciler);
         serve_metrics(&mut wakers.server, &mut reconciler);
+        if std::mem::replace(&mut reads, reconciler.settings_reads()) != reads {
+            wakers.standalone.look(reconciler.settings());
+        }
         wakers.wait(told.next(wakers.next(&reconciler)))?;
         if drain(&mut wakers.end)? {
             told.notify.stopping();
@@ -88,6 +95,9 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
             tell(hear(&mut reconciler, news));
         }
         reconciler.changed(&wakers.events.read()?);
+        if let Some(trouble) = wakers.standalone.read() {
+            reconciler.set_trouble("standalone", trouble);
+        }
         let mut node = Local { paths, reconciler: &mut reconciler, reload: &reload };
         wakers.server.handle(&mut |request| api::answer(&mut node, request));
     }
@@ -168,8 +178,13 @@ impl Wakers {
     }
 
     fn wait(&self, until: Instant) -> Result<()> {
-        let sources: [BorrowedFd; 4] =
-            [self.reload.as_fd(), self.end.as_fd(), self.watches.as_fd(), self.events.as_fd()];
+        let sources: [BorrowedFd; 5] = [
+            self.reload.as_fd(),
+            self.end.as_fd(),
+            self.watches.as_fd(),
+            self.events.as_fd(),
+            self.standalone.as_fd(),
+        ];
         let mut sources: Vec<PollFd> =
             sources.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         sources.extend(self.server.poll_fds());

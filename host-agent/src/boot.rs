@@ -16,6 +16,7 @@ use crate::generation::Generations;
 use crate::layers::{Document, Layers, merge};
 use crate::paths::Paths;
 use crate::plan::{Plan, Upstream};
+use crate::standalone;
 
 /// What holds on this node and why; `status` reads it from /run/sluice/boot.json.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,7 +119,9 @@ impl Boot<'_> {
         let generations = Generations::new(self.paths.generations_dir());
         let generation = generations.begin(documents)?;
         let number = generation.number;
-        match apply(&plan) {
+        let applied =
+            standalone::forget_earlier(self.paths, &asked.settings).and_then(|()| apply(&plan));
+        match applied {
             Ok(changed) => {
                 changed.iter().for_each(|path| log::info!("wrote {}", path.display()));
                 generations.mark_good(generation)?;
@@ -163,6 +166,7 @@ impl Boot<'_> {
                 Err(_) if reason == Reason::Defaults => Settings::default(),
                 merged => merged?.settings,
             };
+            standalone::forget_earlier(self.paths, &settings)?;
             apply(&self.plan(&settings)?)?;
             self.record(&in_force)
         };

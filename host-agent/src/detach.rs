@@ -15,10 +15,12 @@ use crate::paths::Paths;
 use crate::reconcile::{adopt, chain};
 use crate::record::Records;
 use crate::shape;
+use crate::standalone;
 
 /// What could not be taken off is told, and the rest is; the number of pod interfaces is given back.
 pub fn detach(paths: &Paths) -> Result<usize> {
     let _alone = agent::lock(paths).context("detach needs the agent to be stopped")?;
+    standalone::take_off(paths)?;
     remove_entry(paths)?;
     let records = Records::new(paths.pods_dir());
     let _seized = records.seize()?;

@@ -60,6 +60,11 @@ impl Paths {
         self.root.join("etc/sluice/settings.d")
     }
 
+    /// What standalone mode has made of the node's network since it started.
+    pub fn network_file(&self) -> PathBuf {
+        self.root.join("run/sluice/network.json")
+    }
+
     /// Where the agent answers.
     pub fn socket(&self) -> PathBuf {
         self.root.join("run/sluice/sluice.sock")

@@ -75,7 +75,7 @@ mod tests {
         );
         assert_eq!(
             shown("sluice.version = 1\n[sluice.cni]\n\tmode = 'on'\n"),
-            "t:3:9 sluice.cni.mode: \"on\" is not allowed; use \"chain\" or \"off\"\n\
+            "t:3:9 sluice.cni.mode: \"on\" is not allowed; use \"chain\", \"standalone\" or \"off\"\n\
              \x20   3 | \tmode = 'on'\n\
              \x20     | \t       ^^^^\n"
         );

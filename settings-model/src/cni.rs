@@ -29,20 +29,19 @@ pub struct Cni {
     pub upstream_bandwidth: UpstreamBandwidth,
 }
 
-/// Whether the agent puts its plugin into the chain.
-///
-/// `standalone`, without a main plugin, is planned and refused until it is there: a node that was
-/// told to use it and does something else would have no pod network.
+/// Whether the agent puts its plugin into the chain, or makes the pods' network itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CniMode {
     /// The plugin is appended to the network list that is there.
     #[default]
     Chain,
+    /// There is no main plugin: the network list is ours, with addresses of delegated prefixes.
+    Standalone,
     /// The CNI configuration is left alone.
     Off,
 }
 
-words!(CniMode: "chain" = Chain, "off" = Off);
+words!(CniMode: "chain" = Chain, "standalone" = Standalone, "off" = Off);
 
 /// What to do about an entry of the upstream `bandwidth` plugin in the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -109,14 +108,5 @@ mod tests {
             upstream_bandwidth: UpstreamBandwidth::Keep,
         };
         assert_eq!(parse("t", text).expect("settings").cni, expected);
-    }
-
-    #[test]
-    fn standalone_is_not_offered() {
-        let text = "sluice.version = 1\nsluice.cni.mode = 'standalone'\n";
-        assert_eq!(
-            parse("t", text).expect_err("problem").to_string(),
-            "t:2:19 sluice.cni.mode: \"standalone\" is not allowed; use \"chain\" or \"off\"\n"
-        );
     }
 }

@@ -112,7 +112,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("bandwidth.class[].ingress", LIMIT, None, "\"100Mbit\"",
         "What each pod of the class may receive; default-ingress holds where it is not given."),
     key("cni.mode", Shape::Words(spellings::<CniMode>), Some("\"chain\""), "\"off\"",
-        "Whether the plugin is appended to the node's CNI chain, or the CNI configuration is left alone."),
+        "Whether the plugin is appended to the node's CNI chain, the pods' network is made from the prefixes delegated to the node (no aws-node), or the CNI configuration is left alone."),
     key("cni.conf-dir", Shape::AbsolutePath, Some("\"/etc/cni/net.d\""), "\"/run/cni/net.d\"",
         "Where CNI network lists are."),
     key("cni.bin-dir", Shape::AbsolutePath, Some("\"/opt/cni/bin\""), "\"/usr/libexec/cni\"",

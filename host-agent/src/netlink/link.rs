@@ -13,6 +13,8 @@ use super::socket::{Error, Netlink};
 pub struct Link {
     pub index: u32,
     pub name: String,
+    /// Its MAC address, where it is a device that has one.
+    pub address: Vec<u8>,
     pub mtu: u32,
     pub gso: Gso,
     /// Index of the other end, for a veth; it lies in another namespace as a rule.
@@ -98,6 +100,7 @@ fn read_link(message: LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
         name: String::new(),
+        address: Vec::new(),
         mtu: 0,
         gso: Gso { max_size: 65536, ipv4_max_size: None },
         peer_index: None,
@@ -108,6 +111,7 @@ fn read_link(message: LinkMessage) -> Link {
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Address(address) => link.address = address,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::GsoMaxSize(bytes) => link.gso.max_size = bytes,
             LinkAttribute::GsoIpv4MaxSize(bytes) => link.gso.ipv4_max_size = Some(bytes),

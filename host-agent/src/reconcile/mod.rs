@@ -56,6 +56,8 @@ pub struct Reconciler {
     settings: Settings,
     /// Whether those are in force; before any are, no pod and no file is changed.
     in_force: bool,
+    /// Times that settings were read.
+    reads: u64,
     report: Report,
     pods: BTreeMap<Key, Pod>,
     deleted: BTreeMap<Key, Instant>,
@@ -87,6 +89,7 @@ impl Reconciler {
             roots: None,
             settings: Settings::default(),
             in_force: false,
+            reads: 0,
             report: Report::default(),
             pods: BTreeMap::new(),
             deleted: BTreeMap::new(),
@@ -139,6 +142,11 @@ impl Reconciler {
         self.next_pass = Instant::now();
     }
 
+    /// Times that settings in force were read; before the first time there are none.
+    pub fn settings_reads(&self) -> u64 {
+        self.reads
+    }
+
     fn read_settings(&mut self) {
         let read = in_force(&self.paths);
         let next_step = "run `sluice boot`, or see why it failed: `journalctl -u sluice-boot`";
@@ -152,6 +160,7 @@ impl Reconciler {
         if let Ok(settings) = read {
             self.settings = settings;
             self.in_force = true;
+            self.reads += 1;
         }
     }
 

@@ -6,8 +6,6 @@
 pub mod carrier;
 #[cfg(test)]
 mod fixtures;
-mod http;
-pub mod imds;
 mod mime;
 mod packing;
 
@@ -18,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::imds;
 use crate::layers::Document;
 use crate::paths::Paths;
 
@@ -55,7 +54,7 @@ pub fn find(paths: &Paths, imds_budget: Duration) -> Result<Option<Document>> {
             }
         }
     }
-    let raw = imds::user_data(imds_budget, &mut http::Host::new())
+    let raw = imds::user_data(imds_budget, &mut imds::Host::default())
         .context("ask IMDS for the user data")?;
     raw.map_or(Ok(None), |raw| document(IMDS, &raw))
 }

@@ -9,19 +9,20 @@ use std::time::{Duration, Instant};
 use ureq::http::Response;
 use ureq::{Agent, Body, Error};
 
-use super::carrier::MOST_RAW;
-use super::imds::{Answer, Outside, Request, Silence};
+use super::{Answer, Outside, Request, Silence};
+use crate::user_data::carrier::MOST_RAW;
 
 /// Longer than any request of ours lives between its two steps.
 const TOKEN_SECONDS: &str = "60";
 
-pub(super) struct Host {
+/// The host's network, clock and dice.
+pub struct Host {
     agent: Agent,
     start: Instant,
 }
 
-impl Host {
-    pub(super) fn new() -> Self {
+impl Default for Host {
+    fn default() -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
@@ -30,7 +31,9 @@ impl Host {
             .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")));
         Self { agent: config.build().new_agent(), start: Instant::now() }
     }
+}
 
+impl Host {
     fn call(&self, request: &Request, timeout: Duration) -> Result<Response<Body>, Error> {
         let timeout = Some(timeout);
         match request.token {

@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The instance's user data from EC2's metadata service, version 2 only: PUT
-//! for a token, GET with it. Tries again what can pass, within a budget, and
-//! nothing that cannot. Never looks into the user data; how bytes go over the
-//! wire is `http.rs`, so that the rules here are tested without time or network.
+//! EC2's metadata service, version 2 only: PUT for a token, GET with it. Tries
+//! again what can pass, within a budget, and nothing that cannot. Never looks
+//! into the user data; how bytes go over the wire is `http.rs`, so that the
+//! rules here are tested without time or network.
+
+mod http;
+pub mod interface;
 
 use std::fmt;
 use std::time::Duration;
 
 use thiserror::Error;
+
+pub use http::Host;
 
 /// IPv4 and IPv6; link-local, so only the host's own hypervisor can answer.
 const ENDPOINTS: [&str; 2] = ["http://169.254.169.254", "http://[fd00:ec2::254]"];
@@ -21,7 +26,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// With less of the budget left no further try is worth it.
 const SHORTEST_TRY: Duration = Duration::from_millis(100);
 
-/// Asks for a token, or for the user data with one.
+/// Asks for a token, or for something with one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request<'r> {
     pub url: String,
@@ -105,46 +110,75 @@ pub fn user_data(
     budget: Duration,
     outside: &mut impl Outside,
 ) -> Result<Option<Vec<u8>>, ImdsError> {
-    let mut client = Client { endpoints: &ENDPOINTS, end: outside.now() + budget, outside };
-    let mut pause = FIRST_PAUSE;
-    for tries in 1.. {
-        let source = match client.try_once()? {
-            Ok(user_data) => return Ok(user_data),
-            Err(faults) => faults,
-        };
-        let left = client.left();
-        if left < SHORTEST_TRY {
-            return Err(ImdsError::BudgetSpent { budget: seconds(budget), tries, source });
-        }
-        let jittered = pause.mul_f64((1.0 + client.outside.chance()) / 2.0).min(left / 2);
-        log::warn!("imds: {source}, again in {:.1} s", jittered.as_secs_f64());
-        client.outside.sleep(jittered);
-        pause = (pause * 2).min(LONGEST_PAUSE);
+    let mut client = Client::new(budget, outside);
+    let found = client.get(USER_DATA_PATH)?;
+    let url = client.url(USER_DATA_PATH);
+    match found {
+        Some(_) => log::info!("user data from {url}"),
+        None => log::info!("imds: 404 from {url}: this instance has no user data"),
     }
-    Ok(None)
+    Ok(found)
 }
 
-struct Client<'c, O> {
+/// One look at the service, at one path or several, within a budget of time for all.
+pub struct Client<'c, O> {
     /// Those that may answer; one alone as soon as it did.
     endpoints: &'static [&'static str],
+    /// Good until the service says otherwise.
+    token: Option<String>,
+    budget: Duration,
     end: Duration,
     outside: &'c mut O,
 }
 
-impl<O: Outside> Client<'_, O> {
+impl<'c, O: Outside> Client<'c, O> {
+    pub fn new(budget: Duration, outside: &'c mut O) -> Self {
+        let end = outside.now() + budget;
+        Self { endpoints: &ENDPOINTS, token: None, budget, end, outside }
+    }
+
+    /// What there is at this path; None if the service knows of nothing there.
+    pub fn get(&mut self, path: &str) -> Result<Option<Vec<u8>>, ImdsError> {
+        let mut pause = FIRST_PAUSE;
+        for tries in 1.. {
+            let source = match self.try_once(path)? {
+                Ok(found) => return Ok(found),
+                Err(faults) => faults,
+            };
+            let left = self.left();
+            if left < SHORTEST_TRY {
+                let budget = seconds(self.budget);
+                return Err(ImdsError::BudgetSpent { budget, tries, source });
+            }
+            let jittered = pause.mul_f64((1.0 + self.outside.chance()) / 2.0).min(left / 2);
+            log::warn!("imds: {source}, again in {:.1} s", jittered.as_secs_f64());
+            self.outside.sleep(jittered);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        Ok(None)
+    }
+
+    /// Where a path is found, once an endpoint has answered.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.endpoints[0])
+    }
+
     fn left(&self) -> Duration {
         self.end.saturating_sub(self.outside.now())
     }
 
     /// Each endpoint in turn; the outer error is final, the inner one may pass.
-    fn try_once(&mut self) -> Result<Result<Option<Vec<u8>>, Faults>, ImdsError> {
+    fn try_once(&mut self, path: &str) -> Result<Result<Option<Vec<u8>>, Faults>, ImdsError> {
         let mut faults = Vec::new();
         for endpoint in self.endpoints {
-            match self.ask(endpoint) {
-                Ok(user_data) => return Ok(Ok(user_data)),
+            let asked = self.ask(endpoint, path);
+            if !matches!(asked, Err(Failure::Passing(Fault::Silence { .. }))) {
+                self.endpoints = std::slice::from_ref(endpoint);
+            }
+            match asked {
+                Ok(found) => return Ok(Ok(found)),
                 Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing(fault)) if matches!(fault, Fault::Status { .. }) => {
-                    self.endpoints = std::slice::from_ref(endpoint);
+                Err(Failure::Passing(fault @ Fault::Status { .. })) => {
                     return Ok(Err(Faults(vec![fault])));
                 }
                 Err(Failure::Passing(fault)) => faults.push(fault),
@@ -154,33 +188,33 @@ impl<O: Outside> Client<'_, O> {
     }
 
     /// A token that ran out on the way is replaced once.
-    fn ask(&mut self, endpoint: &str) -> Result<Option<Vec<u8>>, Failure> {
-        let url = format!("{endpoint}{USER_DATA_PATH}");
-        let mut answer = self.get(endpoint, &url)?;
+    fn ask(&mut self, endpoint: &str, path: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let url = format!("{endpoint}{path}");
+        let mut answer = self.get_with_token(endpoint, &url)?;
         if answer.status == 401 {
             log::info!("imds: 401 from {url}, again with a new token");
-            answer = self.get(endpoint, &url)?;
+            answer = self.get_with_token(endpoint, &url)?;
         }
         match answer.status {
-            200 => {
-                log::info!("user data from {url}");
-                Ok(Some(answer.body))
-            }
-            404 => {
-                log::info!("imds: 404 from {url}: this instance has no user data");
-                Ok(None)
-            }
+            200 => Ok(Some(answer.body)),
+            404 => Ok(None),
             401 => Err(Failure::Passing(Fault::Status { status: 401, url })),
             status => Err(failure(status, url)),
         }
     }
 
-    fn get(&mut self, endpoint: &str, url: &str) -> Result<Answer, Failure> {
-        let token = self.token(endpoint)?;
-        self.send(Request { url: url.to_owned(), token: Some(&token) })
+    /// A token that is refused is not kept.
+    fn get_with_token(&mut self, endpoint: &str, url: &str) -> Result<Answer, Failure> {
+        let token = match self.token.take() {
+            Some(token) => token,
+            None => self.new_token(endpoint)?,
+        };
+        let answer = self.send(Request { url: url.to_owned(), token: Some(&token) })?;
+        self.token = (answer.status != 401).then_some(token);
+        Ok(answer)
     }
 
-    fn token(&mut self, endpoint: &str) -> Result<String, Failure> {
+    fn new_token(&mut self, endpoint: &str) -> Result<String, Failure> {
         let url = format!("{endpoint}{TOKEN_PATH}");
         let answer = self.send(Request { url: url.clone(), token: None })?;
         match answer.status {
@@ -290,6 +324,26 @@ mod tests {
         let (outcome, script) = run(ENOUGH, vec![answer(200, "abc\n"), answer(200, "text")]);
         assert_eq!(outcome, Ok(Some("text".into())));
         assert_eq!(script.asked, [TOKEN.to_owned(), format!("{DATA} abc")]);
+    }
+
+    #[test]
+    fn token_serves_several_paths_until_it_is_rejected() {
+        let mut script = Script {
+            answers: vec![answer(200, "a"), answer(200, "1"), answer(404, ""), answer(401, "")]
+                .into_iter()
+                .chain([answer(200, "b"), answer(200, "3")])
+                .collect(),
+            asked: Vec::new(),
+            pauses: Vec::new(),
+            now: Duration::ZERO,
+        };
+        let mut client = Client::new(ENOUGH, &mut script);
+        let found: Vec<_> = ["/1", "/2", "/3"].map(|path| client.get(path).unwrap()).into();
+        assert_eq!(found, [Some(b"1".to_vec()), None, Some(b"3".to_vec())]);
+        let url = |path: &str| format!("{}{path}", ENDPOINTS[0]);
+        let asked =
+            [TOKEN.into(), url("/1 a"), url("/2 a"), url("/3 a"), TOKEN.into(), url("/3 b")];
+        assert_eq!(script.asked, asked);
     }
 
     #[test]
