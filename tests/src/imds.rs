@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A double of EC2's metadata service, version 2: HTTP/1.1 over TCP, a token
-//! for PUT, the user data for GET with it. It lives in the node's network
+//! for PUT, user data and metadata for GET with it. It lives in the node's network
 //! namespace, at the real addresses on `lo`. Each request takes one step of a
-//! script; after its end everything works.
+//! script; after its end everything works. Metadata can change at any time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -47,6 +47,10 @@ pub struct Imds {
 
 struct Service {
     user_data: Option<Vec<u8>>,
+    /// By their paths below `/latest/meta-data/`.
+    metadata: Mutex<BTreeMap<String, String>>,
+    /// What every request is answered with, once the script is at its end.
+    status: Mutex<Option<u16>>,
     script: Mutex<VecDeque<Step>>,
     /// When each token runs out.
     tokens: Mutex<HashMap<String, Instant>>,
@@ -70,6 +74,8 @@ impl Imds {
         let socket = put_on_loopback(address);
         let service = Arc::new(Service {
             user_data: user_data.map(<[u8]>::to_vec),
+            metadata: Mutex::default(),
+            status: Mutex::default(),
             script: Mutex::new(script.iter().copied().collect()),
             tokens: Mutex::default(),
             requests: Mutex::default(),
@@ -84,6 +90,21 @@ impl Imds {
             accept(&of_thread, &bound.unwrap_or_else(bind));
         });
         Self { service, listener: Some(listener) }
+    }
+
+    /// From now on this is the text at a path below `/latest/meta-data/`.
+    pub fn set(&self, path: &str, text: &str) {
+        lock(&self.service.metadata).insert(path.into(), text.into());
+    }
+
+    /// From now on there is nothing at that path.
+    pub fn unset(&self, path: &str) {
+        lock(&self.service.metadata).remove(path);
+    }
+
+    /// From now on every request is answered with this status; None: as it should be.
+    pub fn answer_all(&self, status: Option<u16>) {
+        *lock(&self.service.status) = status;
     }
 
     /// The requests so far, as `PUT /latest/api/token 200`; no number where nothing was answered.
@@ -166,7 +187,8 @@ impl Service {
         let mut reader = BufReader::new(&stream);
         // Unread bytes make the kernel reset a connection that is closed, so look before reading.
         while stream.peek(&mut [0]).is_ok_and(|length| length > 0) {
-            let step = lock(&self.script).pop_front().unwrap_or(Step::Works);
+            let always = lock(&self.status).map_or(Step::Works, Step::Status);
+            let step = lock(&self.script).pop_front().unwrap_or(always);
             if matches!(step, Step::Reset) {
                 return lock(&self.requests).push("reset".into());
             }
@@ -209,16 +231,16 @@ impl Service {
     fn answer(&self, request: &Request, token_lives: Option<Duration>) -> Response {
         match request.line.as_str() {
             "PUT /latest/api/token" => self.give_token(request, token_lives),
-            "GET /latest/user-data" if !self.knows_token_of(request) => page(401),
+            line if line.starts_with("GET /") && !self.knows_token_of(request) => page(401),
             "GET /latest/user-data" => match &self.user_data {
-                Some(body) => Response {
-                    status: 200,
-                    headers: "Content-Type: application/octet-stream\r\n".into(),
-                    body: body.clone(),
-                },
+                Some(body) => found("application/octet-stream", body),
                 None => page(404),
             },
-            line if line.starts_with("GET /") => page(404),
+            line if line.starts_with("GET /") => {
+                let path = line.strip_prefix("GET /latest/meta-data/").unwrap_or_default();
+                let text = lock(&self.metadata).get(path).cloned();
+                text.map_or_else(|| page(404), |text| found("text/plain", text.as_bytes()))
+            }
             _ => page(405),
         }
     }
@@ -248,6 +270,10 @@ impl Service {
         let end = token.and_then(|token| lock(&self.tokens).get(token).copied());
         end.is_some_and(|end| Instant::now() < end)
     }
+}
+
+fn found(kind: &str, body: &[u8]) -> Response {
+    Response { status: 200, headers: format!("Content-Type: {kind}\r\n"), body: body.into() }
 }
 
 fn page(status: u16) -> Response {

@@ -23,6 +23,7 @@ pub mod policy_agent;
 pub mod probes;
 pub mod raw;
 pub mod result_cache;
+pub mod standalone;
 pub mod systemd;
 pub mod tc_monitor;
 pub mod tcx;
