@@ -238,6 +238,8 @@ pub(super) fn check_host_interface(result: &str, name: &str) -> anyhow::Result<(
     struct PrevResult {
         #[serde(default)]
         interfaces: Vec<Interface>,
+        #[serde(default, rename = "cniVersion")]
+        cni_version: String,
     }
     #[derive(Deserialize)]
     struct Interface {
@@ -246,6 +248,10 @@ pub(super) fn check_host_interface(result: &str, name: &str) -> anyhow::Result<(
         sandbox: String,
     }
     let result: PrevResult = serde_json::from_str(result).context("decode prevResult")?;
+    // What plugins give where the list has no cniVersion: these know of no interfaces.
+    if ["0.1.0", "0.2.0"].contains(&result.cni_version.as_str()) {
+        return Ok(());
+    }
     let mut on_host = result.interfaces.iter().filter(|interface| interface.sandbox.is_empty());
     if on_host.any(|interface| interface.name == name) {
         return Ok(());
