@@ -17,11 +17,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 mod namespaces;
 mod pause_image;
 
-use crate::cri::{Cri, LinuxPodSandboxConfig, NetworkStatus, PodSandboxConfig, PodSandboxMetadata};
+use crate::cri::{
+    Cri, LinuxPodSandboxConfig, NetworkStatus, PodSandboxConfig, PodSandboxMetadata, Sandbox,
+};
 use namespaces::{BASE_PATH, Namespaces, wait_until};
 pub use namespaces::{remove_stale_cgroups, signal};
 
@@ -38,7 +41,7 @@ const CONFIG: &str = "/run/node/containerd.toml";
 const LOG: &str = "/run/node/containerd.log";
 const PAUSE_IMAGE: &str = "/run/node/pause.tar";
 
-const PLUGINS: [&str; 5] = ["ptp", "host-local", "loopback", "portmap", "bandwidth"];
+const PLUGINS: [&str; 6] = ["ptp", "host-local", "loopback", "portmap", "tuning", "bandwidth"];
 const START_LIMIT: Duration = Duration::from_secs(20);
 const LOG_LINES: usize = 40;
 
@@ -76,13 +79,15 @@ pub struct NodeLayout {
     pub conflists: BTreeMap<String, String>,
     /// Executables copied into the plugin directory beside Debian's.
     pub plugins: Vec<PathBuf>,
+    /// The release whose core plugins are used; containerd's own if not given.
+    pub core_plugins: Option<Containerd>,
 }
 
 impl Default for NodeLayout {
     /// One conflist, `10-node.conflist`: ptp with host-local addresses 10.99.0.0/24, then portmap.
     fn default() -> Self {
         let conflist = ("10-node.conflist".to_owned(), NODE_CONFLIST.to_owned());
-        Self { conflists: BTreeMap::from([conflist]), plugins: Vec::new() }
+        Self { conflists: BTreeMap::from([conflist]), plugins: Vec::new(), core_plugins: None }
     }
 }
 
@@ -92,6 +97,8 @@ pub struct PodSpec {
     pub name: String,
     pub namespace: String,
     pub uid: String,
+    /// Raised by the kubelet with each retry.
+    pub attempt: u32,
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -101,6 +108,7 @@ impl PodSpec {
             name: name.to_owned(),
             namespace: namespace.to_owned(),
             uid: format!("uid-{namespace}-{name}"),
+            attempt: 0,
             annotations: BTreeMap::new(),
         }
     }
@@ -141,14 +149,15 @@ impl ContainerdNode {
         let cri = Cri::new(&namespaces.host_path(SOCKET))?;
         let path = format!("{}/usr/bin:{}/usr/sbin:{BASE_PATH}", own.display(), runc.display());
         let mut node = Self { namespaces, daemon: None, cri, path };
-        node.furnish(release, &own, layout)?;
+        let core_plugins = layout.core_plugins.map_or(Ok(own), |of| fetch(of.suite()))?;
+        node.furnish(release, &core_plugins, layout)?;
         node.start_containerd()?;
         node.import_pause_image()?;
         Ok(node)
     }
 
-    fn furnish(&self, release: Containerd, own: &Path, layout: &NodeLayout) -> Result<()> {
-        let debian = PLUGINS.iter().map(|name| own.join("usr/lib/cni").join(name));
+    fn furnish(&self, release: Containerd, core: &Path, layout: &NodeLayout) -> Result<()> {
+        let debian = PLUGINS.iter().map(|name| core.join("usr/lib/cni").join(name));
         for plugin in debian.chain(layout.plugins.iter().cloned()) {
             let name = plugin.file_name().context("a plugin's path ends in no name")?;
             fs::copy(&plugin, self.bin_dir().join(name))
@@ -199,6 +208,38 @@ impl ContainerdNode {
         Ok(())
     }
 
+    /// What a restart of the machine takes: every process, /run, what is pinned and, with the pods'
+    /// namespaces, their devices. /var/lib stays; containerd is not started again.
+    pub fn restart_machine(&mut self) -> Result<()> {
+        // Pid 1 is spared, and so is the shell itself.
+        const TAKE: &str = "kill -9 -1
+            for mount in $(awk '$2 ~ /^\\/run\\// { print $2 }' /proc/mounts | tac); do umount -n $mount; done
+            rm -rf /run/containerd /run/netns /run/runc /run/sluice /sys/fs/bpf/sluice";
+        let output = self.command("sh").args(["-euc", TAKE]).output().context("run sh")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "restart the machine: {}: {said}", output.status);
+        // It has just been killed; this is for the zombie.
+        self.daemon = None;
+        Ok(())
+    }
+
+    /// SIGKILL of containerd while it makes a pod, as soon as `reached` returns; gives what became of the call.
+    pub fn kill_containerd_during(
+        &mut self,
+        pod: &PodSpec,
+        reached: impl FnOnce(&Self),
+    ) -> Result<Result<Pod>> {
+        let mut daemon = self.daemon.take().context("containerd does not run")?;
+        let node = &*self;
+        std::thread::scope(|scope| {
+            let call = scope.spawn(|| node.run_pod(pod));
+            reached(node);
+            signal(&daemon.0, Signal::SIGKILL)?;
+            daemon.0.wait().context("wait for containerd's end")?;
+            Ok(call.join().expect("the call"))
+        })
+    }
+
     /// Runs a pod's sandbox; the error's root cause is what containerd answered.
     pub fn run_pod(&self, pod: &PodSpec) -> Result<Pod> {
         let what = || format!("run pod {}/{}\n{}", pod.namespace, pod.name, self.log_tail());
@@ -233,6 +274,11 @@ impl ContainerdNode {
         self.cri.remove_pod_sandbox(id).with_context(what)
     }
 
+    /// All pods that the runtime knows of, those that have ended or never ran included.
+    pub fn sandboxes(&self) -> Result<Vec<Sandbox>> {
+        self.cri.list_pod_sandboxes().with_context(|| format!("list the pods\n{}", self.log_tail()))
+    }
+
     pub fn status(&self) -> Result<NetworkStatus> {
         self.cri.status().with_context(|| format!("ask for the status\n{}", self.log_tail()))
     }
@@ -265,6 +311,11 @@ impl ContainerdNode {
     /// The same as [`Self::command`], but in the pod's network namespace.
     pub fn command_in_pod(&self, pod: &Pod, program: impl AsRef<OsStr>) -> Command {
         self.namespaces.command_in_netns(&pod.netns, program)
+    }
+
+    /// The node's processes that run this executable, as the host counts; `program` is its path inside.
+    pub fn processes(&self, program: &Path) -> Vec<Pid> {
+        self.namespaces.processes(program)
     }
 
     /// Where the test process finds a path of the node.
@@ -315,6 +366,7 @@ fn sandbox_config(pod: &PodSpec, cgroup: &str) -> PodSandboxConfig {
             name: pod.name.clone(),
             uid: pod.uid.clone(),
             namespace: pod.namespace.clone(),
+            attempt: pod.attempt,
         }),
         hostname: pod.name.clone(),
         log_directory: format!("/run/node/pods/{}", pod.uid),

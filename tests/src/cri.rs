@@ -42,6 +42,8 @@ pub struct PodSandboxMetadata {
     pub uid: String,
     #[prost(string, tag = "3")]
     pub namespace: String,
+    #[prost(uint32, tag = "4")]
+    pub attempt: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -91,6 +93,27 @@ struct PodSandboxNetworkStatus {
     ip: String,
 }
 
+/// Without a filter: all of them.
+#[derive(Clone, PartialEq, prost::Message)]
+struct ListPodSandboxRequest {}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ListPodSandboxResponse {
+    #[prost(message, repeated, tag = "1")]
+    items: Vec<PodSandbox>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct PodSandbox {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(message, optional, tag = "2")]
+    metadata: Option<PodSandboxMetadata>,
+    /// 0 is SANDBOX_READY, 1 SANDBOX_NOTREADY.
+    #[prost(int32, tag = "3")]
+    state: i32,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 struct StatusRequest {
     #[prost(bool, tag = "1")]
@@ -138,6 +161,14 @@ pub struct SandboxStatus {
     pub info: serde_json::Value,
 }
 
+/// A line of the runtime's list of pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sandbox {
+    pub id: String,
+    pub name: String,
+    pub ready: bool,
+}
+
 /// What the runtime thinks of its network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkStatus {
@@ -148,6 +179,15 @@ pub struct NetworkStatus {
     pub last_cni_load: String,
     /// The networks loaded, as JSON text; contains each conflist's text under "Source".
     pub cni_config: String,
+}
+
+impl NetworkStatus {
+    /// Whether a network was loaded from a conflist with just this text.
+    pub fn has_loaded(&self, conflist: &str) -> bool {
+        let loaded = serde_json::from_str(&self.cni_config).unwrap_or(serde_json::Value::Null);
+        let networks = loaded["Networks"].as_array();
+        networks.is_some_and(|all| all.iter().any(|one| one["Config"]["Source"] == conflist))
+    }
 }
 
 /// Calls one runtime; usable from several threads at once.
@@ -203,6 +243,16 @@ impl Cri {
             ip: network.map(|network| network.ip).unwrap_or_default(),
             info: serde_json::from_str(info).context("read a pod's verbose info as JSON")?,
         })
+    }
+
+    pub fn list_pod_sandboxes(&self) -> Result<Vec<Sandbox>> {
+        let answer: ListPodSandboxResponse =
+            self.call("ListPodSandbox", ListPodSandboxRequest {})?;
+        let sandbox = |item: PodSandbox| {
+            let name = item.metadata.unwrap_or_default().name;
+            Sandbox { id: item.id, name, ready: item.state == 0 }
+        };
+        Ok(answer.items.into_iter().map(sandbox).collect())
     }
 
     pub fn stop_pod_sandbox(&self, id: &str) -> Result<()> {

@@ -73,6 +73,20 @@ impl Namespaces {
         Path::new("/proc").join(self.init.to_string()).join("root").join(inside)
     }
 
+    /// Processes in the mount namespace that run this executable, as the host counts.
+    pub fn processes(&self, program: &Path) -> Vec<Pid> {
+        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+        let own = namespace(&self.init.to_string());
+        let runs_it = |pid: &String| {
+            fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program)
+                && namespace(pid) == own
+        };
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let pids = names.filter(runs_it).filter_map(|name| name.parse().ok());
+        pids.map(Pid::from_raw).collect()
+    }
+
     /// A command in the mount, network and pid namespaces.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.enter();
