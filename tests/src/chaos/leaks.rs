@@ -5,8 +5,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use serde_json::Value;
-
 use super::agent::Operator;
 use super::churn::{Extra, left_on};
 use super::ledger::WAYS;
@@ -16,6 +14,7 @@ use super::run::Run;
 use crate::command::{ip, json, run as run_to_end};
 use crate::link::{gso, gso_in, index};
 use crate::node::{CONF_DIR, CONFLIST, Node, PIN_DIR, Pod};
+use crate::pinned_map::{self, Held};
 
 /// Two frames; a millisecond of any of the rates is less.
 const CLAMPED: u32 = 3000;
@@ -88,9 +87,9 @@ pub fn check(run: &Run, baseline: &Baseline, operator: &Operator) {
     });
     eventually("all namespaces to go", &|| names_in("/run/netns").join(" "));
     eventually("all links to go", &|| names_in(&format!("{PIN_DIR}/links")).join(" "));
-    eventually("the guards' map to be empty", &|| entries("guards", |_| true));
-    eventually("no limit in any slot", &|| entries("limits", is_not_zero));
-    eventually("no clock in any slot", &|| entries("clocks", is_not_zero));
+    eventually("the guards' map to be empty", &|| held("guards", Held::AnyEntry));
+    eventually("no limit in any slot", &|| held("limits", Held::NotZero));
+    eventually("no clock in any slot", &|| held("clocks", Held::NotZero));
     eventually("old programs to go", &|| old_programs(&operator.programs));
     eventually("the conflist as it was", &|| match fs::read_to_string(CONFLIST) {
         Ok(text) if text == baseline.conflist => String::new(),
@@ -113,18 +112,9 @@ pub fn check(run: &Run, baseline: &Baseline, operator: &Operator) {
     );
 }
 
-/// Of a pinned map: the keys whose value is like that.
-fn entries(map: &str, like: fn(&Value) -> bool) -> String {
-    let pin = format!("{PIN_DIR}/{map}");
-    let dump = json(&run_to_end("bpftool", &["-j", "map", "dump", "pinned", &pin]));
-    let entries = dump.as_array().expect("entries").iter();
-    let left = entries.filter(|entry| like(&entry["value"]));
-    left.map(|entry| format!("{map} {} ", entry["key"])).collect()
-}
-
-/// Bytes as bpftool prints them: strings of two digits.
-fn is_not_zero(value: &Value) -> bool {
-    value.as_array().is_some_and(|bytes| bytes.iter().any(|byte| byte != "0x00"))
+/// What a pinned map still holds.
+fn held(map: &str, held: Held) -> String {
+    pinned_map::held(format!("{PIN_DIR}/{map}").as_ref(), held).join(" ")
 }
 
 /// Programs of agents that have gone, which nothing holds any more.

@@ -12,9 +12,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tests::command::ip;
-use tests::node::{BIN_DIR, CONF_DIR, CONFLIST, Node, with_node};
+use tests::node::{BIN_DIR, CONFLIST, Node, with_node};
 
-use crate::host::{ANNOTATED_EGRESS, ANNOTATED_INGRESS, USER_DATA, measure};
+use crate::host::{ANNOTATED_EGRESS, ANNOTATED_INGRESS, BANDWIDTH, measure};
 use crate::traffic::{End, kernel};
 
 const PTP_CONFLIST: &str = r#"{"cniVersion":"1.0.0","name":"node","plugins":[
@@ -32,10 +32,7 @@ pub fn run() -> Result<()> {
 fn on_node(node: &mut Node) -> Result<()> {
     println!("guest: kernel {}, chain ptp + sluice", kernel());
     fs::write(CONFLIST, PTP_CONFLIST)?;
-    let cni =
-        format!("[settings.sluice.cni]\nconf-dir = \"{CONF_DIR}\"\nbin-dir = \"{BIN_DIR}\"\n");
-    let output = node.boot(&format!("{USER_DATA}\n{cni}"));
-    ensure!(output.status.success(), "{}", tests::command::text(&output));
+    node.boot_with(BANDWIDTH);
     node.start_agent();
     let remote = make_remote();
     let annotations = json!({"bandwidth": {
