@@ -74,8 +74,9 @@ fuzz: setup ## Fuzz carriers, conflists, settings, quantities and requests, FUZZ
 	$(call FUZZ,quantity,fuzz/seeds/quantity) -max_len=64
 	$(call FUZZ,request,fuzz/seeds/request) -max_len=9000 -dict=fuzz/request.dict
 
-golden: setup ## Rewrite the golden files of the settings model
+golden: setup ## Rewrite the golden files of the settings model and of user data and conflists
 	UPDATE_GOLDEN=1 cargo test --locked --package settings-model
+	UPDATE_GOLDEN=1 cargo test --locked --package host-agent --lib
 
 clean: ## Remove what was built; downloads stay in ~/.cache/sluice
 	cargo clean

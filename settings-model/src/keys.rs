@@ -118,7 +118,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("cni.bin-dir", Shape::AbsolutePath, Some("\"/opt/cni/bin\""), "\"/usr/libexec/cni\"",
         "Where CNI plugins are."),
     key("cni.upstream-bandwidth", Shape::Words(spellings::<UpstreamBandwidth>), Some("\"replace\""), "\"keep\"",
-        "Whether limits that the upstream bandwidth plugin put on pods which run already are taken over, or such pods are left alone. Its entry in the conflist is refused either way."),
+        "Where the upstream bandwidth plugin is in the conflist: whether our entry takes its place and its limits on pods which run already are taken over, or we stand aside and such pods are left alone."),
     key("prefix-delegation.enabled", Shape::Switch, Some("false"), "true",
         "Whether the cluster delegates prefixes to its nodes."),
     key("prefix-delegation.warm-prefix-target", Shape::Count(*TARGETS.start(), *TARGETS.end(), "prefixes"), Some("1"), "2",

@@ -18,7 +18,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::cni::Annotations;
 use tests::command::{executable, json, text, wait_for};
-use tests::containerd::{Containerd, ContainerdNode, NodeLayout, PodSpec, signal};
+use tests::containerd::{Containerd, ContainerdNode, NodeLayout, PodSpec};
 use tests::node::{CONF_DIR, CONFLIST, Node, with_node, with_ready_node};
 
 /// What must happen at once takes longer in an emulated guest, or on a busy machine.
@@ -112,7 +112,7 @@ fn rewrite_at_random(writing: &std::sync::RwLock<()>) -> Vec<Instant> {
         let alone = writing.write().expect("no panic of the reader");
         // In place only where nobody is about to replace the file: such a write would be lost for
         // whoever replaces it, not for us alone.
-        if number % 10 == 0 && has_entry(&conflist()) {
+        if number.is_multiple_of(10) && has_entry(&conflist()) {
             fs::write(CONFLIST, numbered(number)).expect("write in place");
         } else {
             write_as_aws_node(&numbered(number));
@@ -385,8 +385,19 @@ fn list_that_multus_runs_gets_the_entry_and_multus_own_file_stays() {
     });
 }
 
-fn start_agent(node: &ContainerdNode) -> Child {
-    let agent = node.command(executable("sluice")).arg("agent").spawn().expect("start the agent");
+/// The agent of a node with containerd; it ends with this.
+struct Agent(Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let ended = self.0.kill().and_then(|()| self.0.wait());
+        ended.expect("end the agent");
+    }
+}
+
+fn start_agent(node: &ContainerdNode) -> Agent {
+    let mut command = node.command(executable("sluice"));
+    let agent = Agent(command.arg("agent").spawn().expect("start the agent"));
     let pin = node.host_path("/sys/fs/bpf/sluice/v1/shape_ingress");
     wait_for("the agent's pins", Duration::from_secs(20), || pin.exists().then_some(()));
     agent
@@ -423,7 +434,7 @@ fn node_is_ready_when_the_main_plugin_says_so(release: Containerd) {
     let main = NodeLayout::default().conflists.into_values().next().expect("the usual conflist");
     let node = ContainerdNode::start(release, &layout).expect("a node");
     boot(&node);
-    let agent = start_agent(&node);
+    let _agent = start_agent(&node);
     wait_for("word that it waits", SOON, || {
         let status = sluice(&node, &["status", "--json", "--interval", "1"]);
         let troubles = status["degraded"].as_array().expect("troubles").clone();
@@ -450,7 +461,6 @@ fn node_is_ready_when_the_main_plugin_says_so(release: Containerd) {
     let pods = sluice(&node, &["pods", "--json", "--interval", "1"]).to_string();
     assert!(pods.contains("20000000"), "{pods}");
     node.remove_pod(&pod.id).expect("remove the pod");
-    signal(&agent, Signal::SIGTERM).expect("end the agent");
 }
 
 fn network_stays_while_the_list_is_written_again_and_again(node: &ContainerdNode, main: &str) {
