@@ -16,6 +16,7 @@ use settings_model::Settings;
 use crate::conflist;
 use crate::paths::Paths;
 use crate::plan::is_chained;
+use crate::standalone;
 
 /// A file's path and text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,15 +48,18 @@ impl Facts {
 }
 
 /// The one that new pods go through; as go-cni does it, of all .conf, .conflist and .json files the
-/// first by name, but for multus', which runs another one.
+/// first by name, but for multus', which runs another one. Standalone mode's own is left out: it has
+/// another writer.
 pub fn active_conflist(dir: &Path) -> Result<Option<TextFile>> {
-    conflist::choose(dir, &conflists(dir)?).map(Option::<&TextFile>::cloned).map_err(Error::msg)
+    let mut files = conflists(dir)?;
+    files.retain(|file| !file.as_ref().is_ok_and(|file| standalone::owns(&file.path)));
+    conflist::choose(dir, &files).map(Option::<&TextFile>::cloned).map_err(Error::msg)
 }
 
 /// Those that our entry is in, whether in use or not. A broken one has none.
 pub fn with_entry(dir: &Path) -> Result<Vec<TextFile>> {
     let lists = conflists(dir)?.into_iter().flatten();
-    let lists = lists.filter(|file| conflist::is_list(&file.path));
+    let lists = lists.filter(|file| conflist::is_list(&file.path) && !standalone::owns(&file.path));
     Ok(lists.filter(|file| conflist::has_entry(&file.text).unwrap_or(false)).collect())
 }
 

@@ -10,7 +10,6 @@ use settings_model::{CniMode, Settings, UpstreamBandwidth};
 use crate::conflist;
 use crate::facts::{Facts, TextFile};
 use crate::paths::Paths;
-use crate::standalone;
 
 /// A file and what it is to hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,11 +74,9 @@ pub fn upstream(settings: &Settings, found: &TextFile) -> Option<Upstream> {
 
 /// The conflist with our entry in it, or without where the settings do not want it. None where
 /// there is no conflist: one of ours would make the node ready before its network is, so the agent
-/// waits for the main plugin's. Standalone mode's own has another writer.
+/// waits for the main plugin's.
 pub fn conflist_file(settings: &Settings, found: &Option<TextFile>) -> Result<Option<FileContent>> {
-    let Some(found) = found.as_ref().filter(|found| !standalone::owns(&found.path)) else {
-        return Ok(None);
-    };
+    let Some(found) = found else { return Ok(None) };
     let edited = if !conflist::is_list(&found.path) {
         Err(conflist::Invalid { line: 1, column: 1, problem: conflist::Problem::OnePlugin })
     } else if is_chained(settings) && upstream(settings, found) != Some(Upstream::Kept) {

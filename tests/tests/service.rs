@@ -10,7 +10,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::cni::{Annotations, Call};
-use tests::command::{json, output, run, text, wait_for};
+use tests::command::{ip, json, output, run, text, wait_for};
+use tests::imds::{Address, Imds};
 use tests::kernel::has_tcx;
 use tests::node::{BIN_DIR, Node, Pod};
 use tests::policy_agent::PolicyAgent;
@@ -151,6 +152,50 @@ fn exposure_is_as_low_as_it_was() {
         let verify = run("systemd-analyze", &["verify", unit]);
         assert_eq!(verify, "");
     }
+}
+
+#[test]
+fn standalone_mode_works_within_the_units_bounds() {
+    in_guest("standalone_mode_works_within_the_units_bounds", "", |_| {
+        let mac = "02:00:00:00:00:01";
+        ip(&format!("link add ens5 address {mac} type dummy"));
+        ip("link set ens5 up");
+        let imds = Imds::start(Address::V4, None, &[]);
+        imds.set("mac", mac);
+        for (key, value) in [
+            ("local-ipv4s", "10.0.0.10"),
+            ("subnet-ipv4-cidr-block", "10.0.0.0/20"),
+            ("vpc-ipv4-cidr-blocks", "10.0.0.0/16"),
+            ("ipv4-prefix", "10.0.1.16/28"),
+            ("ipv6-prefix", "2001:db8:1:2:3::/80"),
+        ] {
+            imds.set(&format!("network/interfaces/macs/{mac}/{key}"), value);
+        }
+        let chained = "/etc/cni/net.d/10-main.conflist";
+        let text = fs::read(chained).expect("read the conflist");
+        fs::remove_file(chained).expect("remove the conflist");
+        let settings = "[settings.sluice]\nversion = 1\ncni.mode = \"standalone\"\n";
+        fs::write(USER_DATA, settings).expect("write user data");
+        systemctl(&format!("reload {AGENT}"));
+        let own = "/etc/cni/net.d/10-sluice.conflist";
+        let conflist =
+            wait_for("the conflist", Duration::from_secs(60), || fs::read_to_string(own).ok());
+        for subnet in ["10.0.1.16", "2001:db8:1:2:3::"] {
+            assert!(conflist.contains(subnet), "{conflist}");
+        }
+        let table = run("nft", &["list", "table", "ip", "sluice"]);
+        assert!(table.contains("10.0.1.16/28"), "{table}");
+        let accept_ra = fs::read_to_string("/proc/sys/net/ipv6/conf/ens5/accept_ra");
+        assert_eq!(accept_ra.expect("read accept_ra").trim(), "2");
+        fs::write(chained, text).expect("write the conflist");
+        write_user_data("");
+        systemctl(&format!("reload {AGENT}"));
+        wait_for("no conflist of ours", Duration::from_secs(60), || {
+            (!fs::exists(own).expect("look for the conflist")).then_some(())
+        });
+        ip("link del ens5");
+        ip("addr del 169.254.169.254/32 dev lo");
+    });
 }
 
 #[test]

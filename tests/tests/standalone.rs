@@ -234,6 +234,20 @@ fn network_stays_while_imds_is_silent_and_the_agent_starts_anew() {
 }
 
 #[test]
+fn what_somebody_removes_is_back_with_the_next_look() {
+    with_ready_node(Containerd::Trixie17, FIRST, |node| {
+        let before = (node.conflist(), node.table());
+        let nft = node.containerd.command("nft").args(["flush", "ruleset"]).status();
+        assert!(nft.expect("run nft").success());
+        fs::remove_file(node.path(CONFLIST)).expect("remove the conflist");
+        node.reload();
+        wait_for("both", Duration::from_secs(20), || {
+            ((node.conflist(), node.table()) == before).then_some(())
+        });
+    });
+}
+
+#[test]
 fn internet_never_sees_a_pods_own_address_while_prefixes_come_and_go() {
     with_ready_node(Containerd::Trixie17, FIRST, |node| {
         let pod = node.pod("a");
