@@ -49,7 +49,7 @@ pub struct Node {
 /// Runs a test inside the network namespace of a new node; no prefix is delegated to it yet, and
 /// neither boot nor agent has run.
 pub fn with_node(release: Containerd, test: impl FnOnce(&mut Node) + Send) {
-    let layout = NodeLayout { conflists: [].into(), plugins: Vec::new() };
+    let layout = NodeLayout { conflists: [].into(), ..NodeLayout::default() };
     let containerd = ContainerdNode::start(release, &layout).expect("start the node");
     let netns = containerd.host_path("/proc/1/ns/net");
     let within = move || {
