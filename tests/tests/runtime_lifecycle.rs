@@ -9,6 +9,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -189,9 +190,17 @@ fn our_add_that_is_killed_itself_leaves_nothing_and_a_retry_succeeds() {
 fn kill_during_our_add(node: &mut SluiceNode, spec: &PodSpec, at: impl FnOnce(Pid)) {
     let plugin = Path::new(BIN_DIR).join("sluice");
     let call = node.runtime.kill_containerd_during(spec, |runtime| {
-        at(wait_for("our plugin", PATIENCE, || runtime.processes(&plugin).pop()));
+        let waits = |pid: &Pid| waits_for_the_lock(*pid);
+        let plugin = || runtime.processes(&plugin).pop().filter(waits);
+        at(wait_for("our plugin at the lock", PATIENCE, plugin));
     });
     assert!(call.expect("kill containerd").is_err());
+}
+
+/// Then it has read all that the runtime had to say.
+fn waits_for_the_lock(pid: Pid) -> bool {
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    call.split(' ').next() == Some(&libc::SYS_flock.to_string())
 }
 
 #[test]
