@@ -410,8 +410,11 @@ fn address_that_a_killed_add_has_leaked_is_given_back_and_no_other() {
         let leaked = node.path(STORE).join("10.0.1.20");
         fs::write(&leaked, "no-such-container\r\neth0").expect("take an address");
         // The pod's result is lost, but its address is in use all the same.
-        fs::remove_file(node.path(format!("/var/lib/cni/results/sluice-{}-eth0", pod.id)))
-            .expect("lose a result");
+        let result = format!("/var/lib/cni/results/sluice-{}-eth0", pod.id);
+        fs::remove_file(node.path(result)).expect("lose a result");
+        // Of the container that came to nothing there may be one all the same.
+        let loopback = "/var/lib/cni/results/cni-loopback-no-such-container-lo";
+        fs::write(node.path(loopback), "{}").expect("write a result");
         let young = node.path(STORE).join("10.0.1.21");
         fs::write(young, "another\r\neth0").expect("take an address");
         for address in [&leaked, &node.path(STORE).join("10.0.1.16")] {

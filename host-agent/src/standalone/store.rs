@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 
+use super::network::NAME;
+
 /// No ADD that goes on for so long comes to anything: kubelet gives up after four minutes.
 const LEAKED_AFTER: Duration = Duration::from_secs(600);
 
@@ -52,7 +54,8 @@ fn old_addresses(store: &Path) -> io::Result<Vec<(IpAddr, PathBuf)>> {
     Ok(old)
 }
 
-/// libcni names results `<network>-<container>-<interface>`, from the end of an ADD until a DEL.
+/// libcni names results `<network>-<container>-<interface>`, from the end of an ADD until a DEL. That of
+/// the runtime's own loopback network is there although our ADD came to nothing.
 fn has_result(results: &Path, container: &str) -> Result<bool> {
     let attempt = || format!("list {}", results.display());
     let entries = match fs::read_dir(results) {
@@ -61,7 +64,8 @@ fn has_result(results: &Path, container: &str) -> Result<bool> {
     };
     let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
     let names = names.collect::<io::Result<Vec<_>>>().with_context(attempt)?;
-    Ok(names.iter().any(|name| name.to_string_lossy().contains(container)))
+    let start = format!("{NAME}-{container}-");
+    Ok(names.iter().any(|name| name.to_string_lossy().starts_with(&start)))
 }
 
 /// Whether the host has a route to just this address; ptp makes it, and it goes with the pod's veth.
@@ -131,7 +135,7 @@ mod tests {
     fn only_old_addresses_without_a_result_are_given_back() {
         // Of a range for documentation, so nothing is routed there.
         let addresses = [("192.0.2.1", "lost"), ("192.0.2.2", "kept"), ("192.0.2.3", "young")];
-        let node = Node::with(&addresses, &["sluice-kept-eth0"]);
+        let node = Node::with(&addresses, &["sluice-kept-eth0", "cni-loopback-lost-lo"]);
         let freed = free_leaked(&node.store(), &node.results()).unwrap();
         assert_eq!(freed, [IpAddr::from([192, 0, 2, 1])]);
         let left = fs::read_dir(node.store()).unwrap().count();
