@@ -124,7 +124,7 @@ pub fn user_data(
 pub struct Client<'c, O> {
     /// Those that may answer; one alone as soon as it did.
     endpoints: &'static [&'static str],
-    /// Good until the service says otherwise.
+    /// Served the last request well.
     token: Option<String>,
     budget: Duration,
     end: Duration,
@@ -203,14 +203,14 @@ impl<'c, O: Outside> Client<'c, O> {
         }
     }
 
-    /// A token that is refused is not kept.
+    /// A token is kept as long as all is well with it.
     fn get_with_token(&mut self, endpoint: &str, url: &str) -> Result<Answer, Failure> {
         let token = match self.token.take() {
             Some(token) => token,
             None => self.new_token(endpoint)?,
         };
         let answer = self.send(Request { url: url.to_owned(), token: Some(&token) })?;
-        self.token = (answer.status != 401).then_some(token);
+        self.token = matches!(answer.status, 200 | 404).then_some(token);
         Ok(answer)
     }
 
