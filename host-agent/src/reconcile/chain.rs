@@ -210,3 +210,54 @@ fn trouble(code: &str, subject: &Path, what: String, next_step: &str) -> Trouble
     let subject = subject.display().to_string();
     Trouble { code: code.into(), subject, what, next_step: next_step.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conflist::{ENTRY, add};
+
+    const OLD: &str = r#"{"plugins":[{"type":"old"}]}"#;
+
+    /// What is in the file after an edit of `OLD` while somebody has written `newer` instead.
+    fn written(newer: Option<&[u8]>) -> (Result<()>, Option<Vec<u8>>) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("10-aws.conflist");
+        fs::write(&path, OLD).unwrap();
+        let meta = fs::metadata(&path).unwrap();
+        let found = TextFile { path: path.clone(), text: OLD.into() };
+        match newer {
+            Some(newer) => fs::write(&path, newer).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        let edit = |file: TextFile| Ok(add(&file.text)?.into_bytes());
+        let result = replace(&found, add(OLD).unwrap().as_bytes(), &meta, edit);
+        (result, fs::read(&path).ok())
+    }
+
+    #[test]
+    fn what_somebody_writes_at_the_same_moment_is_edited_and_not_lost() {
+        let newer = r#"{"plugins":[{"type":"new","mtu":1500}]}"#;
+        let (result, left) = written(Some(newer.as_bytes()));
+        result.unwrap();
+        assert_eq!(left.unwrap(), newer.replace("}]", &format!("}},{ENTRY}]")).as_bytes());
+        // It may be what we would have made of it.
+        let edited = add(newer).unwrap();
+        assert_eq!(written(Some(edited.as_bytes())).1.unwrap(), edited.as_bytes());
+    }
+
+    #[test]
+    fn what_cannot_be_edited_is_put_back() {
+        for broken in [&b"{"[..], b"\xff"] {
+            let (result, left) = written(Some(broken));
+            result.unwrap();
+            assert_eq!(left.unwrap(), broken);
+        }
+    }
+
+    #[test]
+    fn list_that_has_just_gone_is_not_made_again() {
+        let (result, left) = written(None);
+        assert!(format!("{:#}", result.unwrap_err()).ends_with("(os error 2)"));
+        assert_eq!(left, None);
+    }
+}
