@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::command::{executable, ip, json, text, wait_for};
+use crate::command::{executable, json, text, wait_for};
 use crate::containerd::{CONF_DIR, Containerd, ContainerdNode, NodeLayout, Pod, PodSpec, signal};
 use crate::imds::{Address, Imds};
 use crate::meter::in_netns;
@@ -324,9 +324,4 @@ pub fn client_seen(server: &Path, address: IpAddr, client: &Path) -> IpAddr {
         answer.join().expect("the server");
         seen
     })
-}
-
-/// The devices that have this address, as `ip` prints them.
-pub fn devices_with(address: IpAddr) -> String {
-    ip(&format!("-o addr show to {address}"))
 }
