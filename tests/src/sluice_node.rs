@@ -2,6 +2,7 @@
 //! A private node with a real containerd and Sluice on it, as on a real one:
 //! booted, its agent running, its entry in the chain.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -63,9 +64,21 @@ pub fn on_each_release(
     bandwidth: &str,
     test: impl Fn(Containerd, &mut SluiceNode) + Sync,
 ) {
+    on_each(|release| SluiceNode::start(release, conflist, bandwidth), test);
+}
+
+/// The same on nodes whose main CNI plugin has not come yet.
+pub fn on_each_release_without_network(test: impl Fn(Containerd, &mut SluiceNode) + Sync) {
+    on_each(|release| SluiceNode::start_with(release, BTreeMap::new(), ""), test);
+}
+
+fn on_each(
+    start: impl Fn(Containerd) -> SluiceNode + Sync,
+    test: impl Fn(Containerd, &mut SluiceNode) + Sync,
+) {
     let on = |release| {
         let began = Instant::now();
-        let mut node = SluiceNode::start(release, conflist, bandwidth);
+        let mut node = start(release);
         let started = began.elapsed();
         test(release, &mut node);
         println!("{release:?}: started in {started:.1?}, all in {:.1?}", began.elapsed());
@@ -86,10 +99,18 @@ pub struct SluiceNode {
 impl SluiceNode {
     /// With this chain, booted with these bandwidth settings (TOML lines), the agent running.
     pub fn start(release: Containerd, conflist: &str, bandwidth: &str) -> Self {
-        let layout = NodeLayout {
-            conflists: [(CONFLIST.to_owned(), conflist.to_owned())].into(),
-            ..NodeLayout::default()
-        };
+        let conflists = [(CONFLIST.to_owned(), conflist.to_owned())].into();
+        let node = Self::start_with(release, conflists, bandwidth);
+        node.wait_until_loaded();
+        node
+    }
+
+    fn start_with(
+        release: Containerd,
+        conflists: BTreeMap<String, String>,
+        bandwidth: &str,
+    ) -> Self {
+        let layout = NodeLayout { conflists, ..NodeLayout::default() };
         let runtime = ContainerdNode::start(release, &layout).expect("start a node");
         let mut node = Self { runtime, agent: None };
         for name in ["before", "after"] {
@@ -97,7 +118,6 @@ impl SluiceNode {
         }
         node.boot(bandwidth);
         node.start_agent();
-        node.wait_until_loaded();
         node
     }
 
@@ -146,11 +166,16 @@ impl SluiceNode {
 
     /// Replaces the conflist as an installer does, and waits until containerd has loaded it.
     pub fn write_conflist(&self, text: &str) {
+        self.rename_into_place(text);
+        self.runtime.wait_for_status(|s| s.has_loaded(text)).expect("the new conflist");
+    }
+
+    /// The same without waiting.
+    pub fn rename_into_place(&self, text: &str) {
         let dir = self.runtime.conf_dir();
         let temporary = dir.join("10-node.tmp");
         fs::write(&temporary, text).expect("write a conflist");
         fs::rename(&temporary, dir.join(CONFLIST)).expect("rename a conflist");
-        self.runtime.wait_for_status(|s| s.has_loaded(text)).expect("the new conflist");
     }
 
     /// Waits until containerd has loaded the conflist as it is, and is ready.
@@ -207,6 +232,14 @@ impl SluiceNode {
         let dir = File::open(self.runtime.host_path("/run/sluice/pods")).expect("the records");
         dir.lock().expect("lock the records");
         dir
+    }
+
+    /// Codes of what `sluice status` says is degraded.
+    pub fn troubles(&self) -> Vec<String> {
+        let output = self.sluice(&["status", "--json", "--interval", "1"]);
+        let status = json(&String::from_utf8_lossy(&output.stdout));
+        let troubles = status["degraded"].as_array().expect("a list of troubles").iter();
+        troubles.map(|trouble| trouble["code"].as_str().expect("a code").to_owned()).collect()
     }
 
     /// All that `sluice pods --json` lists.

@@ -89,7 +89,8 @@ fn burst_that_nobody_asked_for_is_the_settings_own() {
         let ran = node.run(&spec);
         let record = node.record(&ran.id).expect("a record");
         let annotated = &record["annotated"];
-        let said = ["egress", "egress_burst", "ingress", "ingress_burst"].map(|key| &annotated[key]);
+        let said =
+            ["egress", "egress_burst", "ingress", "ingress_burst"].map(|key| &annotated[key]);
         assert_eq!(json!(said), json!(["20Mbit", null, "20Mbit", null]));
         let slot = node.pod("a")["slot"].as_u64().expect("a slot") as usize;
         let limits = node.runtime.host_path("/sys/fs/bpf/sluice/v1/limits");
