@@ -3,8 +3,9 @@
 //! kernel's verdict come back. The socket belongs to the network namespace in
 //! which it was made, so a pod's namespace is entered only to make it.
 
+use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
-use std::{io, thread};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -47,10 +48,19 @@ fn hint(source: &io::Error) -> &'static str {
     }
 }
 
+/// More than any datagram: the kernel makes those of a list 32 KiB at most (net/netlink/af_netlink.c,
+/// netlink_dump).
+const DATAGRAM_BYTES: usize = 64 << 10;
+
+/// The calling thread's own namespace.
+const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";
+
 /// An rtnetlink socket of one network namespace.
 pub struct Netlink {
     socket: Socket,
     sequence: u32,
+    /// Of the last datagram; pages of it that were never written are no memory.
+    datagram: Vec<u8>,
 }
 
 impl Netlink {
@@ -65,19 +75,23 @@ impl Netlink {
             Ok(socket)
         };
         let socket = open().map_err(|e| Error::new("open a netlink socket", e))?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket, sequence: 0, datagram: Vec::with_capacity(DATAGRAM_BYTES) })
     }
 
-    /// A socket of another namespace. A thread goes there, so no caller can be left behind in it.
+    /// A socket of another namespace. The calling thread goes there and back: a thread made for that
+    /// would have to wait for a processor first, on a busy node longer than all the rest takes.
     pub fn open_in(netns: impl AsFd) -> Result<Self, Error> {
-        let netns = netns.as_fd();
-        let enter = move || {
-            sys_admin::with(|| setns(netns, CloneFlags::CLONE_NEWNET))
-                .map_err(|e| Error::new("enter the network namespace", e.into()))?;
-            Self::open()
-        };
-        thread::scope(|scope| scope.spawn(enter).join()).unwrap_or_else(|_| {
-            Err(Error::new("enter the network namespace", io::Error::other("thread ended early")))
+        let error = |e: io::Error| Error::new("enter the network namespace", e);
+        let own = File::open(OWN_NAMESPACE).map_err(error)?;
+        sys_admin::with(|| {
+            setns(netns.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|e| error(e.into()))?;
+            let opened = Self::open();
+            if let Err(e) = setns(&own, CloneFlags::CLONE_NEWNET) {
+                // All that this thread would do from now on, it would do to the pod.
+                log::error!("leave the pod's network namespace: {e}");
+                std::process::abort();
+            }
+            opened
         })
     }
 
@@ -107,8 +121,9 @@ impl Netlink {
     fn receive(&mut self) -> io::Result<Vec<RouteNetlinkMessage>> {
         let mut answers = Vec::new();
         loop {
-            let (datagram, _) = self.socket.recv_from_full()?;
-            let mut rest = datagram.as_slice();
+            self.datagram.clear();
+            self.socket.recv(&mut self.datagram, 0)?;
+            let mut rest = self.datagram.as_slice();
             while !rest.is_empty() {
                 let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
                     .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
