@@ -18,6 +18,11 @@ use tests::result_cache::{Cached, bandwidth};
 
 const LIMIT: u64 = 20_000_000;
 const BOTH: Annotations = Annotations { egress: LIMIT, ingress: LIMIT };
+/// As it stands behind another one in the node's conflist.
+const ENTRY: &str = concat!(
+    ",\n    {\"type\":\"sluice\",\"capabilities\":",
+    "{\"bandwidth\":true,\"io.kubernetes.cri.pod-annotations\":true}}"
+);
 /// What must happen within a second takes longer in an emulated guest.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -291,8 +296,7 @@ fn interface_that_came_along_is_left_as_it_was_before() {
 fn entry_comes_back_when_somebody_writes_the_conflist_anew() {
     with_ready_node("", |_node| {
         let chained = fs::read_to_string(CONFLIST).expect("the conflist");
-        let plain = chained
-            .replace(",\n    {\"type\":\"sluice\",\"capabilities\":{\"bandwidth\":true}}", "");
+        let plain = chained.replace(ENTRY, "");
         assert_ne!(plain, chained);
         for _ in 0..5 {
             // As aws-node does it: a temporary file beside it, then a rename.
@@ -321,8 +325,7 @@ fn conflist_that_comes_late_gets_the_entry_and_none_is_made_before() {
         soon("word that it waits", waits);
         let files = fs::read_dir(CONF_DIR).expect("the directory").count();
         assert_eq!(files, 0);
-        let entry = ",\n    {\"type\":\"sluice\",\"capabilities\":{\"bandwidth\":true}}";
-        fs::write(format!("{CONFLIST}.tmp"), chained.replace(entry, "")).expect("write");
+        fs::write(format!("{CONFLIST}.tmp"), chained.replace(ENTRY, "")).expect("write");
         fs::rename(format!("{CONFLIST}.tmp"), CONFLIST).expect("rename");
         soon("the entry", || {
             (fs::read_to_string(CONFLIST).expect("the conflist") == chained).then_some(())

@@ -10,7 +10,10 @@ use fastrand::Rng;
 use super::run::Run;
 use crate::node::CONFLIST;
 
-const ENTRY: &str = ",\n    {\"type\":\"sluice\",\"capabilities\":{\"bandwidth\":true}}";
+const ENTRY: &str = concat!(
+    ",\n    {\"type\":\"sluice\",\"capabilities\":",
+    "{\"bandwidth\":true,\"io.kubernetes.cri.pod-annotations\":true}}"
+);
 /// Ten times a minute is a contest, from which the agent stands back.
 const PAUSE: std::ops::Range<u64> = 7_000..12_000;
 
