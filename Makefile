@@ -6,7 +6,7 @@ KERNEL ?= 6.12
 SKIPS := target/skips.txt
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
-.PHONY: help setup fmt lint build test test-unit test-root test-vm demo chaos bench fuzz golden clean
+.PHONY: help setup fmt lint build release test test-unit test-root test-vm demo chaos bench fuzz golden clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -23,6 +23,21 @@ lint: setup ## Formatting and clippy, without changing anything
 
 build: setup ## Debug build of everything
 	cargo build --locked --workspace
+
+ARCH := $(shell uname -m)
+GNU := $(ARCH)-unknown-linux-gnu
+MUSL := $(ARCH)-unknown-linux-musl
+STATIC := $(TARGET)/static
+STATIC_BUILD := cargo build --locked --release --package host-agent
+# The plugin is linked with musl: glibc asks the processor for its caches at each start, which a virtual machine traps.
+# libbpf finds the kernel's, libelf's and zlib's headers behind musl's own.
+release: export LIBBPF_SYS_EXTRA_CFLAGS = -idirafter /usr/include -idirafter /usr/include/$(ARCH)-linux-gnu
+release: setup ## Both executables as a node gets them, without shared libraries, in target/static
+	rustup target add $(MUSL)
+	RUSTFLAGS="-C target-feature=+crt-static" $(STATIC_BUILD) --target $(GNU) --bin sluice
+	CC_$(subst -,_,$(MUSL))=musl-gcc $(STATIC_BUILD) --target $(MUSL) --bin sluice-cni
+	install -D --target-directory=$(STATIC) $(TARGET)/$(GNU)/release/sluice $(TARGET)/$(MUSL)/release/sluice-cni
+	! readelf --wide --program-headers $(STATIC)/sluice $(STATIC)/sluice-cni | grep INTERP
 
 test: lint test-unit test-root ## Everything but the newest kernel: set-up, lint, unit, root and guest tests
 	tests/vm/prepare 6.1 >/dev/null && tests/vm/prepare 6.12 >/dev/null
@@ -56,23 +71,23 @@ chaos: build ## All that can go wrong, at random, CHAOS_SECONDS=1800; CHAOS_SEED
 demo: build ## Real pods on a private node, iperf3, limit against measured
 	target/debug/demo
 
-bench: setup ## Figures of speed against peers, and docs/benchmarks.md; ONLY="P1 P6": these, no page
-	cargo build --locked --release --package host-agent
+bench: release ## Figures of speed against peers, and docs/benchmarks.md; ONLY="P1 P6": these, no page
 	cargo build --locked --package tests --bins
-	SLUICE_BIN=$(TARGET)/release $(TARGET)/debug/bench $(if $(ONLY),only $(ONLY))
+	SLUICE_BIN=$(STATIC) $(TARGET)/debug/bench $(if $(ONLY),only $(ONLY))
 
 FUZZ_SECONDS ?= 60
 FUZZ = cargo fuzz run -s none $(1) fuzz/corpus/$(1) $(2) -- -max_total_time=$(FUZZ_SECONDS) \
 	-rss_limit_mb=256 -timeout=5 -print_final_stats=1
 
-fuzz: setup ## Fuzz carriers, conflists, settings, quantities and requests, FUZZ_SECONDS=60 each (needs cargo-fuzz)
+fuzz: setup ## Fuzz carriers, conflists, settings, quantities, requests and the plugin, FUZZ_SECONDS=60 each (needs cargo-fuzz)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz@0.13.2
-	mkdir -p fuzz/corpus/{carrier,conflist,settings,quantity,request}
+	mkdir -p fuzz/corpus/{carrier,conflist,settings,quantity,request,plugin}
 	$(call FUZZ,carrier,fuzz/seeds/carrier) -max_len=70000 -dict=fuzz/carrier.dict
 	$(call FUZZ,conflist,host-agent/testdata/conflist) -max_len=8000 -dict=fuzz/conflist.dict
 	$(call FUZZ,settings,settings-model/testdata/v1/valid settings-model/testdata/v1/invalid)
 	$(call FUZZ,quantity,fuzz/seeds/quantity) -max_len=64
 	$(call FUZZ,request,fuzz/seeds/request) -max_len=9000 -dict=fuzz/request.dict
+	$(call FUZZ,plugin,fuzz/seeds/plugin) -max_len=8192 -dict=fuzz/plugin.dict
 
 golden: setup ## Rewrite the golden files of the settings model and of user data and conflists
 	UPDATE_GOLDEN=1 cargo test --locked --package settings-model

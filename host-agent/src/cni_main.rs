@@ -4,8 +4,14 @@
 use std::io::Read;
 use std::process::ExitCode;
 
+use dlmalloc::GlobalDlmalloc;
 use host_agent::cni::{Environment, run};
 use host_agent::paths::Paths;
+
+/// Released with musl, whose allocator asks the kernel for pages, and gives them back, at every other
+/// step; a call of the plugin needs a few hundred kilobytes for a millisecond.
+#[global_allocator]
+static ALLOCATOR: GlobalDlmalloc = GlobalDlmalloc;
 
 /// A configuration with its result is a few kilobytes; this only bounds a runaway.
 const MAX_STDIN_BYTES: u64 = 16 << 20;

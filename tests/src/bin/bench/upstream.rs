@@ -9,7 +9,7 @@ use tests::cni::Annotations;
 use tests::command::text;
 use tests::node::Pod;
 
-const PLUGIN_DIR: &str = "/usr/lib/cni";
+pub const PLUGIN_DIR: &str = "/usr/lib/cni";
 /// Bits that containerd asks for when the pod names no burst. The plugin takes it for 512 MB.
 pub const BURST_NOT_SET: u64 = 4_294_967_295;
 pub const BURST_32_KB: u64 = 8 * 32 * 1024;
