@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Our entry in the main plugin's conflist while others write it too: it is
 //! back at once, nobody's write is lost or seen by halves, who is against it is
-//! found out, and where it is not wanted it goes. With a real containerd: the
-//! node is ready when the main plugin says so, not before and not later.
+//! found out, and where it is not wanted it goes.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,8 +14,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::cni::Annotations;
-use tests::command::{executable, json, text, wait_for};
-use tests::containerd::{Containerd, ContainerdNode, NodeLayout, PodSpec};
+use tests::command::{text, wait_for};
 use tests::node::{CONF_DIR, CONFLIST, Node, with_node, with_ready_node};
 
 /// What must happen at once takes longer in an emulated guest, or on a busy machine.
@@ -397,108 +393,4 @@ fn list_that_multus_runs_gets_the_entry_and_multus_own_file_stays() {
             )
         );
     });
-}
-
-/// The agent of a node with containerd; it ends with this.
-struct Agent(Child);
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let ended = self.0.kill().and_then(|()| self.0.wait());
-        ended.expect("end the agent");
-    }
-}
-
-fn start_agent(node: &ContainerdNode) -> Agent {
-    let mut command = node.command(executable("sluice"));
-    let agent = Agent(command.arg("agent").spawn().expect("start the agent"));
-    let pin = node.host_path("/sys/fs/bpf/sluice/v1/shape_ingress");
-    wait_for("the agent's pins", Duration::from_secs(20), || pin.exists().then_some(()));
-    agent
-}
-
-fn sluice(node: &ContainerdNode, arguments: &[&str]) -> Value {
-    let output = node.command(executable("sluice")).args(arguments).output().expect("run sluice");
-    json(&String::from_utf8_lossy(&output.stdout))
-}
-
-fn boot(node: &ContainerdNode) {
-    let user_data = "/run/node/user-data.toml";
-    fs::write(node.host_path(user_data), "[settings.sluice]\nversion = 1\n").expect("user data");
-    let mut command = node.command(executable("sluice"));
-    command.args(["boot", "--user-data", user_data, "--plugin"]).arg(executable("sluice-cni"));
-    let output = command.output().expect("run sluice boot");
-    assert!(output.status.success(), "{}", text(&output));
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).expect("the directory of conflists");
-    entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
-}
-
-/// As the main plugin's daemon does it, when its own part is ready.
-fn write_main(node: &ContainerdNode, text: &str) {
-    let temporary = node.conf_dir().join("10-node.conflist.tmp");
-    fs::write(&temporary, text).expect("write");
-    fs::rename(&temporary, node.conf_dir().join("10-node.conflist")).expect("rename");
-}
-
-fn node_is_ready_when_the_main_plugin_says_so(release: Containerd) {
-    let layout = NodeLayout { conflists: Default::default(), ..NodeLayout::default() };
-    let main = NodeLayout::default().conflists.into_values().next().expect("the usual conflist");
-    let node = ContainerdNode::start(release, &layout).expect("a node");
-    boot(&node);
-    let _agent = start_agent(&node);
-    wait_for("word that it waits", SOON, || {
-        let status = sluice(&node, &["status", "--json", "--interval", "1"]);
-        let troubles = status["degraded"].as_array().expect("troubles").clone();
-        troubles.iter().any(|trouble| trouble["code"] == "no-conflist").then_some(())
-    });
-    assert_eq!(names(&node.conf_dir()), [""; 0]);
-    // A removal makes containerd read the directory anew, so that it is not old news.
-    fs::write(node.conf_dir().join("poke"), "").expect("write");
-    fs::remove_file(node.conf_dir().join("poke")).expect("remove");
-    let waiting = node.wait_for_status(|s| s.last_cni_load.contains("no network config found"));
-    let waiting = waiting.expect("a status");
-    assert!(!waiting.ready && waiting.reason == "NetworkPluginNotReady", "{waiting:?}");
-    write_main(&node, &main);
-    let began = Instant::now();
-    node.wait_for_status(|status| status.ready).expect("a ready node");
-    let ready = began.elapsed();
-    node.wait_for_status(|status| status.cni_config.contains("sluice")).expect("our entry");
-    println!("{release:?}: ready after {ready:?}, with our entry after {:?}", began.elapsed());
-    assert!(ready < Duration::from_secs(2), "{ready:?}");
-    network_stays_while_the_list_is_written_again_and_again(&node, &main);
-    let pod =
-        PodSpec::new("default", "limited").annotation("kubernetes.io/egress-bandwidth", "20M");
-    let pod = node.run_pod(&pod).expect("a pod");
-    let pods = sluice(&node, &["pods", "--json", "--interval", "1"]).to_string();
-    assert!(pods.contains("20000000"), "{pods}");
-    node.remove_pod(&pod.id).expect("remove the pod");
-}
-
-fn network_stays_while_the_list_is_written_again_and_again(node: &ContainerdNode, main: &str) {
-    for _ in 0..30 {
-        write_main(node, main);
-        for _ in 0..3 {
-            let status = node.status().expect("a status");
-            assert!(status.ready && status.last_cni_load == "OK", "{status:?}");
-        }
-    }
-    node.wait_for_status(|status| status.cni_config.contains("sluice")).expect("our entry");
-}
-
-#[test]
-fn node_with_containerd_1_6_is_ready_when_the_main_plugin_says_so() {
-    node_is_ready_when_the_main_plugin_says_so(Containerd::Bookworm16);
-}
-
-#[test]
-fn node_with_containerd_1_7_is_ready_when_the_main_plugin_says_so() {
-    node_is_ready_when_the_main_plugin_says_so(Containerd::Trixie17);
-}
-
-#[test]
-fn node_with_containerd_2_1_is_ready_when_the_main_plugin_says_so() {
-    node_is_ready_when_the_main_plugin_says_so(Containerd::Sid21);
 }
