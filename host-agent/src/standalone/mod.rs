@@ -105,6 +105,10 @@ pub fn forget_earlier(paths: &Paths, settings: &Settings) -> Result<()> {
 }
 
 fn remove(path: &Path) -> Result<()> {
+    // On a read-only file system the removal of what is not there fails as well.
+    if fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+        return Ok(());
+    }
     match fs::remove_file(path) {
         Ok(()) => log::info!("removed {}", path.display()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
