@@ -45,6 +45,7 @@ pub fn detach(paths: &Paths) -> Result<usize> {
 
 /// First, so that no new pod comes meanwhile.
 fn remove_entry(paths: &Paths) -> Result<()> {
+    let _alone = paths.lock()?;
     let settings = in_force(paths).unwrap_or_else(|_| Settings::default());
     chain::take_out(&paths.resolve(settings.cni.conf_dir.as_ref())).map(|_| ())
 }

@@ -394,3 +394,22 @@ fn list_that_multus_runs_gets_the_entry_and_multus_own_file_stays() {
         );
     });
 }
+
+/// Both write the same list, by a temporary file of the same name.
+#[test]
+fn boots_beside_the_agent_never_get_into_its_way() {
+    with_ready_node("", |node| {
+        for _ in 0..30 {
+            for (settings, chained) in [("enabled = false", false), ("", true)] {
+                // The agent hears of the settings and of the list, and does its part.
+                node.boot_with(settings);
+                wait_for("the list as the settings say", SOON, || {
+                    (has_entry(&conflist()) == chained).then_some(())
+                });
+            }
+        }
+        wait_for("an end of all writes", SOON, || {
+            (fs::read_dir(CONF_DIR).expect("the directory").count() == 1).then_some(())
+        });
+    });
+}

@@ -536,6 +536,8 @@ fn records_and_results_that_do_not_match_are_told() {
     with_ready_node("", |node| {
         let (gone, missed) = (node.pod("a", 2), node.pod("b", 3));
         node.add(&gone, EGRESS);
+        // Which would clear the one and adopt the other at once.
+        node.signal_agent(nix::sys::signal::Signal::SIGSTOP);
         gone.delete();
         let result = json!({
             "kind": "cniCacheV1", "containerId": "id-b", "ifName": "eth0", "networkName": "main",

@@ -55,11 +55,14 @@ impl Chain {
     ) -> Option<Option<Trouble>> {
         self.due.take_if(|due| *due <= now)?;
         let dir = paths.resolve(settings.cni.conf_dir.as_ref());
-        let kept = if is_chained(settings) {
-            self.put_in(settings, &dir, now)
-        } else {
-            self.take_out(&dir).map(|()| None)
-        };
+        // A boot at the same time would write the same temporary file.
+        let kept = paths.lock().and_then(|_alone| {
+            if is_chained(settings) {
+                self.put_in(settings, &dir, now)
+            } else {
+                self.take_out(&dir).map(|()| None)
+            }
+        });
         Some(kept.unwrap_or_else(|e| {
             let next_step = "new pods get no limit from the chain until this is put right";
             Some(trouble("conflist", &dir, format!("{e:#}"), next_step))
