@@ -45,6 +45,8 @@ fn write(wanted: &FileContent, done: &mut Vec<Before>) -> Result<bool> {
     // A file keeps the mode that somebody gave it; a new one gets ours.
     let mode = if let Before::File { mode, .. } = &before { *mode } else { wanted.mode };
     done.push(before);
+    // Until it is read back: the agent keeps the conflist too.
+    let _alone = path.parent().map(file::lock_directory).transpose()?;
     file::replace(path, &wanted.content, mode)?;
     let back = fs::read(path).with_context(|| format!("read back {}", path.display()))?;
     if back != wanted.content {

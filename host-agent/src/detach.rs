@@ -9,6 +9,7 @@ use settings_model::Settings;
 
 use crate::agent;
 use crate::attach::{End, Veth};
+use crate::file;
 use crate::live::in_force;
 use crate::netlink::{FILTER_HANDLE, Netlink, ROOT_HANDLE};
 use crate::paths::Paths;
@@ -45,9 +46,10 @@ pub fn detach(paths: &Paths) -> Result<usize> {
 
 /// First, so that no new pod comes meanwhile.
 fn remove_entry(paths: &Paths) -> Result<()> {
-    let _alone = paths.lock()?;
     let settings = in_force(paths).unwrap_or_else(|_| Settings::default());
-    chain::take_out(&paths.resolve(settings.cni.conf_dir.as_ref())).map(|_| ())
+    let dir = paths.resolve(settings.cni.conf_dir.as_ref());
+    let _alone = file::lock_directory(&dir)?;
+    chain::take_out(&dir).map(|_| ())
 }
 
 /// Pods that no record names, as after a crash: the runtime knows them.

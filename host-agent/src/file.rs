@@ -4,7 +4,7 @@
 //! the same directory, because containerd overlooks a rename into it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -59,6 +59,16 @@ pub fn exchange(path: &Path, content: &[u8], mode: u32) -> Result<Vec<u8>> {
     });
     let before = before.and_then(|before| sync_directory(path).map(|()| before));
     before.with_context(|| format!("write {}", path.display()))
+}
+
+/// Held by whoever writes files there, until it is dropped, since all use the same temporary names.
+/// None where there is no such directory.
+pub fn lock_directory(dir: &Path) -> Result<Option<File>> {
+    let lock = || File::open(dir).and_then(|dir| dir.lock().map(|()| dir));
+    match lock() {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        locked => locked.map(Some).with_context(|| format!("lock {}", dir.display())),
+    }
 }
 
 /// One name for all attempts, so that what a killed one left is overwritten by the next.

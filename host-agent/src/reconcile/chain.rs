@@ -56,7 +56,7 @@ impl Chain {
         self.due.take_if(|due| *due <= now)?;
         let dir = paths.resolve(settings.cni.conf_dir.as_ref());
         // A boot at the same time would write the same temporary file.
-        let kept = paths.lock().and_then(|_alone| {
+        let kept = file::lock_directory(&dir).and_then(|_alone| {
             if is_chained(settings) {
                 self.put_in(settings, &dir, now)
             } else {
