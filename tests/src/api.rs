@@ -81,6 +81,13 @@ impl Node {
         assert!(output.status.success(), "{arguments:?}: {}", text(&output));
         json(&String::from_utf8_lossy(&output.stdout))
     }
+
+    /// What `sluice status` says is degraded under this code.
+    pub fn troubles(&self, code: &str) -> Vec<Value> {
+        let status = self.sluice_json(&["status", "--json", "--interval", "1"]);
+        let all = status["degraded"].as_array().expect("a list of troubles").iter();
+        all.filter(|trouble| trouble["code"] == code).cloned().collect()
+    }
 }
 
 /// Metrics as a scraper gets them.

@@ -7,6 +7,7 @@ pub mod api;
 pub mod chaos;
 pub mod cni;
 pub mod command;
+pub mod conflist;
 pub mod containerd;
 pub mod crash;
 pub mod cri;

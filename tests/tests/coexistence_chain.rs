@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde_json::Value;
 use tests::command::{text, wait_for};
+use tests::conflist::{conflist, write_as_aws_node};
 use tests::node::{BIN_DIR, CONF_DIR, CONFLIST, Node, with_node, with_ready_node};
 
 /// What must happen within a second takes longer in an emulated guest.
@@ -20,21 +21,11 @@ const TEMPLATE: &str = r#"{"cniVersion":"0.4.0","name":"aws-cni","disableCheck":
  {"type":"portmap","capabilities":{"portMappings":true},"snat":true}]}
 "#;
 
-fn conflist() -> String {
-    fs::read_to_string(CONFLIST).expect("the conflist")
-}
-
 /// Our entry, as it was put behind the only other one of a node's first conflist.
 fn entry() -> String {
     let text = conflist();
     let from = text.find(r#"{"type":"sluice""#).expect("our entry is the second one");
     text[from..text.rfind("\n  ]").expect("the end of the list")].to_owned()
-}
-
-/// As aws-node does it at its start: a temporary file beside it, then a rename.
-fn write_as_aws_node(content: &str) {
-    fs::write(format!("{CONFLIST}.tmp"), content).expect("write");
-    fs::rename(format!("{CONFLIST}.tmp"), CONFLIST).expect("rename");
 }
 
 #[test]
@@ -49,12 +40,6 @@ fn new_settings_of_the_daemonset_stay_as_written_beside_our_entry() {
             wait_for("our entry", SOON, || (conflist() == expected).then_some(()));
         }
     });
-}
-
-fn troubles(node: &Node, code: &str) -> Vec<Value> {
-    let status = node.sluice_json(&["status", "--json", "--interval", "1"]);
-    let all = status["degraded"].as_array().expect("a list of troubles").iter();
-    all.filter(|trouble| trouble["code"] == code).cloned().collect()
 }
 
 const UPSTREAM: &str = r#"{"type":"bandwidth","capabilities":{"bandwidth":true}}"#;
@@ -76,14 +61,14 @@ fn upstream_plugin_that_comes_later_gives_its_place_to_ours_and_is_told_of() {
                 (conflist() == template_with(&entry)).then_some(())
             });
         }
-        let trouble = wait_for("word of it", SOON, || troubles(node, "upstream-replaced").pop());
+        let trouble = wait_for("word of it", SOON, || node.troubles("upstream-replaced").pop());
         assert_eq!(trouble["subject"], CONFLIST);
         let next_step = trouble["next_step"].as_str().expect("what to do");
         assert!(next_step.contains("ENABLE_BANDWIDTH_PLUGIN=false"), "{next_step}");
         write_as_aws_node(&TEMPLATE.replace("MTU", "9001"));
         wait_for("our entry", SOON, || conflist().contains(&entry).then_some(()));
         wait_for("the end of the trouble", SOON, || {
-            troubles(node, "upstream-replaced").is_empty().then_some(())
+            node.troubles("upstream-replaced").is_empty().then_some(())
         });
     });
 }
@@ -102,13 +87,13 @@ fn upstream_plugin_that_is_to_be_kept_is_stood_aside_for() {
             wait_for("the upstream plugin alone", SOON, || {
                 (conflist() == template_with(UPSTREAM)).then_some(())
             });
-            let trouble = wait_for("word of it", SOON, || troubles(node, "upstream-kept").pop());
+            let trouble = wait_for("word of it", SOON, || node.troubles("upstream-kept").pop());
             let what = trouble["what"].as_str().expect("what was seen");
             assert!(what.contains("cni.upstream-bandwidth is \"keep\""), "{what}");
         }
         write_as_aws_node(&first);
         wait_for("our entry", SOON, || conflist().contains(&entry).then_some(()));
-        assert_eq!(troubles(node, "upstream-kept"), Vec::<Value>::new());
+        assert_eq!(node.troubles("upstream-kept"), Vec::<Value>::new());
     });
 }
 
@@ -205,7 +190,7 @@ fn nothing_is_written_where_there_is_no_conflist_yet() {
         ));
         assert_eq!(output.status.code(), Some(0), "{}", text(&output));
         node.start_agent();
-        let trouble = wait_for("word of it", SOON, || troubles(node, "no-conflist").pop());
+        let trouble = wait_for("word of it", SOON, || node.troubles("no-conflist").pop());
         assert_eq!(trouble["what"], "there is no CNI configuration yet");
         let touched: Vec<_> = watched.events();
         let changed = |(mask, _): &&(AddWatchFlags, String)| {
