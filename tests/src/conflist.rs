@@ -6,9 +6,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde_json::Value;
 
-use crate::node::CONFLIST;
+use crate::node::{CONF_DIR, CONFLIST};
 
 pub fn conflist() -> String {
     fs::read_to_string(CONFLIST).expect("the conflist")
@@ -55,5 +57,29 @@ pub struct Over<'o>(pub &'o AtomicBool);
 impl Drop for Over<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// What happens in the directory of conflists, as containerd's watcher is told: kinds and names.
+pub struct Watched(Inotify);
+
+impl Watched {
+    pub fn begin() -> Self {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK).expect("watch");
+        inotify.add_watch(CONF_DIR, AddWatchFlags::IN_ALL_EVENTS).expect("watch the directory");
+        Self(inotify)
+    }
+
+    pub fn events(&self) -> Vec<(AddWatchFlags, String)> {
+        let mut all = Vec::new();
+        loop {
+            match self.0.read_events() {
+                Ok(events) => all.extend(events.into_iter().filter_map(|event| {
+                    Some((event.mask, event.name?.to_string_lossy().into_owned()))
+                })),
+                Err(Errno::EAGAIN) => return all,
+                Err(e) => panic!("watch: {e}"),
+            }
+        }
     }
 }

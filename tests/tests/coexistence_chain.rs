@@ -6,11 +6,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::AddWatchFlags;
 use serde_json::Value;
 use tests::command::{text, wait_for};
-use tests::conflist::{conflist, write_as_aws_node};
+use tests::conflist::{Watched, conflist, write_as_aws_node};
 use tests::node::{BIN_DIR, CONF_DIR, CONFLIST, Node, with_node, with_ready_node};
 
 /// What must happen within a second takes longer in an emulated guest.
@@ -123,30 +122,6 @@ fn upstream_plugin_that_was_there_first_gives_its_place_to_ours_at_boot() {
     });
 }
 
-/// What happens in the directory of conflists, as containerd's watcher is told: kinds and names.
-struct Watched(Inotify);
-
-impl Watched {
-    fn new() -> Self {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK).expect("watch");
-        inotify.add_watch(CONF_DIR, AddWatchFlags::IN_ALL_EVENTS).expect("watch the directory");
-        Self(inotify)
-    }
-
-    fn events(&self) -> Vec<(AddWatchFlags, String)> {
-        let mut all = Vec::new();
-        loop {
-            match self.0.read_events() {
-                Ok(events) => all.extend(events.into_iter().filter_map(|event| {
-                    Some((event.mask, event.name?.to_string_lossy().into_owned()))
-                })),
-                Err(Errno::EAGAIN) => return all,
-                Err(e) => panic!("watch: {e}"),
-            }
-        }
-    }
-}
-
 /// containerd reloads on write, rename and removal but not on creation, so a file that was renamed
 /// into the directory goes unseen; and it reads every .conf, .conflist and .json, half-written or not
 /// (internal/cri/server/cni_conf_syncer.go).
@@ -166,7 +141,7 @@ fn assert_containerd_sees_a_whole_file(events: &[(AddWatchFlags, String)]) {
 #[test]
 fn conflist_is_replaced_whole_and_so_that_containerd_notices() {
     with_node(|node| {
-        let watched = Watched::new();
+        let watched = Watched::begin();
         node.boot_with("");
         assert_containerd_sees_a_whole_file(&watched.events());
         node.boot_with("enabled = false");
@@ -182,7 +157,7 @@ fn nothing_is_written_where_there_is_no_conflist_yet() {
         let main = conflist();
         node.boot_with("");
         fs::remove_file(CONFLIST).expect("remove the conflist");
-        let watched = Watched::new();
+        let watched = Watched::begin();
         let user_data = fs::read_to_string(tests::node::USER_DATA).expect("user data");
         let output = node.boot(&user_data.replace(
             "[settings.sluice.bandwidth]\n",

@@ -9,13 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::AddWatchFlags;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::cni::Annotations;
 use tests::command::{text, wait_for};
-use tests::conflist::{Over, conflist, has_entry, kinds, numbered, write_as_aws_node};
+use tests::conflist::{Over, Watched, conflist, has_entry, kinds, numbered, write_as_aws_node};
 use tests::node::{CONF_DIR, CONFLIST, Node, with_node, with_ready_node};
 
 /// What must happen at once takes longer in an emulated guest, or on a busy machine.
@@ -24,30 +23,6 @@ const BOTH: Annotations = Annotations { egress: 20_000_000, ingress: 20_000_000 
 
 fn report(node: &Node) -> Value {
     node.sluice_json(&["status", "--json", "--interval", "1"])["agent"]["report"].clone()
-}
-
-/// What happens in the directory of conflists, as containerd's watcher is told: kinds and names.
-struct Watched(Inotify);
-
-impl Watched {
-    fn new() -> Self {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK).expect("watch");
-        inotify.add_watch(CONF_DIR, AddWatchFlags::IN_ALL_EVENTS).expect("watch the directory");
-        Self(inotify)
-    }
-
-    fn events(&self) -> Vec<(AddWatchFlags, String)> {
-        let mut all = Vec::new();
-        loop {
-            match self.0.read_events() {
-                Ok(events) => all.extend(events.into_iter().filter_map(|event| {
-                    Some((event.mask, event.name?.to_string_lossy().into_owned()))
-                })),
-                Err(Errno::EAGAIN) => return all,
-                Err(e) => panic!("watch: {e}"),
-            }
-        }
-    }
 }
 
 fn is_loaded(name: &str) -> bool {
@@ -63,7 +38,7 @@ fn each_write_of_the_agent_is_a_whole_file_that_containerds_watcher_is_told_of()
         for round in 1..=20 {
             node.signal_agent(Signal::SIGSTOP);
             write_as_aws_node(&numbered(round));
-            let watched = Watched::new();
+            let watched = Watched::begin();
             node.signal_agent(Signal::SIGCONT);
             wait_for("our entry", SOON, || has_entry(&conflist()).then_some(()));
             let mut events = Vec::new();
