@@ -4,7 +4,7 @@
 //! the same directory, because containerd overlooks a rename into it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -64,10 +64,19 @@ pub fn exchange(path: &Path, content: &[u8], mode: u32) -> Result<Vec<u8>> {
 /// Held by whoever writes files there, until it is dropped, since all use the same temporary names.
 /// None where there is no such directory.
 pub fn lock_directory(dir: &Path) -> Result<Option<File>> {
-    let lock = || File::open(dir).and_then(|dir| dir.lock().map(|()| dir));
-    match lock() {
+    lock_with(dir, |dir| dir.lock()).with_context(|| format!("lock {}", dir.display()))
+}
+
+/// The same for who must not be kept waiting: an error of the kind `WouldBlock` while somebody else
+/// holds it.
+pub fn try_lock_directory(dir: &Path) -> io::Result<Option<File>> {
+    lock_with(dir, |dir| dir.try_lock().map_err(io::Error::from))
+}
+
+fn lock_with(dir: &Path, lock: impl Fn(&File) -> io::Result<()>) -> io::Result<Option<File>> {
+    match File::open(dir) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        locked => locked.map(Some).with_context(|| format!("lock {}", dir.display())),
+        opened => opened.and_then(|dir| lock(&dir).map(|()| Some(dir))),
     }
 }
 

@@ -4,9 +4,10 @@
 //! (contest.rs). Where it is not wanted it is taken out.
 
 use std::fs::{self, Metadata};
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, bail};
 use settings_model::Settings;
@@ -21,6 +22,8 @@ use crate::report::Trouble;
 
 /// Writes in a row while somebody else writes between them.
 const ATTEMPTS: u32 = 10;
+/// Until the next try where somebody else, a boot, holds the directory.
+const BUSY: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Default)]
 pub struct Chain {
@@ -55,8 +58,15 @@ impl Chain {
     ) -> Option<Option<Trouble>> {
         self.due.take_if(|due| *due <= now)?;
         let dir = paths.resolve(settings.cni.conf_dir.as_ref());
-        // A boot at the same time would write the same temporary file.
-        let kept = file::lock_directory(&dir).and_then(|_alone| {
+        // A boot at the same time would write the same temporary file; should it hang, we do not.
+        let alone = match file::try_lock_directory(&dir) {
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                self.due = Some(now + BUSY);
+                return None;
+            }
+            locked => locked.with_context(|| format!("lock {}", dir.display())),
+        };
+        let kept = alone.and_then(|_alone| {
             if is_chained(settings) {
                 self.put_in(settings, &dir, now)
             } else {
