@@ -9,8 +9,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 const TEMPORARY: &str = ".tmp";
 
@@ -36,13 +36,12 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
 /// however late. A file that has gone meanwhile is not made.
 pub fn exchange(path: &Path, content: &[u8], mode: u32) -> Result<Vec<u8>> {
     let temporary = temporary(path);
-    let swap =
-        || match renameat2(AT_FDCWD, &temporary, AT_FDCWD, path, RenameFlags::RENAME_EXCHANGE) {
-            Ok(()) => Ok(true),
-            // Some file systems cannot; then what comes between here and there is lost.
-            Err(Errno::EINVAL | Errno::ENOSYS) => Ok(false),
-            Err(e) => Err(std::io::Error::from(e)),
-        };
+    let swap = || match renameat_with(CWD, &temporary, CWD, path, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(true),
+        // Some file systems cannot; then what comes between here and there is lost.
+        Err(Errno::INVAL | Errno::NOSYS) => Ok(false),
+        Err(e) => Err(io::Error::from(e)),
+    };
     let exchange = || {
         write_synced(&temporary, content, mode)?;
         if swap()? {
