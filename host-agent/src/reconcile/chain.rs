@@ -99,7 +99,7 @@ impl Chain {
         Ok(self.beside(upstream, &found.path))
     }
 
-    /// Gives until when the file is left as it is, if that is not to be changed now.
+    /// Gives until when the file is left as it is, if there is a contest for it.
     fn write(
         &mut self,
         settings: &Settings,
@@ -114,7 +114,12 @@ impl Chain {
             self.replaced = false;
             match self.contest.gone(stamp(&meta), now) {
                 Advice::PutBack => {}
-                Advice::Hold(until) | Advice::StandBack(until) => return Ok(Some(until)),
+                // Whether it is a contest is to be seen.
+                Advice::Hold(until) => {
+                    self.due = Some(until);
+                    return Ok(None);
+                }
+                Advice::StandBack(until) => return Ok(Some(until)),
             }
             self.contest.put_back(now);
         }

@@ -14,7 +14,7 @@ const ENTRY: &str = concat!(
     ",\n    {\"type\":\"sluice\",\"capabilities\":",
     "{\"bandwidth\":true,\"io.kubernetes.cri.pod-annotations\":true}}"
 );
-/// Ten times a minute is a contest, from which the agent stands back.
+/// As seldom as a daemon starts anew, on the scale of these tests.
 const PAUSE: std::ops::Range<u64> = 7_000..12_000;
 
 pub fn work(run: &Run, mut dice: Rng) {
