@@ -35,9 +35,13 @@ codes! {
     LIMIT_ABOVE_CAPACITY = "limit-above-capacity", "A pod's limit above the node's capacity.";
     BURST_TOO_SMALL = "burst-too-small", "A burst that does not hold two full frames.";
     MAX_PODS_DIFFER = "max-pods-differ", "Our max-pods and kubernetes' contradict each other.";
+    IPV6_WITHOUT_PREFIXES = "ipv6-without-prefixes", "IPv6 pods in a cluster that delegates no prefixes.";
+    IPV6_CUSTOM_NETWORKING = "ipv6-custom-networking", "IPv6 pods and custom networking, which exclude each other.";
+    GROWTH_FROZEN = "growth-frozen", "Targets with which a node never gets more than its first addresses.";
     TABLES_DIFFER = "tables-differ", "[settings.sluice] and [sluice] mean different things.";
     MORE = "more", "Stands for all further problems, after the first hundred.";
     WITHOUT_EFFECT = "without-effect", "Warning: a key that this version does not act upon yet.";
+    OVERRIDDEN = "overridden", "Warning: a key that another one makes ineffective.";
     DEPRECATED_KEY = "deprecated-key", "Warning: a key that has a successor.";
     NOT_HONOURED = "not-honoured", "Warning: a value of somebody else's key that is of no use.";
 }

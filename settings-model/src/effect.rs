@@ -11,15 +11,8 @@ use crate::problem::{Finding, Refusal};
 use crate::reader::Notes;
 
 /// Keys that nothing acts upon yet. One that is set to other than its default gets a warning.
-pub(crate) const WITHOUT_EFFECT: &[&str] = &[
-    "bandwidth.count",
-    "bandwidth.node-egress",
-    "bandwidth.node-ingress",
-    "prefix-delegation.enabled",
-    "prefix-delegation.warm-prefix-target",
-    "max-pods.value",
-    "max-pods.kubelet",
-];
+pub(crate) const WITHOUT_EFFECT: &[&str] =
+    &["bandwidth.count", "bandwidth.node-egress", "bandwidth.node-ingress"];
 
 /// Warns of each key in `WITHOUT_EFFECT` that is set to something.
 pub(crate) fn check(settings: &Settings, notes: &mut Notes) {

@@ -8,8 +8,8 @@ use crate::agent::OnInvalid;
 use crate::bandwidth::Count;
 use crate::cni::{CniMode, UpstreamBandwidth};
 use crate::effect::WITHOUT_EFFECT;
-use crate::max_pods::KubeletConfig;
-use crate::prefix_delegation::TARGETS;
+use crate::max_pods::{IpFamily, KubeletConfig};
+use crate::prefix_delegation::{IP_TARGETS, TARGETS};
 use crate::rate::{CAPACITY_WORDS, LIMIT_WORDS};
 use crate::shape::Shape;
 use crate::words::spellings;
@@ -61,7 +61,10 @@ pub(crate) const SECTIONS: &[(&str, &str)] = &[
         "prefix-delegation",
         "Whether the cluster gives its nodes whole prefixes. It cannot be turned on here; that is in the aws-node DaemonSet.",
     ),
-    ("max-pods", "How many pods the node takes, and where kubelet is told."),
+    (
+        "max-pods",
+        "How many pods the node takes, what of the cluster that depends on, and where kubelet is told.",
+    ),
     ("agent", "How the agent itself behaves."),
 ];
 
@@ -77,6 +80,7 @@ const fn key(
 
 const LIMIT: Shape = Shape::Rate("unlimited", LIMIT_WORDS);
 const CAPACITY: Shape = Shape::Rate("auto", CAPACITY_WORDS);
+const IP_TARGET: Shape = Shape::Count(*IP_TARGETS.start(), *IP_TARGETS.end(), "addresses");
 
 /// Every key, in the order of the document.
 #[rustfmt::skip]
@@ -120,13 +124,23 @@ pub(crate) const KEYS: &[Key] = &[
     key("cni.upstream-bandwidth", Shape::Words(spellings::<UpstreamBandwidth>), Some("\"replace\""), "\"keep\"",
         "Where the upstream bandwidth plugin is in the conflist: whether our entry takes its place and its limits on pods which run already are taken over, or we stand aside and such pods are left alone."),
     key("prefix-delegation.enabled", Shape::Switch, Some("false"), "true",
-        "Whether the cluster delegates prefixes to its nodes."),
+        "Whether the cluster delegates prefixes to its nodes (ENABLE_PREFIX_DELEGATION of the VPC CNI). IPv6 needs it."),
     key("prefix-delegation.warm-prefix-target", Shape::Count(*TARGETS.start(), *TARGETS.end(), "prefixes"), Some("1"), "2",
-        "How many spare prefixes a node holds."),
+        "How many spare prefixes a node holds (WARM_PREFIX_TARGET)."),
+    key("prefix-delegation.warm-ip-target", IP_TARGET, Some("0"), "5",
+        "How many spare addresses a node holds, in place of whole spare prefixes (WARM_IP_TARGET); 0 is not set."),
+    key("prefix-delegation.minimum-ip-target", IP_TARGET, Some("0"), "32",
+        "How many addresses a node has at least (MINIMUM_IP_TARGET); 0 is not set. Needs warm-ip-target, or the node would never have more."),
     key("max-pods.value", Shape::PodLimit, Some("\"auto\""), "110",
         "How many pods the node takes; \"auto\" is as many as it has addresses for. settings.kubernetes.max-pods is honoured where this is not a number."),
     key("max-pods.kubelet", Shape::Words(spellings::<KubeletConfig>), Some("\"auto\""), "\"config-dir\"",
-        "Where kubelet is told."),
+        "Where kubelet is told; \"auto\" is what the node has of these, and said in status."),
+    key("max-pods.ip-family", Shape::Words(spellings::<IpFamily>), Some("\"ipv4\""), "\"ipv4\"",
+        "Which addresses the cluster's pods have."),
+    key("max-pods.custom-networking", Shape::Switch, Some("false"), "true",
+        "Whether pods have addresses of other subnets than the node (AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG): the primary ENI carries none then."),
+    key("max-pods.pod-security-groups", Shape::Switch, Some("false"), "true",
+        "Whether pods may have security groups of their own (ENABLE_POD_ENI): one ENI is their trunk then, and carries no other pods."),
     key("agent.metrics-listen", Shape::Listen, Some("\"127.0.0.1:9469\""), "\"off\"",
         "Where metrics are served."),
     key("agent.on-invalid", Shape::Words(spellings::<OnInvalid>), Some("\"last-good\""), "\"fail\"",
@@ -225,7 +239,9 @@ mod tests {
 
     #[test]
     fn every_key_without_effect_is_in_the_table_and_warned_of() {
-        let warned: Vec<_> = effective().warnings.iter().map(|w| w.key.clone()).collect();
+        let warned = effective().warnings;
+        let warned = warned.iter().filter(|w| w.code == crate::code::WITHOUT_EFFECT);
+        let warned: Vec<_> = warned.map(|w| w.key.clone()).collect();
         let set = |key: &&&str| {
             KEYS.iter().any(|known| known.name == **key && known.default != Some(known.example))
         };

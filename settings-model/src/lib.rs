@@ -48,7 +48,7 @@ pub use cni::{Cni, CniMode, UpstreamBandwidth};
 pub use effective::{Effective, Entry, Origin, merge};
 pub use explain::{docs_table, explain};
 pub use latency::LatencyTarget;
-pub use max_pods::{KubeletConfig, MaxPods, PodCount, PodLimit};
+pub use max_pods::{IpFamily, KubeletConfig, MaxPods, PodCount, PodLimit};
 pub use path::AbsolutePath;
 pub use pattern::{Pattern, Patterns};
 pub use prefix_delegation::{PrefixDelegation, WarmPrefixTarget};

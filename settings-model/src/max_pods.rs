@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! `[settings.sluice.max-pods]`: how many pods the node takes, and where kubelet is told.
+//! `[settings.sluice.max-pods]`: how many pods the node takes, what of the cluster that depends on,
+//! and where kubelet is told.
 //!
 //! Owns the section's keys, defaults and rules, and what of `settings.kubernetes.max-pods` is of use.
 //! Never computes the number for "auto"; the agent does, from the node.
@@ -12,20 +13,26 @@ use toml::de::DeValue;
 
 use crate::number::{Range, whole};
 use crate::problem::Refusal;
-use crate::reader::Table;
+use crate::reader::{Table, boolean};
 use crate::words::{word, words};
 
 /// Up to 1000: the shaper has 1023 slots, one a pod, and Kubernetes is not tested beyond some
 /// hundred pods a node; more is a typing mistake.
 pub(crate) const PODS: Range = 1..=1000;
 
-/// How many pods, and where kubelet is told.
+/// How many pods, what of the cluster that depends on, and where kubelet is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MaxPods {
     /// `value`: how many pods; default auto.
     pub value: PodLimit,
     /// `kubelet`: where kubelet is told; default auto.
     pub kubelet: KubeletConfig,
+    /// `ip-family`: of the pods' addresses; default ipv4.
+    pub ip_family: IpFamily,
+    /// `custom-networking`: whether the primary ENI carries no pods; default false.
+    pub custom_networking: bool,
+    /// `pod-security-groups`: whether one ENI is a trunk; default false.
+    pub pod_security_groups: bool,
 }
 
 /// How many pods a node takes.
@@ -60,6 +67,18 @@ impl fmt::Display for PodCount {
     }
 }
 
+/// Which addresses the cluster's pods have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IpFamily {
+    /// Those of the ENIs, or of prefixes of 16.
+    #[default]
+    Ipv4,
+    /// Those of one /80 prefix.
+    Ipv6,
+}
+
+words!(IpFamily: "ipv4" = Ipv4, "ipv6" = Ipv6);
+
 /// Where kubelet is told how many pods the node takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KubeletConfig {
@@ -85,13 +104,22 @@ impl MaxPods {
             PodLimit::Auto => "auto".into(),
             PodLimit::Count(count) => count.pods().into(),
         };
-        vec![("value", value), ("kubelet", self.kubelet.to_string().into())]
+        vec![
+            ("value", value),
+            ("kubelet", self.kubelet.to_string().into()),
+            ("ip-family", self.ip_family.to_string().into()),
+            ("custom-networking", self.custom_networking.into()),
+            ("pod-security-groups", self.pod_security_groups.into()),
+        ]
     }
 }
 
 pub(crate) fn read(table: &mut Table<'_, '_>, max_pods: &mut MaxPods) {
     table.set("value", value, &mut max_pods.value);
     table.set("kubelet", word, &mut max_pods.kubelet);
+    table.set("ip-family", word, &mut max_pods.ip_family);
+    table.set("custom-networking", boolean, &mut max_pods.custom_networking);
+    table.set("pod-security-groups", boolean, &mut max_pods.pod_security_groups);
 }
 
 fn value(value: &DeValue<'_>) -> Result<PodLimit, Refusal> {

@@ -15,6 +15,9 @@ use crate::reader::{Table, boolean};
 /// A prefix is 16 addresses: 16 spare ones are 256, more than the 250 pods that EKS lets a node have.
 pub(crate) const TARGETS: Range = 1..=16;
 
+/// Addresses: as many as pods, and 0 for not set, as in the VPC CNI.
+pub(crate) const IP_TARGETS: Range = 0..=1000;
+
 /// What the cluster does about prefixes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PrefixDelegation {
@@ -22,6 +25,10 @@ pub struct PrefixDelegation {
     pub enabled: bool,
     /// `warm-prefix-target`: how many spare prefixes a node holds; default 1, as in the VPC CNI.
     pub warm_prefix_target: WarmPrefixTarget,
+    /// `warm-ip-target`: how many spare addresses a node holds instead; default 0, which is not set.
+    pub warm_ip_target: u16,
+    /// `minimum-ip-target`: how many addresses a node has at least; default 0, which is not set.
+    pub minimum_ip_target: u16,
 }
 
 /// Spare prefixes, 1 to 16; the VPC CNI takes no 0.
@@ -48,16 +55,26 @@ impl Default for WarmPrefixTarget {
 
 impl PrefixDelegation {
     pub(crate) fn rows(&self) -> Vec<(&'static str, Value)> {
-        let target = self.warm_prefix_target.prefixes();
-        vec![("enabled", self.enabled.into()), ("warm-prefix-target", target.into())]
+        vec![
+            ("enabled", self.enabled.into()),
+            ("warm-prefix-target", self.warm_prefix_target.prefixes().into()),
+            ("warm-ip-target", self.warm_ip_target.into()),
+            ("minimum-ip-target", self.minimum_ip_target.into()),
+        ]
     }
 }
 
 pub(crate) fn read(table: &mut Table<'_, '_>, delegation: &mut PrefixDelegation) {
     table.set("enabled", boolean, &mut delegation.enabled);
     table.set("warm-prefix-target", target, &mut delegation.warm_prefix_target);
+    table.set("warm-ip-target", ip_target, &mut delegation.warm_ip_target);
+    table.set("minimum-ip-target", ip_target, &mut delegation.minimum_ip_target);
 }
 
 fn target(value: &DeValue<'_>) -> Result<WarmPrefixTarget, Refusal> {
     whole(value, &TARGETS, "a whole number").map(WarmPrefixTarget)
+}
+
+fn ip_target(value: &DeValue<'_>) -> Result<u16, Refusal> {
+    whole(value, &IP_TARGETS, "a whole number")
 }

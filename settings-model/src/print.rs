@@ -144,10 +144,15 @@ upstream-bandwidth = "replace"
 [settings.sluice.prefix-delegation]
 enabled = false
 warm-prefix-target = 1
+warm-ip-target = 0
+minimum-ip-target = 0
 
 [settings.sluice.max-pods]
 value = 58
 kubelet = "auto"
+ip-family = "ipv4"
+custom-networking = false
+pod-security-groups = false
 
 [settings.sluice.agent]
 metrics-listen = "127.0.0.1:9469"

@@ -4,12 +4,14 @@
 //!
 //! Runs on what is in force, not on each layer: a layer may be corrected by a later one.
 
+use crate::Settings;
 use crate::bandwidth::Bandwidth;
 use crate::burst::Burst;
 use crate::class::{Class, MOST_CLASSES};
 use crate::code;
 use crate::document::{Draft, FOREIGN_MAX_PODS};
-use crate::max_pods::PodLimit;
+use crate::max_pods::{IpFamily, PodLimit};
+use crate::prefix_delegation::PrefixDelegation;
 use crate::problem::{Finding, Refusal};
 use crate::rate::{Capacity, Limit, Rate};
 use crate::reader::{Given, Notes, join};
@@ -22,6 +24,8 @@ const LEAST_BURST_BYTES: u64 = 2 * 1514;
 pub(crate) fn check(draft: &Draft, notes: &mut Notes) {
     let bandwidth = &draft.settings.bandwidth;
     check_max_pods(draft, notes);
+    check_ip_family(&draft.settings, notes);
+    check_targets(&draft.settings.prefix_delegation, notes);
     check_burst(bandwidth, notes);
     check_capacity(bandwidth, notes);
     check_classes(bandwidth, notes);
@@ -71,6 +75,49 @@ fn check_max_pods(draft: &Draft, notes: &mut Notes) {
         "; keep one of the two or make them equal",
     );
     notes.report.add(Finding::new(given.place, &given.path, why));
+}
+
+/// As the VPC CNI's own start does it (cmd/aws-vpc-cni, isConfigValid).
+fn check_ip_family(settings: &Settings, notes: &mut Notes) {
+    let max_pods = &settings.max_pods;
+    let Some(family) = notes.given.get("max-pods.ip-family").cloned() else { return };
+    if max_pods.ip_family != IpFamily::Ipv6 {
+        return;
+    }
+    if !settings.prefix_delegation.enabled {
+        let message =
+            "\"ipv6\" needs prefix-delegation.enabled = true: a pod's IPv6 address is of a prefix";
+        let why = Refusal::new(code::IPV6_WITHOUT_PREFIXES, message);
+        notes.report.add(Finding::new(family.place, &family.path, why));
+    }
+    let custom = notes.given.get("max-pods.custom-networking").cloned();
+    let Some(custom) = custom.filter(|_| max_pods.custom_networking) else { return };
+    let after = ", which the VPC CNI has for IPv4 only; keep one of the two";
+    let before = "\"ipv6\" beside custom-networking = true at ".to_owned();
+    let why = Refusal::beside(code::IPV6_CUSTOM_NETWORKING, before, custom.place, after);
+    notes.report.add(Finding::new(family.place, &family.path, why));
+}
+
+/// The precedence of the VPC CNI's targets (pkg/ipamd, getPrefixesNeeded).
+fn check_targets(delegation: &PrefixDelegation, notes: &mut Notes) {
+    let of = |key: &str| notes.given.get(&join("prefix-delegation", key)).cloned();
+    let (prefixes, warm, minimum) =
+        (of("warm-prefix-target"), of("warm-ip-target"), of("minimum-ip-target"));
+    if delegation.warm_ip_target == 0 {
+        let Some(given) = minimum.filter(|_| delegation.minimum_ip_target != 0) else { return };
+        let message = format!(
+            "{} without warm-ip-target: a node would never have more addresses than that; give \
+             warm-ip-target too, e.g. 5",
+            delegation.minimum_ip_target
+        );
+        let why = Refusal::new(code::GROWTH_FROZEN, message);
+        notes.report.add(Finding::new(given.place, &given.path, why));
+    } else if let Some((given, warm)) = prefixes.zip(warm) {
+        let before =
+            "without effect: the VPC CNI goes by warm-ip-target alone, given at ".to_owned();
+        let why = Refusal::beside(code::OVERRIDDEN, before, warm.place, "");
+        notes.report.warn(Finding::new(given.place, &given.path, why));
+    }
 }
 
 /// A burst in bytes is no more in time than it is; a burst in time is the operator's own bargain.

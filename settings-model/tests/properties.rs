@@ -92,7 +92,7 @@ fn check(text: &str) {
 fn values(key: &str) -> &'static [&'static str] {
     match key.rsplit('.').next().unwrap_or(key) {
         "version" => &["1"],
-        "enabled" | "ecn" => &["true", "false"],
+        "enabled" | "ecn" | "custom-networking" | "pod-security-groups" => &["true", "false"],
         "default-egress" | "default-ingress" | "egress" | "ingress" => {
             &["'unlimited'", "'1kbit'", "'10M'", "'1.5Gibit'", "'1e9'"]
         }
@@ -106,6 +106,8 @@ fn values(key: &str) -> &'static [&'static str] {
         "upstream-bandwidth" => &["'replace'", "'keep'"],
         "warm-prefix-target" => &["1", "16"],
         "value" => &["'auto'", "1", "0x3a", "1_000"],
+        "warm-ip-target" | "minimum-ip-target" => &["0", "1", "1000"],
+        "ip-family" => &["'ipv4'", "'ipv6'"],
         "kubelet" => &["'auto'", "'nodeadm'", "'config-dir'", "'env-file'", "'none'"],
         "metrics-listen" => &["'off'", "'0.0.0.0:1'", "'[::1]:65535'"],
         "on-invalid" => &["'last-good'", "'defaults'", "'fail'"],
