@@ -30,6 +30,26 @@ pub struct InForce {
     pub problems: Vec<String>,
     /// What is in force, but not as somebody might think.
     pub warnings: Vec<String>,
+    /// None where nothing says how many pods the node takes: it is no EC2 instance, and the settings
+    /// give no number.
+    #[serde(default)]
+    pub max_pods: Option<MaxPodsInForce>,
+}
+
+/// How many pods the node takes, and what that rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaxPodsInForce {
+    /// What kubelet has: an explicit value of somebody else's, or the computed one.
+    pub pods: u16,
+    /// Where kubelet was told, or who had told it before, in words.
+    pub told: String,
+    /// As firmware or IMDS name it; None where neither does.
+    pub instance_type: Option<String>,
+    /// Addresses for pods that the type's ENIs can ever carry in this mode; None where the type is
+    /// unknown.
+    pub capacity: Option<u64>,
+    /// Whether the type can have prefixes; None where the type is unknown.
+    pub delegates_prefixes: Option<bool>,
 }
 
 impl InForce {
@@ -134,7 +154,8 @@ impl Boot<'_> {
         }
         let (generation, reason) = (Some(number), Reason::AsAsked);
         let documents = names(documents);
-        Ok(InForce { generation, documents, reason, problems: Vec::new(), warnings })
+        let problems = Vec::new();
+        Ok(InForce { generation, documents, reason, problems, warnings, max_pods: None })
     }
 
     /// `on-invalid` of the layers below the user data decides: the user data cannot be trusted now.
@@ -159,7 +180,8 @@ impl Boot<'_> {
         };
         let (problems, warnings) = (lines(error), Vec::new());
         let names = names(&documents);
-        let in_force = InForce { generation, documents: names, reason, problems, warnings };
+        let in_force =
+            InForce { generation, documents: names, reason, problems, warnings, max_pods: None };
         let put = || {
             // An image whose own layers are broken still has the built-in defaults.
             let settings = match merge(&documents) {

@@ -226,6 +226,7 @@ pub mod tests {
                 documents: vec!["user-data".into()],
                 reason: Reason::AsAsked,
                 problems: Vec::new(),
+                max_pods: None,
                 warnings: Vec::new(),
             }),
             verdict: Some(Verdict::Good),
