@@ -102,7 +102,7 @@ pub struct Boot<'a> {
 pub struct Refused {
     pub error: anyhow::Error,
     /// What holds instead, or why nothing else does. None: the node is as it was.
-    pub instead: Option<Result<InForce>>,
+    pub instead: Option<Result<Box<InForce>>>,
 }
 
 impl Boot<'_> {
@@ -164,7 +164,7 @@ impl Boot<'_> {
         below: &Layers,
         error: &anyhow::Error,
         unusable: bool,
-    ) -> Option<Result<InForce>> {
+    ) -> Option<Result<Box<InForce>>> {
         let below_settings = merge(&below.documents()).map(|below| below.settings);
         let on_invalid = below_settings.unwrap_or_default().agent.on_invalid;
         // Documents that another image understood may be beyond this one.
@@ -192,7 +192,7 @@ impl Boot<'_> {
             apply(&self.plan(&settings)?)?;
             self.record(&in_force)
         };
-        Some(put().context("put other settings in force instead").map(|()| in_force))
+        Some(put().context("put other settings in force instead").map(|()| Box::new(in_force)))
     }
 
     fn record(&self, in_force: &InForce) -> Result<()> {
