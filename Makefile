@@ -6,7 +6,7 @@ KERNEL ?= 6.12
 SKIPS := target/skips.txt
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
-.PHONY: help setup fmt lint build release test test-unit test-root test-vm demo chaos bench fuzz golden clean
+.PHONY: help setup fmt lint build release test test-unit test-root test-vm demo chaos bench fuzz golden instance-table clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -95,6 +95,14 @@ fuzz: setup ## Fuzz carriers, conflists, settings, quantities, requests and the 
 golden: setup ## Rewrite the golden files of the settings model and of user data and conflists
 	UPDATE_GOLDEN=1 cargo test --locked --package settings-model
 	UPDATE_GOLDEN=1 cargo test --locked --package host-agent --lib
+
+TABLE := data/ec2-instances.csv
+instance-table: ## Take FROM=FILE, of the same columns, as the table of instance types; docs/max-pods.md says where to get it
+	@test -f "$(FROM)" || { echo "instance-table: say FROM=FILE" >&2; exit 2; }
+	{ head --lines=1 $(FROM); tail --lines=+2 $(FROM) | LC_ALL=C sort --field-separator=, --key=1,1; } >$(TABLE).new
+	mv $(TABLE) $(TABLE).before && mv $(TABLE).new $(TABLE)
+	cargo build --locked --package host-agent || { mv $(TABLE).before $(TABLE); exit 1; }
+	rm $(TABLE).before
 
 clean: ## Remove what was built; downloads stay in ~/.cache/sluice
 	cargo clean

@@ -3,6 +3,7 @@
 //! the shells' completion are made from the same description.
 
 mod limit;
+mod max_pods;
 mod node;
 mod settings;
 mod top;
@@ -75,6 +76,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show how many pods this node takes, or one of any instance type, and why
+    MaxPods(max_pods::Asked),
     /// Explain the node: who sits on which hook, what clashes, what to do; changes nothing (root)
     Doctor {
         #[arg(long)]
@@ -149,6 +152,7 @@ pub fn run(arguments: Arguments) -> Result<u8> {
         Command::Pods(shown) => show(&paths, &shown, text::table).map(|()| 0),
         Command::Top(asked) => top::run(&Source::new(&paths), &asked).map(|()| 0),
         Command::Limit(command) => limit::run(&Source::new(&paths), command).map(|()| 0),
+        Command::MaxPods(asked) => max_pods::run(&paths, &asked).map(|()| 0),
         Command::Trace { pod, json } => explain(&paths, &pod, json).map(|()| 0),
         Command::Doctor { json, all } => {
             let diagnosis = doctor::diagnose(&paths)?;

@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn table_is_what_the_file_says_and_each_type_is_found() {
-        assert_eq!(in_file().count(), 1391);
+        // A refreshed table has more.
+        assert!(in_file().count() >= 1391);
         assert!(Instance::all().eq(in_file()));
         for instance in in_file() {
             assert_eq!(Instance::find(instance.name), Some(instance));
@@ -122,8 +123,9 @@ mod tests {
 
     #[test]
     fn only_bare_metal_and_nitro_delegate_prefixes() {
-        let without = Instance::all().filter(|instance| !instance.delegates_prefixes()).count();
-        assert_eq!(without, 82);
+        let without: Vec<_> = Instance::all().filter(|i| !i.delegates_prefixes()).collect();
+        assert_eq!(without.len(), 82);
+        assert!(without.iter().all(|i| !i.bare_metal && i.hypervisor != Hypervisor::Nitro));
         let delegates = |name| Instance::find(name).unwrap().delegates_prefixes();
         assert!(delegates("t3a.medium") && delegates("c5n.metal") && delegates("mac1.metal"));
         assert!(!delegates("t1.micro") && !delegates("cr1.8xlarge"));

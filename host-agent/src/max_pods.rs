@@ -108,7 +108,7 @@ fn of_type(settings: &Settings, instance: &Instance, kernel_vcpus: Option<u16>) 
     steps.push((
         "prefix delegation",
         match supported {
-            true => format!("{} = {prefixes}", enis.formula("prefixes × 16 addresses")),
+            true => prefix_formula(&enis, prefixes, vcpus),
             false => format!("{} cannot have it ({})", instance.name, kind(instance)),
         },
     ));
@@ -232,6 +232,15 @@ fn wanted(settings: &Settings) -> Addresses {
 /// Of two caps the lower one where the processors are not known.
 fn cap(vcpus: Option<u16>) -> u64 {
     if vcpus.is_some_and(|count| count > FEW_VCPUS) { CAP_MANY_VCPUS } else { CAP_FEW_VCPUS }
+}
+
+/// With the cap, also where the settings do not have it in force.
+fn prefix_formula(enis: &Enis, pods: u64, vcpus: Option<u16>) -> String {
+    let formula = enis.formula("prefixes × 16 addresses");
+    match cap(vcpus) {
+        cap if cap < pods => format!("{formula} = {pods}, capped to {cap}"),
+        _ => format!("{formula} = {pods}"),
+    }
 }
 
 fn cap_text(vcpus: Option<u16>, cap: Option<u64>) -> String {

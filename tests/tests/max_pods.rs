@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `sluice max-pods` as people and programs use it, on the node and off it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use tests::command::{executable, text};
+
+const CSV: &str = include_str!("../../data/ec2-instances.csv");
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(executable("sluice")).args(arguments).output().expect("run sluice")
+}
+
+fn max_pods(arguments: &[&str]) -> String {
+    let output = run(&[&["max-pods"], arguments].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// What standard error says.
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A node with these files below a root of its own.
+fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().expect("make a root");
+    for (file, text) in files {
+        let path = root.path().join(file);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("make directories");
+        fs::write(path, text).expect("write a file");
+    }
+    root
+}
+
+fn on(root: &Path, arguments: &[&str]) -> Output {
+    run(&[&["--root", root.to_str().expect("UTF-8"), "max-pods"], arguments].concat())
+}
+
+#[test]
+fn every_type_is_listed_with_its_numbers() {
+    let all: Vec<Value> = serde_json::from_str(&max_pods(&["--all", "--json"])).expect("JSON");
+    let expected = CSV.lines().skip(1).map(|line| {
+        let fields: Vec<&str> = line.split(',').collect();
+        let number = |at: usize| fields[at].parse::<u64>().ok();
+        let (enis, ipv4, vcpus) = (number(1).unwrap(), number(2).unwrap(), number(5));
+        let supported = fields[3] == "nitro" || fields[4] == "true";
+        let standard = enis * (ipv4 - 1) + 2;
+        let prefixes = if supported { enis * (ipv4 - 1) * 16 + 2 } else { standard };
+        let cap = if vcpus > Some(30) { 250 } else { 110 };
+        let capped = if supported { prefixes.min(cap) } else { standard.min(1000) };
+        json!({
+            "instance_type": fields[0], "standard": standard, "prefix_delegation": prefixes,
+            "capped": capped, "vcpus": vcpus, "prefix_delegation_supported": supported,
+        })
+    });
+    let expected: Vec<_> = expected.collect();
+    assert_eq!(all.len(), expected.len());
+    for (row, expected) in all.iter().zip(&expected) {
+        assert_eq!(row, expected);
+    }
+    assert_eq!(max_pods(&["--all"]).lines().count(), expected.len() + 1);
+}
+
+#[test]
+fn explanation_shows_every_number_of_a_t3a_medium() {
+    let explained = max_pods(&["--instance-type", "t3a.medium", "--explain"]);
+    let lines: Vec<&str> = explained.lines().collect();
+    assert_eq!(
+        lines[..7],
+        [
+            "17",
+            "",
+            "instance type      t3a.medium",
+            "standard           3 ENIs × (6 − 1) addresses + 2 = 17",
+            "prefix delegation  3 ENIs × (6 − 1) prefixes × 16 addresses + 2 = 242, capped to 110",
+            "cap                none but Sluice's own, 1000: secondary addresses are the limit",
+            "max-pods           min(17, 1000) = 17",
+        ]
+    );
+    assert_eq!(max_pods(&["--instance-type", "t3a.medium", "--prefix-delegation"]), "110\n");
+}
+
+#[test]
+fn node_is_asked_for_its_type_and_settings_are_those_of_the_image() {
+    let node = root(&[
+        ("sys/class/dmi/id/sys_vendor", "Amazon EC2\n"),
+        ("sys/class/dmi/id/product_name", "m8idb.12xlarge\n"),
+        ("sys/devices/system/cpu/online", "0-47\n"),
+        (
+            "usr/share/sluice/defaults.toml",
+            "sluice.version = 1\nsluice.prefix-delegation.enabled = true\n",
+        ),
+    ]);
+    let output = on(node.path(), &["--json"]);
+    let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(answer["instance_type"], "m8idb.12xlarge", "{}", text(&output));
+    // The table has no vCPUs for it, the kernel has.
+    assert_eq!((&answer["vcpus"], &answer["max_pods"]), (&json!(48), &json!(250)));
+    let document = node.path().join("user-data.toml");
+    fs::write(&document, "sluice.version = 1\nsluice.max-pods.value = 58\n").expect("write");
+    let output = on(node.path(), &["--user-data", document.to_str().expect("UTF-8")]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "58\n");
+}
+
+#[test]
+fn what_is_not_known_is_said() {
+    let output = run(&["max-pods", "--instance-type", "zz9.large"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "110\n");
+    let types = CSV.lines().count() - 1;
+    assert_eq!(
+        said(&output),
+        format!(
+            "sluice: warn: instance type \"zz9.large\" is not in this image's table of {types}: 110 \
+             pods are assumed, which may be more than it has addresses for; give max-pods.value, or \
+             take a newer image\n"
+        )
+    );
+    let output = on(root(&[]).path(), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let expected = "sluice: error: this is no EC2 instance: say --instance-type TYPE\n";
+    assert_eq!(said(&output), expected);
+}
