@@ -75,7 +75,7 @@ demo: build ## Real pods on a private node, iperf3, limit against measured
 	target/debug/demo
 
 bench: release ## Figures of speed against peers, and docs/benchmarks.md; ONLY="P1 P6": these, no page
-	cargo build --locked --package tests --bins
+	cargo build --locked --package tests --bins && cargo build --locked --package host-agent --example lookup_time
 	SLUICE_BIN=$(STATIC) $(TARGET)/debug/bench $(if $(ONLY),only $(ONLY))
 
 FUZZ_SECONDS ?= 60

@@ -5,6 +5,7 @@
 //! in a QEMU guest that counts instructions, by this same executable.
 //! `bench only P1 P6` measures chosen groups, `bench rows` chosen rows.
 
+mod boot_time;
 mod chain_time;
 mod check_time;
 mod choice;
@@ -37,7 +38,7 @@ use guest::Time;
 use report::Report;
 
 /// P6 and P7, like P4 and P5, come from the same measurements.
-const GROUPS: [&str; 10] = ["S1", "C", "N", "P1", "P2", "P3", "P4", "P5", "P6", "P7"];
+const GROUPS: [&str; 11] = ["S1", "M", "C", "N", "P1", "P2", "P3", "P4", "P5", "P6", "P7"];
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -79,6 +80,9 @@ fn measure(wanted: impl Fn(&str) -> bool) -> Result<Report> {
     let mut report = Report::default();
     if wanted("S1") {
         report.figures.push(check_time::measure()?);
+    }
+    if wanted("M") {
+        report.figures.extend(boot_time::measure()?);
     }
     if wanted("C") {
         report.figures.extend(chain_time::measure()?);

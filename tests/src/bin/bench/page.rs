@@ -21,7 +21,7 @@ Made by `make bench`; the same figures, and all that they come from, are in `tar
 
 P2 and P4 to P7 are measured in a QEMU guest (kernel 6.12, one processor) whose time is the number of instructions it
 has done, two nanoseconds each: no noise, the same on any machine. A pod is a routed veth, the remote machine a namespace
-behind another one. C, N, P1, P3 and S1 are measured on the kernel of the machine itself; C is what the released plugin and the CNI
+behind another one. C, M, N, P1, P3 and S1 are measured on the kernel of the machine itself; C is what the released plugin and the CNI
 project's do in turn on the same veths.
 
 | set-up | what it is |
