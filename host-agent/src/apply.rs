@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Carries a plan out: each file replaced whole, read back, and undone in
-//! reverse order when a later one fails. What is already as planned is not
-//! touched, so applying twice changes nothing.
+//! reverse order when a later one fails; then what is obsolete removed, the
+//! same way. What is already as planned is not touched, so applying twice
+//! changes nothing.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -16,10 +18,19 @@ use crate::plan::{FileContent, Plan};
 enum Before {
     Directory(PathBuf),
     NoFile(PathBuf),
-    File { path: PathBuf, content: Vec<u8>, mode: u32 },
+    File {
+        path: PathBuf,
+        content: Vec<u8>,
+        mode: u32,
+    },
+    /// An empty one, which has gone.
+    RemovedDirectory {
+        path: PathBuf,
+        mode: u32,
+    },
 }
 
-/// Applies the plan; gives the paths that changed.
+/// Applies the plan; gives the paths that were written.
 pub fn apply(plan: &Plan) -> Result<Vec<PathBuf>> {
     let mut done = Vec::new();
     let mut changed = Vec::new();
@@ -27,10 +38,56 @@ pub fn apply(plan: &Plan) -> Result<Vec<PathBuf>> {
         match write(wanted, &mut done) {
             Ok(true) => changed.push(wanted.path.clone()),
             Ok(false) => {}
-            Err(first) => return Err(undo(done, first)),
+            Err(first) => return Err(undo(done, for_people(first))),
+        }
+    }
+    for path in &plan.obsolete {
+        match remove(path, &mut done) {
+            Ok(true) => log::info!("removed {}", path.display()),
+            Ok(false) => {}
+            Err(first) => return Err(undo(done, for_people(first))),
         }
     }
     Ok(changed)
+}
+
+/// What to look at where the node's configuration cannot be written.
+fn for_people(error: anyhow::Error) -> anyhow::Error {
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    if io.is_none_or(|io| io.kind() != ErrorKind::ReadOnlyFilesystem) {
+        return error;
+    }
+    anyhow!("{error:#}; under systemd ReadWritePaths= of the unit says what may be written")
+}
+
+/// Whether anything was there that could be removed.
+fn remove(path: &Path, done: &mut Vec<Before>) -> Result<bool> {
+    let attempt = || format!("remove {}", path.display());
+    let before = match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+        Ok(found) if found.is_dir() => {
+            let mode = found.permissions().mode() & 0o7777;
+            return Ok(remove_directory(path, mode, done));
+        }
+        found => found.with_context(attempt).and_then(|_| read(path))?,
+    };
+    let _alone = path.parent().map(file::lock_directory).transpose()?;
+    fs::remove_file(path).with_context(attempt)?;
+    done.push(before);
+    Ok(true)
+}
+
+/// One that is empty and stays does no harm: a unit's ReadWritePaths= may hold on to it.
+fn remove_directory(path: &Path, mode: u32, done: &mut Vec<Before>) -> bool {
+    match fs::remove_dir(path) {
+        Ok(()) => done.push(Before::RemovedDirectory { path: path.to_owned(), mode }),
+        Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => return false,
+        Err(e) => {
+            log::warn!("remove {}: {e}; it stays", path.display());
+            return false;
+        }
+    }
+    true
 }
 
 fn write(wanted: &FileContent, done: &mut Vec<Before>) -> Result<bool> {
@@ -97,6 +154,14 @@ fn undo_one(before: Before) -> Result<()> {
             }
             file::replace(&path, &content, mode)
         }
+        Before::RemovedDirectory { path, mode } => {
+            let make = || {
+                fs::DirBuilder::new().mode(mode).create(&path)?;
+                // The mode above is subject to the umask.
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+            };
+            make().with_context(|| format!("create {}", path.display()))
+        }
     }
 }
 
@@ -137,6 +202,59 @@ mod tests {
         let left: Vec<_> =
             fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left, ["old"]);
+    }
+
+    #[test]
+    fn obsolete_files_go_and_their_directories_if_nothing_else_is_in_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let [empty, shared] = ["empty", "shared"].map(|name| dir.path().join(name));
+        let ours = [empty.join("ours"), shared.join("ours")];
+        ours.iter().for_each(|file| {
+            fs::create_dir(file.parent().unwrap()).unwrap();
+            fs::write(file, "x").unwrap();
+        });
+        fs::write(shared.join("theirs"), "y").unwrap();
+        let obsolete = [&ours[..], &[empty.clone(), shared.clone(), dir.path().join("none")]];
+        let plan = Plan { obsolete: obsolete.concat(), ..Plan::default() };
+        assert_eq!(apply(&plan).unwrap(), [] as [PathBuf; 0]);
+        assert!(!empty.exists() && shared.join("theirs").exists() && !ours[1].exists());
+        apply(&plan).unwrap();
+    }
+
+    #[test]
+    fn read_only_file_system_is_told_with_what_to_look_at() {
+        let read_only = std::io::Error::from(ErrorKind::ReadOnlyFilesystem);
+        let error = Err::<(), _>(read_only).context("write /etc/x").unwrap_err();
+        assert_eq!(
+            format!("{:#}", for_people(error)),
+            "write /etc/x: read-only filesystem or storage medium; under systemd ReadWritePaths= of \
+             the unit says what may be written"
+        );
+        assert_eq!(for_people(anyhow!("other")).to_string(), "other");
+    }
+
+    #[test]
+    fn failed_removal_brings_back_what_was_removed_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (made, gone) = (dir.path().join("made"), dir.path().join("gone"));
+        let file = gone.join("file");
+        fs::create_dir(&gone).unwrap();
+        fs::write(&file, "before").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        fs::set_permissions(&gone, fs::Permissions::from_mode(0o750)).unwrap();
+        // Its name is longer than any name may be.
+        let impossible = dir.path().join("x".repeat(300));
+        let plan = Plan {
+            files: vec![content(made.clone(), "x")],
+            obsolete: vec![file.clone(), gone.clone(), impossible],
+            ..Plan::default()
+        };
+        let error = format!("{:#}", apply(&plan).unwrap_err());
+        assert!(error.ends_with("xxx: File name too long (os error 36)"), "{error}");
+        assert!(!made.exists());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "before");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode(&file), mode(&gone)), (0o640, 0o750));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The documents that settings come from, lowest first: the image's defaults,
-//! the machine's own files, the user data. Reads files; judges nothing.
+//! the machine's own files, the user data. Beside them what the same user data
+//! holds for nodeadm. Reads files; judges nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use settings_model::{Effective, Problems};
 
 use crate::paths::Paths;
+use crate::user_data::{NodeConfig, UserData};
 
 /// A text of settings, and how messages name it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +25,9 @@ pub struct Document {
 pub struct Layers {
     image: Vec<Document>,
     user_data: Option<Document>,
+    /// Of this boot's user data, whichever settings hold in the end: nodeadm reads them anew at
+    /// each start, so no generation keeps them.
+    node_configs: Vec<NodeConfig>,
 }
 
 impl Layers {
@@ -31,16 +36,22 @@ impl Layers {
         let mut files = vec![paths.defaults_file(), paths.settings_file()];
         files.extend(toml_files(&paths.settings_dir())?);
         let read = files.iter().map(|file| read(file)).collect::<Result<Vec<_>>>()?;
-        Ok(Self { image: read.into_iter().flatten().collect(), user_data: None })
+        Ok(Self { image: read.into_iter().flatten().collect(), ..Self::default() })
     }
 
-    pub fn with_user_data(mut self, user_data: Option<Document>) -> Self {
-        self.user_data = user_data;
-        self
+    pub fn with_user_data(self, user_data: UserData) -> Self {
+        let UserData { document, node_configs } = user_data;
+        Self { user_data: document, node_configs, ..self }
     }
 
+    /// The settings below it; what it holds for nodeadm counts all the same.
     pub fn without_user_data(&self) -> Self {
-        Self { image: self.image.clone(), user_data: None }
+        Self { user_data: None, ..self.clone() }
+    }
+
+    /// What the user data tells nodeadm, a later one winning.
+    pub fn node_configs(&self) -> &[NodeConfig] {
+        &self.node_configs
     }
 
     /// Lowest first.

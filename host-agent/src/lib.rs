@@ -21,6 +21,7 @@ pub mod generation;
 pub mod guard;
 pub mod imds;
 pub mod instance;
+pub mod kubelet;
 pub mod layers;
 pub mod limit;
 pub mod limits;

@@ -9,6 +9,7 @@ use settings_model::{CniMode, Settings, UpstreamBandwidth};
 
 use crate::conflist;
 use crate::facts::{Facts, TextFile};
+use crate::kubelet::Told;
 use crate::paths::Paths;
 
 /// A file and what it is to hold.
@@ -23,6 +24,8 @@ pub struct FileContent {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub files: Vec<FileContent>,
+    /// To be removed after that: files, and directories unless something else is in them by then.
+    pub obsolete: Vec<PathBuf>,
     /// Whose entry in the conflist is the upstream plugin's, and what becomes of it.
     pub upstream: Option<(PathBuf, Upstream)>,
 }
@@ -45,7 +48,15 @@ impl Plan {
         files.extend(conflist_file(settings, &facts.conflist)?);
         let found = facts.conflist.as_ref();
         let upstream = found.and_then(|f| Some((f.path.clone(), upstream(settings, f)?)));
-        Ok(Self { files, upstream })
+        Ok(Self { files, obsolete: Vec::new(), upstream })
+    }
+
+    /// The same plan with kubelet told. Its files come first: the conflist, which opens the node for
+    /// pods, stays last.
+    pub fn and_kubelet(mut self, told: &Told) -> Self {
+        self.files.splice(..0, told.files.iter().cloned());
+        self.obsolete.extend(told.obsolete.iter().cloned());
+        self
     }
 }
 
@@ -90,6 +101,8 @@ pub fn conflist_file(settings: &Settings, found: &Option<TextFile>) -> Result<Op
 
 #[cfg(test)]
 mod tests {
+    use settings_model::KubeletConfig;
+
     use super::*;
 
     const LIST: &str = r#"{"plugins":[{"type":"ptp"}]}"#;
@@ -119,6 +132,23 @@ mod tests {
         );
         let entry = String::from_utf8_lossy(&plan.files[2].content).into_owned();
         assert_eq!(entry, format!(r#"{{"plugins":[{{"type":"ptp"}},{}]}}"#, conflist::ENTRY));
+    }
+
+    #[test]
+    fn kubelet_is_told_before_the_entry() {
+        let file = FileContent { path: "kubelet".into(), content: Vec::new(), mode: 0o644 };
+        let told = Told {
+            flavour: KubeletConfig::EnvFile,
+            told: String::new(),
+            files: vec![file],
+            obsolete: vec!["before".into()],
+            explicit: None,
+            warnings: Vec::new(),
+        };
+        let plan = plan("", Some(LIST)).unwrap().and_kubelet(&told);
+        let names: Vec<_> = plan.files.iter().filter_map(|f| f.path.file_name()).collect();
+        assert_eq!(names, ["kubelet", "sluice", "settings.toml", "10-x.conflist"]);
+        assert_eq!(plan.obsolete, [PathBuf::from("before")]);
     }
 
     #[test]

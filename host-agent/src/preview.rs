@@ -2,7 +2,8 @@
 //! What a plan would change, as a unified diff. Reads, and changes nothing.
 
 use std::fmt::Write;
-use std::fs;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use anyhow::{Context, Result};
 use similar::TextDiff;
@@ -12,7 +13,30 @@ use crate::plan::{FileContent, Plan};
 /// Empty where the node is as planned.
 pub fn preview(plan: &Plan) -> Result<String> {
     let differences = plan.files.iter().map(difference).collect::<Result<Vec<_>>>()?;
-    Ok(differences.concat())
+    let removals = plan.obsolete.iter().map(|path| removal(path, &plan.obsolete));
+    Ok(differences.concat() + &removals.collect::<Result<Vec<_>>>()?.concat())
+}
+
+fn removal(path: &Path, obsolete: &[PathBuf]) -> Result<String> {
+    let name = path.display();
+    if path.is_dir() {
+        let entries = fs::read_dir(path).with_context(|| format!("list {name}"))?;
+        let is_kept = |entry: io::Result<fs::DirEntry>| {
+            entry.is_ok_and(|entry| !obsolete.contains(&entry.path()))
+        };
+        let stays = entries.into_iter().any(is_kept);
+        return Ok(if stays { String::new() } else { format!("directory {name}: removed\n") });
+    }
+    let old = match fs::read(path) {
+        Ok(old) => old,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+        Err(e) => return Err(e).with_context(|| format!("read {name}")),
+    };
+    let Ok(before) = str::from_utf8(&old) else {
+        return Ok(format!("binary {name}: removed, {} bytes\n", old.len()));
+    };
+    let diff = TextDiff::from_lines(before, "");
+    Ok(diff.unified_diff().header(&name.to_string(), "/dev/null").to_string())
 }
 
 fn difference(wanted: &FileContent) -> Result<String> {
@@ -37,6 +61,28 @@ fn difference(wanted: &FileContent) -> Result<String> {
 mod tests {
     use super::*;
 
+    fn shown(plan: &Plan, dir: &Path) -> String {
+        preview(plan).unwrap().replace(&dir.display().to_string(), "")
+    }
+
+    #[test]
+    fn what_goes_shows_as_a_diff_to_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let [empty, shared] = ["empty", "shared"].map(|name| dir.path().join(name));
+        [&empty, &shared].iter().for_each(|dir| fs::create_dir(dir).unwrap());
+        fs::write(empty.join("ours"), "a\n").unwrap();
+        fs::write(empty.join("binary"), [0xff]).unwrap();
+        fs::write(shared.join("theirs"), "b\n").unwrap();
+        let obsolete =
+            vec![empty.join("ours"), empty.join("binary"), empty, shared, dir.path().join("none")];
+        let plan = Plan { obsolete, ..Plan::default() };
+        assert_eq!(
+            shown(&plan, dir.path()),
+            "--- /empty/ours\n+++ /dev/null\n@@ -1 +0,0 @@\n-a\nbinary /empty/binary: removed, 1 \
+             bytes\ndirectory /empty: removed\n"
+        );
+    }
+
     #[test]
     fn changed_new_and_unchanged_files_show_as_such() {
         let dir = tempfile::tempdir().unwrap();
@@ -51,9 +97,8 @@ mod tests {
             files: vec![file("same", "x\n"), file("changed", "a\nc\n"), file("new", "n\n")],
             ..Plan::default()
         };
-        let text = preview(&plan).unwrap().replace(&dir.path().display().to_string(), "");
         assert_eq!(
-            text,
+            shown(&plan, dir.path()),
             "--- /changed\n+++ /changed\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n--- /dev/null\n+++ /new\n\
              @@ -0,0 +1 @@\n+n\n"
         );

@@ -125,7 +125,10 @@ fn read_only_directory_leaves_nothing_half_applied() {
         mount(Some(CONF_DIR), CONF_DIR, none, MsFlags::MS_BIND, none).expect("bind");
         let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
         mount(none, CONF_DIR, none, read_only, none).expect("remount read-only");
-        let message = format!("write {CONFLIST}: Read-only file system (os error 30)");
+        let message = format!(
+            "write {CONFLIST}: Read-only file system (os error 30); under systemd ReadWritePaths= of \
+             the unit says what may be written"
+        );
         boot_fails(node, &with_head(""), 1, &message);
         assert!(!fs::exists("/run/sluice").expect("look for /run/sluice"));
         assert!(!fs::exists(format!("{BIN_DIR}/sluice")).expect("look for the plugin"));

@@ -50,7 +50,7 @@ pub enum Settings {
 
 /// Exit status 0 for settings that can be used, 78 for others.
 pub fn check(asked: &Check) -> Result<u8> {
-    let Some(document) = user_data::read(&asked.file)? else {
+    let Some(document) = user_data::read(&asked.file)?.document else {
         log::info!("{} has no settings for sluice", asked.file.display());
         return Ok(0);
     };

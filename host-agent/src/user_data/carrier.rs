@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What user data may be wrapped in: bytes in, the TOML document that may hold
-//! our settings out. Peels gzip and base64, picks our part of a MIME message,
-//! and tells a document of ours from everything else that user data can be.
-//! Reads no file and no network; knows no key of the settings.
+//! our settings out, and the NodeConfigs that nodeadm finds in the same bytes.
+//! Peels gzip and base64, picks parts of a MIME message, and tells a document
+//! of ours from everything else that user data can be. Reads no file and no
+//! network; knows no key of the settings.
 
 use thiserror::Error;
 
@@ -15,6 +16,9 @@ pub const MOST_RAW: usize = 64 * 1024;
 pub const MOST_INFLATED: usize = 1024 * 1024;
 /// Base64 of gzip, and once more around the message; deeper is a mistake or an attack.
 const MOST_LAYERS: usize = 4;
+
+/// What nodeadm calls a part of its own.
+const NODE_CONFIG: &str = "application/node.eks.aws";
 
 /// Keeps a message of nothing but boundaries from taking memory; real ones have two or three parts.
 pub(super) const MOST_PARTS: usize = 100;
@@ -32,6 +36,24 @@ impl Document {
     pub fn name(&self, source: &str) -> String {
         self.part.map_or_else(|| source.to_owned(), |part| format!("{source} part {part}"))
     }
+}
+
+/// A configuration of nodeadm's (AL2023), which is read for what it tells kubelet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// The text, or why it cannot be had; that is the node's trouble and never ours.
+    pub text: Result<String, String>,
+    /// Its number in the MIME message, from 1; lines are counted from the part's own first line.
+    pub part: Option<usize>,
+}
+
+/// What one message of user data holds.
+#[derive(Debug)]
+pub struct Content {
+    /// The document that may hold our settings; None where there is none for us.
+    pub document: Result<Option<Document>, CarrierError>,
+    /// nodeadm's, in the order in which it merges them: a later one wins.
+    pub node_configs: Vec<Foreign>,
 }
 
 /// Why the document cannot be had, one variant for each stage.
@@ -74,6 +96,13 @@ pub enum CarrierError {
     Part { number: usize, source: Box<CarrierError> },
 }
 
+impl CarrierError {
+    /// One text, for where it is nobody's error.
+    fn with_its_causes(self) -> String {
+        format!("{:#}", anyhow::Error::new(self))
+    }
+}
+
 /// Prints as `parts 2, 3 and 5`.
 #[derive(Debug)]
 pub struct PartNumbers(Vec<usize>);
@@ -86,14 +115,16 @@ impl std::fmt::Display for PartNumbers {
     }
 }
 
-/// The document that may hold our settings; None where there is none for us.
+/// Takes user data apart.
 ///
 /// `raw` may be one byte longer than allowed, so that readers can stop there.
-pub fn decode(raw: &[u8]) -> Result<Option<Document>, CarrierError> {
-    if raw.len() > MOST_RAW {
-        return Err(CarrierError::Raw);
-    }
-    peel(raw, MOST_LAYERS, &mut Budget::new(MOST_INFLATED))
+pub fn decode(raw: &[u8]) -> Content {
+    let mut node_configs = Vec::new();
+    let document = match raw.len() {
+        ..=MOST_RAW => peel(raw, MOST_LAYERS, &mut Budget::new(MOST_INFLATED), &mut node_configs),
+        _ => Err(CarrierError::Raw),
+    };
+    Content { document, node_configs }
 }
 
 /// Takes one layer after the other off a whole message.
@@ -101,21 +132,27 @@ fn peel(
     bytes: &[u8],
     layers: usize,
     budget: &mut Budget,
+    node_configs: &mut Vec<Foreign>,
 ) -> Result<Option<Document>, CarrierError> {
     if packing::is_gzip(bytes) {
         let layers = layers.checked_sub(1).ok_or(CarrierError::Layers)?;
-        return peel(&packing::gunzip(bytes, budget)?, layers, budget);
+        return peel(&packing::gunzip(bytes, budget)?, layers, budget, node_configs);
     }
     let bare = without_mark(bytes);
     if let Some(message) = mime::Message::read(bare) {
-        return from_message(&message, budget);
+        let parts = message.parts()?;
+        node_configs.extend(of_nodeadm(&parts));
+        return our_part(&parts, budget);
     }
     if let Some(packed) = packing::as_base64(bare) {
         // Many a word is base64 by its letters: only what comes out of it tells.
         if is_of_interest(&packed.bytes) {
             let layers = layers.checked_sub(1).ok_or(CarrierError::Layers)?;
-            return peel(&packed.whole()?, layers, budget);
+            return peel(&packed.whole()?, layers, budget, node_configs);
         }
+    }
+    if may_be_node_config(bare) {
+        node_configs.push(Foreign { text: text(bare).map_err(|e| e.to_string()), part: None });
     }
     if !may_be_ours(bare) {
         return Ok(None);
@@ -123,20 +160,29 @@ fn peel(
     Ok(Some(Document { text: text(bytes)?, part: None }))
 }
 
-/// Worth looking at once it is out of base64: it is ours, or may carry ours.
+/// Worth looking at once it is out of base64: it is of use, or may carry what is.
 fn is_of_interest(bytes: &[u8]) -> bool {
     packing::is_gzip(bytes)
         || may_be_ours(bytes)
+        || may_be_node_config(bytes)
         || mime::Message::read(bytes).is_some()
         || packing::as_base64(bytes).is_some_and(|inner| is_of_interest(&inner.bytes))
 }
 
-/// Our part of a MIME message; the parts of others are not looked into.
-fn from_message(
-    message: &mime::Message<'_>,
-    budget: &mut Budget,
-) -> Result<Option<Document>, CarrierError> {
-    let parts = message.parts()?;
+/// nodeadm's parts. They have bounds of their own, so that nothing in them is in the way of ours.
+fn of_nodeadm(parts: &[Part<'_>]) -> Vec<Foreign> {
+    let mut budget = Budget::new(MOST_INFLATED);
+    let numbered = parts.iter().zip(1..);
+    let theirs = numbered.filter(|(part, _)| part.media_type == NODE_CONFIG);
+    let read = theirs.map(|(part, number)| {
+        let text = from_part(part, &mut budget).map_err(|error| error.with_its_causes());
+        Foreign { text, part: Some(number) }
+    });
+    read.collect()
+}
+
+/// Our part of a MIME message.
+fn our_part(parts: &[Part<'_>], budget: &mut Budget) -> Result<Option<Document>, CarrierError> {
     let mut ours = Vec::new();
     for (part, number) in parts.iter().zip(1..) {
         if is_our_part(part).map_err(in_part(number))? {
@@ -228,6 +274,12 @@ fn may_be_ours(bytes: &[u8]) -> bool {
         return has_our_header(bytes);
     }
     lines(bytes).any(|line| names_us(line) || opens_settings(line))
+}
+
+/// Names the API group that every NodeConfig is of; whether it is one, its parser says.
+fn may_be_node_config(bytes: &[u8]) -> bool {
+    let group = b"node.eks.aws/";
+    !bytes.trim_ascii_start().starts_with(b"#!") && bytes.windows(group.len()).any(|w| w == group)
 }
 
 /// A line begins with the header of our table.

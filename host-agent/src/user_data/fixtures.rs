@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use flate2::{Compression, write::GzEncoder};
 
-use super::carrier::{CarrierError, decode};
+use super::carrier::{CarrierError, Foreign, decode};
 
 #[test]
 fn user_data_gives_its_document() {
@@ -59,10 +59,25 @@ fn check(stem: &Path) -> Option<String> {
 }
 
 fn describe(raw: &[u8]) -> String {
-    match decode(raw) {
+    let content = decode(raw);
+    let document = match content.document {
         Ok(None) => "no settings\n".into(),
         Ok(Some(document)) => format!("{}:\n{}", document.name("user-data"), document.text),
         Err(error) => format!("error: {}\n", chain(error)),
+    };
+    content.node_configs.iter().fold(document, |text, found| text + &describe_foreign(found))
+}
+
+/// With its first and last words: the whole would be a copy of the input.
+fn describe_foreign(found: &Foreign) -> String {
+    let place = found.part.map_or_else(|| "whole".into(), |part| format!("part {part}"));
+    match &found.text {
+        Ok(text) => {
+            let mut words = text.split_whitespace();
+            let (first, last) = (words.next(), words.next_back());
+            format!("NodeConfig, {place}: {} bytes, {first:?} to {last:?}\n", text.len())
+        }
+        Err(why) => format!("NodeConfig, {place}: {why}\n"),
     }
 }
 

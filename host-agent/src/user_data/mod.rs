@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Where the user data comes from: a file that somebody names, else the first
-//! of the node's sources that is there. Gives the TOML document and the name
-//! that messages call it by; never reads a setting.
+//! of the node's sources that is there. Gives the TOML document, nodeadm's
+//! NodeConfigs and the names that messages call them by; never reads a setting.
 
 pub mod carrier;
 #[cfg(test)]
@@ -9,6 +9,7 @@ mod fixtures;
 mod mime;
 mod packing;
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -27,19 +28,61 @@ const FW_CFG: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/sluice/user-data/raw
 const LOCAL_FILE: &str = "/var/lib/sluice/user-data.toml";
 const IMDS: &str = "imds:user-data";
 
-/// The document of a file, `-` being standard input; None if there is nothing in it for us.
-pub fn read(path: &Path) -> Result<Option<Document>> {
+/// What one source of user data holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserData {
+    /// Our settings; None if there is nothing in it for us.
+    pub document: Option<Document>,
+    /// nodeadm's, a later one winning.
+    pub node_configs: Vec<NodeConfig>,
+}
+
+/// A text that nodeadm reads, for what it tells kubelet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// How messages name it: `imds:user-data part 2`.
+    pub name: String,
+    /// Or why it cannot be had.
+    pub text: Result<String, String>,
+}
+
+/// Our document could not be had, but nodeadm's may be: they count for kubelet all the same.
+#[derive(Debug)]
+pub struct Undecoded {
+    name: String,
+    pub node_configs: Vec<NodeConfig>,
+}
+
+impl fmt::Display for Undecoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "decode the user data {}", self.name)
+    }
+}
+
+/// What is known of nodeadm's part where `read` or `find` gave this error.
+pub fn node_configs_beside(error: &anyhow::Error) -> Vec<NodeConfig> {
+    match error.downcast_ref::<Undecoded>() {
+        Some(undecoded) => undecoded.node_configs.clone(),
+        None => {
+            let text = Err("it could not be had".into());
+            vec![NodeConfig { name: "the user data".into(), text }]
+        }
+    }
+}
+
+/// What a file holds, `-` being standard input.
+pub fn read(path: &Path) -> Result<UserData> {
     if path == Path::new("-") {
         let raw = read_bounded(io::stdin()).context("read standard input")?;
-        return document("standard input", &raw);
+        return content("standard input", &raw);
     }
     let name = path.display().to_string();
     let raw = read_raw(path).with_context(|| format!("read the user data {name}"))?;
-    document(&name, &raw)
+    content(&name, &raw)
 }
 
-/// The document of the first source that there is; None if there is none, or nothing in it for us.
-pub fn find(paths: &Paths, imds_budget: Duration) -> Result<Option<Document>> {
+/// What the first source that there is holds; nothing if there is none.
+pub fn find(paths: &Paths, imds_budget: Duration) -> Result<UserData> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     for path in files(paths, credentials.as_deref()) {
         match read_raw(&path) {
@@ -47,16 +90,13 @@ pub fn find(paths: &Paths, imds_budget: Duration) -> Result<Option<Document>> {
             raw => {
                 let name = path.display().to_string();
                 log::info!("user data from {name}");
-                return document(
-                    &name,
-                    &raw.with_context(|| format!("read the user data {name}"))?,
-                );
+                return content(&name, &raw.with_context(|| format!("read the user data {name}"))?);
             }
         }
     }
     let raw = imds::user_data(imds_budget, &mut imds::Host::default())
         .context("ask IMDS for the user data")?;
-    raw.map_or(Ok(None), |raw| document(IMDS, &raw))
+    raw.map_or(Ok(UserData::default()), |raw| content(IMDS, &raw))
 }
 
 /// The sources that are files, in the order in which they are looked for.
@@ -77,12 +117,33 @@ fn read_raw(path: &Path) -> io::Result<Vec<u8>> {
     read_bounded(File::open(path)?)
 }
 
-fn document(name: &str, raw: &[u8]) -> Result<Option<Document>> {
-    let document = carrier::decode(raw).with_context(|| format!("decode the user data {name}"))?;
+fn content(name: &str, raw: &[u8]) -> Result<UserData> {
+    let carrier::Content { document, node_configs } = carrier::decode(raw);
+    let named = node_configs.into_iter().map(|found| NodeConfig::of(name, found));
+    let node_configs: Vec<_> = named.collect();
+    let document = document
+        .with_context(|| Undecoded { name: name.to_owned(), node_configs: node_configs.clone() })?;
     if document.is_none() {
         log::info!("{name} has no settings for sluice");
     }
-    Ok(document.map(|found| Document { name: found.name(name), text: found.text }))
+    let document = document.map(|found| Document { name: found.name(name), text: found.text });
+    Ok(UserData { document, node_configs })
+}
+
+impl NodeConfig {
+    /// All that a file of nodeadm's holds: like user data it may be a MIME message.
+    pub fn all_of(name: &str, raw: &[u8]) -> Vec<Self> {
+        let found = carrier::decode(raw).node_configs;
+        found.into_iter().map(|found| Self::of(name, found)).collect()
+    }
+
+    fn of(name: &str, found: carrier::Foreign) -> Self {
+        let name = match found.part {
+            Some(part) => format!("{name} part {part}"),
+            None => name.to_owned(),
+        };
+        Self { name, text: found.text }
+    }
 }
 
 #[cfg(test)]
@@ -122,7 +183,7 @@ mod tests {
         for files in [&[FW_CFG, LOCAL_FILE][..], &[LOCAL_FILE][..]] {
             let (_root, paths) = node_with(files);
             let first = paths.resolve(Path::new(files[0]));
-            let found = find(&paths, NO_TIME).expect("user data").expect("a document");
+            let found = find(&paths, NO_TIME).expect("user data").document.expect("a document");
             assert_eq!(found.name, first.display().to_string());
             assert!(found.text.starts_with(&format!("# {}", files[0])));
         }
@@ -132,7 +193,7 @@ mod tests {
     fn source_without_settings_hides_the_next() {
         let (_root, paths) = node_with(&[FW_CFG, LOCAL_FILE]);
         fs::write(paths.resolve(Path::new(FW_CFG)), "#!/bin/sh\n").expect("write a script");
-        assert_eq!(find(&paths, NO_TIME).expect("user data"), None);
+        assert_eq!(find(&paths, NO_TIME).expect("user data"), UserData::default());
     }
 
     #[test]
@@ -145,6 +206,45 @@ mod tests {
             format!("{error:#}"),
             format!("read the user data {}: Is a directory (os error 21)", path.display())
         );
+    }
+
+    const BESIDE: &str = "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=X\n\n--X\n\
+                          Content-Type: application/node.eks.aws\n\nkind: NodeConfig\n--X\n\
+                          Content-Type: application/toml\nContent-Transfer-Encoding: OURS\n\n\
+                          [sluice]\nversion = 1\n--X--\n";
+
+    /// User data of nodeadm's and ours, ours in this transfer encoding.
+    fn beside_nodeadm(encoding: &str) -> (Result<UserData>, Vec<NodeConfig>) {
+        let (_root, paths) = node_with(&[LOCAL_FILE]);
+        let path = paths.resolve(Path::new(LOCAL_FILE));
+        fs::write(&path, BESIDE.replace("OURS", encoding)).expect("write user data");
+        let text = Ok("kind: NodeConfig".into());
+        (
+            find(&paths, NO_TIME),
+            vec![NodeConfig { name: format!("{} part 1", path.display()), text }],
+        )
+    }
+
+    #[test]
+    fn one_reading_gives_our_document_and_nodeadms() {
+        let (found, node_configs) = beside_nodeadm("7bit");
+        let found = found.expect("user data");
+        assert!(found.document.expect("a document").name.ends_with(".toml part 2"));
+        assert_eq!(found.node_configs, node_configs);
+    }
+
+    #[test]
+    fn nodeadms_part_is_known_where_ours_cannot_be_decoded() {
+        let (found, node_configs) = beside_nodeadm("quoted");
+        let error = found.expect_err("no such encoding").context("further out");
+        assert_eq!(node_configs_beside(&error), node_configs);
+        assert!(error.is::<carrier::CarrierError>(), "what the exit status hangs on");
+        let why = "part 2: Content-Transfer-Encoding is \"quoted\", allowed are";
+        let told = format!("{error:#}");
+        assert!(told.starts_with("further out: decode the user data /"), "{told}");
+        assert!(told.contains(why), "{told}");
+        let unknown = node_configs_beside(&anyhow::anyhow!("no answer"));
+        assert_eq!(unknown[0].text, Err("it could not be had".into()));
     }
 
     #[test]

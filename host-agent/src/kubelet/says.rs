@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What configurations of somebody else's say about the number of pods, and
+//! about the memory that is kept for kubelet and goes with it. Judges nothing.
+
+use std::path::Path;
+
+use super::root::Place;
+use super::unit::{Word, flag};
+use super::words;
+use super::yaml::Yaml;
+
+/// A value that somebody gave, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Given {
+    pub(super) value: String,
+    /// File, line and key.
+    pub(super) place: String,
+}
+
+impl Given {
+    /// None where it is no number of pods: an expression, or a mistake.
+    pub(super) fn pods(&self) -> Option<u16> {
+        self.value.trim().parse().ok()
+    }
+
+    fn of(yaml: &Yaml, name: &str, key: &str) -> Option<Self> {
+        let value = yaml.text()?.to_owned();
+        (!value.is_empty())
+            .then(|| Self { value, place: format!("{name}:{} ({key})", yaml.line()) })
+    }
+
+    pub(super) fn of_flag(words: &[Word], name: &str) -> Option<Self> {
+        let Word { text, place } = flag(words, name)?;
+        Some(Self { value: text, place: format!("{place} (--{name})") })
+    }
+}
+
+/// What NodeConfigs say together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct NodeConfigs {
+    /// `spec.kubelet.flags`, one behind the other: nodeadm appends them.
+    flags: Vec<Word>,
+    max_pods: Option<Given>,
+    expression: Option<Given>,
+    memory: Option<Given>,
+}
+
+impl NodeConfigs {
+    /// Of later texts what they give counts (nodeadm, internal/api/merge.go).
+    pub(super) fn add(&mut self, name: &str, text: &str) -> Result<(), String> {
+        let yaml = Yaml::read(text)?;
+        let kind = yaml.at(&["kind"]).and_then(Yaml::text);
+        let version = yaml.at(&["apiVersion"]).and_then(Yaml::text).unwrap_or_default();
+        if kind != Some("NodeConfig") || !version.starts_with("node.eks.aws/") {
+            return Err("no NodeConfig of node.eks.aws".into());
+        }
+        let given = |keys: &[&str]| {
+            let keys = [&["spec", "kubelet"], keys].concat();
+            yaml.at(&keys).and_then(|found| Given::of(found, name, &keys.join(".")))
+        };
+        self.max_pods = given(&["config", "maxPods"]).or(self.max_pods.take());
+        self.expression = given(&["maxPodsExpression"]).or(self.expression.take());
+        self.memory = given(&["config", "kubeReserved", "memory"]).or(self.memory.take());
+        for item in yaml.at(&["spec", "kubelet", "flags"]).iter().flat_map(|list| list.items()) {
+            let place = Place { file: name.into(), line: item.line() };
+            let texts = words::split(item.text().unwrap_or_default()).into_iter();
+            self.flags.extend(texts.map(|text| Word { text, place: place.clone() }));
+        }
+        Ok(())
+    }
+
+    /// The one that kubelet goes by: flags come above its configuration, and nodeadm takes
+    /// `maxPods` before an expression.
+    pub(super) fn pods(&self) -> Option<Given> {
+        let flag = Given::of_flag(&self.flags, "max-pods");
+        flag.or_else(|| self.max_pods.clone()).or_else(|| self.expression.clone())
+    }
+
+    pub(super) fn memory(&self) -> Option<Given> {
+        Given::of_flag(&self.flags, "kube-reserved").or_else(|| self.memory.clone())
+    }
+}
+
+/// What KubeletConfigurations say together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct KubeletConfigurations {
+    pub(super) max_pods: Option<Given>,
+    pub(super) memory: Option<Given>,
+}
+
+impl KubeletConfigurations {
+    /// Of later texts what they give counts (kubelet, mergeKubeletConfigurations).
+    pub(super) fn add(&mut self, file: &Path, text: &str) -> Result<(), String> {
+        let yaml = Yaml::read(text)?;
+        let name = file.display().to_string();
+        let given = |keys: &[&str]| {
+            yaml.at(keys).and_then(|found| Given::of(found, &name, &keys.join(".")))
+        };
+        self.max_pods = given(&["maxPods"]).or(self.max_pods.take());
+        self.memory = given(&["kubeReserved", "memory"]).or(self.memory.take());
+        Ok(())
+    }
+}
