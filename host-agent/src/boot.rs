@@ -13,10 +13,13 @@ use crate::apply::apply;
 use crate::facts::Facts;
 use crate::file;
 use crate::generation::Generations;
+use crate::kubelet::{self, Kubelet};
 use crate::layers::{Document, Layers, merge};
+use crate::machine;
 use crate::paths::Paths;
 use crate::plan::{Plan, Upstream};
 use crate::standalone;
+use crate::user_data::{self, NodeConfig};
 
 /// What holds on this node and why; `status` reads it from /run/sluice/boot.json.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,28 +117,46 @@ impl Boot<'_> {
         let _alone = self.paths.lock().map_err(|error| Refused { error, instead: None })?;
         let below = match &layers {
             Ok(layers) => layers.without_user_data(),
-            Err(_) => Layers::of_image(self.paths).unwrap_or_default(),
+            Err(error) => Layers::of_image(self.paths)
+                .unwrap_or_default()
+                .with_node_configs(user_data::node_configs_beside(error)),
         };
         let documents = layers.map(|layers| layers.documents());
         let read = documents.and_then(|all| Ok((merge(&all)?, all)));
         let (result, unusable) = match read {
-            Ok((effective, all)) => (self.apply_asked(&effective, &all), false),
+            Ok((effective, all)) => {
+                let result = self.apply_asked(&effective, &all, below.node_configs());
+                let unusable = result.as_ref().is_err_and(|e| e.is::<kubelet::Refused>());
+                (result, unusable)
+            }
             Err(error) => (Err(error), true),
         };
         let done = result.and_then(|in_force| self.record(&in_force).map(|()| in_force));
         done.map_err(|error| Refused { instead: self.instead(&below, &error, unusable), error })
     }
 
-    /// What these settings would make of this node.
-    pub fn plan(&self, settings: &Settings) -> Result<Plan> {
-        Plan::make(self.paths, settings, &Facts::probe(self.paths, settings, self.plugin)?)
+    /// What these settings would make of this node, whose user data tells nodeadm this.
+    pub fn plan(&self, settings: &Settings, node_configs: &[NodeConfig]) -> Result<Plan> {
+        let facts = Facts::probe(self.paths, settings, self.plugin)?;
+        let kubelet = Kubelet::probe(self.paths, node_configs)?;
+        let machine = machine::probe(self.paths);
+        let plan = Plan::make(self.paths, settings, &facts)?;
+        plan.and_max_pods(settings, machine.as_ref(), &kubelet)
     }
 
-    fn apply_asked(&self, asked: &Effective, documents: &[Document]) -> Result<InForce> {
-        let plan = self.plan(&asked.settings)?;
+    fn apply_asked(
+        &self,
+        asked: &Effective,
+        documents: &[Document],
+        node_configs: &[NodeConfig],
+    ) -> Result<InForce> {
+        let plan = self.plan(&asked.settings, node_configs)?;
         let warnings = asked.warnings.iter().map(ToString::to_string);
-        let warnings: Vec<String> = warnings.chain(upstream_warning(&plan)).collect();
+        let warnings = warnings.chain(upstream_warning(&plan)).chain(plan.warnings.clone());
+        let warnings: Vec<String> = warnings.collect();
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        let max_pods = plan.max_pods.iter();
+        max_pods.for_each(|known| log::info!("max-pods {}: {}", known.pods, known.told));
         let generations = Generations::new(self.paths.generations_dir());
         let generation = generations.begin(documents)?;
         let number = generation.number;
@@ -155,7 +176,8 @@ impl Boot<'_> {
         let (generation, reason) = (Some(number), Reason::AsAsked);
         let documents = names(documents);
         let problems = Vec::new();
-        Ok(InForce { generation, documents, reason, problems, warnings, max_pods: None })
+        let max_pods = plan.max_pods;
+        Ok(InForce { generation, documents, reason, problems, warnings, max_pods })
     }
 
     /// `on-invalid` of the layers below the user data decides: the user data cannot be trusted now.
@@ -178,10 +200,6 @@ impl Boot<'_> {
             _ if unusable => (below.documents(), None, Reason::Defaults),
             _ => return None,
         };
-        let (problems, warnings) = (lines(error), Vec::new());
-        let names = names(&documents);
-        let in_force =
-            InForce { generation, documents: names, reason, problems, warnings, max_pods: None };
         let put = || {
             // An image whose own layers are broken still has the built-in defaults.
             let settings = match merge(&documents) {
@@ -189,10 +207,14 @@ impl Boot<'_> {
                 merged => merged?.settings,
             };
             standalone::forget_earlier(self.paths, &settings)?;
-            apply(&self.plan(&settings)?)?;
-            self.record(&in_force)
+            let plan = self.plan(&settings, below.node_configs())?;
+            apply(&plan)?;
+            let (documents, problems) = (names(&documents), lines(error));
+            let (warnings, max_pods) = (plan.warnings, plan.max_pods);
+            let in_force = InForce { generation, documents, reason, problems, warnings, max_pods };
+            self.record(&in_force).map(|()| Box::new(in_force))
         };
-        Some(put().context("put other settings in force instead").map(|()| Box::new(in_force)))
+        Some(put().context("put other settings in force instead"))
     }
 
     fn record(&self, in_force: &InForce) -> Result<()> {

@@ -25,7 +25,7 @@ use crate::paths::Paths;
 use crate::preview::preview;
 use crate::status::{Status, text};
 use crate::user_data::{self, carrier::CarrierError};
-use crate::{agent, detach, doctor, live, trace};
+use crate::{agent, detach, doctor, kubelet, live, trace};
 use node::{PodName, Source};
 
 /// Shares a Kubernetes node's bandwidth fairly among its pods, beside network policy.
@@ -124,8 +124,9 @@ struct Asked {
 pub fn report(error: &anyhow::Error) -> u8 {
     lines(error).iter().for_each(|line| log::error!("{line}"));
     let settings = error.is::<settings_model::Problems>() || error.is::<CarrierError>();
+    let kubelet = error.is::<kubelet::Refused>();
     let newer = matches!(error.downcast_ref(), Some(bpf::Error::NewerLayout { .. }));
-    if settings || newer { 78 } else { 1 }
+    if settings || kubelet || newer { 78 } else { 1 }
 }
 
 /// Does what was asked for; gives the exit status.
@@ -238,8 +239,11 @@ fn try_boot(paths: &Paths, asked: &Asked) -> (u8, Vec<String>) {
 
 fn plan(paths: &Paths, asked: &Asked) -> Result<()> {
     let plugin = asked.plugin.clone().unwrap_or_else(|| paths.shipped_plugin());
-    let effective = merge(&layers(paths, asked)?.documents())?;
-    print(&preview(&Boot { paths, plugin: &plugin }.plan(&effective.settings)?)?)
+    let layers = layers(paths, asked)?;
+    let settings = merge(&layers.documents())?.settings;
+    let plan = Boot { paths, plugin: &plugin }.plan(&settings, layers.node_configs())?;
+    plan.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    print(&preview(&plan)?)
 }
 
 fn layers(paths: &Paths, asked: &Asked) -> Result<Layers> {

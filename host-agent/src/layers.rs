@@ -49,6 +49,11 @@ impl Layers {
         Self { user_data: None, ..self.clone() }
     }
 
+    /// Where the user data as a whole could not be had.
+    pub fn with_node_configs(self, node_configs: Vec<NodeConfig>) -> Self {
+        Self { node_configs, ..self }
+    }
+
     /// What the user data tells nodeadm, a later one winning.
     pub fn node_configs(&self) -> &[NodeConfig] {
         &self.node_configs

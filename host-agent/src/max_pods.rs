@@ -82,7 +82,7 @@ pub fn max_pods(settings: &Settings, machine: &Machine) -> MaxPods {
         // What was assumed does not matter.
         answer.warnings.retain(|_| answer.capacity.is_some());
         answer.steps.push(("max-pods", format!("{count}, as max-pods.value says")));
-        answer.warnings.extend(above_capacity(&answer));
+        answer.warnings.extend(answer.above_capacity(count.pods(), "max-pods.value"));
     }
     answer
 }
@@ -302,18 +302,20 @@ fn warnings(instance: &Instance, wanted: Addresses, enis: &Enis, standalone: boo
     warnings
 }
 
-/// A number by hand is kept to, but what it leads to is said.
-fn above_capacity(answer: &MaxPods) -> Option<String> {
-    let most = answer.capacity?.saturating_add(HOST_NETWORK_PODS);
-    let name = answer.instance_type.as_deref()?;
-    let pods = u64::from(answer.max_pods);
-    (pods > most).then(|| {
-        format!(
-            "max-pods.value is {pods}, but {name} never has addresses for more than {most} pods with \
-             these settings: {} would wait in ContainerCreating",
-            pods - most
-        )
-    })
+impl MaxPods {
+    /// A number by hand is kept to, but what it leads to is said.
+    pub fn above_capacity(&self, pods: u16, whose: &str) -> Option<String> {
+        let most = self.capacity?.saturating_add(HOST_NETWORK_PODS);
+        let name = self.instance_type.as_deref()?;
+        let pods = u64::from(pods);
+        (pods > most).then(|| {
+            format!(
+                "{whose} gives kubelet {pods} pods, but {name} never has addresses for more than \
+                 {most} with these settings: {} would wait in ContainerCreating",
+                pods - most
+            )
+        })
+    }
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use settings_model::{CniMode, Settings, UpstreamBandwidth};
+use settings_model::{CniMode, KubeletConfig, PodLimit, Settings, UpstreamBandwidth};
 
+use crate::boot::MaxPodsInForce;
 use crate::conflist;
 use crate::facts::{Facts, TextFile};
-use crate::kubelet::Told;
+use crate::kubelet::{Kubelet, Told};
+use crate::max_pods::{Machine, max_pods};
 use crate::paths::Paths;
 
 /// A file and what it is to hold.
@@ -28,6 +30,10 @@ pub struct Plan {
     pub obsolete: Vec<PathBuf>,
     /// Whose entry in the conflist is the upstream plugin's, and what becomes of it.
     pub upstream: Option<(PathBuf, Upstream)>,
+    /// None where nothing says how many pods the node takes.
+    pub max_pods: Option<MaxPodsInForce>,
+    /// What is as planned, but not as somebody might think.
+    pub warnings: Vec<String>,
 }
 
 impl Plan {
@@ -48,12 +54,43 @@ impl Plan {
         files.extend(conflist_file(settings, &facts.conflist)?);
         let found = facts.conflist.as_ref();
         let upstream = found.and_then(|f| Some((f.path.clone(), upstream(settings, f)?)));
-        Ok(Self { files, obsolete: Vec::new(), upstream })
+        Ok(Self { files, upstream, ..Self::default() })
     }
 
-    /// The same plan with kubelet told. Its files come first: the conflist, which opens the node for
-    /// pods, stays last.
-    pub fn and_kubelet(mut self, told: &Told) -> Self {
+    /// The same plan with kubelet told how many pods the node takes. What a machine takes that is no
+    /// EC2 instance nobody knows but the settings; kubelet is left to itself then.
+    pub fn and_max_pods(
+        self,
+        settings: &Settings,
+        machine: Option<&Machine>,
+        kubelet: &Kubelet,
+    ) -> Result<Self> {
+        let by_user = matches!(settings.max_pods.value, PodLimit::Count(_));
+        if machine.is_none() && !by_user {
+            return Ok(self.and_kubelet(&kubelet.tell(KubeletConfig::None, 0, false)?));
+        }
+        let answer = max_pods(settings, machine.unwrap_or(&Machine::default()));
+        let told = kubelet.tell(settings.max_pods.kubelet, answer.max_pods, by_user)?;
+        let mut plan = self.and_kubelet(&told);
+        let explicit = told.explicit.and_then(|explicit| Some((explicit.pods?, explicit.place)));
+        plan.warnings = match &explicit {
+            // Ours is not in force, so neither is what there would be to say of it.
+            Some((pods, place)) => answer.above_capacity(*pods, place).into_iter().collect(),
+            None => answer.warnings.clone(),
+        };
+        plan.warnings.extend(told.warnings);
+        plan.max_pods = Some(MaxPodsInForce {
+            pods: explicit.map_or(answer.max_pods, |(pods, _)| pods),
+            told: told.told,
+            instance_type: answer.instance_type,
+            capacity: answer.capacity,
+            delegates_prefixes: answer.prefix_delegation_supported,
+        });
+        Ok(plan)
+    }
+
+    /// Kubelet's files come first: the conflist, which opens the node for pods, stays last.
+    fn and_kubelet(mut self, told: &Told) -> Self {
         self.files.splice(..0, told.files.iter().cloned());
         self.obsolete.extend(told.obsolete.iter().cloned());
         self
@@ -101,8 +138,6 @@ pub fn conflist_file(settings: &Settings, found: &Option<TextFile>) -> Result<Op
 
 #[cfg(test)]
 mod tests {
-    use settings_model::KubeletConfig;
-
     use super::*;
 
     const LIST: &str = r#"{"plugins":[{"type":"ptp"}]}"#;

@@ -124,3 +124,115 @@ fn what_is_not_known_is_said() {
     let expected = "sluice: error: this is no EC2 instance: say --instance-type TYPE\n";
     assert_eq!(said(&output), expected);
 }
+
+/// An AL2023 node before nodeadm runs; its user data is the file `user-data`.
+fn al2023(user_data: &str) -> tempfile::TempDir {
+    root(&[
+        ("sys/class/dmi/id/sys_vendor", "Amazon EC2\n"),
+        ("sys/class/dmi/id/product_name", "t3a.medium\n"),
+        ("etc/cni/net.d/10-aws.conflist", r#"{"name":"aws-cni","plugins":[{"type":"aws-cni"}]}"#),
+        (
+            "etc/systemd/system/nodeadm-run.service",
+            "[Service]\nType=oneshot\nExecStart=/usr/bin/nodeadm init --skip config \
+             --config-source imds://user-data --config-source file:///etc/eks/nodeadm.d/\n",
+        ),
+        ("user-data", user_data),
+    ])
+}
+
+fn boot(node: &Path) -> Output {
+    Command::new(executable("sluice"))
+        .arg("--root")
+        .arg(node)
+        .args(["boot", "--user-data"])
+        .arg(node.join("user-data"))
+        .arg("--plugin")
+        .arg(executable("sluice-cni"))
+        .output()
+        .expect("run sluice")
+}
+
+fn in_force(node: &Path) -> Value {
+    let text = fs::read(node.join("run/sluice/boot.json")).expect("what is in force");
+    serde_json::from_slice(&text).expect("JSON")
+}
+
+const FRAGMENT: &str = "etc/eks/nodeadm.d/00-sluice.yaml";
+const PREFIXES: &str = "[sluice]\nversion = 1\nprefix-delegation.enabled = true\n";
+
+/// User data with a NodeConfig of this kubelet table, and our settings.
+fn mime(kubelet: &str, settings: &str) -> String {
+    format!(
+        "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"B\"\n\n--B\n\
+         Content-Type: application/node.eks.aws\n\napiVersion: node.eks.aws/v1alpha1\n\
+         kind: NodeConfig\nspec:\n  kubelet:\n    {kubelet}\n--B\n\
+         Content-Type: application/toml\n\n{settings}\n--B--\n"
+    )
+}
+
+#[test]
+fn boot_tells_kubelet_the_number_and_says_where() {
+    let node = al2023(PREFIXES);
+    let output = boot(node.path());
+    assert!(output.status.success(), "{}", text(&output));
+    let fragment = fs::read_to_string(node.path().join(FRAGMENT)).expect("the fragment");
+    assert!(fragment.contains("maxPods: 110"), "{fragment}");
+    let said = said(&output);
+    assert!(
+        said.contains("sluice: info: max-pods 110: nodeadm reads /etc/eks/nodeadm.d"),
+        "{said}"
+    );
+    let max_pods = &in_force(node.path())["max_pods"];
+    assert_eq!(max_pods["pods"], 110);
+    assert_eq!(max_pods["capacity"], 240);
+    // The same again changes nothing; other settings change the number; none of them restore the tree.
+    let again = boot(node.path());
+    assert!(!String::from_utf8_lossy(&again.stderr).contains("wrote"), "{}", text(&again));
+    fs::write(node.path().join("user-data"), "[sluice]\nversion = 1\n").expect("write");
+    assert!(boot(node.path()).status.success());
+    let fragment = fs::read_to_string(node.path().join(FRAGMENT)).expect("the fragment");
+    assert!(fragment.contains("maxPods: 17"), "{fragment}");
+    let none = "[sluice]\nversion = 1\nmax-pods.kubelet = 'none'\n";
+    fs::write(node.path().join("user-data"), none).expect("write");
+    assert!(boot(node.path()).status.success());
+    assert!(!node.path().join("etc/eks").exists());
+}
+
+#[test]
+fn number_of_a_node_config_holds_and_one_without_addresses_is_warned_of() {
+    let node = al2023(&mime("config: {maxPods: 300}", PREFIXES));
+    let output = boot(node.path());
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(!node.path().join(FRAGMENT).exists());
+    assert_eq!(in_force(node.path())["max_pods"]["pods"], 300);
+    let said = said(&output);
+    let warning = "gives kubelet 300 pods, but t3a.medium never has addresses for more than 242 \
+                   with these settings: 58 would wait in ContainerCreating";
+    assert!(said.lines().any(|l| l.contains("user-data part 1") && l.contains(warning)), "{said}");
+}
+
+#[test]
+fn contradiction_is_refused_with_both_places_and_the_defaults_hold() {
+    let ours = "[sluice]\nversion = 1\nmax-pods.value = 58\nbandwidth.default-egress = '1Mbit'\n";
+    let node = al2023(&mime("config: {maxPods: 110}", ours));
+    let output = boot(node.path());
+    assert_eq!(output.status.code(), Some(78), "{}", text(&output));
+    let said = said(&output);
+    let first = said.lines().next().expect("an error");
+    assert!(first.contains("the settings give kubelet 58 pods"), "{first}");
+    assert!(first.contains("user-data part 1") && first.contains("gives it 110"), "{first}");
+    let in_force = in_force(node.path());
+    assert_eq!(
+        (&in_force["reason"], &in_force["max_pods"]["pods"]),
+        (&json!("defaults"), &json!(110))
+    );
+}
+
+#[test]
+fn machine_that_is_no_instance_keeps_its_kubelet_as_it_is() {
+    let node = al2023(PREFIXES);
+    fs::remove_dir_all(node.path().join("sys")).expect("take the firmware off");
+    assert!(boot(node.path()).status.success());
+    assert!(!node.path().join("etc/eks").exists());
+    assert_eq!(in_force(node.path())["max_pods"], Value::Null);
+}

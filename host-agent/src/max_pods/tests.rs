@@ -157,8 +157,8 @@ fn standalone_mode_has_the_prefixes_of_the_primary_eni_alone() {
 fn number_by_hand_is_kept_and_one_without_addresses_is_warned_of() {
     let by_hand = |count: u16| of(&format!("sluice.max-pods.value = {count}\n"), "t3a.medium");
     assert_eq!((by_hand(17).max_pods, by_hand(17).warnings), (17, Vec::new()));
-    let warning = "max-pods.value is 20, but t3a.medium never has addresses for more than 17 pods \
-                   with these settings: 3 would wait in ContainerCreating";
+    let warning = "max-pods.value gives kubelet 20 pods, but t3a.medium never has addresses for more \
+                   than 17 with these settings: 3 would wait in ContainerCreating";
     assert_eq!((by_hand(20).max_pods, by_hand(20).warnings), (20, vec![warning.to_owned()]));
     let unknown = of("sluice.max-pods.value = 20\n", "zz9.large");
     assert_eq!((unknown.max_pods, unknown.warnings), (20, Vec::new()));
