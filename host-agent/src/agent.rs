@@ -22,6 +22,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
 use crate::api::{self, Local, Reloaded};
+use crate::background::{Background, Order};
+use crate::boot::InForce;
 use crate::live::in_force;
 use crate::netlink::Events;
 use crate::notify::Notify;
@@ -29,7 +31,6 @@ use crate::paths::Paths;
 use crate::reconcile::Reconciler;
 use crate::report::Trouble;
 use crate::serve::{Group, Server};
-use crate::standalone::Standalone;
 use crate::watches::{News, Watches};
 
 /// To change a pod that is there: its maps and its devices.
@@ -44,7 +45,7 @@ struct Wakers {
     watches: Watches,
     events: Events,
     server: Server,
-    standalone: Standalone,
+    background: Background,
 }
 
 /// `reload` reads the settings anew; SIGHUP asks for it, or the API.
@@ -63,12 +64,12 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
     let events = Events::open()?;
     drop_capabilities().context("drop capabilities")?;
     let watches = Watches::open(paths)?;
-    let standalone = Standalone::start(paths)?;
-    let mut wakers = Wakers { reload: reload_waker, end, watches, events, server, standalone };
+    let background = Background::start(paths)?;
+    let mut wakers = Wakers { reload: reload_waker, end, watches, events, server, background };
     let mut reconciler = Reconciler::open(paths)?;
     reconciler.set_trouble("deaf", deaf(&wakers.events));
     let mut told = Told::new();
-    let mut reads = 0;
+    let mut asked = 0;
     loop {
         if wakers.watches.find(reconciler.settings()) {
             reconciler.lost();
@@ -76,8 +77,8 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
         tell(reconciler.work());
         told.turn(&reconciler);
         serve_metrics(&mut wakers.server, &mut reconciler);
-        if std::mem::replace(&mut reads, reconciler.settings_reads()) != reads {
-            wakers.standalone.look(reconciler.settings());
+        if std::mem::replace(&mut asked, reconciler.settings_reads()) != asked {
+            wakers.background.look(order(paths, &reconciler));
         }
         wakers.wait(told.next(wakers.next(&reconciler)))?;
         if drain(&mut wakers.end)? {
@@ -92,15 +93,29 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
             told.notify.ready();
         }
         for news in wakers.watches.read()? {
+            // Settings are there, and boot's account of them comes only now.
+            asked = if news == News::Boot { 0 } else { asked };
             tell(hear(&mut reconciler, news));
         }
         reconciler.changed(&wakers.events.read()?);
-        if let Some(trouble) = wakers.standalone.read() {
-            reconciler.set_trouble("standalone", trouble);
+        if let Some(findings) = wakers.background.read() {
+            reconciler.set_trouble("standalone", findings.standalone);
+            reconciler.set_trouble("capacity", findings.capacity.trouble);
+            reconciler.set_capacity(findings.capacity.capacity);
         }
         let mut node = Local { paths, reconciler: &mut reconciler, reload: &reload };
         wakers.server.handle(&mut |request| api::answer(&mut node, request));
     }
+}
+
+/// What is in force now, for who works on it in the background.
+fn order(paths: &Paths, reconciler: &Reconciler) -> Order {
+    let in_force = InForce::read(&paths.boot_file()).unwrap_or_else(|e| {
+        warn!("{e:#}; max-pods is not looked at");
+        None
+    });
+    let max_pods = in_force.and_then(|in_force| in_force.max_pods);
+    Order { settings: reconciler.settings().clone(), max_pods }
 }
 
 /// What the service manager has been told. It hears that we live after each turn of the loop.
@@ -164,6 +179,7 @@ fn hear(reconciler: &mut Reconciler, news: News) -> Result<()> {
         News::RecordWritten(claim) => reconciler.record_written(claim),
         News::RecordRemoved(claim) => reconciler.record_removed(&claim),
         News::Settings => reconciler.settings_changed(),
+        News::Boot => {}
         News::Cached(path) => reconciler.cached(&path)?,
         News::Conflist => reconciler.conflist_changed(),
         News::Lost => reconciler.lost(),
@@ -183,7 +199,7 @@ impl Wakers {
             self.end.as_fd(),
             self.watches.as_fd(),
             self.events.as_fd(),
-            self.standalone.as_fd(),
+            self.background.as_fd(),
         ];
         let mut sources: Vec<PollFd> =
             sources.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();

@@ -4,6 +4,7 @@
 //! into the user data; how bytes go over the wire is `http.rs`, so that the
 //! rules here are tested without time or network.
 
+pub mod eni;
 mod http;
 pub mod interface;
 
@@ -67,6 +68,8 @@ pub enum ImdsError {
     Refused { status: u16, url: String },
     #[error("no usable answer within {budget} s (tries: {tries})")]
     BudgetSpent { budget: f64, tries: usize, source: Faults },
+    #[error("no usable answer")]
+    Silent(#[source] Faults),
 }
 
 /// What may pass by itself, from each endpoint that was asked.
@@ -105,6 +108,11 @@ impl fmt::Display for Fault {
     }
 }
 
+/// From three quarters to five quarters of it, so that a cluster's nodes do not ask in step.
+pub fn jittered(pause: Duration, outside: &mut impl Outside) -> Duration {
+    pause.mul_f64(0.75 + outside.chance() / 2.0)
+}
+
 /// The user data as it is, or None if the instance has none.
 pub fn user_data(
     budget: Duration,
@@ -128,13 +136,20 @@ pub struct Client<'c, O> {
     token: Option<String>,
     budget: Duration,
     end: Duration,
+    /// Whether what can pass is tried again.
+    insists: bool,
     outside: &'c mut O,
 }
 
 impl<'c, O: Outside> Client<'c, O> {
     pub fn new(budget: Duration, outside: &'c mut O) -> Self {
         let end = outside.now() + budget;
-        Self { endpoints: &ENDPOINTS, token: None, budget, end, outside }
+        Self { endpoints: &ENDPOINTS, token: None, budget, end, insists: true, outside }
+    }
+
+    /// For who comes again in a minute: nothing is tried a second time, and no try is logged.
+    pub fn once(budget: Duration, outside: &'c mut O) -> Self {
+        Self { insists: false, ..Self::new(budget, outside) }
     }
 
     /// What there is at this path; None if the service knows of nothing there.
@@ -143,6 +158,7 @@ impl<'c, O: Outside> Client<'c, O> {
         for tries in 1.. {
             let source = match self.try_once(path)? {
                 Ok(found) => return Ok(found),
+                Err(faults) if !self.insists => return Err(ImdsError::Silent(faults)),
                 Err(faults) => faults,
             };
             let left = self.left();
@@ -350,6 +366,23 @@ mod tests {
     fn missing_user_data_is_no_error() {
         let (outcome, script) = run(ENOUGH, vec![answer(200, "a"), answer(404, "")]);
         assert_eq!((outcome, script.pauses.len()), (Ok(None), 0));
+    }
+
+    #[test]
+    fn who_comes_again_anyway_tries_each_endpoint_once() {
+        let mut script = Script {
+            answers: vec![refused(), hang()].into(),
+            asked: Vec::new(),
+            pauses: Vec::new(),
+            now: Duration::ZERO,
+        };
+        let error = Client::once(ENOUGH, &mut script).get("/1").expect_err("silence");
+        let expected = format!(
+            "no usable answer: Connection refused (os error 111) from {TOKEN}, no answer in 2 s from \
+             {TOKEN_6}"
+        );
+        assert_eq!(format!("{:#}", anyhow::Error::new(error)), expected);
+        assert_eq!((script.asked.len(), script.pauses.len()), (2, 0));
     }
 
     #[test]

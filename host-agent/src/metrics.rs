@@ -17,6 +17,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::boot::Reason;
+use crate::capacity::{self, Capacity};
 use crate::report::Report;
 use crate::status::{Delays, Line, Pod, State, Status, seconds};
 
@@ -94,7 +95,11 @@ impl Collector for Picture {
         delays(&mut encoder, status)?;
         node(&mut encoder, status)?;
         match &status.agent {
-            Some(agent) => report(&mut encoder, &agent.version, &agent.report),
+            Some(agent) => {
+                let capacity = agent.report.capacity.as_ref();
+                capacity.map_or(Ok(()), |it| addresses(&mut encoder, it, status.at_ns))?;
+                report(&mut encoder, &agent.version, &agent.report)
+            }
             None => Ok(()),
         }
     }
@@ -275,6 +280,29 @@ fn node(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
     family(encoder, ("kernel_info", help), [(labels, ConstGauge::new(1i64))])
 }
 
+fn addresses(encoder: &mut DescriptorEncoder, capacity: &Capacity, now_ns: u64) -> Encoded {
+    let states = capacity::State::ALL.map(|state| {
+        let holds = ConstGauge::new(i64::from(state == capacity.state));
+        (vec![("state", state.name())], holds)
+    });
+    let help = "1 for whether the node has the addresses that max-pods promises";
+    family(encoder, ("ip_state", help), states)?;
+    let max_pods = ConstGauge::new(i64::from(capacity.max_pods));
+    family(encoder, ("max_pods", "Pods that kubelet takes"), [(Vec::new(), max_pods)])?;
+    let seen = capacity.seen.as_ref();
+    let counts = [
+        ("ip_capacity", "Addresses for pods, used ones included", seen.map(|s| s.addresses)),
+        ("ip_capacity_full", "The same when the instance's ENIs are full", capacity.full),
+        ("ip_used", "Pods that have an address", seen.map(|s| s.used)),
+    ];
+    for (name, help, count) in counts {
+        let count = count.map(|count| (Vec::new(), ConstGauge::new(count as f64)));
+        family(encoder, (name, help), count)?;
+    }
+    let age = capacity.age_ns(now_ns).map(|ns| (Vec::new(), ConstGauge::new(ns as f64 / 1e9)));
+    family(encoder, ("ip_age_seconds", "Since IMDS last answered"), age)
+}
+
 fn verdict(reason: Reason) -> &'static str {
     match reason {
         Reason::AsAsked => "as-asked",
@@ -314,7 +342,7 @@ fn report(encoder: &mut DescriptorEncoder, version: &str, report: &Report) -> En
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::text::tests::{pod, status};
+    use crate::status::text::tests::{capacity, pod, status};
 
     fn sample<'t>(text: &'t str, series: &str) -> Option<&'t str> {
         text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))
@@ -366,6 +394,34 @@ mod tests {
         let text = text(&status(vec![pod]), &SinceStart::begin()).unwrap();
         assert!(!text.contains("sluice_pod_"), "{text}");
         assert_eq!(sample(&text, "sluice_pods{state=\"unlimited\"}"), Some("1"));
+    }
+
+    #[test]
+    fn addresses_are_told_where_max_pods_promises_some() {
+        let mut status = status(Vec::new());
+        let told = |status: &Status| text(status, &SinceStart::begin()).unwrap();
+        let none = told(&status);
+        assert!(!none.contains("sluice_ip_") && !none.contains("sluice_max_pods"), "{none}");
+        status.at_ns = 40_000_000_000;
+        status.agent.as_mut().unwrap().report.capacity = Some(capacity());
+        let all = told(&status);
+        let lines = all.lines().filter(|line| !line.starts_with('#'));
+        let ours = lines.filter(|line| line.contains("_ip_") || line.contains("max_pods"));
+        assert_eq!(
+            ours.collect::<Vec<_>>(),
+            [
+                "sluice_ip_state{state=\"unknown\"} 0",
+                "sluice_ip_state{state=\"ok\"} 1",
+                "sluice_ip_state{state=\"filling\"} 0",
+                "sluice_ip_state{state=\"mismatch\"} 0",
+                "sluice_ip_state{state=\"exhausted\"} 0",
+                "sluice_max_pods 110",
+                "sluice_ip_capacity 32.0",
+                "sluice_ip_capacity_full 240.0",
+                "sluice_ip_used 5.0",
+                "sluice_ip_age_seconds 30.0",
+            ]
+        );
     }
 
     #[test]

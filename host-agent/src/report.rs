@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::capacity::Capacity;
+
 /// The loop's own account of itself since it started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -21,6 +23,9 @@ pub struct Report {
     pub collected: u64,
     /// Times that our entry was put back into the conflist.
     pub conflist_writes: u64,
+    /// Whether the node has the addresses that max-pods promises; None where nobody has asked for that.
+    #[serde(default)]
+    pub capacity: Option<Capacity>,
     /// What holds now.
     pub troubles: Vec<Trouble>,
 }
@@ -34,7 +39,7 @@ impl Report {
     }
 }
 
-/// Something that keeps a limit from being what it should be.
+/// Something that keeps a limit, or the pods' network, from being what it should be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Trouble {
     /// A stable name, for programs, e.g. `contested`.

@@ -25,6 +25,8 @@ pub enum News {
     RecordWritten(Claim),
     RecordRemoved(Claim),
     Settings,
+    /// What `sluice boot` has left, which comes after the settings.
+    Boot,
     /// A file of the result cache.
     Cached(PathBuf),
     Conflist,
@@ -158,9 +160,9 @@ impl Watches {
         match place {
             Place::Records if removed => Claim::parse(&path).map(News::RecordRemoved),
             Place::Records => Claim::parse(&path).map(News::RecordWritten),
-            Place::State => {
-                (path == self.paths.settings_in_force() && !removed).then_some(News::Settings)
-            }
+            Place::State if removed => None,
+            Place::State if path == self.paths.settings_in_force() => Some(News::Settings),
+            Place::State => (path == self.paths.boot_file()).then_some(News::Boot),
             Place::Cache => (!removed).then_some(News::Cached(path)),
             Place::Conflists => Some(News::Conflist),
             Place::Above => {

@@ -193,7 +193,7 @@ fn node_without_prefixes_is_not_ready_and_says_why_until_there_are_some() {
         let imds = node.imds.as_ref().expect("IMDS is there");
         imds.answer_all(Some(403));
         let [what, _] = node.wait_for_trouble("no-imds");
-        let expected = "look for delegated prefixes: ask IMDS for the primary interface: 403 from \
+        let expected = "look for delegated prefixes: ask IMDS for network interfaces: 403 from \
                         http://169.254.169.254/latest/api/token: IMDS is switched off for this \
                         instance (metadata option HttpEndpoint)";
         assert_eq!(what, expected);

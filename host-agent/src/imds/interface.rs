@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::{Client, ImdsError, Outside};
 
-const METADATA: &str = "/latest/meta-data";
+pub(super) const METADATA: &str = "/latest/meta-data";
 
 /// The interface that the instance was started with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub struct Interface {
 
 #[derive(Debug, Error)]
 pub enum InterfaceError {
-    #[error("ask IMDS for the primary interface")]
+    #[error("ask IMDS for network interfaces")]
     Imds(#[from] ImdsError),
     #[error("IMDS has nothing at {path}")]
     Missing { path: String },
@@ -67,7 +67,7 @@ impl Interface {
 }
 
 /// One of them on each line; none where the service has nothing at this path.
-fn words<T: FromStr>(
+pub(super) fn words<T: FromStr>(
     client: &mut Client<impl Outside>,
     path: &str,
 ) -> Result<Vec<T>, InterfaceError> {

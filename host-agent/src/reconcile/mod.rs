@@ -20,6 +20,7 @@ use anyhow::Result;
 use bpf::{Direction, Pins};
 use settings_model::Settings;
 
+use crate::capacity::Capacity;
 use crate::live::in_force;
 use crate::metrics::SinceStart;
 use crate::netlink::{Changed, Netlink, Roots};
@@ -29,6 +30,8 @@ use crate::report::{Report, Trouble};
 use crate::shape::Later;
 use known::{Pod, RETRY, longest_without_guard};
 use pod::{Node, Seen};
+
+pub use pod::is_netns;
 
 /// Finds what no event tells: a link that was detached, an event that got lost.
 const PASS_EVERY: Duration = Duration::from_secs(300);
@@ -119,6 +122,11 @@ impl Reconciler {
             Some(trouble) => self.troubles.insert(code, trouble),
             None => self.troubles.remove(code),
         };
+    }
+
+    /// What has been found out about the node's addresses; None where max-pods promises none.
+    pub fn set_capacity(&mut self, capacity: Option<Capacity>) {
+        self.report.capacity = capacity;
     }
 
     /// Whether a whole pass is through and nothing is left to be done soon.

@@ -6,7 +6,6 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -17,7 +16,7 @@ use super::{CONFLIST, network, nft, remove, store, take_off};
 use crate::facts::active_conflist;
 use crate::file;
 use crate::imds::interface::{Interface, InterfaceError};
-use crate::imds::{Host, Outside};
+use crate::imds::{Host, jittered};
 use crate::netlink::{Link, Netlink};
 use crate::paths::Paths;
 use crate::report::Trouble;
@@ -42,32 +41,18 @@ impl Keeper {
         Self { paths: paths.clone(), imds: Host::default(), ruleset: None, told: None }
     }
 
-    /// Until nobody gives orders any more. Of orders that have piled up the last one counts.
-    pub fn run(&mut self, orders: &Receiver<Settings>, mut tell: impl FnMut(Option<Trouble>)) {
-        let Ok(mut settings) = orders.recv() else { return };
-        loop {
-            settings = orders.try_iter().last().unwrap_or(settings);
-            let trouble = self.look(&settings);
-            self.log(&trouble);
-            let done = settings.cni.mode != CniMode::Standalone && trouble.is_none();
-            tell(trouble);
-            let order = match done {
-                true => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                false => orders.recv_timeout(self.pause()),
-            };
-            match order {
-                Ok(new) => settings = new,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-        }
+    /// Looks at everything: what is wrong, and when to look again if nobody asks for it before.
+    pub fn look(&mut self, settings: &Settings) -> (Option<Trouble>, Option<Duration>) {
+        let trouble = self.keep(settings);
+        self.log(&trouble);
+        let done = settings.cni.mode != CniMode::Standalone && trouble.is_none();
+        let pause = (!done).then(|| self.pause());
+        (trouble, pause)
     }
 
-    /// From three quarters to five quarters of it, so that a cluster's nodes do not ask in step.
     fn pause(&mut self) -> Duration {
         let known = self.paths.network_file().exists();
-        let pause = if known { PAUSE } else { PAUSE_WITHOUT_NETWORK };
-        pause.mul_f64(0.75 + self.imds.chance() / 2.0)
+        jittered(if known { PAUSE } else { PAUSE_WITHOUT_NETWORK }, &mut self.imds)
     }
 
     fn log(&mut self, trouble: &Option<Trouble>) {
@@ -81,7 +66,7 @@ impl Keeper {
         self.told.clone_from(trouble);
     }
 
-    fn look(&mut self, settings: &Settings) -> Option<Trouble> {
+    fn keep(&mut self, settings: &Settings) -> Option<Trouble> {
         if settings.cni.mode == CniMode::Standalone {
             self.make(settings).unwrap_or_else(|e| Some(failed(&e)))
         } else {

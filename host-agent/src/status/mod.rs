@@ -142,7 +142,7 @@ fn verdict(paths: &Paths, settings: Option<&InForce>) -> Option<Verdict> {
 }
 
 /// The clock that the programs use, too (bpf_ktime_get_ns).
-fn now_ns() -> u64 {
+pub fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
     now.map_or(0, |now| now.as_nanos() as u64)
 }

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use settings_model::Rate;
 
 use super::{Kernel, State, Status};
+use crate::capacity::{Capacity, numbers};
 
 /// One screen: is it well, and if not, what to do. Begins with the settings.
 pub fn screen(status: &Status) -> String {
@@ -23,6 +24,10 @@ pub fn screen(status: &Status) -> String {
     line("shaping", &shaping(&status.kernel));
     line("kernel", &kernel(&status.kernel));
     line("pods", &counts(status));
+    if let Some(capacity) = &status.agent.as_ref().and_then(|agent| agent.report.capacity.as_ref())
+    {
+        line("capacity", &addresses(capacity, status.at_ns));
+    }
     if status.degraded.is_empty() {
         line("degraded", "nothing");
         return text;
@@ -93,6 +98,13 @@ fn counts(status: &Status) -> String {
     }
 }
 
+/// What max-pods promises, and what is there.
+fn addresses(capacity: &Capacity, now_ns: u64) -> String {
+    let age = capacity.age_ns(now_ns).map(|age| format!("; IMDS answered {} ago", duration(age)));
+    let (state, numbers) = (capacity.state.name(), numbers(capacity));
+    format!("{state}: {numbers}{}", age.unwrap_or_default())
+}
+
 /// One line for each direction of each pod, and one for its guard.
 pub fn table(status: &Status) -> String {
     let mut text = format!(
@@ -159,6 +171,7 @@ pub mod tests {
     use super::super::{Agent, GuardLine, Line, Pod};
     use super::*;
     use crate::boot::{InForce, Reason};
+    use crate::capacity::{self, Finding, Seen};
     use crate::generation::Verdict;
     use crate::limit::Origin;
     use crate::record::Came;
@@ -226,8 +239,8 @@ pub mod tests {
                 documents: vec!["user-data".into()],
                 reason: Reason::AsAsked,
                 problems: Vec::new(),
-                max_pods: None,
                 warnings: Vec::new(),
+                max_pods: None,
             }),
             verdict: Some(Verdict::Good),
             kernel: Kernel { release: "6.12.0".into(), tcx: Some(true), sch_fq: Some(true) },
@@ -248,6 +261,43 @@ pub mod tests {
              pods:     1: 1 paced\n\
              degraded: nothing\n"
         );
+    }
+
+    /// Two prefixes of a node that promises 110 pods, seen half a minute ago.
+    pub fn capacity() -> Capacity {
+        let seen = Seen { at_ns: 10_000_000_000, addresses: 32, prefixes: 2, used: 5 };
+        let (state, finding) = (capacity::State::Ok, Finding::Fits);
+        Capacity { state, finding, max_pods: 110, full: Some(240), seen: Some(seen) }
+    }
+
+    #[test]
+    fn addresses_for_pods_come_with_their_age() {
+        let mut status = status(Vec::new());
+        status.at_ns = 43_500_000_000;
+        let line = |status: &Status| {
+            let text = screen(status);
+            text.lines().find_map(|line| line.strip_prefix("capacity: ")).unwrap().to_owned()
+        };
+        let mut told = |capacity| {
+            status.agent.as_mut().unwrap().report.capacity = Some(capacity);
+            line(&status)
+        };
+        assert_eq!(
+            told(capacity()),
+            "ok: 32 addresses for pods, up to 240; 5 pods have one; max-pods 110; IMDS answered 33.5s ago"
+        );
+        let unseen = Capacity {
+            state: capacity::State::Unknown,
+            finding: Finding::Unseen,
+            seen: None,
+            full: None,
+            ..capacity()
+        };
+        assert_eq!(told(unseen), "unknown: addresses for pods not seen; max-pods 110");
+        let mut v6 = capacity();
+        v6.full = Some(u64::MAX);
+        v6.seen.as_mut().unwrap().addresses = 1 << 48;
+        assert!(told(v6).starts_with("ok: unbounded addresses for pods; 5 pods"));
     }
 
     #[test]
