@@ -107,6 +107,11 @@ impl Imds {
         *lock(&self.service.status) = status;
     }
 
+    /// The next requests meet these; after them everything is as before.
+    pub fn play(&self, script: &[Step]) {
+        lock(&self.service.script).extend(script);
+    }
+
     /// The requests so far, as `PUT /latest/api/token 200`; no number where nothing was answered.
     pub fn requests(&self) -> Vec<String> {
         lock(&self.service.requests).clone()
@@ -238,11 +243,24 @@ impl Service {
             },
             line if line.starts_with("GET /") => {
                 let path = line.strip_prefix("GET /latest/meta-data/").unwrap_or_default();
-                let text = lock(&self.metadata).get(path).cloned();
+                let text = self.metadata_at(path);
                 text.map_or_else(|| page(404), |text| found("text/plain", text.as_bytes()))
             }
             _ => page(405),
         }
+    }
+
+    /// A path that ends with a slash is a directory, and lists what is in it: directories with a slash.
+    fn metadata_at(&self, path: &str) -> Option<String> {
+        let metadata = lock(&self.metadata);
+        if !path.ends_with('/') {
+            return metadata.get(path).cloned();
+        }
+        let inside = metadata.keys().filter_map(|known| known.strip_prefix(path));
+        let mut names: Vec<_> =
+            inside.map(|rest| rest.split_inclusive('/').next().unwrap_or(rest)).collect();
+        names.dedup();
+        (!names.is_empty()).then(|| names.join("\n"))
     }
 
     fn give_token(&self, request: &Request, lives: Option<Duration>) -> Response {

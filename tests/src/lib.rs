@@ -3,6 +3,7 @@
 //! executables from outside; nothing links the agent's code. It is test code:
 //! what cannot be is a panic with a message.
 
+pub mod addresses;
 pub mod api;
 pub mod chaos;
 pub mod cni;

@@ -8,7 +8,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -112,9 +112,15 @@ impl Node {
 
     /// Starts the agent and waits until everything is pinned.
     pub fn start_agent(&mut self) {
+        self.start_agent_logging_to(Stdio::inherit());
+    }
+
+    /// The same; what it says goes there.
+    pub fn start_agent_logging_to(&mut self, log: impl Into<Stdio>) {
         let mut command = Command::new(executable("sluice"));
         command.args(["agent", "--user-data", USER_DATA, "--plugin"]).arg(executable("sluice-cni"));
         die_with_parent(&mut command);
+        command.stderr(log);
         self.agent = Some(command.spawn().expect("start the agent"));
         wait_for("the agent's pins", Duration::from_secs(20), || {
             fs::exists(format!("{PIN_DIR}/shape_ingress")).unwrap_or(false).then_some(())

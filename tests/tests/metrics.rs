@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
+use tests::addresses::{promise, show_eni, wait_for_state};
 use tests::api::{Response, ask, scrape};
 use tests::cni::Annotations;
 use tests::command::{json, output, text, wait_for};
+use tests::imds::{Address, Imds};
 use tests::node::{Node, USER_DATA, with_ready_node};
 
 const ADDRESS: &str = "127.0.0.1:9469";
@@ -39,6 +41,10 @@ fn with_scraped_node(test: impl FnOnce(&Node) + Send) {
         let good = fs::read_to_string(USER_DATA).expect("user data");
         fs::write(USER_DATA, good + "no-such-key = 1\n").expect("write user data");
         assert_eq!(ask("POST", "/v1/reload", "").json()["exit_status"], 78);
+        let imds = Imds::start(Address::V4, None, &[]);
+        show_eni(&imds, 0, 3, &[]);
+        promise(5, 2, true);
+        wait_for_state("mismatch");
         test(node);
     });
 }
