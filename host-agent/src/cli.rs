@@ -2,6 +2,7 @@
 //! The command line: what can be asked for, and who does it. The man page and
 //! the shells' completion are made from the same description.
 
+mod cluster_config;
 mod limit;
 mod max_pods;
 mod node;
@@ -50,6 +51,9 @@ enum Command {
     /// Show and explain settings
     #[command(subcommand)]
     Settings(settings::Settings),
+    /// Print what the cluster must have to match the settings: aws-node's variables, user data, launch
+    /// templates
+    ClusterConfig(cluster_config::ClusterConfig),
     /// Print what packages ship beside the executable
     #[command(subcommand, hide = true)]
     Generate(Generated),
@@ -143,6 +147,7 @@ pub fn run(arguments: Arguments) -> Result<u8> {
         Command::Plan(asked) => plan(&paths, &asked).map(|()| 0),
         Command::Check(asked) => settings::check(&asked),
         Command::Settings(command) => settings::run(&paths, command).map(|()| 0),
+        Command::ClusterConfig(asked) => cluster_config::run(&paths, &asked),
         Command::Generate(what) => generate(what).map(|()| 0),
         Command::Agent(asked) => {
             // What is wrong is logged, and the agent goes on with what is in force.

@@ -13,6 +13,7 @@ pub mod boot;
 pub mod capacity;
 pub mod cli;
 pub mod client;
+pub mod cluster_config;
 pub mod cni;
 pub mod conflist;
 pub mod detach;

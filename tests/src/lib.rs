@@ -6,6 +6,7 @@
 pub mod addresses;
 pub mod api;
 pub mod chaos;
+pub mod cluster_config;
 pub mod cni;
 pub mod command;
 pub mod conflist;
