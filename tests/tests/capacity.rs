@@ -240,6 +240,28 @@ fn silence_keeps_what_was_known_and_imds_that_is_off_is_left_alone() {
 }
 
 #[test]
+fn what_boot_has_told_kubelet_is_what_is_looked_for() {
+    const PODS: &str = "enabled = true\n[settings.sluice.max-pods]\nkubelet = \"none\"\nvalue =";
+    with_agent(WITH_PREFIXES, |node| {
+        let imds = imds(1, &[]);
+        let reload = |pods: u32| {
+            fs::write(USER_DATA, user_data(&format!("{PODS} {pods}"))).expect("write user data");
+            let output = node.sluice(&["reload"]);
+            assert!(output.status.success(), "{}", text(&output));
+        };
+        reload(40);
+        let seen = wait_for_state("filling");
+        assert_eq!((&seen["max_pods"], &seen["full"]), (&json!(40), &Value::Null), "{seen}");
+        assert_eq!(metric("sluice_ip_capacity_full"), None);
+        show_eni(&imds, 0, 1, &["10.0.1.0/28"]);
+        reload(40);
+        wait_for_state("ok");
+        reload(41);
+        wait_for("another promise", PATIENCE, || (capacity()["max_pods"] == 41).then_some(()));
+    });
+}
+
+#[test]
 fn nothing_is_asked_where_nothing_is_promised() {
     with_agent(WITH_PREFIXES, |node| {
         let imds = imds(1, &[]);
