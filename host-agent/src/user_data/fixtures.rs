@@ -65,7 +65,10 @@ fn describe(raw: &[u8]) -> String {
         Ok(Some(document)) => format!("{}:\n{}", document.name("user-data"), document.text),
         Err(error) => format!("error: {}\n", chain(error)),
     };
-    content.node_configs.iter().fold(document, |text, found| text + &describe_foreign(found))
+    content.node_configs.iter().fold(document, |text, found| {
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        text + end + &describe_foreign(found)
+    })
 }
 
 /// With its first and last words: the whole would be a copy of the input.
