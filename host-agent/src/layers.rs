@@ -92,3 +92,21 @@ fn toml_files(dir: &Path) -> Result<Vec<PathBuf>> {
     paths.sort();
     Ok(paths)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodeadms_part_of_the_user_data_counts_whichever_settings_hold() {
+        let document = Document { name: "user-data".into(), text: String::new() };
+        let text = Ok("kind: NodeConfig".into());
+        let node_configs = vec![NodeConfig { name: "user-data part 1".into(), text }];
+        let user_data = UserData { document: Some(document), node_configs };
+        let layers = Layers::default().with_user_data(user_data.clone());
+        let below = layers.without_user_data();
+        assert_eq!((layers.documents().len(), below.documents().len()), (1, 0));
+        assert_eq!(layers.node_configs(), user_data.node_configs);
+        assert_eq!(below.node_configs(), user_data.node_configs);
+    }
+}

@@ -378,6 +378,7 @@ mod tests {
                 "ExecStart=/bin/sh -c 'exec /k $ARGS --p=$$OURS ${X:-1}'\n",
                 "/bin/sh|-c|exec /k $ARGS --p=$OURS x y|exec|/k|--one|--two words|--p=${OURS}|x|y",
             ),
+            ("ExecStart=/k $ARGS\nEnvironment=\nEnvironment=Y=1\n", "/k"),
             ("ExecStart=/k $GENERATED\n", "/k"),
             ("", ""),
         ] {
