@@ -33,7 +33,9 @@ STATIC_BUILD := cargo build --locked --release --package host-agent
 # Where Rust has nothing for musl it is glibc all the same, and said. libbpf finds the kernel's, libelf's and zlib's headers
 # behind musl's own.
 release: setup ## Both executables as a node gets them, without shared libraries, in target/static
-	RUSTFLAGS="-C target-feature=+crt-static" $(STATIC_BUILD) --target $(GNU) --bin sluice --bin sluice-cni
+	cargo fetch --locked
+	RUSTFLAGS="-C target-feature=+crt-static $$(packaging/remap-paths $(TARGET))" \
+	$(STATIC_BUILD) --target $(GNU) --bin sluice --bin sluice-cni
 	install -D --target-directory=$(STATIC) $(TARGET)/$(GNU)/release/{sluice,sluice-cni}
 	if rustup target add $(MUSL); then \
 	  LIBBPF_SYS_EXTRA_CFLAGS="-idirafter /usr/include -idirafter /usr/include/$(ARCH)-linux-gnu" \
