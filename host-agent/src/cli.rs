@@ -60,7 +60,11 @@ enum Command {
     /// Load the shaper, keep it pinned, and wait: for SIGHUP to read the settings anew, or SIGTERM
     Agent(Asked),
     /// Take everything off the node that is Sluice's; the agent must have been stopped
-    Detach,
+    Detach {
+        /// Also the plugin's binary in cni.bin-dir, as when the package is removed
+        #[arg(long)]
+        plugin: bool,
+    },
     /// Read the settings anew on a running node, and give its pods their new limits; the agent does
     /// it, or, with a FILE or without an agent, this command
     Reload(Asked),
@@ -138,8 +142,11 @@ pub fn run(arguments: Arguments) -> Result<u8> {
     let paths = Paths::below(arguments.root);
     match arguments.command {
         Command::Boot(asked) => Ok(boot(&paths, &asked)),
-        Command::Detach => {
+        Command::Detach { plugin } => {
             let pods = detach::detach(&paths)?;
+            if plugin {
+                detach::remove_plugin(&paths)?;
+            }
             print(&format!("detached {pods} pod interfaces; nothing of Sluice shapes here now\n"))?;
             Ok(0)
         }

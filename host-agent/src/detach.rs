@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `sluice detach`: takes everything off the node that is ours, found by record
 //! and by handle, and nothing else. Settings stay, and so does the plugin's
-//! binary: pods that were made with it in their chain are deleted with it.
+//! binary unless it is asked for: pods that were made with it in their chain
+//! may be deleted with it.
+
+use std::fs;
 
 use anyhow::{Context, Result};
 use bpf::{Direction, Pins};
@@ -42,6 +45,21 @@ pub fn detach(paths: &Paths) -> Result<usize> {
         anyhow::bail!("detached, but for: {}", left.join("; "));
     }
     Ok(claims.len())
+}
+
+/// The copy of the plugin that `boot` made; a file of that name that never was ours stays. A runtime
+/// that deletes pods by the chain they were made with, as CRI-O does, misses it.
+pub fn remove_plugin(paths: &Paths) -> Result<()> {
+    let booted = in_force(paths);
+    let is_ours_by_name = booted.is_ok();
+    let settings = booted.unwrap_or_default();
+    let path = paths.resolve(settings.cni.bin_dir.as_ref()).join("sluice");
+    let Ok(content) = fs::read(&path) else { return Ok(()) };
+    let shipped = fs::read(paths.shipped_plugin()).ok();
+    if is_ours_by_name || shipped == Some(content) {
+        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// First, so that no new pod comes meanwhile.
@@ -85,4 +103,41 @@ fn sweep_host() -> Result<Vec<String>> {
         }
     }
     Ok(errors.iter().map(ToString::to_string).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node whose packages brought "ours", with this as the CNI directory's `sluice`.
+    fn node(installed: &str) -> (tempfile::TempDir, Paths, std::path::PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let plugin = root.path().join("opt/cni/bin/sluice");
+        for (path, content) in [(paths.shipped_plugin(), "ours"), (plugin.clone(), installed)] {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        (root, paths, plugin)
+    }
+
+    #[test]
+    fn plugin_goes_whatever_version_it_is_of_once_boot_has_been_here() {
+        let (root, paths, plugin) = node("ours of before");
+        fs::create_dir_all(root.path().join("run/sluice")).unwrap();
+        fs::write(paths.settings_in_force(), Settings::default().to_toml()).unwrap();
+        remove_plugin(&paths).unwrap();
+        assert!(!plugin.exists());
+    }
+
+    #[test]
+    fn file_of_the_plugins_name_stays_where_it_never_was_ours() {
+        let (_root, paths, plugin) = node("somebody else's");
+        remove_plugin(&paths).unwrap();
+        assert_eq!(fs::read_to_string(&plugin).unwrap(), "somebody else's");
+        fs::write(&plugin, "ours").unwrap();
+        remove_plugin(&paths).unwrap();
+        assert!(!plugin.exists());
+        remove_plugin(&paths).unwrap();
+    }
 }
