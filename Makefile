@@ -39,7 +39,8 @@ release: setup ## Both executables as a node gets them, without shared libraries
 	install -D --target-directory=$(STATIC) $(TARGET)/$(GNU)/release/{sluice,sluice-cni}
 	if rustup target add $(MUSL); then \
 	  LIBBPF_SYS_EXTRA_CFLAGS="-idirafter /usr/include -idirafter /usr/include/$(ARCH)-linux-gnu" \
-	  CC_$(subst -,_,$(MUSL))=musl-gcc $(STATIC_BUILD) --target $(MUSL) --bin sluice-cni; \
+	  CC_$(subst -,_,$(MUSL))=musl-gcc RUSTFLAGS="$$(packaging/remap-paths $(TARGET))" \
+	  $(STATIC_BUILD) --target $(MUSL) --bin sluice-cni; \
 	  install --target-directory=$(STATIC) $(TARGET)/$(MUSL)/release/sluice-cni; \
 	else echo "release: the plugin is linked with glibc, and takes half a millisecond more to start"; fi
 	! readelf --wide --program-headers $(STATIC)/sluice $(STATIC)/sluice-cni | grep INTERP
