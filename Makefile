@@ -6,7 +6,7 @@ KERNEL ?= 6.12
 SKIPS := target/skips.txt
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
-.PHONY: help setup fmt lint build release test test-unit test-root test-vm demo chaos bench fuzz golden instance-table clean
+.PHONY: help setup fmt lint build release test test-unit test-root test-vm demo chaos bench fuzz golden instance-table packages package-test clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -106,6 +106,12 @@ instance-table: ## Take FROM=FILE, of the same columns, as the table of instance
 	mv $(TABLE) $(TABLE).before && mv $(TABLE).new $(TABLE)
 	cargo build --locked --package host-agent || { mv $(TABLE).before $(TABLE); exit 1; }
 	rm $(TABLE).before
+
+packages: release ## .deb, .rpm, sysext, tarball, Bottlerocket kit, SBOM, checksums, in target/packages
+	packaging/build $(STATIC) $(TARGET)/packages
+
+package-test: packages ## Packages built again, installed, upgraded and removed, on nodes of Debian trixie
+	tests/packages/test $(TARGET)/packages $(STATIC)
 
 clean: ## Remove what was built; downloads stay in ~/.cache/sluice
 	cargo clean

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+# An AMI for EKS nodes: Amazon's for AL2023, with Sluice's package in it. Nothing is started in the instance that builds, so
+# nothing of its own user data is in the image.
+#
+#   packer init . && packer build -var package=sluice-0.1.0-1.x86_64.rpm -var sha256="$(…)" eks-al2023.pkr.hcl
+
+packer {
+  required_plugins {
+    amazon = {
+      source  = "github.com/hashicorp/amazon"
+      version = ">= 1.3.0"
+    }
+  }
+}
+
+variable "region" {
+  type    = string
+  default = "eu-central-1"
+}
+
+variable "kubernetes_version" {
+  type    = string
+  default = "1.33"
+}
+
+variable "package" {
+  type        = string
+  description = "The .rpm out of target/packages."
+}
+
+variable "sha256" {
+  type        = string
+  description = "Its line in SHA256SUMS."
+  validation {
+    condition     = can(regex("^[0-9a-f]{64}$", var.sha256))
+    error_message = "The digest must be 64 hexadecimal digits."
+  }
+}
+
+variable "settings" {
+  type        = string
+  description = "A file of settings for every node of the image, below its user data."
+  default     = "settings.toml"
+}
+
+data "amazon-parameterstore" "eks" {
+  region = var.region
+  name   = "/aws/service/eks/optimized-ami/${var.kubernetes_version}/amazon-linux-2023/x86_64/standard/recommended/image_id"
+}
+
+source "amazon-ebs" "node" {
+  region        = var.region
+  source_ami    = data.amazon-parameterstore.eks.value
+  instance_type = "m6i.large"
+  ssh_username  = "ec2-user"
+  ami_name      = "eks-node-${var.kubernetes_version}-sluice-${formatdate("YYYYMMDDhhmm", timestamp())}"
+  imds_support  = "v2.0"
+
+  metadata_options {
+    http_endpoint = "enabled"
+    http_tokens   = "required"
+  }
+
+  tags = {
+    KubernetesVersion = var.kubernetes_version
+    SluicePackage     = basename(var.package)
+  }
+}
+
+build {
+  sources = ["source.amazon-ebs.node"]
+
+  provisioner "file" {
+    source      = var.package
+    destination = "/tmp/sluice.rpm"
+  }
+
+  provisioner "file" {
+    source      = var.settings
+    destination = "/tmp/settings.toml"
+  }
+
+  provisioner "shell" {
+    inline_shebang = "/bin/bash -euo pipefail"
+    inline = [
+      "echo '${var.sha256}  /tmp/sluice.rpm' | sha256sum --check",
+      "sudo dnf install --assumeyes /tmp/sluice.rpm",
+      "sluice check /tmp/settings.toml",
+      "sudo install -D -m 644 /tmp/settings.toml /etc/sluice/settings.toml",
+      "systemctl is-enabled sluice-boot.service sluice.service",
+      "test ! -e /run/sluice && test ! -e /var/lib/sluice",
+      "rm /tmp/sluice.rpm /tmp/settings.toml",
+    ]
+  }
+}
