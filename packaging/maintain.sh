@@ -47,6 +47,6 @@ removing() {
 # What no package lists: state of this boot, and the directory of the pins.
 removed() {
   rm -rf /run/sluice
-  if [ -d /sys/fs/bpf/sluice ]; then rmdir /sys/fs/bpf/sluice; fi
+  if [ -d /sys/fs/bpf/sluice ]; then rmdir /sys/fs/bpf/sluice || complain "/sys/fs/bpf/sluice is left"; fi
   if is_running; then systemctl daemon-reload; fi
 }
