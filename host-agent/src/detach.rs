@@ -8,14 +8,17 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use bpf::{Direction, Pins};
-use settings_model::Settings;
+use settings_model::{KubeletConfig, Settings};
 
 use crate::agent;
+use crate::apply::apply;
 use crate::attach::{End, Veth};
 use crate::file;
+use crate::kubelet::Kubelet;
 use crate::live::in_force;
 use crate::netlink::{FILTER_HANDLE, Netlink, ROOT_HANDLE};
 use crate::paths::Paths;
+use crate::plan::Plan;
 use crate::reconcile::{adopt, chain};
 use crate::record::Records;
 use crate::shape;
@@ -26,6 +29,7 @@ pub fn detach(paths: &Paths) -> Result<usize> {
     let _alone = agent::lock(paths).context("detach needs the agent to be stopped")?;
     standalone::take_off(paths)?;
     remove_entry(paths)?;
+    leave_kubelet(paths)?;
     let records = Records::new(paths.pods_dir());
     let _seized = records.seize()?;
     let pins = Pins::open(&paths.pin_dir()).ok();
@@ -60,6 +64,12 @@ pub fn remove_plugin(paths: &Paths) -> Result<()> {
         fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
     }
     Ok(())
+}
+
+/// From its next start on it takes as many pods as it would without us.
+fn leave_kubelet(paths: &Paths) -> Result<()> {
+    let told = Kubelet::probe(paths, &[])?.tell(KubeletConfig::None, 0, false)?;
+    apply(&Plan { files: told.files, obsolete: told.obsolete, ..Plan::default() }).map(|_| ())
 }
 
 /// First, so that no new pod comes meanwhile.
@@ -128,6 +138,23 @@ mod tests {
         fs::write(paths.settings_in_force(), Settings::default().to_toml()).unwrap();
         remove_plugin(&paths).unwrap();
         assert!(!plugin.exists());
+    }
+
+    #[test]
+    fn kubelets_file_goes_and_so_does_the_directory_made_for_it() {
+        let (root, paths, _) = node("ours");
+        let unit = root.path().join("usr/lib/systemd/system/nodeadm-run.service");
+        let text = "[Service]\nExecStart=/usr/bin/nodeadm init --config-source \
+                    file:///etc/eks/nodeadm.d/\n";
+        fs::create_dir_all(unit.parent().unwrap()).unwrap();
+        fs::write(&unit, text).unwrap();
+        let told = Kubelet::probe(&paths, &[]).unwrap();
+        let told = told.tell(KubeletConfig::Nodeadm, 17, false).unwrap();
+        apply(&Plan { files: told.files, ..Plan::default() }).unwrap();
+        assert!(root.path().join("etc/eks/nodeadm.d/00-sluice.yaml").exists());
+        leave_kubelet(&paths).unwrap();
+        assert!(!root.path().join("etc/eks").exists());
+        assert!(unit.exists());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use settings_model::{CniMode, IpFamily, PodLimit, Settings};
 use crate::instance::Instance;
 
 /// aws-node and kube-proxy, which have the node's address; as in AWS' own formula.
-const HOST_NETWORK_PODS: u64 = 2;
+pub const HOST_NETWORK_PODS: u64 = 2;
 /// A delegated IPv4 prefix is a /28 and takes the place of one secondary address.
 const PREFIX_ADDRESSES: u64 = 16;
 /// Addresses of the one /80 that an IPv6 node has: more than any cap.
@@ -103,7 +103,7 @@ fn of_type(settings: &Settings, instance: &Instance, kernel_vcpus: Option<u16>) 
     let vcpus = instance.vcpus.or(kernel_vcpus);
     let cap = (addresses != Addresses::Secondary).then(|| cap(vcpus));
     let uncapped = capacity + HOST_NETWORK_PODS;
-    let pods = uncapped.min(cap.unwrap_or(MOST)).min(MOST);
+    let pods = uncapped.min(cap.unwrap_or(MOST));
     let mut steps = vec![("standard", format!("{} = {standard}", enis.formula("addresses")))];
     steps.push((
         "prefix delegation",

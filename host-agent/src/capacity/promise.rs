@@ -6,10 +6,8 @@ use settings_model::{CniMode, IpFamily, MaxPods, PrefixDelegation, Settings};
 
 use crate::boot::MaxPodsInForce;
 use crate::imds::eni::Eni;
+use crate::max_pods::HOST_NETWORK_PODS;
 
-/// Pods without an address of their own that every node has (aws-node, kube-proxy); they are the "+ 2"
-/// of EKS' formula for max-pods.
-const HOST_NETWORK_PODS: u64 = 2;
 /// Addresses of a /28, the only size that is delegated.
 const OF_PREFIX: u64 = 16;
 /// EKS' own bound for small nodes; what prefixes carry beyond that is nobody's loss.
