@@ -172,6 +172,9 @@ proptest! {
         let user_data = from_base64(&template["UserData"]);
         prop_assert_eq!(&desk.settings_of(&user_data), &settings, "{}", user_data);
         prop_assert_eq!(user_data.starts_with("MIME-Version: 1.0\n"), os == "al2023");
+        // Ends of lines for YAML 1.1, what TOML forbids, and templates for HCL.
+        let foreign = ["\u{85}", "\u{2028}", "\u{2029}", "\u{feff}", "\u{7f}", "${", "%{"];
+        prop_assert!(!foreign.iter().any(|text| user_data.contains(text)), "{:?}", user_data);
         let resources = terraform(&desk.config(&format!("terraform {options}")));
         prop_assert_eq!(&from_base64(&resources["aws_launch_template"]["sluice"]["user_data"]), &user_data);
         let standalone = settings["cni"]["mode"] == "standalone";
@@ -311,10 +314,16 @@ fn aws_node_is_kept_off_standalone_nodes() {
         ["nodeSelectorTerms"];
     let expressions = terms[0]["matchExpressions"].as_array().expect("expressions");
     assert!(expressions.contains(&ours));
-    let keys = expressions.iter().map(|e| e["key"].as_str().expect("a key")).collect::<Vec<_>>();
     // Those of the chart, which ours replace.
-    let chart = ["kubernetes.io/os", "kubernetes.io/arch", "eks.amazonaws.com/compute-type"];
-    assert_eq!(keys[..3], chart);
+    let chart = [
+        ("kubernetes.io/os", "In", json!(["linux"])),
+        ("kubernetes.io/arch", "In", json!(["amd64", "arm64"])),
+        ("eks.amazonaws.com/compute-type", "NotIn", json!(["fargate", "hybrid", "auto"])),
+    ];
+    let chart = chart.map(
+        |(key, operator, values)| json!({ "key": key, "operator": operator, "values": values }),
+    );
+    assert_eq!(expressions[..3], chart);
     let labels = &yaml(&desk.config("eksctl"))["managedNodeGroups"][0]["labels"];
     assert_eq!(labels, &json!({ "sluice.dev/network": "standalone" }));
 }
@@ -415,6 +424,11 @@ fn what_json_cannot_say_goes_to_standard_error() {
             "{format}: {said}"
         );
     }
+    let overridden = document(
+        "sluice.prefix-delegation = { enabled = true, warm-prefix-target = 2, warm-ip-target = 5 }\n",
+    );
+    let said = text(&Desk::with(&overridden).try_config("env"));
+    assert!(said.contains("warm-prefix-target: without effect"), "{said}");
     let long = document(&format!("sluice.cni.conf-dir = '/{:x<16384}'\n", ""));
     let said = text(&Desk::with(&long).try_config("env"));
     assert!(said.contains("bytes, and EC2 takes 16384: gzip it, which Sluice reads"), "{said}");
@@ -492,9 +506,19 @@ fn check_names_each_difference_and_what_variables_do_to_each_other() {
     let variable = |name: &str, value: &str| json!({ "name": name, "value": value });
     let right =
         [variable("ENABLE_PREFIX_DELEGATION", "True"), variable("WARM_PREFIX_TARGET", "01")];
+    let twice = [
+        variable("ENABLE_PREFIX_DELEGATION", "false"),
+        variable("WARM_PREFIX_TARGET", "1"),
+        variable("ENABLE_PREFIX_DELEGATION", "true"),
+    ];
     let frozen = [
         variable("ENABLE_PREFIX_DELEGATION", "true"),
         variable("WARM_PREFIX_TARGET", "1"),
+        variable("MINIMUM_IP_TARGET", "10"),
+    ];
+    let least = [
+        variable("ENABLE_PREFIX_DELEGATION", "true"),
+        variable("WARM_PREFIX_TARGET", "0"),
         variable("MINIMUM_IP_TARGET", "10"),
     ];
     let zeros = [
@@ -510,6 +534,8 @@ fn check_names_each_difference_and_what_variables_do_to_each_other() {
             "ENABLE_PREFIX_DELEGATION: found nothing, which means \"false\", wanted \"true\" (prefix-delegation.enabled = true)".to_owned(),
             "WARM_PREFIX_TARGET: found nothing, which means \"0\", wanted \"1\" (prefix-delegation.warm-prefix-target = 1)".into(),
         ]),
+        // Kubelet takes the last of one name.
+        (daemon_set(json!(twice)), vec![]),
         (daemon_set(json!(frozen)), vec![
             format!("MINIMUM_IP_TARGET: found \"10\", wanted \"0\" (prefix-delegation.minimum-ip-target = 0{rest}"),
             "MINIMUM_IP_TARGET without WARM_IP_TARGET: a node never has more addresses than the minimum".into(),
@@ -519,6 +545,12 @@ fn check_names_each_difference_and_what_variables_do_to_each_other() {
             "ENABLE_POD_ENI: found a reference (valueFrom), which this file does not resolve, wanted \"false\" (max-pods.pod-security-groups = false)".into(),
             "ENABLE_IPv6: found \"true\", wanted \"false\" (max-pods.ip-family = \"ipv4\")".into(),
             "WARM_PREFIX_TARGET, WARM_IP_TARGET and MINIMUM_IP_TARGET are all 0: aws-node does not start so".into(),
+        ]),
+        // A minimum alone is enough to start with.
+        (daemon_set(json!(least)), vec![
+            "WARM_PREFIX_TARGET: found \"0\", wanted \"1\" (prefix-delegation.warm-prefix-target = 1)".into(),
+            format!("MINIMUM_IP_TARGET: found \"10\", wanted \"0\" (prefix-delegation.minimum-ip-target = 0{rest}"),
+            "MINIMUM_IP_TARGET without WARM_IP_TARGET: a node never has more addresses than the minimum".into(),
         ]),
         // The chart has WARM_PREFIX_TARGET, and the add-on no word for the family.
         (json!({ "env": { "ENABLE_PREFIX_DELEGATION": "true" } }).to_string(), vec![]),
@@ -532,6 +564,29 @@ fn check_names_each_difference_and_what_variables_do_to_each_other() {
         let lines: String = lines.iter().map(|line| format!("{path}: {line}\n")).collect();
         assert_eq!(String::from_utf8_lossy(&output.stdout), lines);
         assert_eq!(output.status.code(), Some(i32::from(!lines.is_empty())), "{}", text(&output));
+    }
+}
+
+#[test]
+fn check_knows_what_aws_node_has_without_a_variable() {
+    let custom = document("sluice.max-pods.custom-networking = true\n");
+    let ipv6 = "sluice.prefix-delegation.enabled = true\nsluice.max-pods.ip-family = 'ipv6'\n";
+    let ipv6 = document(ipv6);
+    for (settings, name, default) in [
+        (&custom, "ENI_CONFIG_LABEL_DEF", "k8s.amazonaws.com/eniConfig"),
+        (&ipv6, "ENABLE_IPv4", "true"),
+        (&ipv6, "ENABLE_IPv6", "false"),
+    ] {
+        let desk = Desk::with(settings);
+        let path = desk.put("found.json", daemon_set(json!([])).as_bytes());
+        let output = desk.try_config(&format!("--check {}", path.display()));
+        let said = String::from_utf8_lossy(&output.stdout);
+        let line = format!("{name}: found nothing, which means {default:?}, wanted ");
+        assert!(said.contains(&line), "{said}");
+        // The add-on has no word for the family.
+        let addon = desk.put("addon.json", desk.config("addon").as_bytes());
+        let output = desk.try_config(&format!("--check {}", addon.display()));
+        assert!(output.status.success(), "{}", text(&output));
     }
 }
 
