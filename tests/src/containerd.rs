@@ -20,7 +20,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 mod namespaces;
-mod pause_image;
+pub mod pause_image;
 
 use crate::cri::{
     Cri, LinuxPodSandboxConfig, NetworkStatus, PodSandboxConfig, PodSandboxMetadata, Sandbox,

@@ -72,15 +72,7 @@ impl Imds {
         script: &[Step],
     ) -> Self {
         let socket = put_on_loopback(address);
-        let service = Arc::new(Service {
-            user_data: user_data.map(<[u8]>::to_vec),
-            metadata: Mutex::default(),
-            status: Mutex::default(),
-            script: Mutex::new(script.iter().copied().collect()),
-            tokens: Mutex::default(),
-            requests: Mutex::default(),
-            stops: AtomicBool::new(false),
-        });
+        let service = Arc::new(Service::new(user_data, script));
         let bind = move || TcpListener::bind(socket).expect("listen at the address of IMDS");
         // Bound before the first caller comes, unless it is to come too early.
         let bound = delay.is_zero().then(bind);
@@ -90,6 +82,16 @@ impl Imds {
             accept(&of_thread, &bound.unwrap_or_else(bind));
         });
         Self { service, listener: Some(listener) }
+    }
+
+    /// Up at once on a port of this machine, for who carries a guest's connections there.
+    pub fn on_port(user_data: Option<&[u8]>) -> (Self, u16) {
+        let socket = TcpListener::bind("127.0.0.1:0").expect("listen on this machine");
+        let port = socket.local_addr().expect("a port").port();
+        let service = Arc::new(Service::new(user_data, &[]));
+        let of_thread = Arc::clone(&service);
+        let listener = thread::spawn(move || accept(&of_thread, &socket));
+        (Self { service, listener: Some(listener) }, port)
     }
 
     /// From now on this is the text at a path below `/latest/meta-data/`.
@@ -174,6 +176,18 @@ struct Response {
 }
 
 impl Service {
+    fn new(user_data: Option<&[u8]>, script: &[Step]) -> Self {
+        Self {
+            user_data: user_data.map(<[u8]>::to_vec),
+            metadata: Mutex::default(),
+            status: Mutex::default(),
+            script: Mutex::new(script.iter().copied().collect()),
+            tokens: Mutex::default(),
+            requests: Mutex::default(),
+            stops: AtomicBool::new(false),
+        }
+    }
+
     fn stops(&self) -> bool {
         self.stops.load(Ordering::Relaxed)
     }

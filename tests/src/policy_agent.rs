@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::command::{json, output, run, tc};
 
-const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/policy.bpf.o"));
+pub const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/policy.bpf.o"));
 const PIN_DIR: &str = "/sys/fs/bpf/globals/aws/programs";
 
 /// The agent's two verdicts.

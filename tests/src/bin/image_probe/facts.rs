@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the machine is after its boot.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use serde_json::Value;
+use tests::command::wait_for;
+
+/// The slowest boot waits for IMDS twice.
+const BOOT: Duration = Duration::from_secs(200);
+const NOT_IN_THE_IMAGE: [&str; 12] = [
+    "/bin/sh",
+    "/bin/bash",
+    "/bin/dash",
+    "/usr/bin/perl",
+    "/usr/bin/apt",
+    "/usr/bin/apt-get",
+    "/usr/bin/dpkg",
+    "/usr/sbin/sshd",
+    "/usr/sbin/agetty",
+    "/usr/bin/login",
+    "/usr/bin/busybox",
+    "/usr/bin/su",
+];
+
+#[derive(Serialize)]
+pub struct Facts {
+    pub image: String,
+    /// Why nothing can be written below the root.
+    root_write: String,
+    root: String,
+    /// Of the device below the root, as the kernel has it.
+    verity: String,
+    var: String,
+    shells: Vec<&'static str>,
+    failed: Vec<String>,
+    state: String,
+    agent: String,
+    /// Files of the boot entries, with their counters of tries.
+    entries: Vec<String>,
+    boots: u64,
+    settings: String,
+    in_force: Value,
+    status: String,
+    /// Milliseconds since the kernel's start, or of a unit.
+    times: BTreeMap<String, u64>,
+    extensions: Vec<String>,
+    user_data: Option<String>,
+}
+
+/// Waits until nothing of the boot is left to do; a slot that is on trial must have been blessed or not.
+pub fn after_boot() -> Result<Facts> {
+    let over = || {
+        let state = run("systemctl", &["is-system-running"]).unwrap_or_default();
+        ["running", "degraded"].contains(&state.trim()).then_some(state)
+    };
+    let state = wait_for("the end of the boot", BOOT, over).trim().to_owned();
+    Ok(Facts {
+        image: image_version()?,
+        root_write: refusal(fs::write("/usr/probe", "x")),
+        root: mount_of("/")?,
+        verity: verity()?,
+        var: mount_of("/var")?,
+        shells: NOT_IN_THE_IMAGE.into_iter().filter(|path| Path::new(path).exists()).collect(),
+        failed: failed_units()?,
+        state,
+        agent: property("sluice.service", "ActiveState")?,
+        entries: entries()?,
+        boots: count_boots()?,
+        settings: fs::read_to_string("/run/sluice/settings.toml").unwrap_or_default(),
+        in_force: in_force(),
+        status: said("/usr/bin/sluice", &["status"]),
+        times: times()?,
+        extensions: names("/run/systemd/sysext").unwrap_or_default(),
+        user_data: None,
+    })
+}
+
+pub fn image_version() -> Result<String> {
+    let release = fs::read_to_string("/usr/lib/os-release")?;
+    let version = release.lines().find_map(|line| line.strip_prefix("IMAGE_VERSION="));
+    Ok(version.context("a version of the image")?.trim_matches('"').to_owned())
+}
+
+fn refusal(result: std::io::Result<()>) -> String {
+    result.map_or_else(|error| error.to_string(), |()| "written".into())
+}
+
+fn mount_of(at: &str) -> Result<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let line = mounts.lines().rfind(|line| line.split(' ').nth(1) == Some(at));
+    Ok(line.context("a mount")?.to_owned())
+}
+
+/// The UUID tells the kind: CRYPT-VERITY-….
+fn verity() -> Result<String> {
+    let device = fs::canonicalize("/dev/mapper/root")?;
+    let name = device.file_name().context("a name")?.to_string_lossy().into_owned();
+    Ok(fs::read_to_string(format!("/sys/block/{name}/dm/uuid"))?.trim().to_owned())
+}
+
+fn failed_units() -> Result<Vec<String>> {
+    let list = run("systemctl", &["list-units", "--failed", "--plain", "--no-legend"])?;
+    Ok(list.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+}
+
+pub fn entries() -> Result<Vec<String>> {
+    names("/boot/EFI/Linux")
+}
+
+fn names(directory: &str) -> Result<Vec<String>> {
+    let entries = fs::read_dir(directory).with_context(|| format!("read {directory}"))?;
+    let mut names: Vec<_> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Kept on the data partition.
+fn count_boots() -> Result<u64> {
+    let path = Path::new("/var/lib/probe-boots");
+    let boots = fs::read_to_string(path).ok().and_then(|text| text.parse().ok()).unwrap_or(0) + 1;
+    fs::write(path, boots.to_string())?;
+    Ok(boots)
+}
+
+fn in_force() -> Value {
+    let text = fs::read_to_string("/run/sluice/boot.json").unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or(Value::Null)
+}
+
+fn times() -> Result<BTreeMap<String, u64>> {
+    let manager = show(&[])?;
+    let mut times = BTreeMap::new();
+    for (name, key) in [
+        ("firmware", "FirmwareTimestampMonotonic"),
+        ("loader", "LoaderTimestampMonotonic"),
+        ("initrd", "InitRDTimestampMonotonic"),
+        ("userspace", "UserspaceTimestampMonotonic"),
+        ("finish", "FinishTimestampMonotonic"),
+    ] {
+        times.insert(name.to_owned(), micros(&manager, key) / 1000);
+    }
+    for unit in ["sluice-boot", "sluice", "containerd", "systemd-networkd-wait-online"] {
+        let service = format!("{unit}.service");
+        let of = show(&[&service])?;
+        let started = micros(&of, "InactiveExitTimestampMonotonic");
+        times.insert(format!("{unit} starts"), started / 1000);
+        let active = micros(&of, "ActiveEnterTimestampMonotonic");
+        times.insert(format!("{unit} takes"), active.saturating_sub(started) / 1000);
+        let main = micros(&of, "ExecMainExitTimestampMonotonic")
+            .saturating_sub(micros(&of, "ExecMainStartTimestampMonotonic"));
+        times.insert(format!("{unit} main"), main / 1000);
+    }
+    Ok(times)
+}
+
+fn show(units: &[&str]) -> Result<BTreeMap<String, String>> {
+    let text = run("systemctl", &[&["show"], units].concat())?;
+    let pair = |line: &str| line.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
+    Ok(text.lines().filter_map(pair).collect())
+}
+
+fn micros(of: &BTreeMap<String, String>, key: &str) -> u64 {
+    of.get(key).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn property(unit: &str, name: &str) -> Result<String> {
+    Ok(run("systemctl", &["show", "--value", "--property", name, unit])?.trim().to_owned())
+}
+
+/// What a program prints, however it ends.
+fn said(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    output.map_or_else(
+        |error| error.to_string(),
+        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
+}
+
+/// A program's output; `systemctl is-system-running` also tells by its exit code what it says.
+pub fn run(program: &str, arguments: &[&str]) -> Result<String> {
+    let output =
+        Command::new(program).args(arguments).output().with_context(|| format!("run {program}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let succeeded = output.status.success() || arguments == ["is-system-running"];
+    ensure!(succeeded, "{program} {}: {text} {said}", arguments.join(" "));
+    Ok(text)
+}

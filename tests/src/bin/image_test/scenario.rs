@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Runs scenarios two at a time, each with a directory of its own, and keeps the consoles of those that failed.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use tempfile::TempDir;
+use tests::containerd::pause_image;
+
+use crate::disk::Disk;
+use crate::tools::{Tools, text};
+
+pub const LOGS: &str = "target/report/image";
+/// Each machine has two processors to emulate.
+const AT_ONCE: usize = 2;
+
+/// What all scenarios share.
+pub struct Site {
+    pub tools: Tools,
+    /// A directory for each version of the image.
+    pub images: PathBuf,
+    pub probe_disk: PathBuf,
+    scratch: TempDir,
+}
+
+pub struct Scenario {
+    pub name: &'static str,
+    pub run: fn(&Bench) -> Result<()>,
+}
+
+/// One scenario's place.
+pub struct Bench<'a> {
+    pub site: &'a Site,
+    pub scratch: TempDir,
+    logs: PathBuf,
+    boots: Cell<usize>,
+}
+
+impl Site {
+    pub fn prepare(images: &Path, probe: &Path) -> Result<Self> {
+        let tools = Tools::find()?;
+        let scratch = tempfile::Builder::new().prefix("sluice-image-test").tempdir()?;
+        let probe_disk = scratch.path().join("probe.erofs");
+        let tree = scratch.path().join("probe");
+        fs::create_dir(&tree)?;
+        fs::copy(probe, tree.join("image_probe")).context("copy the probe")?;
+        fs::write(tree.join("pause.tar"), pause_image::docker_archive()?)?;
+        fs::write(tree.join("policy.bpf.o"), tests::policy_agent::OBJECT)?;
+        tools.run("mkfs.erofs", &["--quiet", text(&probe_disk), text(&tree)])?;
+        Ok(Self { tools, images: images.to_owned(), probe_disk, scratch })
+    }
+
+    pub fn image(&self, version: &str) -> PathBuf {
+        self.images.join(version).join(format!("sluice-node_{version}.raw"))
+    }
+
+    pub fn update(&self, version: &str) -> PathBuf {
+        self.images.join(version).join("update")
+    }
+}
+
+impl Bench<'_> {
+    pub fn disk(&self, version: &str) -> Result<Disk> {
+        let path = self.scratch.path().join("volume.qcow2");
+        Disk::new(&self.site.tools, &self.site.image(version), path)
+    }
+
+    /// The console of the next machine.
+    pub fn next_log(&self) -> Result<File> {
+        self.boots.set(self.boots.get() + 1);
+        let path = self.logs.join(format!("{:02}.log", self.boots.get()));
+        File::create(&path).with_context(|| format!("make {}", path.display()))
+    }
+
+    /// A line of what was seen.
+    pub fn say(&self, line: &str) {
+        let name = self.logs.file_name().unwrap_or_default();
+        println!("{:<18} {line}", name.to_string_lossy());
+    }
+}
+
+/// Gives the names of those that failed.
+pub fn run_all(site: &Site, scenarios: Vec<Scenario>) -> Vec<&'static str> {
+    let queue = Mutex::new(VecDeque::from(scenarios));
+    let failed = Mutex::new(Vec::new());
+    let work = || {
+        while let Some(scenario) = queue.lock().expect("a queue").pop_front() {
+            let began = Instant::now();
+            let result = run(site, &scenario);
+            let seconds = began.elapsed().as_secs();
+            match result {
+                Ok(()) => println!("{:<18} held, {seconds} s", scenario.name),
+                Err(error) => {
+                    println!("{:<18} DID NOT HOLD, {seconds} s: {error:#}", scenario.name);
+                    failed.lock().expect("a list").push(scenario.name);
+                }
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(work);
+        }
+    });
+    failed.into_inner().expect("a list")
+}
+
+fn run(site: &Site, scenario: &Scenario) -> Result<()> {
+    let logs = Path::new(LOGS).join(scenario.name);
+    fs::create_dir_all(&logs)?;
+    for old in fs::read_dir(&logs)? {
+        fs::remove_file(old?.path())?;
+    }
+    let scratch = TempDir::new_in(site.scratch.path())?;
+    let bench = Bench { site, scratch, logs: logs.clone(), boots: Cell::new(0) };
+    let result = panic::catch_unwind(AssertUnwindSafe(|| (scenario.run)(&bench)));
+    let result = result.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        Err(anyhow!("{}", text.unwrap_or_else(|| "a panic".into())))
+    });
+    if result.is_ok() {
+        fs::remove_dir_all(&logs)?;
+    }
+    result
+}
+
+/// Whether something holds that a scenario promises.
+pub fn holds(what: &str, holds: bool, seen: impl std::fmt::Debug) -> Result<()> {
+    ensure!(holds, "{what}; seen: {seen:?}");
+    Ok(())
+}
