@@ -6,7 +6,7 @@ KERNEL ?= 6.12
 SKIPS := target/skips.txt
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
-.PHONY: help setup fmt lint build release test test-unit test-root test-vm demo chaos bench fuzz golden instance-table packages package-test clean
+.PHONY: help setup fmt lint build release test test-unit test-root test-vm demo chaos bench fuzz golden instance-table packages package-test image image-test clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -112,6 +112,22 @@ packages: release ## .deb, .rpm, sysext, tarball, Bottlerocket kit, SBOM, checks
 
 package-test: packages ## Packages built again, installed, upgraded and removed, on nodes of Debian trixie
 	tests/packages/test $(TARGET)/packages $(STATIC)
+
+BIN_DIR ?= $(STATIC)
+IMAGE_VERSION ?= 1.0.0
+IMAGES := target/image
+
+image: $(if $(filter $(STATIC),$(BIN_DIR)),release) ## The immutable node image, target/image/1.0.0; IMAGE_VERSION=, BIN_DIR=, KUBELET=FILE, UPDATE_URL=, REFRESH=1
+	IMAGE_VERSION=$(IMAGE_VERSION) image-build/build $(BIN_DIR) $(IMAGES)/$(IMAGE_VERSION)
+
+# The probe comes from outside: the image has nothing that a test could use.
+image-test: ## Boot the image in QEMU, update it, break it; ONLY="boot pods": these scenarios
+	$(MAKE) image IMAGE_VERSION=1.0.0
+	IMAGE_VERSION=1.1.0 image-build/build $(BIN_DIR) $(IMAGES)/1.1.0
+	RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols -C debuginfo=0" \
+	cargo build --locked --package tests --bin image_probe --target $(GNU)
+	cargo build --locked --package tests --bin image_test
+	$(TARGET)/debug/image_test $(IMAGES) $(TARGET)/$(GNU)/debug/image_probe $(ONLY)
 
 clean: ## Remove what was built; downloads stay in ~/.cache/sluice
 	cargo clean

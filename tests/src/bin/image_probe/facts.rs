@@ -51,7 +51,6 @@ pub struct Facts {
     /// Milliseconds since the kernel's start, or of a unit.
     times: BTreeMap<String, u64>,
     extensions: Vec<String>,
-    user_data: Option<String>,
 }
 
 /// Waits until nothing of the boot is left to do; a slot that is on trial must have been blessed or not.
@@ -78,7 +77,6 @@ pub fn after_boot() -> Result<Facts> {
         status: said("/usr/bin/sluice", &["status"]),
         times: times()?,
         extensions: names("/run/systemd/sysext").unwrap_or_default(),
-        user_data: None,
     })
 }
 
@@ -157,6 +155,8 @@ fn times() -> Result<BTreeMap<String, u64>> {
         let main = micros(&of, "ExecMainExitTimestampMonotonic")
             .saturating_sub(micros(&of, "ExecMainStartTimestampMonotonic"));
         times.insert(format!("{unit} main"), main / 1000);
+        let processor = micros(&of, "CPUUsageNSec") / 1_000_000;
+        times.insert(format!("{unit} processor"), processor);
     }
     Ok(times)
 }

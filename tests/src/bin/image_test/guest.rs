@@ -14,8 +14,8 @@ use crate::machine::Machine;
 use crate::scenario::Bench;
 use crate::serial::Serial;
 
-/// From power to the probe's word; a quiet machine takes half a minute.
-pub const BOOT: Duration = Duration::from_secs(240);
+/// From power to the probe's word; a quiet machine takes half a minute, a busy one several.
+pub const BOOT: Duration = Duration::from_secs(420);
 
 pub struct Guest {
     child: Child,

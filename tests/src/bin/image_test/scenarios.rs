@@ -18,6 +18,7 @@ pub fn all() -> Vec<Scenario> {
         scenario("corrupt-later", slots::a_slot_that_turns_corrupt_later_falls_back),
         scenario("pods", boot::a_pod_is_shaped_beside_policy),
         scenario("boot", boot::a_node_boots_to_its_agent),
+        scenario("boot-share", boot::settings_take_little_of_the_boot),
         scenario("nvme", boot::a_node_boots_from_nvme),
         scenario("bad-user-data", settings::bad_user_data_does_not_stop_the_node),
         scenario("no-imds", settings::without_imds_the_node_boots),
