@@ -90,8 +90,10 @@ impl Bench<'_> {
 pub fn run_all(site: &Site, scenarios: Vec<Scenario>) -> Vec<&'static str> {
     let queue = Mutex::new(VecDeque::from(scenarios));
     let failed = Mutex::new(Vec::new());
+    // A function, so that the lock is not held while the scenario runs.
+    let next = || queue.lock().expect("a queue").pop_front();
     let work = || {
-        while let Some(scenario) = queue.lock().expect("a queue").pop_front() {
+        while let Some(scenario) = next() {
             let began = Instant::now();
             let result = run(site, &scenario);
             let seconds = began.elapsed().as_secs();

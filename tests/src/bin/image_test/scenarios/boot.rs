@@ -104,11 +104,12 @@ pub fn settings_take_little_of_the_boot(bench: &Bench) -> Result<()> {
 
 pub fn a_pod_is_shaped_beside_policy(bench: &Bench) -> Result<()> {
     let (_imds, port) = Imds::on_port(Some(USER_DATA.as_bytes()));
-    let machine = Machine { imds_port: Some(port), ..Machine::new("report pods") };
+    let machine =
+        Machine { imds_port: Some(port), counts_instructions: true, ..Machine::new("report pods") };
     let disk = bench.disk("1.0.0")?;
     let mut guest = Guest::start(bench, &machine, &disk)?;
     check_node(&guest.probe("report", BOOT)?, "1.0.0")?;
-    let limit = Duration::from_secs(180);
+    let limit = Duration::from_secs(300);
     let conflist = guest.probe("conflist", limit)?;
     bench.say(&format!("chain: {}", names(&conflist)));
     let qdiscs = guest.probe("qdiscs", limit)?;
