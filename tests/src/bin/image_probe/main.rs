@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What `image_test` runs inside the node image, from a disk of its own: the image has no shell. It waits until the
 //! boot is over, tells in lines of `PROBE name {json}` on the console what it sees, and does what its words say:
-//! `report`, then any of `pods`, `update URL`, `reload-storm`, `reboot`.
+//! `report`, then any of `pods`, `update URL`, `settings-and-update URL`.
 
 mod facts;
 mod pods;
@@ -37,9 +37,11 @@ fn work() -> Result<()> {
             "report" => tell("report", &facts::after_boot()?)?,
             "pods" => pods::shape()?,
             "update" => update::update(words.next().context("a URL")?)?,
-            "reload-storm" => update::reload_storm()?,
+            "settings-and-update" => {
+                update::change_settings_all_the_while();
+                update::update(words.next().context("a URL")?)?;
+            }
             "hang-on" => update::hang_on(words.next().context("a version")?),
-            "reboot" => facts::run("systemctl", &["reboot"]).map(drop)?,
             _ => bail!("{word}?"),
         }
     }

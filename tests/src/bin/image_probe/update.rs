@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -42,23 +43,30 @@ pub fn update(url: &str) -> Result<()> {
 }
 
 /// One generation after the other, until the power goes.
-pub fn reload_storm() -> Result<()> {
-    tell("storm", &())?;
-    for count in 1_u64.. {
-        let text = format!(
-            "[settings.sluice]\nversion = 1\n[settings.sluice.bandwidth]\n\
-             default-egress = \"{count}Mbit\"\ndefault-ingress = \"{count}Mbit\"\n"
-        );
-        fs::write("/var/lib/sluice/user-data.new", text)?;
-        fs::rename("/var/lib/sluice/user-data.new", "/var/lib/sluice/user-data.toml")?;
-        run("/usr/bin/sluice", &["reload"])?;
-    }
-    Ok(())
+pub fn change_settings_all_the_while() {
+    thread::spawn(|| {
+        for count in 1_u64.. {
+            if let Err(error) = put_in_force(count) {
+                println!("PROBE failed {error:#}");
+                return;
+            }
+        }
+    });
+}
+
+fn put_in_force(count: u64) -> Result<()> {
+    let text = format!(
+        "[settings.sluice]\nversion = 1\n[settings.sluice.bandwidth]\n\
+         default-egress = \"{count}Mbit\"\ndefault-ingress = \"{count}Mbit\"\n"
+    );
+    fs::write("/var/lib/sluice/user-data.new", text)?;
+    fs::rename("/var/lib/sluice/user-data.new", "/var/lib/sluice/user-data.toml")?;
+    run("/usr/bin/sluice", &["reload"]).map(drop)
 }
 
 /// An agent that never gets READY, in this version of the image only.
 pub fn hang_on(version: &str) {
     while image_version().is_ok_and(|own| own == version) {
-        std::thread::sleep(Duration::from_secs(60));
+        thread::sleep(Duration::from_secs(60));
     }
 }

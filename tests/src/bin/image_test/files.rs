@@ -32,7 +32,7 @@ pub fn relay(port: &str) -> Result<()> {
     }
 }
 
-/// Serves one file by HTTP, from the names in this directory and no others.
+/// Serves one file by HTTP, from below this directory.
 pub fn serve(directory: &Path) -> Result<()> {
     let mut reader = BufReader::new(io::stdin().lock());
     let mut first = String::new();
@@ -42,9 +42,10 @@ pub fn serve(directory: &Path) -> Result<()> {
         line.clear();
     }
     let path = first.split(' ').nth(1).context("a path")?;
-    let name = path.rsplit('/').next().unwrap_or_default();
+    let name = path.trim_start_matches('/');
+    let is_below = !name.split('/').any(|part| part.is_empty() || part == "..");
     let mut out = io::stdout().lock();
-    match File::open(directory.join(name)).ok().filter(|_| !name.is_empty()) {
+    match File::open(directory.join(name)).ok().filter(|_| is_below) {
         Some(mut file) => {
             let length = file.metadata()?.len();
             write!(

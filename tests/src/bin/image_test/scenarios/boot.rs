@@ -76,7 +76,7 @@ pub fn check_node(facts: &Value, version: &str) -> Result<()> {
     holds("there is no shell", facts["shells"] == serde_json::json!([]), &facts["shells"])?;
     holds("no unit failed", facts["failed"] == serde_json::json!([]), &facts["failed"])?;
     holds("the agent runs", facts["agent"] == "active", &facts["agent"])?;
-    let armed = format!("sluice-node_{version}+3.efi");
+    let armed = format!("sluice-node_{version}+2.efi");
     let entries = facts["entries"].as_array().context("entries")?;
     holds(
         "the boot is good, and its slot armed again",

@@ -16,23 +16,22 @@ use crate::scenario::{Bench, holds};
 
 const CUTS: u64 = 20;
 
-/// Each boot does what the next power cut falls into; cuts alternate between the two kinds of work.
+/// Each boot does what the next power cut falls into: the update, and settings that change all the while.
 pub fn cut_at_many_points(bench: &Bench) -> Result<()> {
     let (_imds, port) = Imds::on_port(Some(USER_DATA.as_bytes()));
     let disk = bench.disk(FROM)?;
     let mut versions = Vec::new();
     for cut in 0..=CUTS {
-        let (mut guest, facts) = boot(bench, &disk, port, cut)?;
+        let (mut guest, facts) = boot(bench, &disk, port)?;
         let version = facts["image"].as_str().context("a version")?.to_owned();
         check_node(&facts, &version)?;
         holds("it is a version there is", [FROM, TO].contains(&&*version), &version)?;
         check_settings(&facts)?;
         versions.push(version);
         if cut < CUTS {
-            let begins = if cut % 2 == 0 { "update-begins" } else { "storm" };
-            guest.probe(begins, Duration::from_secs(60))?;
+            guest.probe("update-begins", Duration::from_secs(120))?;
             // The point of the cut: another one each time, over what the work takes.
-            thread::sleep(Duration::from_millis(400 * cut * (1 + cut % 2)));
+            thread::sleep(Duration::from_millis(700 * cut));
         }
         guest.cut_power();
     }
@@ -40,9 +39,9 @@ pub fn cut_at_many_points(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-fn boot(bench: &Bench, disk: &Disk, port: u16, cut: u64) -> Result<(Guest, Value)> {
-    let work = if cut % 2 == 0 { format!("update {URL}") } else { "reload-storm".into() };
-    let mut guest = Guest::start(bench, &machine(bench, port, &format!("report {work}")), disk)?;
+fn boot(bench: &Bench, disk: &Disk, port: u16) -> Result<(Guest, Value)> {
+    let work = format!("report settings-and-update {URL}");
+    let mut guest = Guest::start(bench, &machine(bench, port, &work), disk)?;
     let facts = guest.probe("report", 3 * BOOT)?;
     Ok((guest, facts))
 }
