@@ -57,7 +57,7 @@ impl Machine {
         let share = tools.path("usr/share");
         command.arg("-L").arg(share.join("qemu"));
         let processors = match self.counts_instructions {
-            true => "-accel tcg,thread=single,tb-size=256 -smp 1 -icount shift=1",
+            true => "-accel tcg,thread=single,tb-size=256 -smp 1 -icount shift=0",
             false => "-accel tcg,thread=multi,tb-size=256 -smp 2",
         };
         command.args(processors.split(' '));
