@@ -26,3 +26,20 @@ pub fn all() -> Vec<Scenario> {
         scenario("imds-off", settings::imds_that_is_off_is_said),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_scenario_is_told_in_the_documentation() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/image.md");
+        let text = std::fs::read_to_string(path).expect("read docs/image.md");
+        let rows: String = text.lines().filter(|line| line.starts_with("| `")).collect();
+        for scenario in super::all() {
+            assert!(
+                rows.contains(&format!("`{}`", scenario.name)),
+                "{} is not told",
+                scenario.name
+            );
+        }
+    }
+}
