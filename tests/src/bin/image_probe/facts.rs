@@ -125,6 +125,8 @@ fn count_boots() -> Result<u64> {
     let path = Path::new("/var/lib/probe-boots");
     let boots = fs::read_to_string(path).ok().and_then(|text| text.parse().ok()).unwrap_or(0) + 1;
     fs::write(path, boots.to_string())?;
+    // The power may go any moment.
+    fs::File::open(path)?.sync_all()?;
     Ok(boots)
 }
 
