@@ -44,8 +44,8 @@ pub struct Wanted {
     pub document: String,
     /// max-pods.value where it is a number, for an operating system with a key of its own for it.
     pub pods_setting: Option<u16>,
-    /// `max-pods` in Karpenter's own words, where its own count would be too low.
-    pub pods_expression: Option<String>,
+    /// None where Karpenter counts pods as Sluice does.
+    pub miscount: Option<Miscount>,
     /// What no format can say by itself.
     pub notes: Vec<String>,
 }
@@ -92,6 +92,15 @@ pub struct Pods {
     pub from: String,
 }
 
+/// Where Karpenter's own number of pods is not Sluice's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Miscount {
+    /// How Karpenter counts.
+    pub counts: &'static str,
+    /// The rule of `sluice max-pods` in the variables that Karpenter has for an instance type.
+    pub rule: String,
+}
+
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Error {
     #[error(
@@ -124,7 +133,7 @@ impl Wanted {
             pods,
             document: document::of(effective),
             pods_setting: pods_setting(settings),
-            pods_expression: pods_expression(settings),
+            miscount: miscount(settings),
             notes,
         }
     }
@@ -274,22 +283,25 @@ fn prefixes(settings: &Settings, pods: Option<&Pods>, instance: Option<&Instance
     Prefixes::Ipv4(pods.map(needed))
 }
 
-/// The rule of `sluice max-pods` in the variables that Karpenter has for an instance type.
-fn pods_expression(settings: &Settings) -> Option<String> {
+fn miscount(settings: &Settings) -> Option<Miscount> {
     const CAP: &str = "vcpus > 30 ? 250 : 110";
     let max_pods = &settings.max_pods;
-    if settings.cni.mode == CniMode::Standalone || !settings.prefix_delegation.enabled {
-        return None;
-    }
-    if max_pods.ip_family == IpFamily::Ipv6 {
-        return Some(CAP.into());
-    }
     let taken = u8::from(max_pods.custom_networking) + u8::from(max_pods.pod_security_groups);
     let enis = match taken {
         0 => "default_enis".into(),
         taken => format!("(default_enis - {taken})"),
     };
-    Some(format!("min({CAP}, {enis} * (ips_per_eni - 1) * 16 + 2)"))
+    let prefixes = settings.prefix_delegation.enabled;
+    let (counts, rule) = match max_pods.ip_family {
+        _ if settings.cni.mode == CniMode::Standalone => return None,
+        IpFamily::Ipv6 => ("without prefixes", CAP.into()),
+        IpFamily::Ipv4 if prefixes => {
+            ("without prefixes", format!("min({CAP}, {enis} * (ips_per_eni - 1) * 16 + 2)"))
+        }
+        IpFamily::Ipv4 if taken > 0 => ("with all ENIs", format!("{enis} * (ips_per_eni - 1) + 2")),
+        IpFamily::Ipv4 => return None,
+    };
+    Some(Miscount { counts, rule })
 }
 
 fn notes(settings: &Settings) -> Vec<String> {

@@ -330,29 +330,51 @@ fn aws_node_is_kept_off_standalone_nodes() {
 
 #[test]
 fn number_of_pods_is_karpenters_only_if_it_is_one_for_all() {
-    let spec = |lines: &str, options: &str| {
-        let text = Desk::with(&document(lines)).config(&format!("karpenter {options}"));
-        (yaml(&text)["spec"]["kubelet"].clone(), text.replace("\n  # ", " "))
+    let prefixes = "sluice.prefix-delegation.enabled = true\n";
+    let taken =
+        "sluice.max-pods.custom-networking = true\nsluice.max-pods.pod-security-groups = true\n";
+    let kubelet = |lines: &str, options: &str| {
+        let output = Desk::with(&document(lines)).try_config(&format!("karpenter {options}"));
+        let said = String::from_utf8_lossy(&output.stdout).replace("\n  # ", " ");
+        let warned = String::from_utf8_lossy(&output.stderr).contains("Karpenter gives each node");
+        let class = yaml(&String::from_utf8(output.stdout).expect("UTF-8"));
+        (class["spec"]["kubelet"]["maxPods"].clone(), said, warned)
     };
-    let (kubelet, said) = spec("sluice.prefix-delegation.enabled = true\n", "");
-    assert_eq!(kubelet, Value::Null);
-    assert!(said.contains("issues 6102 and 8210"), "{said}");
-    let rule =
-        "maxPods: \"min(vcpus > 30 ? 250 : 110, default_enis * (ips_per_eni - 1) * 16 + 2)\"";
-    assert!(said.contains(rule), "{said}");
-    let (_, said) = spec(
-        "sluice.prefix-delegation.enabled = true\nsluice.max-pods.custom-networking = true\n\
-         sluice.max-pods.pod-security-groups = true\n",
-        "",
-    );
-    assert!(said.contains("(default_enis - 2) * (ips_per_eni - 1) * 16 + 2)"), "{said}");
-    let (kubelet, said) = spec("", "");
-    assert_eq!(kubelet, Value::Null);
-    assert!(said.contains("each node its own.") && !said.contains("Karpenter counts"), "{said}");
-    assert_eq!(spec("sluice.max-pods.value = 58\n", "").0, json!({ "maxPods": 58 }));
-    let of_type = spec("sluice.prefix-delegation.enabled = true\n", "--instance-type t3a.medium").0;
-    assert_eq!(of_type, json!({ "maxPods": 110 }));
-    assert_eq!(spec("", "--instance-type t3a.medium").0, json!({ "maxPods": 17 }));
+    for (lines, counted, rule) in [
+        (
+            prefixes.to_owned(),
+            "without prefixes",
+            "min(vcpus > 30 ? 250 : 110, default_enis * (ips_per_eni - 1) * 16 + 2)",
+        ),
+        (
+            format!("{prefixes}{taken}"),
+            "without prefixes",
+            "min(vcpus > 30 ? 250 : 110, (default_enis - 2) * (ips_per_eni - 1) * 16 + 2)",
+        ),
+        (taken.into(), "with all ENIs", "(default_enis - 2) * (ips_per_eni - 1) + 2"),
+        (
+            format!("{prefixes}sluice.max-pods.ip-family = 'ipv6'\n"),
+            "without prefixes",
+            "vcpus > 30 ? 250 : 110",
+        ),
+    ] {
+        let (pods, said, warned) = kubelet(&lines, "");
+        assert_eq!((pods, warned), (Value::Null, true), "{lines}");
+        assert!(said.contains(&format!("counted {counted} (aws/")), "{said}");
+        assert!(said.contains(&format!("    maxPods: \"{rule}\"\n")), "{said}");
+    }
+    let (pods, said, warned) = kubelet("", "");
+    assert_eq!((pods, warned), (Value::Null, false));
+    assert!(said.contains("one number for all instance types.\n"), "{said}");
+    for (lines, options, pods) in [
+        ("sluice.max-pods.value = 58\n", "", 58),
+        (prefixes, "--instance-type t3a.medium", 110),
+        ("", "--instance-type t3a.medium", 17),
+    ] {
+        let (found, said, warned) = kubelet(lines, options);
+        assert_eq!((found, warned), (pods.into(), false), "{lines}");
+        assert!(!said.contains("not here"), "{said}");
+    }
 }
 
 #[test]

@@ -114,6 +114,9 @@ fn tell(asked: &ClusterConfig, wanted: &Wanted) {
         _ => Vec::new(),
     };
     notes.iter().for_each(|note| log::info!("{note}"));
+    if let (Some(Format::Karpenter), Some(why)) = (asked.format, karpenter::warning(wanted)) {
+        log::warn!("{why}");
+    }
     if let Some(why) = user_data::too_long(&user_data::text(wanted, asked.os)) {
         log::warn!("{why}");
     }

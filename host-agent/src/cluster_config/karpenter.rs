@@ -3,8 +3,8 @@
 
 use super::user_data::{self, Os};
 use super::{
-    Error, HOP_LIMIT, Network, Pods, Prefixes, STANDALONE_LABEL, Wanted, comment, commented,
-    indented,
+    Error, HOP_LIMIT, Miscount, Network, Pods, Prefixes, STANDALONE_LABEL, Wanted, comment,
+    commented, indented,
 };
 
 pub fn text(wanted: &Wanted, cluster: &str, os: Os) -> Result<String, Error> {
@@ -60,18 +60,31 @@ fn kubelet(wanted: &Wanted) -> String {
             let said = format!("{from}. It holds for every instance type of a NodePool.");
             comment(2, &said) + &format!("  kubelet:\n    maxPods: {count}\n")
         }
-        None => no_number(wanted.pods_expression.as_deref()),
+        None => no_number(wanted.miscount.as_ref()),
     }
 }
 
-fn no_number(expression: Option<&str>) -> String {
-    let Some(expression) = expression else { return comment(2, EACH_ITS_OWN) };
-    let said = comment(2, &format!("{EACH_ITS_OWN} {WITHOUT_PREFIXES}"));
-    said + &format!("  #   kubelet:\n  #     maxPods: \"{expression}\"\n")
+fn no_number(miscount: Option<&Miscount>) -> String {
+    let Some(Miscount { counts, rule }) = miscount else { return comment(2, ONE_FOR_ALL) };
+    let said = format!("{ONE_FOR_ALL} {} {REMEDY}", wrong_number(counts));
+    comment(2, &said) + &format!("  #   kubelet:\n  #     maxPods: \"{rule}\"\n")
 }
 
-const EACH_ITS_OWN: &str = "kubelet.maxPods is not here: it would be one number for all instance \
-     types, and Sluice gives each node its own.";
-const WITHOUT_PREFIXES: &str = "Karpenter counts pods without prefixes (aws/karpenter-provider-aws \
-     issues 6102 and 8210), so before a node has joined it may take it for smaller than it is. With \
-     its feature gate NodeClassCEL it counts as Sluice does by:";
+/// What the nodes would have instead of Sluice's number, if anything.
+pub fn warning(wanted: &Wanted) -> Option<String> {
+    let miscount = wanted.miscount.as_ref().filter(|_| wanted.pods.is_none())?;
+    let wrong = wrong_number(miscount.counts);
+    Some(format!("{wrong} Give max-pods.value or --instance-type, or see the comment"))
+}
+
+fn wrong_number(counts: &str) -> String {
+    format!(
+        "Karpenter gives each node a number all the same, counted {counts} \
+         (aws/karpenter-provider-aws issues 2273, 6102 and 8210), and Sluice leaves it in force."
+    )
+}
+
+const ONE_FOR_ALL: &str =
+    "kubelet.maxPods is not here: it would be one number for all instance types.";
+const REMEDY: &str = "Give max-pods.value or --instance-type for one that is right, or Sluice's \
+     rule, which needs Karpenter's feature gate NodeClassCEL:";
