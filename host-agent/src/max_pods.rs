@@ -303,6 +303,15 @@ fn warnings(instance: &Instance, wanted: Addresses, enis: &Enis, standalone: boo
 }
 
 impl MaxPods {
+    /// What is to be said of a number of somebody else's, which is in force instead of this one.
+    pub fn against(&self, pods: u16, whose: &str) -> Option<String> {
+        let ours = self.max_pods;
+        let too_few = (pods < ours).then(|| {
+            format!("{whose} gives kubelet {pods} pods; by these settings the node takes {ours}")
+        });
+        too_few.or_else(|| self.above_capacity(pods, whose))
+    }
+
     /// A number by hand is kept to, but what it leads to is said.
     pub fn above_capacity(&self, pods: u16, whose: &str) -> Option<String> {
         let most = self.capacity?.saturating_add(HOST_NETWORK_PODS);

@@ -75,7 +75,7 @@ impl Plan {
         let explicit = told.explicit.and_then(|explicit| Some((explicit.pods?, explicit.place)));
         plan.warnings = match &explicit {
             // Ours is not in force, so neither is what there would be to say of it.
-            Some((pods, place)) => answer.above_capacity(*pods, place).into_iter().collect(),
+            Some((pods, place)) => answer.against(*pods, place).into_iter().collect(),
             None => answer.warnings.clone(),
         };
         plan.warnings.extend(told.warnings);

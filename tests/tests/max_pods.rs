@@ -211,6 +211,18 @@ fn number_of_a_node_config_holds_and_one_without_addresses_is_warned_of() {
     assert!(said.lines().any(|l| l.contains("user-data part 1") && l.contains(warning)), "{said}");
 }
 
+/// As where Karpenter has counted without prefixes.
+#[test]
+fn lower_number_of_a_node_config_holds_and_is_told() {
+    let node = al2023(&mime("config: {maxPods: 17}", PREFIXES));
+    let output = boot(node.path());
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(in_force(node.path())["max_pods"]["pods"], 17);
+    let warnings = in_force(node.path())["warnings"].to_string();
+    let expected = "gives kubelet 17 pods; by these settings the node takes 110";
+    assert!(warnings.contains(expected), "{warnings}");
+}
+
 #[test]
 fn contradiction_is_refused_with_both_places_and_the_defaults_hold() {
     let ours = "[sluice]\nversion = 1\nmax-pods.value = 58\nbandwidth.default-egress = '1Mbit'\n";
