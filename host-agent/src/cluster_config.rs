@@ -21,7 +21,7 @@ use settings_model::{CniMode, Effective, IpFamily, PodLimit, Settings, UpstreamB
 use thiserror::Error;
 
 use crate::instance::Instance;
-use crate::max_pods::{Machine, MaxPods, max_pods};
+use crate::max_pods::{HOST_NETWORK_PODS, Machine, MaxPods, PREFIX_ADDRESSES, max_pods};
 
 /// The label that ENIConfigs are found by, where every zone has one of its own.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
@@ -29,9 +29,6 @@ const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 pub const STANDALONE_LABEL: (&str, &str) = ("sluice.dev/network", "standalone");
 /// The host alone asks IMDS: an answer that may not go one hop further never reaches a pod.
 pub const HOP_LIMIT: u8 = 1;
-/// aws-node and kube-proxy, which have the node's address; as in AWS' own formula.
-const HOST_NETWORK_PODS: u16 = 2;
-const PREFIX_ADDRESSES: u16 = 16;
 
 /// All of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -277,8 +274,8 @@ fn prefixes(settings: &Settings, pods: Option<&Pods>, instance: Option<&Instance
     }
     let room = instance.map_or(u16::MAX, |instance| instance.ipv4_per_eni - 1);
     let needed = |pods: &Pods| {
-        let addresses = pods.count.saturating_sub(HOST_NETWORK_PODS);
-        addresses.div_ceil(PREFIX_ADDRESSES).max(1).min(room)
+        let addresses = u64::from(pods.count).saturating_sub(HOST_NETWORK_PODS);
+        u16::try_from(addresses.div_ceil(PREFIX_ADDRESSES).max(1)).unwrap_or(room).min(room)
     };
     Prefixes::Ipv4(pods.map(needed))
 }

@@ -7,10 +7,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::imds::interface::Interface;
+use crate::imds::eni::Eni;
 use crate::imds::{Client, Host, ImdsError};
 use crate::instance::Instance;
-use crate::max_pods::Machine;
+use crate::max_pods::{Machine, PREFIX_ADDRESSES};
 use crate::paths::Paths;
 
 const VENDOR: &str = "/sys/class/dmi/id/sys_vendor";
@@ -53,13 +53,16 @@ fn told(answer: Result<Option<Vec<u8>>, ImdsError>) -> Option<String> {
     Some(String::from_utf8_lossy(&body).trim().to_owned()).filter(|name| !name.is_empty())
 }
 
-/// Addresses for pods on the primary interface; None where it has none yet, which says nothing.
 fn shown() -> Option<u64> {
-    let interface = Interface::read(BUDGET, &mut Host::default());
-    let interface = interface.map_err(|e| log::warn!("{:#}", anyhow::Error::new(e))).ok()?;
-    let of_prefixes = interface.prefixes.iter().map(|prefix| 1u64 << (32 - prefix.prefix_len()));
-    let secondary = interface.addresses.len().saturating_sub(1) as u64;
-    Some(of_prefixes.sum::<u64>() + secondary).filter(|addresses| *addresses > 0)
+    let enis = Eni::read_all(BUDGET, &mut Host::default());
+    for_pods(&enis.map_err(|e| log::warn!("{:#}", anyhow::Error::new(e))).ok()?)
+}
+
+/// Addresses beside each interface's own; None where there are none yet, which says nothing.
+fn for_pods(enis: &[Eni]) -> Option<u64> {
+    let prefixes: usize = enis.iter().map(|eni| eni.prefixes.len()).sum();
+    let secondary: u64 = enis.iter().map(|eni| eni.secondary_addresses).sum();
+    Some(prefixes as u64 * PREFIX_ADDRESSES + secondary).filter(|addresses| *addresses > 0)
 }
 
 /// Of a list as the kernel writes it, e.g. `0-3,8`.
@@ -103,6 +106,15 @@ mod tests {
         let (_root, paths) = node(&[(VENDOR, "Xen\n"), (XEN_UUID, "4df5-1\n")]);
         assert_eq!(probe(&paths), None);
         assert_eq!(probe(&node(&[]).1), None);
+    }
+
+    #[test]
+    fn addresses_of_all_interfaces_are_for_pods_and_none_says_nothing() {
+        let bare = Eni { primary: true, ..Eni::default() };
+        assert_eq!(for_pods(std::slice::from_ref(&bare)), None);
+        let prefixes = vec!["10.0.1.16/28".parse().unwrap(), "10.0.1.32/28".parse().unwrap()];
+        let second = Eni { prefixes, secondary_addresses: 3, ..Eni::default() };
+        assert_eq!(for_pods(&[bare, second]), Some(35));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::instance::Instance;
 /// aws-node and kube-proxy, which have the node's address; as in AWS' own formula.
 pub const HOST_NETWORK_PODS: u64 = 2;
 /// A delegated IPv4 prefix is a /28 and takes the place of one secondary address.
-const PREFIX_ADDRESSES: u64 = 16;
+pub const PREFIX_ADDRESSES: u64 = 16;
 /// Addresses of the one /80 that an IPv6 node has: more than any cap.
 const IPV6_ADDRESSES: u64 = 1 << 48;
 /// What EKS advises where addresses are no limit: up to so many vCPUs, and above.

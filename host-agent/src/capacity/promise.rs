@@ -6,10 +6,8 @@ use settings_model::{CniMode, IpFamily, MaxPods, PrefixDelegation, Settings};
 
 use crate::boot::MaxPodsInForce;
 use crate::imds::eni::Eni;
-use crate::max_pods::HOST_NETWORK_PODS;
+use crate::max_pods::{HOST_NETWORK_PODS, PREFIX_ADDRESSES};
 
-/// Addresses of a /28, the only size that is delegated.
-const OF_PREFIX: u64 = 16;
 /// EKS' own bound for small nodes; what prefixes carry beyond that is nobody's loss.
 const MOST_PODS: u64 = 110;
 
@@ -76,7 +74,7 @@ impl Promise {
             return (pool.addresses > 0).then_some(pool.addresses);
         }
         let prefixes_too = pool.prefixes > 0 && !self.delegation.enabled;
-        let times = if prefixes_too { OF_PREFIX } else { 1 };
+        let times = if prefixes_too { PREFIX_ADDRESSES } else { 1 };
         let full = self.in_force.capacity.map(|capacity| capacity.saturating_mul(times));
         // The table of types may be older than the type.
         full.map(|full| full.max(pool.addresses))
@@ -86,7 +84,7 @@ impl Promise {
     pub fn target(&self, used: u64, pool: &Pool) -> u64 {
         let delegation = &self.delegation;
         let warm = match (delegation.warm_ip_target, delegation.enabled) {
-            (0, true) => u64::from(delegation.warm_prefix_target.prefixes()) * OF_PREFIX,
+            (0, true) => u64::from(delegation.warm_prefix_target.prefixes()) * PREFIX_ADDRESSES,
             (0, false) => 1,
             (addresses, _) => addresses.into(),
         };
