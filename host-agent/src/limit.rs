@@ -11,7 +11,7 @@ use settings_model::{Burst, LatencyTarget, Rate};
 use crate::netlink::Fq;
 
 /// How far ahead of now a paced packet may be scheduled: the longest queue, in time.
-pub const PACED_HORIZON_NS: u64 = 100_000_000;
+const PACED_HORIZON_NS: u64 = 100_000_000;
 /// Without fq nothing is held back, so this much of the rate may pass at once. It is TCP's least
 /// retransmission timeout: a flow that lost its whole window is silent for so long, and with less
 /// credit that is lost too (measured on 6.18: 45 ms gave TCP a quarter of its rate, this 90 % and

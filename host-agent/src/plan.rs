@@ -22,9 +22,18 @@ pub struct FileContent {
     pub mode: u32,
 }
 
-/// Files in the order in which they are to be written.
+/// The plugin, from where it was shipped to where runtimes look for it. It is never read whole: it is larger than all
+/// else that a boot handles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plugin {
+    pub from: PathBuf,
+    pub to: PathBuf,
+}
+
+/// What is to be written, in this order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
+    pub plugin: Option<Plugin>,
     pub files: Vec<FileContent>,
     /// To be removed after that: files, and directories unless something else is in them by then.
     pub obsolete: Vec<PathBuf>,
@@ -39,22 +48,17 @@ pub struct Plan {
 impl Plan {
     /// The conflist comes last: once a runtime sees the entry, plugin and settings are there.
     pub fn make(paths: &Paths, settings: &Settings, facts: &Facts) -> Result<Self> {
-        let mut files = vec![
-            FileContent {
-                path: paths.resolve(settings.cni.bin_dir.as_ref()).join("sluice"),
-                content: facts.plugin.clone(),
-                mode: 0o755,
-            },
-            FileContent {
-                path: paths.settings_in_force(),
-                content: settings.to_toml().into(),
-                mode: 0o644,
-            },
-        ];
+        let to = paths.resolve(settings.cni.bin_dir.as_ref()).join("sluice");
+        let plugin = Some(Plugin { from: facts.plugin.clone(), to });
+        let mut files = vec![FileContent {
+            path: paths.settings_in_force(),
+            content: settings.to_toml().into(),
+            mode: 0o644,
+        }];
         files.extend(conflist_file(settings, &facts.conflist)?);
         let found = facts.conflist.as_ref();
         let upstream = found.and_then(|f| Some((f.path.clone(), upstream(settings, f)?)));
-        Ok(Self { files, upstream, ..Self::default() })
+        Ok(Self { plugin, files, upstream, ..Self::default() })
     }
 
     /// The same plan with kubelet told how many pods the node takes. What a machine takes that is no
@@ -138,6 +142,8 @@ pub fn conflist_file(settings: &Settings, found: &Option<TextFile>) -> Result<Op
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     const LIST: &str = r#"{"plugins":[{"type":"ptp"}]}"#;
@@ -145,7 +151,7 @@ mod tests {
     fn facts(text: Option<&str>) -> Facts {
         let path = PathBuf::from("/n/etc/cni/net.d/10-x.conflist");
         let conflist = text.map(|text| TextFile { path, text: text.into() });
-        Facts { conflist, plugin: b"plugin".to_vec() }
+        Facts { conflist, plugin: "shipped".into() }
     }
 
     fn plan(settings: &str, text: Option<&str>) -> Result<Plan> {
@@ -157,15 +163,9 @@ mod tests {
     fn plugin_and_settings_come_before_the_entry() {
         let plan = plan("", Some(LIST)).unwrap();
         let paths: Vec<_> = plan.files.iter().map(|f| f.path.to_str().unwrap()).collect();
-        assert_eq!(
-            paths,
-            [
-                "/n/opt/cni/bin/sluice",
-                "/n/run/sluice/settings.toml",
-                "/n/etc/cni/net.d/10-x.conflist"
-            ]
-        );
-        let entry = String::from_utf8_lossy(&plan.files[2].content).into_owned();
+        assert_eq!(paths, ["/n/run/sluice/settings.toml", "/n/etc/cni/net.d/10-x.conflist"]);
+        assert_eq!(plan.plugin.unwrap().to, Path::new("/n/opt/cni/bin/sluice"));
+        let entry = String::from_utf8_lossy(&plan.files[1].content).into_owned();
         assert_eq!(entry, format!(r#"{{"plugins":[{{"type":"ptp"}},{}]}}"#, conflist::ENTRY));
     }
 
@@ -182,7 +182,7 @@ mod tests {
         };
         let plan = plan("", Some(LIST)).unwrap().and_kubelet(&told);
         let names: Vec<_> = plan.files.iter().filter_map(|f| f.path.file_name()).collect();
-        assert_eq!(names, ["kubelet", "sluice", "settings.toml", "10-x.conflist"]);
+        assert_eq!(names, ["kubelet", "settings.toml", "10-x.conflist"]);
         assert_eq!(plan.obsolete, [PathBuf::from("before")]);
     }
 
@@ -191,7 +191,7 @@ mod tests {
         let off = "[settings.sluice]\nversion = 1\n[settings.sluice.bandwidth]\nenabled = false\n";
         let with_entry = conflist::add(LIST).unwrap();
         let plan = plan(off, Some(&with_entry)).unwrap();
-        assert_eq!(plan.files[2].content, LIST.as_bytes());
+        assert_eq!(plan.files[1].content, LIST.as_bytes());
     }
 
     #[test]
@@ -202,7 +202,7 @@ mod tests {
         let planned = |setting: &str, text: &str| {
             let head = "[settings.sluice]\nversion = 1\n[settings.sluice.cni]\n";
             let made = plan(&format!("{head}upstream-bandwidth = \"{setting}\"\n"), Some(text));
-            String::from_utf8(made.unwrap().files[2].content.clone()).unwrap()
+            String::from_utf8(made.unwrap().files[1].content.clone()).unwrap()
         };
         assert_eq!(planned("replace", with_upstream), with_own);
         assert_eq!(planned("replace", &both), with_own);
@@ -232,7 +232,7 @@ mod tests {
     fn conflist_that_is_not_there_yet_is_not_written_by_us() {
         let plan = plan("", None).unwrap();
         let paths: Vec<_> = plan.files.iter().map(|f| f.path.to_str().unwrap()).collect();
-        assert_eq!(paths, ["/n/opt/cni/bin/sluice", "/n/run/sluice/settings.toml"]);
+        assert_eq!(paths, ["/n/run/sluice/settings.toml"]);
     }
 
     #[test]
@@ -240,7 +240,7 @@ mod tests {
         let text = "[settings.sluice]\nversion = 1\n[settings.sluice.bandwidth]\n\
                     default-egress = \"10Mbit\"\nburst = \"2ms\"\n";
         let plan = plan(text, Some(LIST)).unwrap();
-        let written = String::from_utf8(plan.files[1].content.clone()).unwrap();
+        let written = String::from_utf8(plan.files[0].content.clone()).unwrap();
         let read = settings_model::parse("settings.toml", &written).unwrap();
         assert_eq!(read, settings_model::parse("user-data", text).unwrap());
     }

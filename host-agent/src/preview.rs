@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a plan would change, as a unified diff. Reads, and changes nothing.
 
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use anyhow::{Context, Result};
 use similar::TextDiff;
 
-use crate::plan::{FileContent, Plan};
+use crate::file;
+use crate::plan::{FileContent, Plan, Plugin};
 
 /// Empty where the node is as planned.
 pub fn preview(plan: &Plan) -> Result<String> {
+    let plugin = plan.plugin.as_ref().map(plugin).transpose()?.unwrap_or_default();
     let differences = plan.files.iter().map(difference).collect::<Result<Vec<_>>>()?;
     let removals = plan.obsolete.iter().map(|path| removal(path, &plan.obsolete));
-    Ok(differences.concat() + &removals.collect::<Result<Vec<_>>>()?.concat())
+    Ok(plugin + &differences.concat() + &removals.collect::<Result<Vec<_>>>()?.concat())
 }
 
 fn removal(path: &Path, obsolete: &[PathBuf]) -> Result<String> {
@@ -39,6 +40,20 @@ fn removal(path: &Path, obsolete: &[PathBuf]) -> Result<String> {
     Ok(diff.unified_diff().header(&name.to_string(), "/dev/null").to_string())
 }
 
+fn plugin(wanted: &Plugin) -> Result<String> {
+    let Plugin { from, to } = wanted;
+    let attempt = || format!("compare {} with {}", to.display(), from.display());
+    if file::same(from, to).with_context(attempt)? {
+        return Ok(String::new());
+    }
+    let length = |path| fs::metadata(path).map_or(0, |metadata| metadata.len() as usize);
+    Ok(binary(to, length(from), length(to)))
+}
+
+fn binary(path: &Path, wanted: usize, old: usize) -> String {
+    format!("binary {}: {wanted} bytes, now {old}\n", path.display())
+}
+
 fn difference(wanted: &FileContent) -> Result<String> {
     let path = wanted.path.display();
     let (old, old_name) = match fs::read(&wanted.path) {
@@ -48,10 +63,7 @@ fn difference(wanted: &FileContent) -> Result<String> {
         Err(e) => return Err(e).with_context(|| format!("read {path}")),
     };
     let (Ok(before), Ok(after)) = (str::from_utf8(&old), str::from_utf8(&wanted.content)) else {
-        let mut line = String::new();
-        // Writing to a String cannot fail.
-        let _ = writeln!(line, "binary {path}: {} bytes, now {}", wanted.content.len(), old.len());
-        return Ok(line);
+        return Ok(binary(&wanted.path, wanted.content.len(), old.len()));
     };
     let diff = TextDiff::from_lines(before, after);
     Ok(diff.unified_diff().header(&old_name, &path.to_string()).to_string())

@@ -5,8 +5,6 @@
 //! be written between [`prepare`] and the rest, so that nothing is ever attached
 //! that no record names.
 
-use std::cmp::Ordering;
-
 use anyhow::{Context, Result};
 use bpf::{Direction, Pins, Slot};
 use settings_model::Rate;
@@ -25,13 +23,6 @@ pub struct Shaper<'a> {
     pub veth: &'a mut Veth,
 }
 
-/// A guard's limit that must wait until what the old, higher limit has admitted is through.
-#[derive(Debug)]
-pub struct Later {
-    pub slot: Slot,
-    pub guard: bpf::Limit,
-}
-
 /// Enters what will be attached, and what it will find there.
 pub fn prepare(record: &mut Record, veth: &Veth, wanted: &Wanted) {
     let host = &veth.host.link;
@@ -45,7 +36,7 @@ pub fn prepare(record: &mut Record, veth: &Veth, wanted: &Wanted) {
     enter(&mut record.ingress, wanted.ingress.as_ref(), host.gso);
 }
 
-/// Whether all that is wanted is already so, by the record and the maps.
+/// Whether all that is wanted is already so, by the record and the maps, but for the guard.
 pub fn holds(pins: &Pins, slot: Slot, record: &Record, wanted: &Wanted) -> Result<bool> {
     let same = |way, shaping: &Shaping, limit: Option<&Limit>| -> Result<bool> {
         Ok(match (shaping, limit) {
@@ -60,10 +51,8 @@ pub fn holds(pins: &Pins, slot: Slot, record: &Record, wanted: &Wanted) -> Resul
             _ => false,
         })
     };
-    let guard = wanted.egress.map_or(bpf::Limit::NONE, |limit| limit.for_guard());
     Ok(same(Direction::Egress, &record.egress, wanted.egress.as_ref())?
-        && same(Direction::Ingress, &record.ingress, wanted.ingress.as_ref())?
-        && pins.limit(slot, Direction::Guard)? == guard)
+        && same(Direction::Ingress, &record.ingress, wanted.ingress.as_ref())?)
 }
 
 /// The quantum follows from the rate and the device, which has not to be asked for this.
@@ -74,7 +63,7 @@ fn same_but_quantum(held: bpf::Limit, limit: &Limit, mode: bpf::Mode, way: Direc
 
 impl Shaper<'_> {
     /// Brings what the pod sends to this limit, and the guard with it.
-    pub fn egress(&mut self, record: &mut Record, limit: Option<&Limit>) -> Result<Option<Later>> {
+    pub fn egress(&mut self, record: &mut Record, limit: Option<&Limit>) -> Result<()> {
         self.bring_egress(record, limit).context("shape pod egress")
     }
 
@@ -83,28 +72,36 @@ impl Shaper<'_> {
         self.bring_ingress(record, limit).context("shape pod ingress")
     }
 
-    fn bring_egress(
-        &mut self,
-        record: &mut Record,
-        limit: Option<&Limit>,
-    ) -> Result<Option<Later>> {
+    fn bring_egress(&mut self, record: &mut Record, limit: Option<&Limit>) -> Result<()> {
         match (record.egress.clone(), limit) {
-            (Shaping::Unlimited, None) => Ok(None),
-            (Shaping::Limited { gso_before, .. }, None) => {
-                self.lift_egress(record, gso_before).map(|()| None)
-            }
+            (Shaping::Unlimited, None) => Ok(()),
+            (Shaping::Limited { gso_before, .. }, None) => self.lift_egress(record, gso_before),
             (Shaping::Limited { mode: Some(mode), bits_per_sec, gso_before, .. }, Some(limit)) => {
                 record.egress = Shaping::of(limit, Some(mode.clone()), gso_before);
-                self.change_egress(&mode, bits_per_sec, limit, gso_before)
+                self.bring_guard(Some(limit), false)?;
+                self.change(Direction::Egress, &mode, bits_per_sec, limit, gso_before)
             }
             (shaping, Some(limit)) => {
                 let before = shaping.gso_before().unwrap_or(self.veth.pod.link.gso);
                 let (mode, guard) = self.attach_egress(limit)?;
                 record.egress = Shaping::of(limit, Some(mode), before);
                 record.guard = Some(guard);
-                Ok(None)
+                Ok(())
             }
         }
+    }
+
+    /// Brings the guard to this limit: to a lower one only when what the old one has admitted is
+    /// through. Says whether it still has the higher one.
+    pub fn bring_guard(&self, limit: Option<&Limit>, old_is_through: bool) -> Result<bool> {
+        let wanted = limit.map_or(bpf::Limit::NONE, Limit::for_guard);
+        let held = self.pins.limit(self.slot, Direction::Guard)?;
+        let lower = held != bpf::Limit::NONE && wanted.ns_per_byte > held.ns_per_byte;
+        let waits = lower && !old_is_through;
+        if held != wanted && !waits {
+            self.pins.set_limit(self.slot, Direction::Guard, wanted)?;
+        }
+        Ok(waits)
     }
 
     fn bring_ingress(&mut self, record: &mut Record, limit: Option<&Limit>) -> Result<()> {
@@ -234,22 +231,6 @@ impl Shaper<'_> {
             }
             guard => Ok((Mode::Guarded(foreign), guard)),
         }
-    }
-
-    fn change_egress(
-        &mut self,
-        mode: &Mode,
-        old: u64,
-        limit: &Limit,
-        before: Gso,
-    ) -> Result<Option<Later>> {
-        let guard = limit.for_guard();
-        let lowered = limit.rate.bits_per_sec().cmp(&old) == Ordering::Less;
-        if !lowered {
-            self.pins.set_limit(self.slot, Direction::Guard, guard)?;
-        }
-        self.change(Direction::Egress, mode, old, limit, before)?;
-        Ok(lowered.then_some(Later { slot: self.slot, guard }))
     }
 
     /// One write to a map is the change; the clock goes on as it was. fq gets room first.

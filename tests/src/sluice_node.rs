@@ -271,9 +271,10 @@ impl SluiceNode {
         })
     }
 
-    /// The record of a pod's interface.
+    /// The record of a pod's interface, and none that is still being written.
     pub fn record(&self, id: &str) -> Option<Value> {
-        let name = self.names_in("/run/sluice/pods").into_iter().find(|name| name.contains(id))?;
+        let of_it = |name: &String| name.contains(id) && !name.starts_with('.');
+        let name = self.names_in("/run/sluice/pods").into_iter().find(of_it)?;
         let path = self.runtime.host_path("/run/sluice/pods").join(name);
         Some(json(&fs::read_to_string(path).ok()?))
     }

@@ -239,6 +239,27 @@ fn pod_that_went_without_a_del_leaves_nothing() {
     });
 }
 
+/// A veth outlives its namespace's file: the kernel takes it later, and later still where a process stays.
+#[test]
+fn pod_without_limits_that_was_looked_at_while_it_went_leaves_nothing() {
+    with_ready_node("", |node| {
+        let (pod, next) = (node.pod("a", 2), node.pod("b", 3));
+        [&pod, &next].iter().for_each(|pod| node.add(pod, BOTH));
+        node.boot_with("enabled = false");
+        node.signal_agent(Signal::SIGHUP);
+        let is_plain = |pod: &Pod| node.status(pod)["egress"]["mode"].is_null();
+        soon("no limits", || (is_plain(&pod) && is_plain(&next)).then_some(()));
+        let held = fs::File::open(pod.netns()).expect("hold the namespace");
+        pod.delete();
+        ip(&format!("link set {} mtu 1400", pod.host_ifname));
+        // Who is due later is looked at later.
+        next.delete();
+        soon("one record less", || (records().len() == 1).then_some(()));
+        drop(held);
+        soon("no record", || records().is_empty().then_some(()));
+    });
+}
+
 /// As egress-cni makes them: a veth with a random name for the other address family.
 #[test]
 fn interfaces_of_one_pod_share_its_limit() {

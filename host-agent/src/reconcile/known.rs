@@ -12,6 +12,9 @@ use crate::report::Trouble;
 
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 pub const RETRY: Duration = Duration::from_secs(5);
+/// What an old limit has admitted is through by then: some hundred bulk flows, each with a standing
+/// queue at its share. Until then the guard, which is the second line, has that limit too.
+const GUARD_LOWERED_AFTER: Duration = Duration::from_secs(2);
 
 /// What is known of a pod interface beside its record.
 pub struct Pod {
@@ -21,6 +24,8 @@ pub struct Pod {
     pub netns: Option<i32>,
     /// Since when its guard waits to be attached.
     pub guard_due: Option<Instant>,
+    /// When its guard, which has an older, higher limit, gets the one in force.
+    pub guard_lowered: Option<Instant>,
     /// Its record is there, but not yet the word that ADD was completed.
     pub add_is_open: bool,
     pub health: Health,
@@ -36,6 +41,7 @@ impl Pod {
             host_index: None,
             netns: None,
             guard_due: None,
+            guard_lowered: None,
             add_is_open: false,
             health: Health::default(),
             failures: 0,
@@ -51,6 +57,7 @@ impl Pod {
     pub fn saw(&mut self, seen: &Seen, now: Instant) {
         (self.host_index, self.netns) = (seen.host_index, seen.netns);
         self.guard_due = seen.guard_is_due.then(|| self.guard_due.unwrap_or(now));
+        self.lower_guard_later(seen, now);
         match &seen.failed {
             Some(e) => self.failed(e),
             None => (self.trouble, self.failures) = (None, 0),
@@ -73,6 +80,13 @@ impl Pod {
             let left = left.duration_since(SystemTime::now()).unwrap_or_default();
             self.is_due(now + left);
         }
+    }
+
+    fn lower_guard_later(&mut self, seen: &Seen, now: Instant) {
+        let earlier = self.guard_lowered.filter(|_| !seen.changed);
+        let when = earlier.unwrap_or(now + GUARD_LOWERED_AFTER);
+        self.guard_lowered = seen.guard_is_high.then_some(when);
+        self.guard_lowered.into_iter().for_each(|when| self.is_due(when));
     }
 
     /// Once may be a pod that is just going.
@@ -125,6 +139,22 @@ pub fn longest_without_guard(pods: &mut BTreeMap<Key, Pod>) -> Option<&mut Pod> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn guard_is_lowered_some_time_after_the_last_change_and_not_after_a_raise() {
+        let claim = Claim::parse("/run/sluice/pods/1@a@eth0.json".as_ref()).unwrap();
+        let (mut pod, now) = (Pod::new(claim), Instant::now());
+        let mut saw = |changed, guard_is_high, after| {
+            pod.saw(&Seen { changed, guard_is_high, ..Seen::default() }, now + after);
+            pod.guard_lowered.map(|when| when - now)
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(saw(true, true, Duration::ZERO), Some(GUARD_LOWERED_AFTER));
+        assert_eq!(saw(false, true, second), Some(GUARD_LOWERED_AFTER));
+        assert_eq!(saw(true, true, second), Some(GUARD_LOWERED_AFTER + second));
+        assert_eq!(saw(true, false, second), None);
+        assert_eq!(pod.due, Some(now + GUARD_LOWERED_AFTER));
+    }
 
     #[test]
     fn guard_that_waits_longest_comes_first_whatever_its_pod_is_called() {

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use bpf::{Direction, Pins};
+use bpf::Pins;
 use settings_model::Settings;
 
 use crate::capacity::Capacity;
@@ -27,7 +27,6 @@ use crate::netlink::{Changed, Netlink, Roots};
 use crate::paths::Paths;
 use crate::record::{Claim, Key, Record, Records};
 use crate::report::{Report, Trouble};
-use crate::shape::Later;
 use known::{Pod, RETRY, longest_without_guard};
 use pod::{Node, Seen};
 
@@ -64,7 +63,6 @@ pub struct Reconciler {
     report: Report,
     pods: BTreeMap<Key, Pod>,
     deleted: BTreeMap<Key, Instant>,
-    later: Vec<(Instant, Later)>,
     next_guard: Instant,
     next_pass: Instant,
     pass: Option<Pass>,
@@ -96,7 +94,6 @@ impl Reconciler {
             report: Report::default(),
             pods: BTreeMap::new(),
             deleted: BTreeMap::new(),
-            later: Vec::new(),
             next_guard: now,
             next_pass: now,
             pass: None,
@@ -131,8 +128,8 @@ impl Reconciler {
 
     /// Whether a whole pass is through and nothing is left to be done soon.
     pub fn is_done(&self) -> bool {
-        let guards = self.pods.values().any(|pod| pod.guard_due.is_some());
-        self.report.ready && self.pass.is_none() && self.later.is_empty() && !guards
+        let waits = |pod: &Pod| pod.guard_due.is_some() || pod.guard_lowered.is_some();
+        self.report.ready && self.pass.is_none() && !self.pods.values().any(waits)
     }
 
     /// How many pod interfaces have a record.
@@ -246,18 +243,16 @@ impl Reconciler {
     /// When there is something to do again, whatever happens.
     pub fn next(&self) -> Instant {
         let pods = self.pods.values().filter_map(|pod| pod.due);
-        let later = self.later.iter().map(|(when, _)| *when);
         let guards = self.pods.values().any(|pod| pod.guard_due.is_some());
         let guards = guards.then_some(self.next_guard);
         let chain = self.chain.next().filter(|_| self.in_force);
-        let rest = pods.chain(later).chain(guards).chain(chain);
+        let rest = pods.chain(guards).chain(chain);
         rest.fold(self.next_pass, Instant::min)
     }
 
     /// Does what is due, up to a slice of time. Trouble with one pod is that pod's.
     pub fn work(&mut self) -> Result<()> {
         let began = Instant::now();
-        self.lower_guards(began)?;
         if self.next_pass <= began {
             self.begin_pass(began)?;
         }
@@ -352,13 +347,14 @@ impl Reconciler {
             let Some(pod) = self.pods.get_mut(&key) else { continue };
             pod.due = None;
             let claim = pod.claim.clone();
+            let old_is_through = pod.guard_lowered.is_some_and(|when| when <= Instant::now());
             let Some(_seized) = self.records.seize_within(PATIENCE)? else {
                 self.make_due(claim, Instant::now() + RETRY);
                 continue;
             };
             let (records, pins) = (&self.records, &self.pins);
             let node = Node { records, pins, bandwidth: &self.settings.bandwidth, roots: &roots };
-            let result = pod::bring(&node, &claim);
+            let result = pod::bring(&node, &claim, old_is_through);
             self.note(&claim, result);
             if began.elapsed() >= SLICE {
                 break;
@@ -381,8 +377,6 @@ impl Reconciler {
         let now = Instant::now();
         self.report.repairs += u64::from(!seen.mended.is_empty());
         pod.saw(&seen, now);
-        let lowered = bpf_horizon_from(now);
-        self.later.extend(seen.later.map(|later| (lowered, later)));
         for ifname in seen.others {
             self.add_other(claim, ifname);
         }
@@ -409,17 +403,6 @@ impl Reconciler {
             Some(claim) => Ok(claim),
             None => self.records.claim(key, record),
         }
-    }
-
-    fn lower_guards(&mut self, now: Instant) -> Result<()> {
-        for (when, Later { slot, guard }) in std::mem::take(&mut self.later) {
-            if when <= now {
-                self.pins.set_limit(slot, Direction::Guard, guard)?;
-            } else {
-                self.later.push((when, Later { slot, guard }));
-            }
-        }
-        Ok(())
     }
 
     fn attach_one_guard(&mut self, now: Instant) -> Result<()> {
@@ -487,9 +470,4 @@ impl Reconciler {
     pub fn conflist_changed(&mut self) {
         self.chain.look_again(Instant::now());
     }
-}
-
-/// When everything that an old limit has admitted is through.
-fn bpf_horizon_from(now: Instant) -> Instant {
-    now + Duration::from_nanos(crate::limit::PACED_HORIZON_NS)
 }

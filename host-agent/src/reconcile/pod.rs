@@ -15,7 +15,7 @@ use crate::attach::{End, Veth};
 use crate::guard;
 use crate::netlink::Roots;
 use crate::record::{Came, Claim, Guard, Record, Records, Shaping};
-use crate::shape::{self, Later, Shaper};
+use crate::shape::{self, Shaper};
 use crate::wanted::Wanted;
 
 /// What every pod of a pass is judged by.
@@ -35,8 +35,10 @@ pub struct Seen {
     pub netns: Option<i32>,
     /// What somebody had taken off and is there again, by where it shapes.
     pub mended: Vec<(&'static str, String)>,
-    /// The guard's limit, to be lowered when the old one's packets are through.
-    pub later: Option<Later>,
+    /// Limits were changed.
+    pub changed: bool,
+    /// The guard still has the old, higher limit, until that one's packets are through.
+    pub guard_is_high: bool,
     /// A tcx link must be made; it takes so long that the caller spreads them out.
     pub guard_is_due: bool,
     /// Seconds since 1970 at which a limit that was set by hand ends.
@@ -47,8 +49,9 @@ pub struct Seen {
     pub failed: Option<anyhow::Error>,
 }
 
-/// None if the pod had gone, and with it now its record.
-pub fn bring(node: &Node, claim: &Claim) -> Result<Option<Seen>> {
+/// None if the pod had gone, and with it now its record. `old_is_through` is what the guard's old
+/// limit has admitted.
+pub fn bring(node: &Node, claim: &Claim, old_is_through: bool) -> Result<Option<Seen>> {
     if !claim.is_there() {
         return Ok(None);
     }
@@ -59,9 +62,10 @@ pub fn bring(node: &Node, claim: &Claim) -> Result<Option<Seen>> {
     let mut veth = match Veth::find(&record.netns, &claim.key.ifname) {
         Ok(veth) => veth,
         Err(_) if is_gone(&record)? => return collect(node, claim).map(|()| None),
-        // Whatever it is, it wants nothing of us.
+        // Whatever it is, it wants nothing of us but to be noticed when it goes.
         Err(_) if record.is_unlimited() && wanted.is_unlimited() => {
-            return Ok(Some(Seen::default()));
+            let host_index = record.host.map(|host| host.ifindex);
+            return Ok(Some(Seen { host_index, ..Seen::default() }));
         }
         Err(e) => return Err(e),
     };
@@ -75,10 +79,14 @@ pub fn bring(node: &Node, claim: &Claim) -> Result<Option<Seen>> {
     };
     let mut shaper = Shaper { pins: node.pins, slot: claim.slot, veth: &mut veth };
     let done = shaper.bring(node, claim, &mut record, &wanted, &mut seen);
+    let guard = shaper.bring_guard(wanted.egress.as_ref(), old_is_through && !seen.changed);
     if record != before {
         node.records.rewrite(claim, &record)?;
     }
-    seen.failed = done.err();
+    match done.and(guard) {
+        Ok(waits) => seen.guard_is_high = waits,
+        Err(e) => seen.failed = Some(e),
+    }
     if record.main.is_none() {
         seen.others = veth.others()?;
     }
@@ -98,7 +106,8 @@ impl Shaper<'_> {
         if !shape::holds(node.pins, claim.slot, record, wanted)? {
             shape::prepare(record, self.veth, wanted);
             claim.write(record)?;
-            seen.later = self.change_ways(record, wanted)?;
+            seen.changed = true;
+            self.change_ways(record, wanted)?;
             log::info!(
                 POD_NAMESPACE = record.namespace.as_str(),
                 POD_NAME = record.pod.as_str();
@@ -130,7 +139,7 @@ impl Shaper<'_> {
     }
 
     /// One way failing leaves the other as it is wanted.
-    fn change_ways(&mut self, record: &mut Record, wanted: &Wanted) -> Result<Option<Later>> {
+    fn change_ways(&mut self, record: &mut Record, wanted: &Wanted) -> Result<()> {
         let egress = self.egress(record, wanted.egress.as_ref());
         self.settle(Direction::Egress, &egress);
         let ingress = self.ingress(record, wanted.ingress.as_ref());
