@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::file;
-use crate::plan::{FileContent, Plan};
+use crate::plan::{FileContent, Plan, Plugin};
 
 /// What was there before.
 enum Before {
@@ -30,13 +30,46 @@ enum Before {
     },
 }
 
+/// One file of a plan, the plugin among them.
+enum Planned<'p> {
+    Plugin(&'p Plugin),
+    File(&'p FileContent),
+}
+
+impl Planned<'_> {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Plugin(plugin) => &plugin.to,
+            Self::File(file) => &file.path,
+        }
+    }
+
+    fn is_there(&self) -> std::io::Result<bool> {
+        match self {
+            Self::Plugin(plugin) => file::same(&plugin.from, &plugin.to),
+            Self::File(file) => match fs::read(&file.path) {
+                Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+                held => Ok(held? == file.content),
+            },
+        }
+    }
+
+    fn put(&self, mode: Option<u32>) -> Result<()> {
+        match self {
+            Self::Plugin(plugin) => file::copy(&plugin.from, &plugin.to, mode.unwrap_or(0o755)),
+            Self::File(file) => file::replace(&file.path, &file.content, mode.unwrap_or(file.mode)),
+        }
+    }
+}
+
 /// Applies the plan; gives the paths that were written.
 pub fn apply(plan: &Plan) -> Result<Vec<PathBuf>> {
     let mut done = Vec::new();
     let mut changed = Vec::new();
-    for wanted in &plan.files {
-        match write(wanted, &mut done) {
-            Ok(true) => changed.push(wanted.path.clone()),
+    let all = plan.plugin.iter().map(Planned::Plugin).chain(plan.files.iter().map(Planned::File));
+    for wanted in all {
+        match write(&wanted, &mut done) {
+            Ok(true) => changed.push(wanted.path().to_owned()),
             Ok(false) => {}
             Err(first) => return Err(undo(done, for_people(first))),
         }
@@ -90,23 +123,20 @@ fn remove_directory(path: &Path, mode: u32, done: &mut Vec<Before>) -> bool {
     true
 }
 
-fn write(wanted: &FileContent, done: &mut Vec<Before>) -> Result<bool> {
-    let path = &wanted.path;
-    let before = read(path)?;
-    if let Before::File { content, .. } = &before
-        && *content == wanted.content
-    {
+fn write(wanted: &Planned, done: &mut Vec<Before>) -> Result<bool> {
+    let path = wanted.path();
+    if wanted.is_there().with_context(|| format!("read {}", path.display()))? {
         return Ok(false);
     }
+    let before = read(path)?;
     make_parents(path, done)?;
     // A file keeps the mode that somebody gave it; a new one gets ours.
-    let mode = if let Before::File { mode, .. } = &before { *mode } else { wanted.mode };
+    let mode = if let Before::File { mode, .. } = &before { Some(*mode) } else { None };
     done.push(before);
     // Until it is read back: the agent keeps the conflist too.
     let _alone = path.parent().map(file::lock_directory).transpose()?;
-    file::replace(path, &wanted.content, mode)?;
-    let back = fs::read(path).with_context(|| format!("read back {}", path.display()))?;
-    if back != wanted.content {
+    wanted.put(mode)?;
+    if !wanted.is_there().with_context(|| format!("read back {}", path.display()))? {
         bail!("read back {}: it does not hold what was written", path.display());
     }
     Ok(true)

@@ -158,18 +158,17 @@ impl Boot<'_> {
         let max_pods = plan.max_pods.iter();
         max_pods.for_each(|known| log::info!("max-pods {}: {}", known.pods, known.told));
         let generations = Generations::new(self.paths.generations_dir());
-        let generation = generations.begin(documents)?;
-        let number = generation.number;
+        let (number, staged) = generations.begin(documents)?;
         let applied =
             standalone::forget_earlier(self.paths, &asked.settings).and_then(|()| apply(&plan));
         match applied {
             Ok(changed) => {
                 changed.iter().for_each(|path| log::info!("wrote {}", path.display()));
-                generations.mark_good(generation)?;
+                generations.is_good(number, staged)?;
             }
             Err(error) => {
                 // The first error is the one to tell; a full disk may keep this from being noted.
-                let _ = generations.mark_failed(generation, format!("{error:#}"));
+                let _ = generations.has_failed(number, documents, format!("{error:#}"));
                 return Err(error);
             }
         }

@@ -9,7 +9,8 @@ mod node;
 mod settings;
 mod top;
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use crate::limits::Refused;
 use crate::paths::Paths;
 use crate::preview::preview;
 use crate::status::{Status, text};
-use crate::user_data::{self, carrier::CarrierError};
+use crate::user_data::{self, carrier, carrier::CarrierError};
 use crate::{agent, detach, doctor, kubelet, live, trace};
 use node::{PodName, Source};
 
@@ -228,6 +229,8 @@ fn booted(paths: &Paths, asked: &Asked) -> Reloaded {
 
 /// The exit status tells of what was asked for, also when something else is in force instead.
 fn boot(paths: &Paths, asked: &Asked) -> u8 {
+    // What is wrong here is told when it is done in earnest.
+    let _ = rehearse(paths, asked);
     try_boot(paths, asked).0
 }
 
@@ -247,6 +250,18 @@ fn try_boot(paths: &Paths, asked: &Asked) -> (u8, Vec<String>) {
         None => {}
     }
     (status, told)
+}
+
+/// Whatever the user data says, most of what follows is done as for the layers below it, so that is done first, for
+/// nothing: the code and the plugin are off the disk, and through dm-verity, when IMDS answers and kubelet waits.
+fn rehearse(paths: &Paths, asked: &Asked) -> Result<()> {
+    let plugin = asked.plugin.clone().unwrap_or_else(|| paths.shipped_plugin());
+    carrier::decode(b"[settings.sluice]\n").document?;
+    let layers = Layers::of_image(paths)?;
+    let settings = merge(&layers.documents())?.settings;
+    Boot { paths, plugin: &plugin }.plan(&settings, layers.node_configs())?;
+    io::copy(&mut File::open(&plugin)?, &mut io::sink())?;
+    Ok(())
 }
 
 fn plan(paths: &Paths, asked: &Asked) -> Result<()> {
@@ -279,8 +294,8 @@ fn generate(what: Generated) -> Result<()> {
 
 /// To standard output. A reader that has seen enough (`| head`) is no trouble.
 fn print(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.context("write to standard output"),
     }
 }

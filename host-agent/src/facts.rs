@@ -29,13 +29,13 @@ pub struct TextFile {
 pub struct Facts {
     /// The CNI configuration that our entry belongs in, or is to be taken out of; None where there is none.
     pub conflist: Option<TextFile>,
-    /// The plugin binary as shipped.
-    pub plugin: Vec<u8>,
+    /// The plugin binary as shipped, which is there.
+    pub plugin: PathBuf,
 }
 
 impl Facts {
     pub fn probe(paths: &Paths, settings: &Settings, plugin: &Path) -> Result<Self> {
-        let plugin = fs::read(plugin)
+        fs::File::open(plugin)
             .with_context(|| format!("read the CNI plugin's binary {}", plugin.display()))?;
         let dir = paths.resolve(settings.cni.conf_dir.as_ref());
         let conflist = if is_chained(settings) {
@@ -43,7 +43,7 @@ impl Facts {
         } else {
             with_entry(&dir)?.into_iter().next()
         };
-        Ok(Self { conflist, plugin })
+        Ok(Self { conflist, plugin: plugin.to_owned() })
     }
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Generations: each set of settings that was put in force on this node, one
-//! file each, replaced whole. A generation is written as `pending` before
-//! anything is applied and marked `good` after all was read back, so a power
-//! cut between any two steps leaves the last good one readable.
+//! Generations: each set of settings that was to be put in force on this node,
+//! one file each. It is on the disk before anything is applied, but gets its name
+//! only when it is known what became of it: `good` after all was read back, else
+//! `failed`. A power cut before that leaves the last good one, and no new one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::file;
+use crate::file::{self, Staged};
 use crate::layers::Document;
 
 /// Enough to look back at; older ones are removed.
@@ -19,8 +19,6 @@ const KEPT: usize = 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// Being applied, or the node stopped meanwhile.
-    Pending,
     /// Applied and read back.
     Good,
     /// Could not be applied and was undone; `reason` says why.
@@ -66,44 +64,30 @@ impl Generations {
         Ok(self.list()?.into_iter().rfind(|generation| generation.verdict == Verdict::Good))
     }
 
-    /// Takes the generation of these documents: the newest one if it holds just them, else a new
-    /// one, pending.
-    pub fn begin(&self, documents: &[Document]) -> Result<Generation> {
+    /// The generation of these documents: the newest one if it is good and holds just them, else a
+    /// new one, which is good as soon as it is `put`.
+    pub fn begin(&self, documents: &[Document]) -> Result<(u64, Option<Staged>)> {
         let newest = self.list()?.into_iter().next_back();
         let number = newest.as_ref().map_or(1, |newest| newest.number + 1);
-        let same = newest.filter(|g| g.documents == documents && g.verdict != Verdict::Failed);
-        if let Some(same) = same {
-            return Ok(same);
+        if let Some(same) =
+            newest.filter(|g| g.verdict == Verdict::Good && g.documents == documents)
+        {
+            return Ok((same.number, None));
         }
         fs::create_dir_all(&self.dir).with_context(|| format!("create {}", self.dir.display()))?;
-        let generation = Generation {
-            number,
-            verdict: Verdict::Pending,
-            reason: None,
-            documents: documents.to_vec(),
-        };
-        self.write(&generation)?;
-        Ok(generation)
+        let text = text(number, Verdict::Good, None, documents)?;
+        Ok((number, Some(file::stage(&self.path(number), text.as_bytes(), 0o644)?)))
     }
 
-    /// Marks a generation good; the only step after which it can be fallen back to.
-    pub fn mark_good(&self, mut generation: Generation) -> Result<()> {
-        if generation.verdict != Verdict::Good {
-            generation.verdict = Verdict::Good;
-            self.write(&generation)?;
-        }
-        self.prune(generation.number)
+    /// The only step after which it can be fallen back to.
+    pub fn is_good(&self, number: u64, staged: Option<Staged>) -> Result<()> {
+        staged.map_or(Ok(()), Staged::put)?;
+        self.prune(number)
     }
 
-    pub fn mark_failed(&self, mut generation: Generation, reason: String) -> Result<()> {
-        generation.verdict = Verdict::Failed;
-        generation.reason = Some(reason);
-        self.write(&generation)
-    }
-
-    fn write(&self, generation: &Generation) -> Result<()> {
-        let text = serde_json::to_string_pretty(generation)? + "\n";
-        file::replace(&self.path(generation.number), text.as_bytes(), 0o644)
+    pub fn has_failed(&self, number: u64, documents: &[Document], reason: String) -> Result<()> {
+        let text = text(number, Verdict::Failed, Some(reason), documents)?;
+        file::replace(&self.path(number), text.as_bytes(), 0o644)
     }
 
     /// Called when `newest` has just become good, so no older one is needed to fall back to.
@@ -133,6 +117,16 @@ impl Generations {
     }
 }
 
+fn text(
+    number: u64,
+    verdict: Verdict,
+    reason: Option<String>,
+    documents: &[Document],
+) -> Result<String> {
+    let generation = Generation { number, verdict, reason, documents: documents.to_vec() };
+    Ok(serde_json::to_string_pretty(&generation)? + "\n")
+}
+
 fn read(path: &Path) -> Result<Generation> {
     let attempt = || format!("read {}", path.display());
     let text = fs::read(path).with_context(attempt)?;
@@ -154,9 +148,14 @@ mod tests {
     }
 
     fn good(generations: &Generations, text: &str) -> u64 {
-        let generation = generations.begin(&documents(text)).unwrap();
-        let number = generation.number;
-        generations.mark_good(generation).unwrap();
+        let (number, staged) = generations.begin(&documents(text)).unwrap();
+        generations.is_good(number, staged).unwrap();
+        number
+    }
+
+    fn failed(generations: &Generations, text: &str) -> u64 {
+        let (number, _staged) = generations.begin(&documents(text)).unwrap();
+        generations.has_failed(number, &documents(text), "disk full".into()).unwrap();
         number
     }
 
@@ -170,27 +169,25 @@ mod tests {
     }
 
     #[test]
-    fn failed_and_pending_ones_are_never_fallen_back_to() {
+    fn failed_and_begun_ones_are_never_fallen_back_to() {
         let (_dir, generations) = generations();
         assert_eq!(generations.last_good().unwrap(), None);
         good(&generations, "a");
-        let failed = generations.begin(&documents("b")).unwrap();
-        generations.mark_failed(failed, "disk full".into()).unwrap();
-        generations.begin(&documents("c")).unwrap();
+        failed(&generations, "b");
+        let begun = generations.begin(&documents("c")).unwrap();
+        assert_eq!((begun.0, begun.1.is_some()), (3, true));
         let last_good = generations.last_good().unwrap().unwrap();
         assert_eq!(last_good.documents, documents("a"));
         let all = generations.list().unwrap();
-        assert_eq!(all.iter().map(|g| g.number).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(all.iter().map(|g| g.number).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(all[1].reason.as_deref(), Some("disk full"));
     }
 
     #[test]
     fn settings_that_failed_once_are_tried_anew() {
         let (_dir, generations) = generations();
-        let failed = generations.begin(&documents("b")).unwrap();
-        generations.mark_failed(failed, "disk full".into()).unwrap();
-        let again = generations.begin(&documents("b")).unwrap();
-        assert_eq!((again.number, again.verdict), (2, Verdict::Pending));
+        assert_eq!(failed(&generations, "b"), 1);
+        assert_eq!(good(&generations, "b"), 2);
     }
 
     #[test]

@@ -8,8 +8,8 @@ pub mod eni;
 mod http;
 pub mod interface;
 
-use std::fmt;
 use std::time::Duration;
+use std::{fmt, mem};
 
 use thiserror::Error;
 
@@ -24,6 +24,8 @@ const USER_DATA_PATH: &str = "/latest/user-data";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// While there is no way to any endpoint: nobody is asked too often, and the node's boot waits for this.
+const NETWORK_PAUSE: Duration = Duration::from_millis(50);
 /// With less of the budget left no further try is worth it.
 const SHORTEST_TRY: Duration = Duration::from_millis(100);
 
@@ -41,10 +43,11 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// No whole answer: in time, or for the reason in words.
+/// No whole answer: in time, for want of a network, or for the reason in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Silence {
     Timeout(Duration),
+    Unreachable(String),
     Broken(String),
 }
 
@@ -87,6 +90,16 @@ enum Failure {
     Final(ImdsError),
 }
 
+impl Faults {
+    /// Nothing was sent: there is no route, or not yet.
+    fn want_network(&self) -> bool {
+        let unreachable = |fault: &Fault| {
+            matches!(fault, Fault::Silence { silence: Silence::Unreachable(_), .. })
+        };
+        self.0.iter().all(unreachable)
+    }
+}
+
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all: Vec<_> = self.0.iter().map(Fault::to_string).collect();
@@ -98,8 +111,8 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status { status, url } => write!(f, "{status} from {url}"),
-            Self::Silence { silence: Silence::Broken(reason), url } => {
-                write!(f, "{reason} from {url}")
+            Self::Silence { silence: Silence::Broken(why) | Silence::Unreachable(why), url } => {
+                write!(f, "{why} from {url}")
             }
             Self::Silence { silence: Silence::Timeout(after), url } => {
                 write!(f, "no answer in {} s from {url}", seconds(*after))
@@ -155,6 +168,7 @@ impl<'c, O: Outside> Client<'c, O> {
     /// What there is at this path; None if the service knows of nothing there.
     pub fn get(&mut self, path: &str) -> Result<Option<Vec<u8>>, ImdsError> {
         let mut pause = FIRST_PAUSE;
+        let mut had_network = true;
         for tries in 1.. {
             let source = match self.try_once(path)? {
                 Ok(found) => return Ok(found),
@@ -166,6 +180,14 @@ impl<'c, O: Outside> Client<'c, O> {
                 let budget = seconds(self.budget);
                 return Err(ImdsError::BudgetSpent { budget, tries, source });
             }
+            if source.want_network() {
+                if mem::replace(&mut had_network, false) {
+                    log::warn!("imds: {source}, again until there is a network");
+                }
+                self.outside.sleep(NETWORK_PAUSE);
+                continue;
+            }
+            had_network = true;
             let jittered = pause.mul_f64((1.0 + self.outside.chance()) / 2.0).min(left / 2);
             log::warn!("imds: {source}, again in {:.1} s", jittered.as_secs_f64());
             self.outside.sleep(jittered);
@@ -449,6 +471,26 @@ mod tests {
             ))
         );
         assert!((9.9..10.0).contains(&script.now.as_secs_f64()), "{:?}", script.now);
+    }
+
+    #[test]
+    fn who_has_no_network_yet_asks_as_soon_as_there_is_one() {
+        let unreachable =
+            || Err(Silence::Unreachable("Network is unreachable (os error 101)".into()));
+        let mut answers: Vec<_> = (0..200).map(|_| unreachable()).collect();
+        // Its address comes first, its router a little later.
+        answers.extend([hang(), unreachable(), answer(200, "a"), answer(200, "text")]);
+        let (outcome, script) = run(ENOUGH, answers);
+        assert_eq!(outcome, Ok(Some("text".into())));
+        assert_eq!(script.pauses.len(), 101);
+        assert_eq!(script.pauses[..100], [NETWORK_PAUSE; 100]);
+        assert_eq!(script.pauses[100], FIRST_PAUSE);
+
+        let (outcome, script) =
+            run(Duration::from_secs(3), (0..999).map(|_| unreachable()).collect());
+        let message = outcome.expect_err("budget");
+        assert!(message.starts_with("no usable answer within 3 s (tries: 5"), "{message}");
+        assert!(script.now < Duration::from_millis(3100), "{:?}", script.now);
     }
 
     #[test]

@@ -18,6 +18,10 @@ fn user_data(bandwidth: &str) -> String {
     format!("[settings.sluice]\nversion = 1\n[settings.sluice.bandwidth]\n{bandwidth}\n")
 }
 
+/// In memory: what a killed program has written is there, synced or not; on a disk each of a thousand
+/// boots would wait for it.
+const MEMORY: &str = "/dev/shm";
+
 /// A node's file system below a temporary directory.
 struct Root {
     dir: tempfile::TempDir,
@@ -28,7 +32,7 @@ type Files = BTreeMap<PathBuf, Vec<u8>>;
 
 impl Root {
     fn new() -> Self {
-        let root = Self { dir: tempfile::tempdir().expect("a temporary directory") };
+        let root = Self { dir: tempfile::tempdir_in(MEMORY).expect("a temporary directory") };
         root.write("etc/cni/net.d/10-main.conflist", CONFLIST);
         root.write("usr/libexec/sluice/sluice-cni", "the plugin");
         root

@@ -3,8 +3,8 @@
 //! carrier or a source is not as it should be.
 
 use std::fs;
-use std::io::Write;
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use flate2::{Compression, write::GzEncoder};
@@ -247,13 +247,35 @@ fn imds_may_start_ten_seconds_after_the_node() {
 }
 
 #[test]
+fn network_may_come_after_boot_has_begun() {
+    on_bare_node(|| {
+        let mut command = Command::new(executable("sluice"));
+        command.args(["boot", "--imds-budget", "60", "--plugin"]).arg(executable("sluice-cni"));
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("run sluice");
+        let mut told = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut stderr = String::new();
+        told.read_line(&mut stderr).expect("what is waited for");
+        let text = settings();
+        let _imds = Imds::start(Address::V4, Some(text.as_bytes()), &[]);
+        // The address is there a moment before who answers at it.
+        let rest = told.lines().map(|line| line.expect("a line") + "\n");
+        stderr.extend(rest.filter(|line| !line.contains("Connection refused")));
+        let status = child.wait().expect("wait for sluice");
+        let output = Output { status, stdout: Vec::new(), stderr: stderr.into_bytes() };
+        let fault = format!("Network is unreachable (os error 101) from {TOKEN}, {NO_ROUTE_6}");
+        let expected = format!("warn: imds: {fault}, again until there is a network\n{GOT}");
+        in_force(&output, &expected);
+    });
+}
+
+#[test]
 fn node_without_imds_says_so_when_the_budget_is_spent() {
     on_bare_node(|| {
         let start = Instant::now();
         let fault = format!("Network is unreachable (os error 101) from {TOKEN}, {NO_ROUTE_6}");
         let expected = format!(
-            "warn: imds: {fault}, again in N s\nerror: ask IMDS for the user data: no usable \
-             answer within 3 s (tries: N): {fault}\n"
+            "warn: imds: {fault}, again until there is a network\nerror: ask IMDS for the user data: no \
+             usable answer within 3 s (tries: N): {fault}\n"
         );
         not_in_force(&boot("3"), 1, &expected);
         let took = start.elapsed();

@@ -3,7 +3,7 @@
 //! proxy, follows no redirect, reads no more than user data may have.
 
 use std::hash::{BuildHasher, RandomState};
-use std::io::Read;
+use std::io::{self, ErrorKind, Read};
 use std::time::{Duration, Instant};
 
 use ureq::http::Response;
@@ -77,7 +77,13 @@ impl Outside for Host {
 fn silence(error: Error, timeout: Duration) -> Silence {
     match error {
         Error::Timeout(_) => Silence::Timeout(timeout),
+        Error::Io(e) if is_unreachable(&e) => Silence::Unreachable(e.to_string()),
         Error::Io(e) => Silence::Broken(e.to_string()),
         other => Silence::Broken(other.to_string()),
     }
+}
+
+/// As the kernel refuses where it has no route, and not as a router far away does.
+fn is_unreachable(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NetworkUnreachable | ErrorKind::AddrNotAvailable)
 }
