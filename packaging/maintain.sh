@@ -30,12 +30,17 @@ upgraded() {
   done
 }
 
+# The scripts of an rpm may have a network namespace of their own, with nothing in it (plugin "unshare" of rpm 4.20).
+detach() {
+  if is_running; then nsenter --net=/proc/1/ns/net sluice detach --plugin; else sluice detach --plugin; fi
+}
+
 # Takes off what the agent and `boot` have put on the node. Outside of a running system there is nothing, unless boot
 # was run there; and a chroot must not touch the network of the node around it.
 removing() {
   if is_running; then systemctl stop sluice.service sluice-boot.service; fi
   if is_running || [ -e /run/sluice/settings.toml ]; then
-    sluice detach --plugin || {
+    detach || {
       complain "something of ours would be left, so nothing is removed"
       if is_running; then systemctl start sluice.service || true; fi
       return 1

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What `image_test` runs inside the node image, from a disk of its own: the image has no shell. It waits until the
 //! boot is over, tells in lines of `PROBE name {json}` on the console what it sees, and does what its words say:
-//! `report`, then any of `pods`, `update URL`, `settings-and-update URL`.
+//! `report`, then any of `times`, `pods`, `extension`, `update URL`, `settings-and-update URL`.
 
+mod extension;
 mod facts;
 mod pods;
 mod update;
@@ -35,11 +36,12 @@ fn work() -> Result<()> {
     while let Some(word) = words.next() {
         match word {
             "report" => tell("report", &facts::after_boot()?)?,
+            "times" => tell("times", &facts::times()?)?,
             "pods" => pods::shape()?,
+            "extension" => extension::merge()?,
             "update" => update::update(words.next().context("a URL")?)?,
             "settings-and-update" => {
-                update::change_settings_all_the_while();
-                update::update(words.next().context("a URL")?)?;
+                update::update_while_settings_change(words.next().context("a URL")?)?;
             }
             "hang-on" => update::hang_on(words.next().context("a version")?),
             _ => bail!("{word}?"),

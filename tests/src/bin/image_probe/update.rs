@@ -2,14 +2,16 @@
 //! The next image into the other slot, by the image's own means, and settings that change without pause.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::facts::{entries, image_version, run};
+use crate::facts::{entries, image_version, in_force, run};
 use crate::tell;
 
 const DEFINITIONS: &str = "/run/probe-sysupdate.d";
@@ -42,16 +44,24 @@ pub fn update(url: &str) -> Result<()> {
     )
 }
 
-/// One generation after the other, until the power goes.
-pub fn change_settings_all_the_while() {
-    thread::spawn(|| {
-        for count in 1_u64.. {
-            if let Err(error) = put_in_force(count) {
-                println!("PROBE failed {error:#}");
-                return;
+/// With one generation of settings after the other, until the update is over.
+pub fn update_while_settings_change(url: &str) -> Result<()> {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let changes = (1..).take_while(|_| !is_over.load(Ordering::Relaxed));
+            for result in changes.map(put_in_force) {
+                if let Err(error) = result {
+                    println!("PROBE failed {error:#}");
+                    return;
+                }
             }
-        }
-    });
+        });
+        let result = update(url);
+        is_over.store(true, Ordering::Relaxed);
+        result
+    })?;
+    tell("settings", &in_force())
 }
 
 fn put_in_force(count: u64) -> Result<()> {
@@ -59,7 +69,10 @@ fn put_in_force(count: u64) -> Result<()> {
         "[settings.sluice]\nversion = 1\n[settings.sluice.bandwidth]\n\
          default-egress = \"{count}Mbit\"\ndefault-ingress = \"{count}Mbit\"\n"
     );
-    fs::write("/var/lib/sluice/user-data.new", text)?;
+    // What is tested is what `sluice` does, not what becomes of a file that nobody has synced.
+    let mut file = fs::File::create("/var/lib/sluice/user-data.new")?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
     fs::rename("/var/lib/sluice/user-data.new", "/var/lib/sluice/user-data.toml")?;
     run("/usr/bin/sluice", &["reload"]).map(drop)
 }

@@ -2,10 +2,14 @@
 //! A machine that is on. Its end, however the runner ends, is the end of its QEMU.
 
 use std::fs::File;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tests::node::die_with_parent;
 
@@ -48,6 +52,16 @@ impl Guest {
         ensure!(which == 0, "{line}");
         let start = line.find(&marker).map_or(0, |at| at + marker.len());
         serde_json::from_str(&line[start..]).with_context(|| format!("read {line:?}"))
+    }
+
+    /// What a power cut would leave of the volume now: the file as it is when the process is no more, or stands still.
+    pub fn copy_as_if_killed(&self, disk: &Disk, to: &Path) -> Result<()> {
+        let process = Pid::from_raw(self.child.id().try_into()?);
+        kill(process, Signal::SIGSTOP).context("stop QEMU")?;
+        waitpid(process, Some(WaitPidFlag::WUNTRACED)).context("wait for that")?;
+        let copied = std::fs::copy(&disk.path, to).context("copy the volume");
+        kill(process, Signal::SIGCONT).context("let QEMU go on")?;
+        copied.map(drop)
     }
 
     /// Off, as by a power cut.

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Runs scenarios two at a time, each with a directory of its own, and keeps the consoles of those that failed.
+//! Runs scenarios some at a time, each with a directory of its own, and keeps the consoles of those that failed.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs::{self, DirEntry, File};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::Instant;
 
@@ -15,24 +16,29 @@ use tempfile::TempDir;
 use tests::containerd::pause_image;
 
 use crate::disk::Disk;
+use crate::scenarios::updated::Updated;
 use crate::tools::{Tools, text};
 
 pub const LOGS: &str = "target/report/image";
-/// Each machine has two processors to emulate.
-const AT_ONCE: usize = 2;
+/// On two processors: who waits leaves them to the others.
+const AT_ONCE: usize = 4;
 
 /// What all scenarios share.
 pub struct Site {
     pub tools: Tools,
     /// A directory for each version of the image.
-    pub images: PathBuf,
+    images: PathBuf,
     pub probe_disk: PathBuf,
-    scratch: TempDir,
+    /// Made by the first scenario that wants it; or why there is none.
+    updated: OnceLock<Result<Updated, String>>,
+    pub scratch: TempDir,
 }
 
 pub struct Scenario {
     pub name: &'static str,
     pub run: fn(&Bench) -> Result<()>,
+    /// Before all others, for what it measures.
+    pub alone: bool,
 }
 
 /// One scenario's place.
@@ -44,7 +50,7 @@ pub struct Bench<'a> {
 }
 
 impl Site {
-    pub fn prepare(images: &Path, probe: &Path) -> Result<Self> {
+    pub fn prepare(target: &Path, probe: &Path) -> Result<Self> {
         let tools = Tools::find()?;
         let scratch = tempfile::Builder::new().prefix("sluice-image-test").tempdir()?;
         let probe_disk = scratch.path().join("probe.erofs");
@@ -53,11 +59,13 @@ impl Site {
         fs::copy(probe, tree.join("image_probe")).context("copy the probe")?;
         fs::write(tree.join("pause.tar"), pause_image::docker_archive()?)?;
         fs::write(tree.join("policy.bpf.o"), tests::policy_agent::OBJECT)?;
+        add_extension(&target.join("packages"), &tree)?;
         tools.run("mkfs.erofs", &["--quiet", text(&probe_disk), text(&tree)])?;
-        Ok(Self { tools, images: images.to_owned(), probe_disk, scratch })
+        let images = target.join("image");
+        Ok(Self { tools, images, probe_disk, updated: OnceLock::new(), scratch })
     }
 
-    pub fn image(&self, version: &str) -> PathBuf {
+    fn image(&self, version: &str) -> PathBuf {
         self.images.join(version).join(format!("sluice-node_{version}.raw"))
     }
 
@@ -66,10 +74,38 @@ impl Site {
     }
 }
 
+/// The signed extension, its certificate, and one of somebody else's.
+fn add_extension(packages: &Path, tree: &Path) -> Result<()> {
+    let found = |entry: &DirEntry| entry.file_name().to_string_lossy().ends_with(".sysext-signed");
+    let mut entries = fs::read_dir(packages).context("find the packages")?.flatten();
+    let signed = entries.find(found).context("no signed sysext among the packages")?.path();
+    for file in ["sluice.raw", "sluice.crt"] {
+        fs::copy(signed.join(file), tree.join(file)).with_context(|| format!("copy {file}"))?;
+    }
+    let make = "openssl req -quiet -x509 -newkey rsa:2048 -noenc -subj /CN=somebody -keyout /tmp/key -out other.crt";
+    let made = Command::new("packaging/in-tools").arg(tree).args(make.split(' ')).output()?;
+    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    Ok(())
+}
+
 impl Bench<'_> {
     pub fn disk(&self, version: &str) -> Result<Disk> {
+        self.disk_over(&self.site.image(version), "raw")
+    }
+
+    fn disk_over(&self, base: &Path, format: &str) -> Result<Disk> {
         let path = self.scratch.path().join("volume.qcow2");
-        Disk::new(&self.site.tools, &self.site.image(version), path)
+        Disk::over(&self.site.tools, base, format, path)
+    }
+
+    /// Over what another machine has left.
+    pub fn disk_over_disk(&self, left: &Path) -> Result<Disk> {
+        self.disk_over(left, "qcow2")
+    }
+
+    pub fn updated(&self) -> Result<&Updated> {
+        let make = || Updated::make(self).map_err(|error| format!("{error:#}"));
+        self.site.updated.get_or_init(make).as_ref().map_err(|error| anyhow!("{error}"))
     }
 
     /// The console of the next machine.
@@ -88,7 +124,13 @@ impl Bench<'_> {
 
 /// Gives the names of those that failed.
 pub fn run_all(site: &Site, scenarios: Vec<Scenario>) -> Vec<&'static str> {
-    let queue = Mutex::new(VecDeque::from(scenarios));
+    let (alone, together): (VecDeque<_>, VecDeque<_>) =
+        scenarios.into_iter().partition(|scenario| scenario.alone);
+    [run_some(site, alone, 1), run_some(site, together, AT_ONCE)].concat()
+}
+
+fn run_some(site: &Site, queue: VecDeque<Scenario>, at_once: usize) -> Vec<&'static str> {
+    let queue = Mutex::new(queue);
     let failed = Mutex::new(Vec::new());
     // A function, so that the lock is not held while the scenario runs.
     let next = || queue.lock().expect("a queue").pop_front();
@@ -107,7 +149,7 @@ pub fn run_all(site: &Site, scenarios: Vec<Scenario>) -> Vec<&'static str> {
         }
     };
     thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..at_once {
             scope.spawn(work);
         }
     });

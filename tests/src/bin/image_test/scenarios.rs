@@ -1,27 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the image promises, the longest first: two run at a time.
+//! What the image promises, the longest first; those that want an updated machine after others, which the first of them
+//! makes meanwhile.
 
 mod boot;
+mod extension;
 mod power;
 mod settings;
 mod slots;
+pub mod updated;
 
 use crate::scenario::Scenario;
 
 pub fn all() -> Vec<Scenario> {
-    let scenario = |name, run| Scenario { name, run };
+    let scenario = |name, run| Scenario { name, run, alone: false };
     vec![
-        scenario("power-cut", power::cut_at_many_points),
+        Scenario { alone: true, ..scenario("boot", boot::a_node_boots_to_its_agent) },
         scenario("never-ready", slots::an_agent_that_is_never_ready_falls_back),
-        scenario("update", slots::an_update_keeps_the_data_and_is_blessed),
-        scenario("corrupt-update", slots::a_corrupt_update_falls_back),
-        scenario("corrupt-later", slots::a_slot_that_turns_corrupt_later_falls_back),
         scenario("pods", boot::a_pod_is_shaped_beside_policy),
-        scenario("boot", boot::a_node_boots_to_its_agent),
-        scenario("boot-share", boot::settings_take_little_of_the_boot),
-        scenario("nvme", boot::a_node_boots_from_nvme),
-        scenario("bad-user-data", settings::bad_user_data_does_not_stop_the_node),
+        scenario("sysext", extension::an_extension_is_merged_over_another_root),
         scenario("no-imds", settings::without_imds_the_node_boots),
+        scenario("update", slots::an_update_keeps_the_data_and_is_blessed),
+        scenario("power-cut-1", power::after_a_cut_there_is_a_whole_image_1),
+        scenario("power-cut-2", power::after_a_cut_there_is_a_whole_image_2),
+        scenario("power-cut-3", power::after_a_cut_there_is_a_whole_image_3),
+        scenario("power-cut-4", power::after_a_cut_there_is_a_whole_image_4),
+        scenario("corrupt-update", slots::a_corrupt_update_falls_back),
+        scenario("bad-user-data", settings::bad_user_data_does_not_stop_the_node),
         scenario("late-imds", settings::imds_may_come_late),
         scenario("imds-off", settings::imds_that_is_off_is_said),
     ]

@@ -32,12 +32,12 @@ impl Tools {
         command
     }
 
-    /// Runs it to its end; what it said is in the error.
-    pub fn run(&self, program: &str, arguments: &[&str]) -> Result<()> {
+    /// Runs it to its end, and gives what it prints; what it said is in the error.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
         let output = self.command(program).args(arguments).output().context("start it")?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{program} {}: {said}", arguments.join(" "));
-        Ok(())
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 }
 

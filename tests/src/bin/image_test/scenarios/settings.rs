@@ -8,9 +8,9 @@ use anyhow::Result;
 use serde_json::Value;
 use tests::imds::Imds;
 
-use super::boot::{USER_DATA, check_node, has};
+use super::boot::{USER_DATA, check_node, first_line, has};
 use crate::guest::{BOOT, Guest};
-use crate::machine::Machine;
+use crate::machine::{Machine, NO_MATTER};
 use crate::scenario::{Bench, holds};
 
 pub fn bad_user_data_does_not_stop_the_node(bench: &Bench) -> Result<()> {
@@ -44,7 +44,7 @@ pub fn without_imds_the_node_boots(bench: &Bench) -> Result<()> {
 pub fn imds_may_come_late(bench: &Bench) -> Result<()> {
     let (imds, port) = Imds::on_port(Some(USER_DATA.as_bytes()));
     imds.answer_all(Some(503));
-    let machine = Machine { imds_port: Some(port), ..Machine::new("report") };
+    let machine = Machine { imds_port: Some(port), without: NO_MATTER, ..Machine::new("report") };
     let disk = bench.disk("1.0.0")?;
     let mut guest = Guest::start(bench, &machine, &disk)?;
     tests::command::wait_for("the first question", BOOT, || {
@@ -55,7 +55,6 @@ pub fn imds_may_come_late(bench: &Bench) -> Result<()> {
     imds.answer_all(None);
     let facts = guest.probe("report", BOOT)?;
     check_node(&facts, "1.0.0")?;
-    bench.say(&format!("sluice boot took {} ms", facts["times"]["sluice-boot main"]));
     holds("its settings are in force", has(&facts["settings"], "20Mbit"), &facts["settings"])
 }
 
@@ -74,7 +73,7 @@ pub fn imds_that_is_off_is_said(bench: &Bench) -> Result<()> {
 
 fn boot(bench: &Bench, imds_port: Option<u16>) -> Result<(Guest, Value)> {
     let disk = bench.disk("1.0.0")?;
-    let machine = Machine { imds_port, ..Machine::new("report") };
+    let machine = Machine { imds_port, without: NO_MATTER, ..Machine::new("report") };
     let mut guest = Guest::start(bench, &machine, &disk)?;
     let facts = guest.probe("report", BOOT)?;
     Ok((guest, facts))
@@ -88,8 +87,4 @@ fn check_node_but(facts: &Value, may_fail: &[&str]) -> Result<()> {
     let mut facts = facts.clone();
     facts["failed"] = serde_json::json!([]);
     check_node(&facts, "1.0.0")
-}
-
-fn first_line(text: &Value) -> &str {
-    text.as_str().and_then(|text| text.lines().next()).unwrap_or_default()
 }
