@@ -45,20 +45,29 @@ release: setup ## Both executables as a node gets them, without shared libraries
 	else echo "release: the plugin is linked with glibc, and takes half a millisecond more to start"; fi
 	! readelf --wide --program-headers $(STATIC)/sluice $(STATIC)/sluice-cni | grep INTERP
 
-test: lint test-unit test-root ## Everything but the newest kernel: set-up, lint, unit, root and guest tests
+# Root tests measure in real time, so nothing runs beside them; guests have a time of their own.
+test: lint test-unit build ## Everything but the newest kernel: set-up, lint, unit, root and guest tests, packages, images
 	tests/vm/prepare 6.1 >/dev/null && tests/vm/prepare 6.12 >/dev/null
+	$(TEST) --quiet --no-run
+	$(MAKE) test-root
 	$(MAKE) --jobs=2 --output-sync=target guest-6.1 guest-6.12
+	$(MAKE) package-test image-test
 	@echo "skipped on the host kernel (they ran in the guests): $$(cat $(SKIPS) 2>/dev/null | wc -l)"
 	@cat $(SKIPS) 2>/dev/null || true
 
+# The whole workspace each time, and tests by name: a package by itself has other features of what all depend on, and
+# nearly everything would be built once more.
+TEST := cargo test --locked --workspace
+tests_of = $$(cargo metadata --format-version 1 --no-deps | jq -r '.packages[] | select(.name | test("^($(1))$$")) | \
+	.targets[] | select(.kind == ["test"] and .name != "pacing") | "--test", .name')
+
 test-unit: setup ## Unit, golden and property tests; no root
-	cargo test --locked --package settings-model --package host-agent
-	cargo test --locked --package bpf --lib --test pacing
+	$(TEST) --lib --bins --test pacing $(call tests_of,settings-model|host-agent)
+	$(TEST) --doc
 
 test-root: build ## Root tests on this kernel, each in its own namespaces
 	@rm -f $(SKIPS)
-	SLUICE_SKIPS=$(CURDIR)/$(SKIPS) cargo test --locked --package bpf --test verdicts --test links --test pins
-	SLUICE_SKIPS=$(CURDIR)/$(SKIPS) cargo test --locked --package tests
+	SLUICE_SKIPS=$(CURDIR)/$(SKIPS) $(TEST) $(call tests_of,bpf|tests)
 
 test-vm: guest-$(KERNEL) ## The root tests in a guest, and the units under systemd: KERNEL=6.1, 6.12 or newest
 
@@ -72,7 +81,7 @@ CHAOS_SEED ?=
 
 chaos: build ## All that can go wrong, at random, CHAOS_SECONDS=1800; CHAOS_SEED=N does it again
 	CHAOS_SECONDS=$(CHAOS_SECONDS) $(if $(CHAOS_SEED),CHAOS_SEED=$(CHAOS_SEED)) \
-	cargo test --locked --package tests --test chaos -- --nocapture
+	$(TEST) --test chaos -- --nocapture
 
 demo: build ## Real pods on a private node, iperf3, limit against measured
 	target/debug/demo
@@ -117,17 +126,18 @@ BIN_DIR ?= $(STATIC)
 IMAGE_VERSION ?= 1.0.0
 IMAGES := target/image
 
+IMAGE = IMAGE_VERSION=$(1) image-build/build $(BIN_DIR) $(IMAGES)/$(1)
 image: $(if $(filter $(STATIC),$(BIN_DIR)),release) ## The immutable node image, target/image/1.0.0; IMAGE_VERSION=, BIN_DIR=, KUBELET=FILE, UPDATE_URL=, REFRESH=1
-	IMAGE_VERSION=$(IMAGE_VERSION) image-build/build $(BIN_DIR) $(IMAGES)/$(IMAGE_VERSION)
+	$(call IMAGE,$(IMAGE_VERSION))
 
-# The probe comes from outside: the image has nothing that a test could use.
-image-test: ## Boot the image in QEMU, update it, break it; ONLY="boot pods": these scenarios
-	$(MAKE) image IMAGE_VERSION=1.0.0
-	IMAGE_VERSION=1.1.0 image-build/build $(BIN_DIR) $(IMAGES)/1.1.0
-	RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols -C debuginfo=0" \
-	cargo build --locked --package tests --bin image_probe --target $(GNU)
-	cargo build --locked --package tests --bin image_test
-	$(TARGET)/debug/image_test $(IMAGES) $(TARGET)/$(GNU)/debug/image_probe $(ONLY)
+# The probe comes from outside: the image has nothing that a test could use, but a C library as new as most.
+image-test: packages ## Boot the image in QEMU, update it, break it; ONLY="boot pods": these scenarios
+	$(call IMAGE,1.0.0)
+	$(call IMAGE,1.1.0)
+	WITHOUT_SLUICE=1 $(call IMAGE,bare)
+	cargo build --locked --workspace
+	strip -o $(IMAGES)/probe $(TARGET)/debug/image_probe
+	$(TARGET)/debug/image_test $(TARGET) $(IMAGES)/probe $(ONLY)
 
 clean: ## Remove what was built; downloads stay in ~/.cache/sluice
 	cargo clean

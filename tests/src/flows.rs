@@ -14,9 +14,11 @@ use std::thread::{Scope, ScopedJoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
 use serde::{Deserialize, Serialize};
 
-use crate::meter::in_netns;
+use crate::meter::{in_netns, set_congestion};
 
 /// Payload of each UDP packet.
 pub const UDP_PAYLOAD: usize = 1400;
@@ -135,32 +137,16 @@ fn send_tcp(target: SocketAddr, congestion: &str, progress: &Progress) -> Sent {
     sent
 }
 
-fn set_option<T>(socket: &impl AsRawFd, level: i32, name: i32, value: &T, size: usize) {
-    let value = std::ptr::from_ref(value).cast();
-    // SAFETY: `value` points to at least `size` bytes; every caller gives its own size.
-    let result = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, name, value, size as libc::socklen_t)
-    };
-    let error = std::io::Error::last_os_error();
-    assert_eq!(result, 0, "setsockopt {level} {name}: {error}");
-}
-
-fn set_congestion(stream: &TcpStream, name: &str) {
-    let mut text = [0u8; 16];
-    text[..name.len()].copy_from_slice(name.as_bytes());
-    set_option(stream, libc::IPPROTO_TCP, libc::TCP_CONGESTION, &text, name.len());
-}
-
 /// What is still queued is of no interest any more.
 fn reset_on_close(stream: &TcpStream) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    set_option(stream, libc::SOL_SOCKET, libc::SO_LINGER, &linger, size_of_val(&linger));
+    setsockopt(stream, sockopt::Linger, &linger).expect("reset on close");
 }
 
 /// Bounds how long an accept may wait, which has no method of its own.
 pub fn give_up_after(listener: &TcpListener, limit: Duration) {
-    let time = libc::timeval { tv_sec: limit.as_secs() as i64, tv_usec: 0 };
-    set_option(listener, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &time, size_of_val(&time));
+    let limit = TimeVal::seconds(limit.as_secs() as i64);
+    setsockopt(listener, sockopt::ReceiveTimeout, &limit).expect("a timeout");
 }
 
 /// struct tcp_info of linux/tcp.h by offsets: libc's ends before what is wanted.

@@ -14,6 +14,7 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{setsockopt, sockopt};
 
 /// Ethernet header of every frame.
 const L2_BYTES: u64 = 14;
@@ -152,6 +153,9 @@ fn send_tcp(target: SocketAddr, stop: &AtomicBool) {
     use std::io::Write;
     let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(10)).expect("connect");
     stream.set_write_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    // Nodes' own. BBR, where it is the machine's, takes a policer for a slower one now and then and
+    // paces itself at half of the limit for 48 rounds (net/ipv4/tcp_bbr.c, bbr_lt_bw_sampling).
+    set_congestion(&stream, "cubic");
     let chunk = vec![0; 1 << 16];
     while !stop.load(Ordering::Relaxed) {
         // A full queue times out; then we look at `stop` and go on.
@@ -159,6 +163,11 @@ fn send_tcp(target: SocketAddr, stop: &AtomicBool) {
     }
     // The sink may have gone first.
     let _ = stream.shutdown(Shutdown::Both);
+}
+
+pub fn set_congestion(stream: &TcpStream, name: &str) {
+    let set = setsockopt(stream, sockopt::TcpCongestion, &name.into());
+    set.unwrap_or_else(|e| panic!("congestion control by {name}: {e}"));
 }
 
 fn send_udp(target: SocketAddr, bits_per_sec: u64, stop: &AtomicBool) {

@@ -87,9 +87,19 @@ fn new_rate_holds_under_tcp_without_a_gap_or_a_spike() {
     });
 }
 
-#[test]
-fn guard_is_lowered_only_after_what_the_old_limit_admitted() {
-    with_ready_node(&both("60Mbit"), |node| {
+/// What the programs read of the first slot: 0 egress, 1 ingress, 2 the guard.
+fn told(direction: u32) -> Value {
+    let key = (3 + direction).to_ne_bytes().map(|byte| byte.to_string()).join(" ");
+    let line = format!("-j map lookup pinned /sys/fs/bpf/sluice/v1/limits key {key}");
+    let words: Vec<_> = line.split_whitespace().collect();
+    tests::command::json(&tests::command::run("bpftool", &words))["formatted"]["value"].clone()
+}
+
+/// UDP at more than the first limit, with nothing that keeps its queue short, and one limit after
+/// the other in the middle of it; the guard is silent, and in the end has the last one.
+fn guard_is_silent_while_limits_become(rates: &[u64]) {
+    let keys = |rate: u64| both(&format!("{}Mbit", rate / MBIT)) + "\nlatency-target = \"100ms\"";
+    with_ready_node(&keys(8 * MBIT), |node| {
         let (pod, remote) = (node.pod("a", 2), node.pod("remote", 9));
         if !has_tcx() {
             PolicyAgent::start().allow(&pod.host_ifname);
@@ -97,16 +107,31 @@ fn guard_is_lowered_only_after_what_the_old_limit_admitted() {
         node.add(&pod, NONE);
         node.guard(&pod);
         let (inside, outside) = (pod.netns(), remote.netns());
-        let protocol = Protocol::Udp(70 * MBIT);
+        let protocol = Protocol::Udp(12 * MBIT);
         let address = remote.address;
         let transfer = Transfer { from: &inside, to: &outside, address, protocol };
         transfer.seconds_while(4, || {
             std::thread::sleep(Duration::from_secs(2));
-            reload(node, &pod, &both("2Mbit"), |s| limits(s).0 == Some(2 * MBIT));
+            for rate in rates {
+                reload(node, &pod, &keys(*rate), |s| limits(s).0 == Some(*rate));
+            }
+        });
+        wait_for("the guard's limit", Duration::from_secs(20), || {
+            (told(2)["ns_per_byte"] == told(0)["ns_per_byte"]).then_some(())
         });
         let status = node.status(&pod);
         assert_eq!(status["guard"]["dropped_packets"], 0, "{status}");
     });
+}
+
+#[test]
+fn guard_is_lowered_only_after_what_the_old_limit_admitted() {
+    guard_is_silent_while_limits_become(&[MBIT]);
+}
+
+#[test]
+fn guard_is_not_lowered_where_the_limit_has_been_raised_again() {
+    guard_is_silent_while_limits_become(&[MBIT, 7 * MBIT]);
 }
 
 #[test]
@@ -150,13 +175,6 @@ fn annotation_still_wins_and_burst_latency_target_and_ecn_reach_the_programs() {
         let keys = format!("default-egress = \"30Mbit\"\ndefault-ingress = \"10Mbit\"\n{words}");
         reload(node, &pod, &keys, |s| limits(s) == (Some(20 * MBIT), Some(10 * MBIT)));
         assert_eq!(node.status(&pod)["egress"]["origin"], "pod-annotation");
-        let told = |direction: u32| {
-            let key = (3 + direction).to_ne_bytes().map(|byte| byte.to_string()).join(" ");
-            let line = format!("-j map lookup pinned /sys/fs/bpf/sluice/v1/limits key {key}");
-            let words: Vec<_> = line.split_whitespace().collect();
-            tests::command::json(&tests::command::run("bpftool", &words))["formatted"]["value"]
-                .clone()
-        };
         for direction in [0, 1] {
             let limit = told(direction);
             assert_eq!(limit["burst_ns"], 2 * MBIT, "{limit}");
