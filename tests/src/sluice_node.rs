@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{panic, thread};
 
 use nix::sys::signal::Signal;
@@ -58,36 +58,43 @@ pub fn conflist(cni_version: &str, name: &str, chained: &[&str]) -> String {
     )
 }
 
-/// A test on a node of each release of containerd, all at once.
+/// A node of each release of containerd, with this chain and these bandwidth settings.
+pub fn node_of_each_release(conflist: &str, bandwidth: &str) -> [(Containerd, SluiceNode); 3] {
+    start_each(|release| SluiceNode::start(release, conflist, bandwidth))
+}
+
+/// A test on a node of each release, all at once.
 pub fn on_each_release(
     conflist: &str,
     bandwidth: &str,
     test: impl Fn(Containerd, &mut SluiceNode) + Sync,
 ) {
-    on_each(|release| SluiceNode::start(release, conflist, bandwidth), test);
+    on_each(&mut node_of_each_release(conflist, bandwidth), test);
 }
 
 /// The same on nodes whose main CNI plugin has not come yet.
 pub fn on_each_release_without_network(test: impl Fn(Containerd, &mut SluiceNode) + Sync) {
-    on_each(|release| SluiceNode::start_with(release, BTreeMap::new(), ""), test);
+    let start = |release| SluiceNode::start_with(release, BTreeMap::new(), "");
+    on_each(&mut start_each(start), test);
 }
 
-fn on_each(
-    start: impl Fn(Containerd) -> SluiceNode + Sync,
-    test: impl Fn(Containerd, &mut SluiceNode) + Sync,
-) {
-    let on = |release| {
-        let began = Instant::now();
-        let mut node = start(release);
-        let started = began.elapsed();
-        test(release, &mut node);
-        println!("{release:?}: started in {started:.1?}, all in {:.1?}", began.elapsed());
-    };
+fn start_each(start: impl Fn(Containerd) -> SluiceNode + Sync) -> [(Containerd, SluiceNode); 3] {
+    at_once(Containerd::ALL, |release| (release, start(release)))
+}
+
+/// Does the same on all nodes at once, and ends when it is done on the last.
+pub fn on_each<T: Send>(
+    nodes: &mut [(Containerd, SluiceNode); 3],
+    test: impl Fn(Containerd, &mut SluiceNode) -> T + Sync,
+) -> [T; 3] {
+    at_once(nodes.each_mut(), |(release, node)| test(*release, node))
+}
+
+fn at_once<I: Send, T: Send>(items: [I; 3], work: impl Fn(I) -> T + Sync) -> [T; 3] {
     thread::scope(|scope| {
-        let runs = Containerd::ALL.map(|release| scope.spawn(move || on(release)));
-        let results = runs.map(|run| run.join());
-        results.into_iter().for_each(|result| result.unwrap_or_else(|e| panic::resume_unwind(e)));
-    });
+        let runs = items.map(|item| scope.spawn(|| work(item)));
+        runs.map(|run| run.join()).map(|it| it.unwrap_or_else(|e| panic::resume_unwind(e)))
+    })
 }
 
 /// See the module's head. Its end, and that of all in it, is that of the node.
