@@ -3,6 +3,7 @@
 //! asked for is put in force whole, or else what `on-invalid` says: the last
 //! good generation, the layers below the user data, or nothing at all.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -59,7 +60,7 @@ impl InForce {
     /// None where nothing was ever put in force since the node started.
     pub fn read(path: &Path) -> Result<Option<Self>> {
         let attempt = || format!("read {}", path.display());
-        match std::fs::read(path) {
+        match fs::read(path) {
             Ok(text) => serde_json::from_slice(&text).map(Some).with_context(attempt),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).with_context(attempt),
@@ -144,6 +145,22 @@ impl Boot<'_> {
         plan.and_max_pods(settings, machine.as_ref(), &kubelet)
     }
 
+    /// Most of what `run` does is the same whatever the user data says. Done beforehand, for nothing, in
+    /// a directory that is removed again, it has code, configuration and plugin off the disk, and
+    /// through dm-verity, by the time that IMDS answers and kubelet waits.
+    pub fn rehearse(&self, layers: &Layers) -> Result<()> {
+        let _alone = self.paths.lock()?;
+        let documents = layers.documents();
+        let asked = merge(&documents)?;
+        let dir = self.paths.rehearsal_dir();
+        let paths = &Paths::below(&dir);
+        let plan = self.plan(&asked.settings, layers.node_configs())?.below(paths);
+        let there = Boot { paths, plugin: self.plugin };
+        let done = there.put(&asked, plan, &documents).and_then(|it| there.record(&it));
+        fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+        done
+    }
+
     fn apply_asked(
         &self,
         asked: &Effective,
@@ -151,6 +168,10 @@ impl Boot<'_> {
         node_configs: &[NodeConfig],
     ) -> Result<InForce> {
         let plan = self.plan(&asked.settings, node_configs)?;
+        self.put(asked, plan, documents)
+    }
+
+    fn put(&self, asked: &Effective, plan: Plan, documents: &[Document]) -> Result<InForce> {
         let warnings = asked.warnings.iter().map(ToString::to_string);
         let warnings = warnings.chain(upstream_warning(&plan)).chain(plan.warnings.clone());
         let warnings: Vec<String> = warnings.collect();

@@ -9,7 +9,6 @@ mod node;
 mod settings;
 mod top;
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use log::LevelFilter;
 
 use crate::api::Reloaded;
 use crate::boot::{Boot, InForce, lines};
@@ -26,7 +26,7 @@ use crate::limits::Refused;
 use crate::paths::Paths;
 use crate::preview::preview;
 use crate::status::{Status, text};
-use crate::user_data::{self, carrier, carrier::CarrierError};
+use crate::user_data::{self, carrier::CarrierError};
 use crate::{agent, detach, doctor, kubelet, live, trace};
 use node::{PodName, Source};
 
@@ -229,8 +229,13 @@ fn booted(paths: &Paths, asked: &Asked) -> Reloaded {
 
 /// The exit status tells of what was asked for, also when something else is in force instead.
 fn boot(paths: &Paths, asked: &Asked) -> u8 {
-    // What is wrong here is told when it is done in earnest.
-    let _ = rehearse(paths, asked);
+    if asked.user_data.is_none() {
+        // What there is to tell is told when it is done in earnest.
+        let level = log::max_level();
+        log::set_max_level(LevelFilter::Off);
+        let _ = rehearse(paths, asked);
+        log::set_max_level(level);
+    }
     try_boot(paths, asked).0
 }
 
@@ -252,16 +257,11 @@ fn try_boot(paths: &Paths, asked: &Asked) -> (u8, Vec<String>) {
     (status, told)
 }
 
-/// Whatever the user data says, most of what follows is done as for the layers below it, so that is done first, for
-/// nothing: the code and the plugin are off the disk, and through dm-verity, when IMDS answers and kubelet waits.
 fn rehearse(paths: &Paths, asked: &Asked) -> Result<()> {
     let plugin = asked.plugin.clone().unwrap_or_else(|| paths.shipped_plugin());
-    carrier::decode(b"[settings.sluice]\n").document?;
-    let layers = Layers::of_image(paths)?;
-    let settings = merge(&layers.documents())?.settings;
-    Boot { paths, plugin: &plugin }.plan(&settings, layers.node_configs())?;
-    io::copy(&mut File::open(&plugin)?, &mut io::sink())?;
-    Ok(())
+    let user_data = user_data::content("rehearsal", b"[settings.sluice]\nversion = 1\n")?;
+    let layers = Layers::of_image(paths)?.with_user_data(user_data);
+    Boot { paths, plugin: &plugin }.rehearse(&layers)
 }
 
 fn plan(paths: &Paths, asked: &Asked) -> Result<()> {

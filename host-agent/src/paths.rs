@@ -45,6 +45,11 @@ impl Paths {
         self.root.join("var/lib/sluice/generations")
     }
 
+    /// Where a boot is rehearsed: in memory, so that nothing waits for a disk.
+    pub fn rehearsal_dir(&self) -> PathBuf {
+        self.root.join("run/sluice/rehearsal")
+    }
+
     /// The image's own defaults, the lowest layer of settings.
     pub fn defaults_file(&self) -> PathBuf {
         self.root.join("usr/share/sluice/defaults.toml")

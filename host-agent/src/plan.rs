@@ -93,6 +93,15 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The same below another root.
+    pub fn below(mut self, paths: &Paths) -> Self {
+        let plugin = self.plugin.iter_mut().map(|plugin| &mut plugin.to);
+        let files = self.files.iter_mut().map(|file| &mut file.path);
+        let all = plugin.chain(files).chain(&mut self.obsolete);
+        all.for_each(|path| *path = paths.resolve(path));
+        self
+    }
+
     /// Kubelet's files come first: the conflist, which opens the node for pods, stays last.
     fn and_kubelet(mut self, told: &Told) -> Self {
         self.files.splice(..0, told.files.iter().cloned());

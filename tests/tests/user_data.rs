@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use flate2::{Compression, write::GzEncoder};
 use nix::mount::{MsFlags, mount};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tests::command::{executable, text};
 use tests::imds::{Address, Imds, Step};
 use tests::node::{BIN_DIR, CONF_DIR, CONFLIST, with_node};
@@ -24,6 +25,9 @@ const WROTE: &str = "info: wrote /run/node/bin/sluice\ninfo: wrote /run/sluice/s
                      wrote /run/node/net.d/10-main.conflist\n";
 /// The default settings' directories; there is no conflist there, and none is made.
 const DEFAULTS: &str = "info: wrote /opt/cni/bin/sluice\ninfo: wrote /run/sluice/settings.toml\n";
+
+/// Gone by the time that IMDS is asked.
+const REHEARSAL: &str = "/run/sluice/rehearsal";
 
 fn settings() -> String {
     format!(
@@ -80,6 +84,7 @@ fn in_force(output: &Output, expected: &str) {
     assert_eq!(output.status.code(), Some(0), "{}", text(output));
     let settings = fs::read_to_string("/run/sluice/settings.toml").expect("read settings.toml");
     assert!(settings.contains("\"123Mbit\""), "{settings}");
+    assert!(!fs::exists(REHEARSAL).expect("look for the rehearsal"));
     assert!(fs::read_to_string(CONFLIST).expect("read the conflist").contains("sluice"));
 }
 
@@ -91,6 +96,7 @@ fn not_in_force(output: &Output, status: i32, expected: &str) {
     assert_eq!(output.status.code(), Some(status), "{}", text(output));
     let settings = fs::read_to_string("/run/sluice/settings.toml").expect("read settings.toml");
     assert!(!settings.contains("123Mbit"), "{settings}");
+    assert!(!fs::exists(REHEARSAL).expect("look for the rehearsal"));
     assert!(!fs::exists(format!("{BIN_DIR}/sluice")).expect("look for the plugin"));
     assert!(!fs::exists("/etc/cni/net.d").expect("look for conflists"));
     assert!(!fs::read_to_string(CONFLIST).expect("read the conflist").contains("sluice"));
@@ -112,6 +118,23 @@ fn settings_from_imds_are_in_force() {
         let imds = Imds::start(Address::V4, Some(text.as_bytes()), &[]);
         in_force(&boot("60"), GOT);
         assert_eq!(imds.requests(), ["PUT /latest/api/token 200", "GET /latest/user-data 200"]);
+    });
+}
+
+#[test]
+fn boot_is_rehearsed_before_imds_is_asked_and_leaves_nothing_of_that() {
+    on_bare_node(|| {
+        // Of one that was killed.
+        fs::create_dir_all(format!("{REHEARSAL}/var/lib/sluice")).expect("make a directory");
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK).expect("inotify");
+        inotify.add_watch(REHEARSAL, AddWatchFlags::IN_CREATE).expect("watch the rehearsal");
+        let text = settings();
+        let _imds = Imds::start(Address::V4, Some(text.as_bytes()), &[]);
+        in_force(&boot("60"), GOT);
+        let made = inotify.read_events().expect("what was made");
+        let made: Vec<_> = made.into_iter().filter_map(|event| event.name).collect();
+        // For the plugin, and for what is in force; that of generations was there.
+        assert_eq!(made, ["opt", "run"]);
     });
 }
 
@@ -255,6 +278,8 @@ fn network_may_come_after_boot_has_begun() {
         let mut told = BufReader::new(child.stderr.take().expect("a pipe"));
         let mut stderr = String::new();
         told.read_line(&mut stderr).expect("what is waited for");
+        let held = |path| fs::exists(path).expect("look for a file");
+        assert!(!held(REHEARSAL) && !held("/run/sluice/settings.toml"));
         let text = settings();
         let _imds = Imds::start(Address::V4, Some(text.as_bytes()), &[]);
         // The address is there a moment before who answers at it.

@@ -117,7 +117,8 @@ fn read_raw(path: &Path) -> io::Result<Vec<u8>> {
     read_bounded(File::open(path)?)
 }
 
-fn content(name: &str, raw: &[u8]) -> Result<UserData> {
+/// What a text from somewhere else holds.
+pub fn content(name: &str, raw: &[u8]) -> Result<UserData> {
     let carrier::Content { document, node_configs } = carrier::decode(raw);
     let named = node_configs.into_iter().map(|found| NodeConfig::of(name, found));
     let node_configs: Vec<_> = named.collect();
