@@ -72,13 +72,9 @@ pub struct ForeignRoot {
 impl Veth {
     /// Finds the pair by the pod's end: `ifname` inside the namespace `netns`.
     pub fn find(netns: &Path, ifname: &str) -> Result<Self> {
-        let file = File::open(netns)
-            .with_context(|| format!("open the network namespace {}", netns.display()))?;
-        let mut inside = Netlink::open_in(&file)?;
-        let pod = inside.link_by_name(ifname)?;
+        let pod = End::in_pod(netns, ifname)?;
         let mut outside = Netlink::open()?;
-        let host = host_end(&mut outside, &pod)?;
-        let pod = End { netlink: inside, link: pod };
+        let host = host_end(&mut outside, &pod.link)?;
         let host = End { netlink: outside, link: host };
         Ok(Self { pod, host, replaces_upstream: false, done: Vec::new() })
     }
@@ -326,6 +322,14 @@ impl Veth {
 }
 
 impl End {
+    pub fn in_pod(netns: &Path, ifname: &str) -> Result<Self> {
+        let file = File::open(netns)
+            .with_context(|| format!("open the network namespace {}", netns.display()))?;
+        let mut netlink = Netlink::open_in(&file)?;
+        let link = netlink.link_by_name(ifname)?;
+        Ok(Self { netlink, link })
+    }
+
     /// The end on the host, by what a record says. None if that index has gone, or has gone to a
     /// device of another name.
     pub fn on_host(index: u32, name: &str) -> Result<Option<Self>, netlink::Error> {

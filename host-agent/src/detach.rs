@@ -20,7 +20,7 @@ use crate::netlink::{FILTER_HANDLE, Netlink, ROOT_HANDLE};
 use crate::paths::Paths;
 use crate::plan::Plan;
 use crate::reconcile::{adopt, chain};
-use crate::record::Records;
+use crate::record::{Key, Records};
 use crate::shape;
 use crate::standalone;
 
@@ -37,8 +37,16 @@ pub fn detach(paths: &Paths) -> Result<usize> {
     let mut left = Vec::new();
     for claim in &claims {
         let netns = claim.read().map(|record| record.netns).unwrap_or_default();
-        let mut veth = Veth::find(&netns, &claim.key.ifname).ok();
-        left.extend(shape::remove(pins.as_ref(), claim, veth.as_mut()));
+        let found = Veth::find(&netns, &claim.key.ifname);
+        if let Err(error) = &found
+            && End::in_pod(&netns, &claim.key.ifname).is_ok()
+        {
+            let Key { container_id, ifname } = &claim.key;
+            left.push(format!(
+                "{ifname} of {container_id}: {error:#}; is this the node's own network namespace?"
+            ));
+        }
+        left.extend(shape::remove(pins.as_ref(), claim, found.ok().as_mut()));
         records.release(claim)?;
     }
     left.extend(sweep_pods(paths)?);

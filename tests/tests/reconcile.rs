@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::cni::Annotations;
-use tests::command::{ip, json as parse, output, run, tc, text, wait_for};
+use tests::command::{executable, ip, json as parse, output, run, tc, text, wait_for};
 use tests::kernel::has_tcx;
 use tests::link::{gso, gso_in, index};
 use tests::meter::{Protocol, Transfer};
@@ -479,6 +479,27 @@ fn detach_takes_off_all_of_ours_and_nothing_else() {
         assert!(conflist.contains("sluice") && !left.contains("sluice"), "{left}");
         assert!(fs::exists("/sys/fs/bpf/globals/aws/programs/policy_allow").expect("look"));
         node.del(&pod);
+    });
+}
+
+#[test]
+fn detach_beside_the_nodes_own_network_names_what_it_could_not_reach() {
+    with_ready_node("", |node| {
+        let (pod, beside) = (node.pod("a", 2), node.pod("beside", 3));
+        node.add(&pod, BOTH);
+        cache(&pod, &["ptp"], bandwidth(LIMIT, LIMIT));
+        node.kill_agent(Signal::SIGTERM);
+        let netns = format!("--net={}", beside.netns().display());
+        let sluice = executable("sluice").display().to_string();
+        let output = output("nsenter", &[&netns, &sluice, "detach"]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("is this the node's own network namespace?"), "{said}");
+        // By handle and by the runtime's cache it is found all the same.
+        let output = node.sluice(&["detach"]);
+        assert!(output.status.success(), "{}", text(&output));
+        assert!(!pod.run("tc qdisc show dev eth0").contains("51ce"));
+        assert!(!tc(&format!("qdisc show dev {}", pod.host_ifname)).contains("51ce"));
     });
 }
 
