@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the image promises, the longest first; those that want an updated machine after others, which the first of them
-//! makes meanwhile.
+//! What the image promises. The longest comes first, and makes an updated machine; those that need none come next, so that
+//! nobody waits for it.
 
 mod boot;
 mod extension;
@@ -19,15 +19,15 @@ pub fn all() -> Vec<Scenario> {
         scenario("pods", boot::a_pod_is_shaped_beside_policy),
         scenario("sysext", extension::an_extension_is_merged_over_another_root),
         scenario("no-imds", settings::without_imds_the_node_boots),
+        scenario("bad-user-data", settings::bad_user_data_does_not_stop_the_node),
+        scenario("late-imds", settings::imds_may_come_late),
+        scenario("imds-off", settings::imds_that_is_off_is_said),
         scenario("update", slots::an_update_keeps_the_data_and_is_blessed),
         scenario("power-cut-1", power::after_a_cut_there_is_a_whole_image_1),
         scenario("power-cut-2", power::after_a_cut_there_is_a_whole_image_2),
         scenario("power-cut-3", power::after_a_cut_there_is_a_whole_image_3),
         scenario("power-cut-4", power::after_a_cut_there_is_a_whole_image_4),
         scenario("corrupt-update", slots::a_corrupt_update_falls_back),
-        scenario("bad-user-data", settings::bad_user_data_does_not_stop_the_node),
-        scenario("late-imds", settings::imds_may_come_late),
-        scenario("imds-off", settings::imds_that_is_off_is_said),
     ]
 }
 
