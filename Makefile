@@ -31,14 +31,14 @@ STATIC := $(TARGET)/static
 STATIC_BUILD := cargo build --locked --release --package host-agent
 # The plugin is linked with musl: glibc asks the processor for its caches at each start, which a virtual machine traps.
 # Where Rust has nothing for musl it is glibc all the same, and said. libbpf finds the kernel's, libelf's and zlib's headers
-# behind musl's own.
+# behind musl's own; so it is told for glibc too, or each of the two builds would make the tools that both run anew.
+release: export LIBBPF_SYS_EXTRA_CFLAGS := -idirafter /usr/include -idirafter /usr/include/$(ARCH)-linux-gnu
 release: setup ## Both executables as a node gets them, without shared libraries, in target/static
 	cargo fetch --locked
 	RUSTFLAGS="-C target-feature=+crt-static $$(packaging/remap-paths $(TARGET))" \
 	$(STATIC_BUILD) --target $(GNU) --bin sluice --bin sluice-cni
 	install -D --target-directory=$(STATIC) $(TARGET)/$(GNU)/release/{sluice,sluice-cni}
 	if rustup target add $(MUSL); then \
-	  LIBBPF_SYS_EXTRA_CFLAGS="-idirafter /usr/include -idirafter /usr/include/$(ARCH)-linux-gnu" \
 	  CC_$(subst -,_,$(MUSL))=musl-gcc RUSTFLAGS="$$(packaging/remap-paths $(TARGET))" \
 	  $(STATIC_BUILD) --target $(MUSL) --bin sluice-cni; \
 	  install --target-directory=$(STATIC) $(TARGET)/$(MUSL)/release/sluice-cni; \
