@@ -6,7 +6,7 @@ KERNEL ?= 6.12
 SKIPS := target/skips.txt
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
-.PHONY: help setup fmt lint build release test test-unit test-root test-vm demo chaos bench fuzz golden instance-table packages package-test image image-test clean
+.PHONY: help setup fmt lint build release test test-unit test-root test-vm demo chaos bench fuzz golden instance-table packages package-test image image-version image-test clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -126,8 +126,11 @@ BIN_DIR ?= $(STATIC)
 IMAGE_VERSION ?= 1.0.0
 IMAGES := target/image
 
-IMAGE = IMAGE_VERSION=$(1) image-build/build $(BIN_DIR) $(IMAGES)/$(1)
-image: $(if $(filter $(STATIC),$(BIN_DIR)),release) ## The immutable node image, target/image/1.0.0; IMAGE_VERSION=, BIN_DIR=, KUBELET=FILE, UPDATE_URL=, REFRESH=1
+IMAGE = IMAGE_VERSION='$(1)' image-build/build $(BIN_DIR) '$(IMAGES)/$(1)'
+image-version:
+	@image-build/check-version '$(IMAGE_VERSION)'
+
+image: image-version $(if $(filter $(STATIC),$(BIN_DIR)),release) ## The immutable node image, target/image/1.0.0; IMAGE_VERSION=, BIN_DIR=, KUBELET=FILE, UPDATE_URL=, REFRESH=1
 	$(call IMAGE,$(IMAGE_VERSION))
 
 # The probe comes from outside: the image has nothing that a test could use, but a C library as new as most.
