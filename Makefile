@@ -6,7 +6,7 @@ KERNEL ?= 6.12
 SKIPS := target/skips.txt
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
-.PHONY: help setup fmt lint build release test test-unit test-root test-vm demo chaos bench fuzz golden instance-table packages package-test image image-version image-test clean
+.PHONY: help setup fmt lint build release test test-unit test-root test-vm test-distributions demo chaos bench fuzz golden instance-table packages package-test image image-version image-test clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -32,6 +32,7 @@ STATIC_BUILD := cargo build --locked --release --package host-agent
 # The plugin is linked with musl: glibc asks the processor for its caches at each start, which a virtual machine traps.
 # Where Rust has nothing for musl it is glibc all the same, and said. libbpf finds the kernel's, libelf's and zlib's headers
 # behind musl's own; so it is told for glibc too, or each of the two builds would make the tools that both run anew.
+# libelf itself is not the distribution's (bpf/build.rs), whose static one cannot be linked everywhere.
 release: export LIBBPF_SYS_EXTRA_CFLAGS := -idirafter /usr/include -idirafter /usr/include/$(ARCH)-linux-gnu
 release: setup ## Both executables as a node gets them, without shared libraries, in target/static
 	cargo fetch --locked
@@ -51,7 +52,7 @@ test: lint test-unit build ## Everything but the newest kernel: set-up, lint, un
 	$(TEST) --quiet --no-run
 	$(MAKE) test-root
 	$(MAKE) --jobs=2 --output-sync=target guest-6.1 guest-6.12
-	$(MAKE) package-test image-test
+	$(MAKE) test-distributions package-test image-test
 	@echo "skipped on the host kernel (they ran in the guests): $$(cat $(SKIPS) 2>/dev/null | wc -l)"
 	@cat $(SKIPS) 2>/dev/null || true
 
@@ -75,6 +76,13 @@ test-vm: guest-$(KERNEL) ## The root tests in a guest, and the units under syste
 guest-%: build
 	tests/vm/test $*
 	tests/vm/test-systemd $*
+
+SUITES ?= trixie
+
+test-distributions: setup ## make release on fresh Debians, SUITES="trixie sid"
+	rustup target add $(MUSL) || true
+	cargo fetch --locked
+	tests/distributions/test $(SUITES)
 
 CHAOS_SECONDS ?= 1800
 CHAOS_SEED ?=

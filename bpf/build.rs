@@ -1,22 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Compiles the BPF object into a skeleton, and pacing.h for the host's property tests.
+//! Compiles the BPF object into a skeleton, pacing.h for the host's property tests and, for executables without shared
+//! libraries, libelf.
 
 #![expect(clippy::expect_used, reason = "a build script fails by panicking")]
 
 use std::env;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use libbpf_cargo::SkeletonBuilder;
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("OUT_DIR is set by cargo"));
     let here = env::var("CARGO_MANIFEST_DIR").expect("CARGO_MANIFEST_DIR is set by cargo");
+    let headers = format!("-I/usr/include/{}-linux-gnu", env::consts::ARCH);
     // The line information of the object names its sources.
     let no_paths = format!("-ffile-prefix-map={here}=bpf");
     SkeletonBuilder::new()
         .source("src/shaper.bpf.c")
         // v3: 64-bit compare-and-swap (kernel 5.12); the header path is Debian's multiarch one.
-        .clang_args(["-mcpu=v3", "-Wall", "-Werror", "-I/usr/include/x86_64-linux-gnu", &no_paths])
+        .clang_args(["-mcpu=v3", "-Wall", "-Werror", &headers, &no_paths])
         .build_and_generate(out.join("shaper.skel.rs"))
         .expect("compile src/shaper.bpf.c (needs clang)");
     cc::Build::new()
@@ -27,4 +31,55 @@ fn main() {
     for file in ["contract.h", "maps.h", "pacing.h", "pacing_host.c", "shaper.bpf.c"] {
         println!("cargo::rerun-if-changed=src/{file}");
     }
+    if env::var("CARGO_CFG_TARGET_FEATURE").is_ok_and(|f| f.split(',').any(|f| f == "crt-static")) {
+        compile_libelf(&libbpf_sys().join("elfutils"), &out.join("libelf"));
+    }
+}
+
+/// The libelf of Debian 13 cannot be linked without shared libraries at all, that of others drags zstd in. So it is
+/// made of the sources that libbpf-sys has, where `-lelf` is looked for first; its own build would want
+/// autotools, and a C library with argp and obstack, which musl is not.
+fn compile_libelf(elfutils: &Path, out: &Path) {
+    fs::create_dir_all(out).expect("make a directory for libelf");
+    fs::write(out.join("config.h"), "#include <eu-config.h>\n").expect("write libelf's config.h");
+    let sources = fs::read_dir(elfutils.join("libelf")).expect("list libelf's sources");
+    let sources = sources.map(|entry| entry.expect("list libelf's sources").path());
+    let mut sources: Vec<_> = sources.filter(|p| p.extension().is_some_and(|e| e == "c")).collect();
+    sources.sort();
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("CARGO_CFG_TARGET_ARCH is set by cargo");
+    cc::Build::new()
+        .std("gnu99")
+        .cargo_metadata(false)
+        .warnings(false)
+        .files(sources)
+        .includes([out, &elfutils.join("lib"), &elfutils.join("libelf")])
+        // zlib.h, behind musl's own headers.
+        .flags([
+            "-idirafter",
+            "/usr/include",
+            "-idirafter",
+            &format!("/usr/include/{arch}-linux-gnu"),
+        ])
+        .flag(format!("-ffile-prefix-map={}=elfutils", elfutils.display()))
+        .flags(["-D_GNU_SOURCE", "-DHAVE_CONFIG_H", "-DHAVE_ERR_H", "-DPACKAGE=\"elfutils\""])
+        .flags(["-DHAVE_DECL_MEMPCPY=1", "-DHAVE_DECL_POWEROF2=1", "-DHAVE_DECL_REALLOCARRAY=1"])
+        .out_dir(out)
+        .compile("elf");
+    println!("cargo::rustc-link-search=native={}", out.display());
+}
+
+/// Where the crate's sources are. It has exactly one version in a build, since it links a library.
+fn libbpf_sys() -> PathBuf {
+    let target = env::var("TARGET").expect("TARGET is set by cargo");
+    let out = Command::new(env::var_os("CARGO").expect("CARGO is set by cargo"))
+        .args(["metadata", "--format-version=1", "--locked", "--filter-platform", &target])
+        .output()
+        .expect("run cargo metadata");
+    assert!(out.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&out.stderr));
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&out.stdout).expect("read cargo metadata");
+    let packages = metadata["packages"].as_array().expect("cargo metadata has packages");
+    let package = packages.iter().find(|p| p["name"] == "libbpf-sys").expect("libbpf-sys is there");
+    let manifest = Path::new(package["manifest_path"].as_str().expect("a package has a manifest"));
+    manifest.parent().expect("a manifest is in a directory").to_owned()
 }

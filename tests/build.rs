@@ -13,9 +13,10 @@ fn main() {
 
 fn compile(name: &str, out: &Path) {
     let source = format!("fixtures/{name}.bpf.c");
+    let headers = format!("-I/usr/include/{}-linux-gnu", std::env::consts::ARCH);
     let status = Command::new("clang")
         .args(["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror"])
-        .args(["-I/usr/include/x86_64-linux-gnu", "-c", &source, "-o"])
+        .args([&headers, "-c", &source, "-o"])
         .arg(out.join(format!("{name}.bpf.o")))
         .status()
         .expect("run clang");
