@@ -124,7 +124,7 @@ instance-table: ## Take FROM=FILE, of the same columns, as the table of instance
 	cargo build --locked --package host-agent || { mv $(TABLE).before $(TABLE); exit 1; }
 	rm $(TABLE).before
 
-packages: release ## .deb, .rpm, sysext, tarball, Bottlerocket kit, SBOM, checksums, in target/packages
+packages: release ## .deb, .rpm, sysext, tarball, Bottlerocket kit, SBOM, signed checksums, in target/packages
 	packaging/build $(STATIC) $(TARGET)/packages
 
 package-test: packages ## Packages built again, installed, upgraded and removed, on nodes of Debian trixie
