@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use settings_model::{CniMode, KubeletConfig, PodLimit, Settings, UpstreamBandwidth};
 
 use crate::boot::MaxPodsInForce;
-use crate::conflist;
+use crate::conflist::{self, StaticRates};
 use crate::facts::{Facts, TextFile};
 use crate::kubelet::{Kubelet, Told};
 use crate::max_pods::{Machine, max_pods};
@@ -122,15 +122,32 @@ pub enum Upstream {
     Replaced,
     /// It stays, and we stand aside.
     Kept,
+    /// So does one that limits every pod at rates that the settings have no default for: they would be
+    /// lost without it.
+    HasRates(StaticRates),
+}
+
+impl Upstream {
+    /// Whether we stand aside.
+    pub fn stays(self) -> bool {
+        self != Self::Replaced
+    }
 }
 
 /// None where there is no such entry, or none of ours is wanted beside it.
 pub fn upstream(settings: &Settings, found: &TextFile) -> Option<Upstream> {
     let is_there = is_chained(settings) && conflist::has_upstream(&found.text).unwrap_or(false);
-    is_there.then_some(match settings.cni.upstream_bandwidth {
-        UpstreamBandwidth::Replace => Upstream::Replaced,
+    is_there.then(|| match settings.cni.upstream_bandwidth {
         UpstreamBandwidth::Keep => Upstream::Kept,
+        UpstreamBandwidth::Replace => {
+            lost_rates(settings, &found.text).map_or(Upstream::Replaced, Upstream::HasRates)
+        }
     })
+}
+
+/// What the upstream plugin's entry in this list limits every pod to, and our place in it would not.
+pub fn lost_rates(settings: &Settings, list: &str) -> Option<StaticRates> {
+    conflist::upstream_rates(list).ok()?.without_defaults_of(&settings.bandwidth)
 }
 
 /// The conflist with our entry in it, or without where the settings do not want it. None where
@@ -140,7 +157,7 @@ pub fn conflist_file(settings: &Settings, found: &Option<TextFile>) -> Result<Op
     let Some(found) = found else { return Ok(None) };
     let edited = if !conflist::is_list(&found.path) {
         Err(conflist::Invalid { line: 1, column: 1, problem: conflist::Problem::OnePlugin })
-    } else if is_chained(settings) && upstream(settings, found) != Some(Upstream::Kept) {
+    } else if is_chained(settings) && !upstream(settings, found).is_some_and(Upstream::stays) {
         conflist::add(&found.text)
     } else {
         conflist::remove(&found.text)
@@ -218,6 +235,24 @@ mod tests {
         assert_eq!(planned("keep", with_upstream), with_upstream);
         assert_eq!(planned("keep", &both), with_upstream);
         assert_eq!(planned("keep", LIST), with_own);
+    }
+
+    #[test]
+    fn upstream_entry_with_rates_stays_until_the_settings_have_defaults_in_their_place() {
+        let text = r#"{"plugins":[{"type":"ptp"},{"type":"bandwidth","egressRate":10000000}]}"#;
+        let planned = |keys: &str| {
+            let head = "[settings.sluice]\nversion = 1\n[settings.sluice.bandwidth]\n";
+            plan(&format!("{head}{keys}"), Some(text)).unwrap()
+        };
+        let rates = conflist::upstream_rates(text).unwrap();
+        for keys in ["", "default-ingress = \"1Mbit\"\n"] {
+            let plan = planned(keys);
+            assert_eq!(plan.files[1].content, text.as_bytes(), "{keys}");
+            assert_eq!(plan.upstream.unwrap().1, Upstream::HasRates(rates));
+        }
+        let plan = planned("default-egress = \"20Mbit\"\n");
+        assert_eq!(plan.upstream.unwrap().1, Upstream::Replaced);
+        assert!(String::from_utf8_lossy(&plan.files[1].content).contains(conflist::ENTRY));
     }
 
     #[test]
