@@ -83,6 +83,7 @@ impl Plan {
             None => answer.warnings.clone(),
         };
         plan.warnings.extend(told.warnings);
+        plan.warnings.extend(kubelet.unreserved(answer.standard));
         plan.max_pods = Some(MaxPodsInForce {
             pods: explicit.map_or(answer.max_pods, |(pods, _)| pods),
             told: told.told,
@@ -171,7 +172,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::user_data::NodeConfig;
 
+    const DELEGATING: &str = "sluice = { version = 1, prefix-delegation.enabled = true }";
     const LIST: &str = r#"{"plugins":[{"type":"ptp"}]}"#;
 
     fn facts(text: Option<&str>) -> Facts {
@@ -210,6 +213,34 @@ mod tests {
         let names: Vec<_> = plan.files.iter().filter_map(|f| f.path.file_name()).collect();
         assert_eq!(names, ["kubelet", "settings.toml", "10-x.conflist"]);
         assert_eq!(plan.obsolete, [PathBuf::from("before")]);
+    }
+
+    #[test]
+    fn memory_that_nodeadm_keeps_for_fewer_pods_than_it_gives_is_warned_of() {
+        let node = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/kubelet/al2023/node");
+        let warnings = |keys: &str| {
+            let text = format!(
+                "apiVersion: node.eks.aws/v1alpha1\nkind: NodeConfig\nspec:\n  kubelet:\n{keys}"
+            );
+            let config = NodeConfig { name: "user-data".into(), text: Ok(text) };
+            let kubelet = Kubelet::probe(&Paths::below(&node), &[config]).unwrap();
+            let instance_type = Some("t3a.medium".into());
+            let machine = Machine { instance_type, ..Machine::default() };
+            let settings = settings_model::parse("t", DELEGATING).unwrap();
+            let plan = plan("", None).unwrap();
+            plan.and_max_pods(&settings, Some(&machine), &kubelet).unwrap().warnings
+        };
+        let gives = "user-data:6 (spec.kubelet.config.maxPods) gives kubelet 110 pods without \
+                     kubeReserved.memory: nodeadm keeps ";
+        let pods = "    config:\n      maxPods: 110\n";
+        assert_eq!(warnings(pods), [format!("{gives}442Mi, for 17 pods; 110 want 1465Mi")]);
+        let fewer = format!("{pods}    maxPodsExpression: \"29\"\n");
+        assert_eq!(warnings(&fewer), [format!("{gives}574Mi, for 29 pods; 110 want 1465Mi")]);
+        for right in
+            ["      kubeReserved:\n        memory: 1465Mi\n", "    maxPodsExpression: \"110\"\n"]
+        {
+            assert_eq!(warnings(&format!("{pods}{right}")), [""; 0]);
+        }
     }
 
     #[test]
