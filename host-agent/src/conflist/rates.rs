@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Rates that stand in the upstream bandwidth plugin's own entry, for every pod:
 //! `ingressRate` and `egressRate`, or a `runtimeConfig` that no runtime has
-//! replaced (plugins/meta/bandwidth/main.go, v1.9, getBandwidth). Only reads.
+//! replaced (plugins/meta/bandwidth/main.go, getBandwidth). Only reads.
 
 use std::fmt;
 
@@ -19,9 +19,11 @@ pub struct StaticRates {
 
 impl StaticRates {
     pub(super) fn of(entry: &Members) -> Self {
+        let own = Self::in_members(entry);
         let config = entry.last_of_any_case("runtimeConfig").and_then(parse);
         let given = config.and_then(|config| config.last_of_any_case("bandwidth").and_then(parse));
-        Self::in_members(entry).or(given.as_ref().map(Self::in_members).unwrap_or_default())
+        let given = given.filter(|_| own == Self::default());
+        given.as_ref().map_or(own, Self::in_members)
     }
 
     fn in_members(members: &Members) -> Self {
