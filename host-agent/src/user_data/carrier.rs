@@ -165,7 +165,7 @@ fn peel(
     }
     let bare = without_mark(bytes);
     let is_faulty = is_faulty_message(bare, layers)?;
-    if let Some(message) = Message::read(bare).filter(|message| message.unended().is_none()) {
+    if let Some(message) = Message::read(bare).filter(|_| !is_faulty) {
         let parts = message.parts()?;
         node_configs.extend(of_nodeadm(&parts));
         return our_part(&parts, budget);
@@ -187,7 +187,7 @@ fn peel(
 }
 
 /// Whether something keeps a MIME message from being read as one. That is an error where settings are
-/// in it, and else the trouble of those whom it is for.
+/// in it; otherwise it is left to those that read the message.
 fn is_faulty_message(bytes: &[u8], layers: usize) -> Result<bool, CarrierError> {
     let flush = mime::outdented(bytes);
     let unended = || Some(CarrierError::Unended(Message::read(bytes)?.unended()?.clone()));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a text is: settings of ours, somebody's program, a NodeConfig, or of no
+//! What a text is: settings of ours, a foreign program, a NodeConfig, or of no
 //! interest. One account of it for every carrier. What TOML takes for our table
 //! is settings_model's to say; what follows from that is carrier.rs'.
 
