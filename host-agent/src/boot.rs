@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use settings_model::{Effective, OnInvalid, Problems, Settings};
 
 use crate::apply::apply;
+use crate::conflist::StaticRates;
 use crate::facts::Facts;
 use crate::file;
 use crate::generation::Generations;
@@ -250,13 +251,23 @@ impl Boot<'_> {
 /// That one was kept is the agent's to tell, as long as it is so.
 fn upstream_warning(plan: &Plan) -> Option<String> {
     let (path, upstream) = plan.upstream.as_ref()?;
-    (*upstream == Upstream::Replaced).then(|| {
-        format!(
-            "{}: the upstream \"bandwidth\" plugin's entry was taken out and ours has its place, as \
-             cni.upstream-bandwidth says",
-            path.display()
-        )
-    })
+    let path = path.display();
+    match upstream {
+        Upstream::Kept => None,
+        Upstream::Replaced => Some(format!(
+            "{path}: the upstream \"bandwidth\" plugin's entry was taken out and ours has its place, as \
+             cni.upstream-bandwidth says"
+        )),
+        Upstream::HasRates(rates) => Some(format!("{path}: {}", rates_kept(rates))),
+    }
+}
+
+/// Why we stand aside for an entry with rates.
+pub fn rates_kept(rates: &StaticRates) -> String {
+    format!(
+        "the upstream \"bandwidth\" plugin's entry limits every pod; it is kept and ours is left out, \
+         since the settings do not have its {rates}"
+    )
 }
 
 fn names(documents: &[Document]) -> Vec<String> {

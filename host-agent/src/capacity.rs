@@ -10,6 +10,8 @@ mod pods;
 mod promise;
 mod watch;
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 pub use explain::numbers;
@@ -30,6 +32,14 @@ pub struct Capacity {
 }
 
 impl Capacity {
+    /// The same with the pods that are there now: IMDS is asked once a minute, and pods come meanwhile.
+    pub fn with_pods_of(mut self, cache: &Path) -> Self {
+        if let (Some(seen), Ok(used)) = (&mut self.seen, pods::count(cache)) {
+            seen.used = used;
+        }
+        self
+    }
+
     /// How long ago IMDS last answered.
     pub fn age_ns(&self, now_ns: u64) -> Option<u64> {
         self.seen.as_ref().map(|seen| now_ns.saturating_sub(seen.at_ns))
@@ -45,7 +55,7 @@ pub struct Seen {
     pub addresses: u64,
     /// Of the family that pods have addresses of.
     pub prefixes: u64,
-    /// Pods that had an address then.
+    /// Pods that have an address, as the runtime has it.
     pub used: u64,
 }
 

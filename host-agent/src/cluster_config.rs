@@ -80,6 +80,8 @@ pub enum SetBy {
     Operator,
     /// EKS, when it makes the cluster; no configuration of the add-on may have it.
     Cluster,
+    /// It is not to be there: compared with what is, and never printed.
+    NotSet,
 }
 
 /// A number of pods, and where it comes from.
@@ -177,6 +179,7 @@ fn variables(settings: &Settings) -> Vec<Variable> {
         let from = "cni.upstream-bandwidth = \"replace\": Sluice limits pods instead";
         variables.push(variable("ENABLE_BANDWIDTH_PLUGIN", "false", from));
     }
+    variables.push(max_eni(max_pods.max_eni));
     variables.extend(family(max_pods.ip_family));
     variables
 }
@@ -233,6 +236,14 @@ fn family(family: IpFamily) -> [Variable; 2] {
     [one("ENABLE_IPv4", IpFamily::Ipv4), one("ENABLE_IPv6", IpFamily::Ipv6)]
 }
 
+fn max_eni(most: u16) -> Variable {
+    let (rest, set_by) = match most {
+        0 => (", which is not set: all that the instance type has", SetBy::NotSet),
+        _ => ("", SetBy::Operator),
+    };
+    Variable { set_by, ..number("MAX_ENI", most, "max-pods.max-eni", rest) }
+}
+
 fn switch(name: &'static str, on: bool, key: &str) -> Variable {
     variable(name, &on.to_string(), &format!("{key} = {on}"))
 }
@@ -284,9 +295,14 @@ fn miscount(settings: &Settings) -> Option<Miscount> {
     const CAP: &str = "vcpus > 30 ? 250 : 110";
     let max_pods = &settings.max_pods;
     let taken = u8::from(max_pods.custom_networking) + u8::from(max_pods.pod_security_groups);
-    let enis = match taken {
+    let most = max_pods.max_eni;
+    let all = match most {
         0 => "default_enis".into(),
-        taken => format!("(default_enis - {taken})"),
+        most => format!("min(default_enis, {most})"),
+    };
+    let enis = match taken {
+        0 => all,
+        taken => format!("({all} - {taken})"),
     };
     let prefixes = settings.prefix_delegation.enabled;
     let (counts, rule) = match max_pods.ip_family {
@@ -295,7 +311,9 @@ fn miscount(settings: &Settings) -> Option<Miscount> {
         IpFamily::Ipv4 if prefixes => {
             ("without prefixes", format!("min({CAP}, {enis} * (ips_per_eni - 1) * 16 + 2)"))
         }
-        IpFamily::Ipv4 if taken > 0 => ("with all ENIs", format!("{enis} * (ips_per_eni - 1) + 2")),
+        IpFamily::Ipv4 if taken > 0 || most > 0 => {
+            ("with all ENIs", format!("{enis} * (ips_per_eni - 1) + 2"))
+        }
         IpFamily::Ipv4 => return None,
     };
     Some(Miscount { counts, rule })

@@ -7,6 +7,7 @@
 
 mod active;
 mod json;
+mod rates;
 
 use std::ops::Range;
 
@@ -14,6 +15,7 @@ use serde_json::value::RawValue;
 
 pub use active::{choose, is_list};
 use json::{Array, Members, kind_of, place_of};
+pub use rates::StaticRates;
 
 /// The entry. It carries no settings, so a change of settings never touches the file.
 pub const ENTRY: &str = concat!(
@@ -116,6 +118,14 @@ pub fn has_entry(text: &str) -> Result<bool, Invalid> {
 /// Whether the upstream plugin's entry is in it.
 pub fn has_upstream(text: &str) -> Result<bool, Invalid> {
     Ok(List::find(text)?.position(Kind::Upstream, 0).is_some())
+}
+
+/// The rates that the upstream plugin's entry gives every pod; none where there is no such entry.
+pub fn upstream_rates(text: &str) -> Result<StaticRates, Invalid> {
+    let entries = List::find(text)?.entries;
+    let upstream = entries.iter().filter(|entry| entry.kind == Kind::Upstream);
+    let all = upstream.map(|entry| StaticRates::of(&entry.members));
+    Ok(all.fold(StaticRates::default(), StaticRates::or))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,7 +26,8 @@ use settings_model::KubeletConfig;
 use crate::paths::Paths;
 use crate::plan::FileContent;
 use root::Place;
-use says::Given;
+use says::{Given, Unreserved};
+pub use text::reserved_mebibytes;
 
 /// First by name: a file that comes after `boot` (cloud-init writes some) is above it.
 const NODEADM_FILE: &str = "/etc/eks/nodeadm.d/00-sluice.yaml";
@@ -49,6 +50,8 @@ pub struct Kubelet {
     pods: Option<Given>,
     /// What somebody else has reserved for kubelet.
     memory: Option<Given>,
+    /// nodeadm keeps memory for another number of pods than it gives kubelet.
+    unreserved: Option<Unreserved>,
     /// The number in the file of --config, which every other one overrides.
     below: Option<Given>,
     ours: Ours,
@@ -162,6 +165,24 @@ impl Kubelet {
         };
         let (files, obsolete) = self.changes(files)?;
         Ok(Told { flavour, told, files, obsolete, explicit, warnings })
+    }
+
+    /// What is short where nodeadm keeps memory for fewer pods than kubelet takes; `standard` is the
+    /// number of the type's ENIs, which is nodeadm's own expression.
+    pub fn unreserved(&self, standard: Option<u64>) -> Option<String> {
+        let Unreserved { given, expression } = self.unreserved.as_ref()?;
+        let pods = given.pods()?;
+        let counted = match expression {
+            Some(expression) => expression.pods(),
+            None => standard.and_then(|standard| standard.try_into().ok()),
+        };
+        let counted = counted.filter(|counted| *counted < pods)?;
+        let [wanted, kept] = [pods, counted].map(text::reserved_mebibytes);
+        Some(format!(
+            "{} gives kubelet {pods} pods without kubeReserved.memory: nodeadm keeps {kept}Mi, for \
+             {counted} pods; {pods} want {wanted}Mi",
+            given.place
+        ))
     }
 
     /// The way that is asked for, or the first that would work, and what was seen.

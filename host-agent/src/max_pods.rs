@@ -178,6 +178,8 @@ fn of_unknown(machine: &Machine) -> MaxPods {
 /// ENIs that carry pods.
 struct Enis {
     all: u64,
+    /// Of how many of the type's, where settings have fewer used.
+    of: Option<u64>,
     /// Those that carry none, and why.
     taken: Vec<&'static str>,
     /// On each of them one address is its own.
@@ -188,13 +190,17 @@ impl Enis {
     fn of(settings: &Settings, instance: &Instance) -> Self {
         let ipv4_per_eni = instance.ipv4_per_eni.into();
         if is_standalone(settings) {
-            return Self { all: 1, taken: Vec::new(), ipv4_per_eni };
+            return Self { all: 1, of: None, taken: Vec::new(), ipv4_per_eni };
         }
         let max_pods = &settings.max_pods;
         let custom = max_pods.custom_networking.then_some("custom networking");
         let trunk = max_pods.pod_security_groups.then_some("trunk");
         let taken = custom.into_iter().chain(trunk).collect();
-        Self { all: instance.enis.into(), taken, ipv4_per_eni }
+        // As aws-node takes MAX_ENI (pkg/ipamd, getMaxENI).
+        let most = Some(u64::from(max_pods.max_eni)).filter(|most| *most > 0);
+        let there = u64::from(instance.enis);
+        let all = most.map_or(there, |most| most.min(there));
+        Self { all, of: (all < there).then_some(there), taken, ipv4_per_eni }
     }
 
     fn left(&self) -> u64 {
@@ -207,10 +213,14 @@ impl Enis {
 
     fn formula(&self, places: &str) -> String {
         let minus: Vec<String> = self.taken.iter().map(|why| format!(" − 1 ({why})")).collect();
+        let all = match self.of {
+            Some(there) => format!("min({there}, max-eni {})", self.all),
+            None => self.all.to_string(),
+        };
         let enis = match (self.all, minus.is_empty()) {
-            (1, true) => "1 ENI".into(),
-            (all, true) => format!("{all} ENIs"),
-            (all, false) => format!("({all}{}) ENIs", minus.concat()),
+            (1, true) => format!("{all} ENI"),
+            (_, true) => format!("{all} ENIs"),
+            (_, false) => format!("({all}{}) ENIs", minus.concat()),
         };
         format!("{enis} × ({} − 1) {places} + {HOST_NETWORK_PODS}", self.ipv4_per_eni)
     }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use settings_model::{CniMode, KubeletConfig, PodLimit, Settings, UpstreamBandwidth};
 
 use crate::boot::MaxPodsInForce;
-use crate::conflist;
+use crate::conflist::{self, StaticRates};
 use crate::facts::{Facts, TextFile};
 use crate::kubelet::{Kubelet, Told};
 use crate::max_pods::{Machine, max_pods};
@@ -83,6 +83,7 @@ impl Plan {
             None => answer.warnings.clone(),
         };
         plan.warnings.extend(told.warnings);
+        plan.warnings.extend(kubelet.unreserved(answer.standard));
         plan.max_pods = Some(MaxPodsInForce {
             pods: explicit.map_or(answer.max_pods, |(pods, _)| pods),
             told: told.told,
@@ -122,15 +123,32 @@ pub enum Upstream {
     Replaced,
     /// It stays, and we stand aside.
     Kept,
+    /// So does one that limits every pod at rates that the settings have no default for: they would be
+    /// lost without it.
+    HasRates(StaticRates),
+}
+
+impl Upstream {
+    /// Whether we stand aside.
+    pub fn stays(self) -> bool {
+        self != Self::Replaced
+    }
 }
 
 /// None where there is no such entry, or none of ours is wanted beside it.
 pub fn upstream(settings: &Settings, found: &TextFile) -> Option<Upstream> {
     let is_there = is_chained(settings) && conflist::has_upstream(&found.text).unwrap_or(false);
-    is_there.then_some(match settings.cni.upstream_bandwidth {
-        UpstreamBandwidth::Replace => Upstream::Replaced,
+    is_there.then(|| match settings.cni.upstream_bandwidth {
         UpstreamBandwidth::Keep => Upstream::Kept,
+        UpstreamBandwidth::Replace => {
+            lost_rates(settings, &found.text).map_or(Upstream::Replaced, Upstream::HasRates)
+        }
     })
+}
+
+/// What the upstream plugin's entry in this list limits every pod to, and our place in it would not.
+pub fn lost_rates(settings: &Settings, list: &str) -> Option<StaticRates> {
+    conflist::upstream_rates(list).ok()?.without_defaults_of(&settings.bandwidth)
 }
 
 /// The conflist with our entry in it, or without where the settings do not want it. None where
@@ -140,7 +158,7 @@ pub fn conflist_file(settings: &Settings, found: &Option<TextFile>) -> Result<Op
     let Some(found) = found else { return Ok(None) };
     let edited = if !conflist::is_list(&found.path) {
         Err(conflist::Invalid { line: 1, column: 1, problem: conflist::Problem::OnePlugin })
-    } else if is_chained(settings) && upstream(settings, found) != Some(Upstream::Kept) {
+    } else if is_chained(settings) && !upstream(settings, found).is_some_and(Upstream::stays) {
         conflist::add(&found.text)
     } else {
         conflist::remove(&found.text)
@@ -154,7 +172,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::user_data::NodeConfig;
 
+    const DELEGATING: &str = "sluice = { version = 1, prefix-delegation.enabled = true }";
     const LIST: &str = r#"{"plugins":[{"type":"ptp"}]}"#;
 
     fn facts(text: Option<&str>) -> Facts {
@@ -196,6 +216,34 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_nodeadm_keeps_for_fewer_pods_than_it_gives_is_warned_of() {
+        let node = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/kubelet/al2023/node");
+        let warnings = |keys: &str| {
+            let text = format!(
+                "apiVersion: node.eks.aws/v1alpha1\nkind: NodeConfig\nspec:\n  kubelet:\n{keys}"
+            );
+            let config = NodeConfig { name: "user-data".into(), text: Ok(text) };
+            let kubelet = Kubelet::probe(&Paths::below(&node), &[config]).unwrap();
+            let instance_type = Some("t3a.medium".into());
+            let machine = Machine { instance_type, ..Machine::default() };
+            let settings = settings_model::parse("t", DELEGATING).unwrap();
+            let plan = plan("", None).unwrap();
+            plan.and_max_pods(&settings, Some(&machine), &kubelet).unwrap().warnings
+        };
+        let gives = "user-data:6 (spec.kubelet.config.maxPods) gives kubelet 110 pods without \
+                     kubeReserved.memory: nodeadm keeps ";
+        let pods = "    config:\n      maxPods: 110\n";
+        assert_eq!(warnings(pods), [format!("{gives}442Mi, for 17 pods; 110 want 1465Mi")]);
+        let fewer = format!("{pods}    maxPodsExpression: \"29\"\n");
+        assert_eq!(warnings(&fewer), [format!("{gives}574Mi, for 29 pods; 110 want 1465Mi")]);
+        for right in
+            ["      kubeReserved:\n        memory: 1465Mi\n", "    maxPodsExpression: \"110\"\n"]
+        {
+            assert_eq!(warnings(&format!("{pods}{right}")), [""; 0]);
+        }
+    }
+
+    #[test]
     fn disabled_bandwidth_takes_the_entry_out() {
         let off = "[settings.sluice]\nversion = 1\n[settings.sluice.bandwidth]\nenabled = false\n";
         let with_entry = conflist::add(LIST).unwrap();
@@ -218,6 +266,24 @@ mod tests {
         assert_eq!(planned("keep", with_upstream), with_upstream);
         assert_eq!(planned("keep", &both), with_upstream);
         assert_eq!(planned("keep", LIST), with_own);
+    }
+
+    #[test]
+    fn upstream_entry_with_rates_stays_until_the_settings_have_defaults_in_their_place() {
+        let text = r#"{"plugins":[{"type":"ptp"},{"type":"bandwidth","egressRate":10000000}]}"#;
+        let planned = |keys: &str| {
+            let head = "[settings.sluice]\nversion = 1\n[settings.sluice.bandwidth]\n";
+            plan(&format!("{head}{keys}"), Some(text)).unwrap()
+        };
+        let rates = conflist::upstream_rates(text).unwrap();
+        for keys in ["", "default-ingress = \"1Mbit\"\n"] {
+            let plan = planned(keys);
+            assert_eq!(plan.files[1].content, text.as_bytes(), "{keys}");
+            assert_eq!(plan.upstream.unwrap().1, Upstream::HasRates(rates));
+        }
+        let plan = planned("default-egress = \"20Mbit\"\n");
+        assert_eq!(plan.upstream.unwrap().1, Upstream::Replaced);
+        assert!(String::from_utf8_lossy(&plan.files[1].content).contains(conflist::ENTRY));
     }
 
     #[test]

@@ -221,7 +221,10 @@ impl Trace {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "guard: {} ({})", guard.state, guard.reason);
         }
-        text
+        text + &format!(
+            "{ANNOTATIONS} `sluice limit set {}/{}`, or restart it\n",
+            self.namespace, self.pod
+        )
     }
 }
 
@@ -275,6 +278,10 @@ impl Way {
     }
 }
 
+/// The runtime hands them over at ADD, and reports no change of them.
+const ANNOTATIONS: &str =
+    "annotations: as they were when the pod started; to change a running pod's limit:";
+
 fn why(reason: &str) -> &'static str {
     match reason {
         "horizon" => "too far ahead of their time (the queue was full)",
@@ -325,7 +332,9 @@ mod tests {
              \x20    node default    unlimited   default\n\
              \x20    burst           5ms         default\n\
              \x20    latency-target  5ms         default\n\
-             guard: tcx (a link at the head of the host's end)\n"
+             guard: tcx (a link at the head of the host's end)\n\
+             annotations: as they were when the pod started; to change a running pod's limit: \
+             `sluice limit set default/web`, or restart it\n"
         );
     }
 

@@ -2,7 +2,8 @@
 
 //! Finds our table in a document, and the reader for its version.
 //!
-//! Owns the two places where our table may stand, and the one foreign key that is honoured.
+//! Owns the two places where our table may stand, and the one foreign key that is honoured. Tells
+//! a text that gives our table from one that does not.
 //! Never judges any other table.
 
 use toml::de::{DeInteger, DeTable, DeValue};
@@ -26,9 +27,42 @@ pub(crate) struct Draft {
     pub(crate) foreign_max_pods: Option<(max_pods::PodCount, Given)>,
 }
 
+/// What a text is, as far as it can be read as TOML.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sighting {
+    /// It is TOML from beginning to end.
+    pub is_toml: bool,
+    /// It gives our table, or a key of it, in whatever spelling.
+    pub ours: bool,
+    /// It gives some other `settings`: a document of the kind that may hold ours.
+    pub settings: bool,
+}
+
+/// Looks for our table in a text that may be anything, e.g. a single line of something else.
+pub fn sight(text: &str) -> Sighting {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let document = document.get_ref();
+    let settings = document.get("settings").map(|value| value.get_ref());
+    let nested = settings.and_then(|settings| first_table(settings)?.get("sluice"));
+    let found = [nested, document.get("sluice")];
+    let ours = found.into_iter().flatten().any(|value| first_table(value.get_ref()).is_some());
+    let settings = !ours && settings.is_some_and(|value| first_table(value).is_some());
+    Sighting { is_toml: errors.is_empty(), ours, settings }
+}
+
+/// A table, or the first one of an array of tables, which is meant as one.
+fn first_table<'d>(value: &'d DeValue<'d>) -> Option<&'d DeTable<'d>> {
+    match value {
+        DeValue::Table(table) => Some(table),
+        DeValue::Array(array) => array.iter().find_map(|item| item.get_ref().as_table()),
+        _ => None,
+    }
+}
+
 /// Reads one document over what lower layers said.
 pub(crate) fn read(document: &DeTable<'_>, notes: &mut Notes, draft: &mut Draft) {
     let outer = document.get("settings").and_then(|v| v.get_ref().as_table());
+    refuse_array(document, notes);
     let nested =
         outer.and_then(|table| reader::find(table, "sluice", "settings.sluice", notes.layer));
     let top = reader::find(document, "sluice", "sluice", notes.layer);
@@ -44,6 +78,16 @@ pub(crate) fn read(document: &DeTable<'_>, notes: &mut Notes, draft: &mut Draft)
 
 fn open(found: Found<'_>, notes: &mut Notes, settings: &mut Settings) {
     reader::open(found, String::new(), notes, settings, read_table);
+}
+
+/// `[[settings]]` is no `[settings]`, and our table in it would go unread.
+fn refuse_array(document: &DeTable<'_>, notes: &mut Notes) {
+    let found = reader::find(document, "settings", "settings", notes.layer);
+    let Some(found) = found.filter(|found| found.value.as_table().is_none()) else { return };
+    if first_table(found.value).is_some_and(|table| table.contains_key("sluice")) {
+        let refusal = reader::wrong_type(found.value, "a table, [settings]");
+        notes.report.add(Finding::new(found.key_place, found.path, refusal));
+    }
 }
 
 /// Two spellings of our table are fine as long as they mean the same.
@@ -122,5 +166,70 @@ fn read_foreign_max_pods(outer: &DeTable<'_>, notes: &mut Notes, draft: &mut Dra
             let why = why.into_warning(code::NOT_HONOURED, "not honoured: ");
             notes.report.warn(Finding::new(found.place, found.path, why));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_table_is_found_in_every_spelling_that_toml_has_for_it() {
+        for text in [
+            "[settings.sluice]",
+            "[sluice]",
+            "[ settings . sluice . bandwidth ]",
+            "[\"settings\".'sluice']",
+            "[\"s\\u0065ttings\".sluice]",
+            "[[settings.sluice]]",
+            "[[settings]]\nsluice.version = 1",
+            "settings.sluice.version = 1",
+            "  \tsluice.version = 1",
+            "'sluice' . version=1",
+            "sluice = {}",
+            "settings = { motd = 'x', sluice = { version = 1 } }",
+            "settings.sluice = { version = 1 }",
+            "[settings]\nsluice.version = 1",
+            "[settings.kubernetes]\nmax-pods = 9\n[settings.sluice]",
+        ] {
+            let expected = Sighting { is_toml: true, ours: true, settings: false };
+            assert_eq!(sight(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn our_table_is_found_in_a_line_with_a_mistake() {
+        for text in [
+            "[settings.sluice",
+            "[settings.sluice] x",
+            "[[sluice]",
+            "sluice.version = ",
+            "settings.sluice.bandwidth.default-egress = 500Mbit",
+            "sluice = { version = 1,",
+            "settings = { sluice = { version = 1,",
+        ] {
+            let found = sight(text);
+            assert!(found.ours && !found.is_toml, "{text}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_mentions_us_is_not_ours() {
+        for text in [
+            "# [settings.sluice]",
+            "sluice",
+            "sluice check",
+            "sluice = '/usr/bin/sluice'",
+            "sluice: true",
+            "--node-labels=sluice.dev/network=standalone",
+            "  - sluice.dev/network=x",
+            "x = \"\"\"\n[settings.sluice]\n\"\"\"",
+            "[settings.kubernetes.node-labels]\nsluice.version = '1'",
+            "[ -x /usr/bin/sluice ]",
+            "[x.settings.sluice]",
+        ] {
+            assert!(!sight(text).ours, "{text}: {:?}", sight(text));
+        }
+        assert!(sight("[settings.kubernetes]").settings && sight("settings.motd = 'x'").settings);
     }
 }

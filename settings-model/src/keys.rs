@@ -8,6 +8,7 @@ use crate::agent::OnInvalid;
 use crate::bandwidth::Count;
 use crate::cni::{CniMode, UpstreamBandwidth};
 use crate::effect::WITHOUT_EFFECT;
+use crate::max_pods::ENIS;
 use crate::max_pods::{IpFamily, KubeletConfig};
 use crate::prefix_delegation::{IP_TARGETS, TARGETS};
 use crate::rate::{CAPACITY_WORDS, LIMIT_WORDS};
@@ -141,6 +142,8 @@ pub(crate) const KEYS: &[Key] = &[
         "Whether pods have addresses of other subnets than the node (AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG): the primary ENI carries none then."),
     key("max-pods.pod-security-groups", Shape::Switch, Some("false"), "true",
         "Whether pods may have security groups of their own (ENABLE_POD_ENI): one ENI is their trunk then, and carries no other pods."),
+    key("max-pods.max-eni", Shape::Count(*ENIS.start(), *ENIS.end(), "ENIs"), Some("0"), "2",
+        "How many ENIs the VPC CNI uses at most (MAX_ENI), the primary one included; 0 is not set: as many as the instance type has."),
     key("agent.metrics-listen", Shape::Listen, Some("\"127.0.0.1:9469\""), "\"off\"",
         "Where metrics are served."),
     key("agent.on-invalid", Shape::Words(spellings::<OnInvalid>), Some("\"last-good\""), "\"fail\"",

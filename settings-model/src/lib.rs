@@ -45,6 +45,7 @@ pub use bandwidth::{Bandwidth, Count};
 pub use burst::{Burst, BurstTime, ByteCount};
 pub use class::{Class, ClassName, Classes};
 pub use cni::{Cni, CniMode, UpstreamBandwidth};
+pub use document::{Sighting, sight};
 pub use effective::{Effective, Entry, Origin, merge};
 pub use explain::{docs_table, explain};
 pub use latency::LatencyTarget;

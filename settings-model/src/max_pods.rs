@@ -20,6 +20,9 @@ use crate::words::{word, words};
 /// hundred pods a node; more is a typing mistake.
 pub(crate) const PODS: Range = 1..=1000;
 
+/// ENIs: no instance type has more, and 0 for not set, as the VPC CNI has it.
+pub(crate) const ENIS: Range = 0..=100;
+
 /// How many pods, what of the cluster that depends on, and where kubelet is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MaxPods {
@@ -33,6 +36,8 @@ pub struct MaxPods {
     pub custom_networking: bool,
     /// `pod-security-groups`: whether one ENI is a trunk; default false.
     pub pod_security_groups: bool,
+    /// `max-eni`: how many ENIs the VPC CNI uses at most; default 0, which is not set.
+    pub max_eni: u16,
 }
 
 /// How many pods a node takes.
@@ -110,6 +115,7 @@ impl MaxPods {
             ("ip-family", self.ip_family.to_string().into()),
             ("custom-networking", self.custom_networking.into()),
             ("pod-security-groups", self.pod_security_groups.into()),
+            ("max-eni", self.max_eni.into()),
         ]
     }
 }
@@ -120,6 +126,11 @@ pub(crate) fn read(table: &mut Table<'_, '_>, max_pods: &mut MaxPods) {
     table.set("ip-family", word, &mut max_pods.ip_family);
     table.set("custom-networking", boolean, &mut max_pods.custom_networking);
     table.set("pod-security-groups", boolean, &mut max_pods.pod_security_groups);
+    table.set("max-eni", max_eni, &mut max_pods.max_eni);
+}
+
+fn max_eni(value: &DeValue<'_>) -> Result<u16, Refusal> {
+    whole(value, &ENIS, "a whole number")
 }
 
 fn value(value: &DeValue<'_>) -> Result<PodLimit, Refusal> {

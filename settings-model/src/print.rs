@@ -153,6 +153,7 @@ kubelet = "auto"
 ip-family = "ipv4"
 custom-networking = false
 pod-security-groups = false
+max-eni = 0
 
 [settings.sluice.agent]
 metrics-listen = "127.0.0.1:9469"

@@ -107,6 +107,7 @@ fn values(key: &str) -> &'static [&'static str] {
         "warm-prefix-target" => &["1", "16"],
         "value" => &["'auto'", "1", "0x3a", "1_000"],
         "warm-ip-target" | "minimum-ip-target" => &["0", "1", "1000"],
+        "max-eni" => &["0", "1", "100"],
         "ip-family" => &["'ipv4'", "'ipv6'"],
         "kubelet" => &["'auto'", "'nodeadm'", "'config-dir'", "'env-file'", "'none'"],
         "metrics-listen" => &["'off'", "'0.0.0.0:1'", "'[::1]:65535'"],

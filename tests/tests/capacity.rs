@@ -132,6 +132,7 @@ fn next_pod_that_gets_no_address_is_told_before_it_hangs() {
              have one; max-pods 5"
         );
         pod(node, "a", 2);
+        assert_eq!(capacity()["seen"]["used"], 1, "pods are counted when asked for");
         let last = pod(node, "b", 3);
         look();
         wait_for_state("exhausted");
@@ -164,6 +165,28 @@ fn next_pod_that_gets_no_address_is_told_before_it_hangs() {
 }
 
 #[test]
+fn efa_only_interface_on_the_first_card_is_a_mismatch_at_once() {
+    with_agent("", |node| {
+        let imds = imds(6, &[]);
+        promise(17, 15, true);
+        wait_for_state("ok");
+        let of = |key: &str| format!("network/interfaces/macs/02:00:00:00:01:00/{key}");
+        imds.set(&of("device-number"), "1");
+        imds.set(&of("network-card"), "1");
+        assert_eq!(look_and_see()["full"], 15, "on another card it takes no place");
+        imds.set(&of("network-card"), "0");
+        look();
+        assert_eq!(wait_for_state("mismatch")["full"], 10);
+        let [mismatch] = &node.troubles("ip-mismatch")[..] else { panic!("one mismatch") };
+        assert_eq!(
+            mismatch["what"],
+            "max-pods is more than the ENIs of t3a.medium carry (EFA-only, without addresses: 1): 5 \
+             addresses for pods, up to 10; 0 pods have one; max-pods 17"
+        );
+    });
+}
+
+#[test]
 fn type_without_prefixes_is_a_mismatch_until_the_settings_say_so() {
     with_agent(WITH_PREFIXES, |node| {
         let imds = imds(6, &[]);
@@ -179,11 +202,9 @@ fn type_without_prefixes_is_a_mismatch_until_the_settings_say_so() {
         wait_for_state("ok");
         assert_eq!(node.troubles("ip-mismatch"), [] as [Value; 0]);
         assert_eq!(said("can have no prefixes").len(), 1);
-        assert!(
-            imds.requests()
-                .iter()
-                .all(|request| request.ends_with(" 200") || request.ends_with("-prefix 404"))
-        );
+        assert!(imds.requests().iter().all(|request| request.ends_with(" 200")
+            || request.ends_with("-prefix 404")
+            || request.ends_with("network-card 404")));
     });
 }
 

@@ -7,10 +7,11 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use nix::sys::inotify::AddWatchFlags;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::command::{text, wait_for};
 use tests::conflist::{Watched, conflist, write_as_aws_node};
-use tests::node::{BIN_DIR, CONF_DIR, CONFLIST, Node, with_node, with_ready_node};
+use tests::node::{BIN_DIR, CONF_DIR, CONFLIST, Node, USER_DATA, with_node, with_ready_node};
 
 /// What must happen within a second takes longer in an emulated guest.
 const SOON: Duration = Duration::from_secs(10);
@@ -68,6 +69,33 @@ fn upstream_plugin_that_comes_later_gives_its_place_to_ours_and_is_told_of() {
         wait_for("our entry", SOON, || conflist().contains(&entry).then_some(()));
         wait_for("the end of the trouble", SOON, || {
             node.troubles("upstream-replaced").is_empty().then_some(())
+        });
+    });
+}
+
+/// Rates in the entry itself limit every pod. It stays until the settings have defaults in their place.
+#[test]
+fn rates_of_the_upstream_plugins_own_entry_are_never_lost() {
+    with_ready_node("", |node| {
+        let entry = entry();
+        let with_rates = template_with(r#"{"type":"bandwidth","ingressRate":20000000}"#);
+        for _ in 0..2 {
+            write_as_aws_node(&with_rates);
+            let trouble = wait_for("word of it", SOON, || node.troubles("upstream-rates").pop());
+            let what = trouble["what"].as_str().expect("what was seen");
+            assert!(what.ends_with("do not have its default-ingress = \"20Mbit\""), "{what}");
+            assert_eq!(conflist(), with_rates);
+        }
+        let table = "[settings.sluice.bandwidth]\n";
+        let given = format!("{table}default-ingress = \"30Mbit\"\n");
+        let old = fs::read_to_string(USER_DATA).expect("the user data");
+        fs::write(USER_DATA, old.replace(table, &given)).expect("write user data");
+        node.signal_agent(Signal::SIGHUP);
+        wait_for("our entry in its place", SOON, || {
+            (conflist() == template_with(&entry)).then_some(())
+        });
+        wait_for("the end of it", SOON, || {
+            node.troubles("upstream-rates").is_empty().then_some(())
         });
     });
 }

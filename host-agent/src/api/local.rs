@@ -28,7 +28,10 @@ pub struct Local<'a> {
 
 impl Node for Local<'_> {
     fn status(&self) -> Result<Status> {
-        Status::read(self.paths, Some(&self.reconciler.report()))
+        let mut report = self.reconciler.report();
+        let cache = self.paths.result_cache();
+        report.capacity = report.capacity.map(|capacity| capacity.with_pods_of(&cache));
+        Status::read(self.paths, Some(&report))
     }
 
     fn set_limit(&mut self, namespace: &str, pod: &str, limit: Live) -> Result<usize> {

@@ -3,7 +3,7 @@
 //! reader can do.
 
 use super::judge::{COMES_WITHIN, FILLS_WITHIN, Signs};
-use super::promise::Promise;
+use super::promise::{Pool, Promise};
 use super::{Capacity, Finding, Seen};
 use crate::report::Trouble;
 
@@ -35,13 +35,18 @@ pub fn numbers(capacity: &Capacity) -> String {
 }
 
 /// What degrades the node, if anything does.
-pub fn trouble(capacity: &Capacity, promise: &Promise, signs: &Signs) -> Option<Trouble> {
+pub fn trouble(
+    capacity: &Capacity,
+    promise: &Promise,
+    pool: &Pool,
+    signs: &Signs,
+) -> Option<Trouble> {
     let (code, why, next_step) = match capacity.finding {
         Finding::Unseen | Finding::Fits => return None,
         Finding::Filling if !signs.fills_for_long() => return None,
         Finding::Filling => filling(promise),
         Finding::Exhausted => exhausted(promise, signs),
-        mismatch => ("ip-mismatch", contradiction(mismatch, promise), remedy(mismatch)),
+        mismatch => ("ip-mismatch", contradiction(mismatch, promise, pool), remedy(mismatch, pool)),
     };
     Some(Trouble {
         code: code.into(),
@@ -74,7 +79,7 @@ fn grow(promise: &Promise) -> &'static str {
     }
 }
 
-fn contradiction(finding: Finding, promise: &Promise) -> String {
+fn contradiction(finding: Finding, promise: &Promise, pool: &Pool) -> String {
     let instance_type = promise.in_force.instance_type.as_deref().unwrap_or("this instance type");
     match finding {
         Finding::CannotDelegate => {
@@ -83,6 +88,10 @@ fn contradiction(finding: Finding, promise: &Promise) -> String {
         Finding::Overpromised if promise.standalone => {
             "max-pods is more than the delegated prefixes have addresses".into()
         }
+        Finding::Overpromised if pool.efa_only > 0 => format!(
+            "max-pods is more than the ENIs of {instance_type} carry (EFA-only, without addresses: {})",
+            pool.efa_only
+        ),
         Finding::Overpromised => format!("max-pods is more than the ENIs of {instance_type} carry"),
         Finding::UnexpectedPrefixes => {
             "aws-node delegates prefixes, but prefix-delegation.enabled = false".into()
@@ -94,10 +103,14 @@ fn contradiction(finding: Finding, promise: &Promise) -> String {
     }
 }
 
-fn remedy(finding: Finding) -> &'static str {
+fn remedy(finding: Finding, pool: &Pool) -> &'static str {
     match finding {
         Finding::CannotDelegate => {
             "use a Nitro type, or prefix-delegation.enabled = false for nodes of this one"
+        }
+        Finding::Overpromised if pool.efa_only > 0 => {
+            "give max-pods.value, at most 2 more than these addresses, or attach EFA-only interfaces to \
+             other network cards"
         }
         Finding::Overpromised => {
             "lower max-pods (max-pods.value = \"auto\" fits), or use prefixes or a larger type"

@@ -113,7 +113,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn pool(addresses: u64, prefixes: u64) -> Pool {
-        Pool { addresses, prefixes }
+        Pool { addresses, prefixes, ..Pool::default() }
     }
 
     /// What is found in a look a minute at pools with so many pods; each change, with its minute.

@@ -6,6 +6,7 @@ use settings_model::{CniMode, IpFamily, MaxPods, PrefixDelegation, Settings};
 
 use crate::boot::MaxPodsInForce;
 use crate::imds::eni::Eni;
+use crate::instance::Instance;
 use crate::max_pods::{HOST_NETWORK_PODS, PREFIX_ADDRESSES};
 
 /// EKS' own bound for small nodes; what prefixes carry beyond that is nobody's loss.
@@ -24,6 +25,8 @@ pub struct Promise {
 pub struct Pool {
     pub addresses: u64,
     pub prefixes: u64,
+    /// EFA-only ENIs in the places of others.
+    pub efa_only: u64,
 }
 
 impl Promise {
@@ -40,8 +43,9 @@ impl Promise {
     pub fn pool(&self, enis: &[Eni]) -> Pool {
         let carries = |eni: &&Eni| match self.standalone {
             true => eni.primary,
-            false => !(eni.primary && self.max_pods.custom_networking),
+            false => eni.card == 0 && !(eni.primary && self.max_pods.custom_networking),
         };
+        let efa_only = enis.iter().filter(|eni| eni.card == 0 && eni.efa_only).count() as u64;
         let enis: Vec<&Eni> = enis.iter().filter(carries).collect();
         let v4 = enis.iter().flat_map(|eni| &eni.prefixes).map(|net| 32 - net.prefix_len());
         let v6 = enis.iter().flat_map(|eni| &eni.prefixes_v6).map(|net| 128 - net.prefix_len());
@@ -60,7 +64,7 @@ impl Promise {
         let addresses = of_prefixes.fold(secondary, |sum: u64, of_prefix| {
             sum.saturating_add(of_prefix.unwrap_or(u64::MAX))
         });
-        Pool { addresses, prefixes: bits.len() as u64 }
+        Pool { addresses, prefixes: bits.len() as u64, efa_only }
     }
 
     /// Pods that max-pods allows and that want an address.
@@ -75,9 +79,23 @@ impl Promise {
         }
         let prefixes_too = pool.prefixes > 0 && !self.delegation.enabled;
         let times = if prefixes_too { PREFIX_ADDRESSES } else { 1 };
-        let full = self.in_force.capacity.map(|capacity| capacity.saturating_mul(times));
+        let carried = self.in_force.capacity.map(|capacity| self.without_efa(capacity, pool));
+        let full = carried.map(|carried| carried.saturating_mul(times));
         // The table of types may be older than the type.
         full.map(|full| full.max(pool.addresses))
+    }
+
+    /// An EFA-only ENI takes the place of one that would carry as many as the others; the primary is none.
+    fn without_efa(&self, capacity: u64, pool: &Pool) -> u64 {
+        let instance = self.in_force.instance_type.as_deref().and_then(Instance::find);
+        if self.max_pods.ip_family == IpFamily::Ipv6 {
+            return capacity;
+        }
+        let places = instance.map_or(0, |instance| u64::from(instance.ipv4_per_eni) - 1);
+        let delegates = self.delegation.enabled && self.in_force.delegates_prefixes == Some(true);
+        let each = places * if delegates { PREFIX_ADDRESSES } else { 1 };
+        let primary = if self.max_pods.custom_networking { 0 } else { each };
+        capacity.saturating_sub(pool.efa_only.saturating_mul(each)).max(primary.min(capacity))
     }
 
     /// Up to how many addresses aws-node should fill the pool for so many pods.
@@ -152,10 +170,14 @@ pub mod tests {
         promise(&Case { settings, ..PREFIXES })
     }
 
+    fn pool(addresses: u64, prefixes: u64) -> Pool {
+        Pool { addresses, prefixes, ..Pool::default() }
+    }
+
     fn eni(primary: bool, prefixes: &[&str], secondary_addresses: u64) -> Eni {
         let v4 = prefixes.iter().filter_map(|net| net.parse().ok()).collect();
         let v6 = prefixes.iter().filter_map(|net| net.parse().ok()).collect();
-        Eni { primary, prefixes: v4, prefixes_v6: v6, secondary_addresses }
+        Eni { primary, prefixes: v4, prefixes_v6: v6, secondary_addresses, ..Eni::default() }
     }
 
     #[test]
@@ -165,12 +187,12 @@ pub mod tests {
             eni(false, &["10.0.2.0/28", "10.0.2.16/28"], 3),
         ];
         let table = [
-            ("", Pool { addresses: 53, prefixes: 3 }),
-            ("[sluice.max-pods]\ncustom-networking = true", Pool { addresses: 35, prefixes: 2 }),
-            ("[sluice.cni]\nmode = \"standalone\"", Pool { addresses: 16, prefixes: 1 }),
+            ("", pool(53, 3)),
+            ("[sluice.max-pods]\ncustom-networking = true", pool(35, 2)),
+            ("[sluice.cni]\nmode = \"standalone\"", pool(16, 1)),
             (
                 "[sluice.max-pods]\nip-family = \"ipv6\"\n[sluice.prefix-delegation]\nenabled = true",
-                Pool { addresses: 1 << 48, prefixes: 1 },
+                pool(1 << 48, 1),
             ),
         ];
         table.iter().for_each(|(settings, pool)| {
@@ -178,7 +200,7 @@ pub mod tests {
         });
         let only_v6 = [eni(true, &["2001:db8:1:2:3::/80"], 0)];
         let standalone = with("[sluice.cni]\nmode = \"standalone\"");
-        assert_eq!(standalone.pool(&only_v6), Pool { addresses: 1 << 48, prefixes: 1 });
+        assert_eq!(standalone.pool(&only_v6), pool(1 << 48, 1));
         let everything = [eni(true, &["::/0", "::/64"], 0)];
         assert_eq!(standalone.pool(&everything).addresses, u64::MAX);
     }
@@ -187,7 +209,7 @@ pub mod tests {
     fn target_is_what_aws_node_goes_for() {
         let delegating =
             |line: &str| with(&format!("[sluice.prefix-delegation]\nenabled = true\n{line}"));
-        let pool = Pool { addresses: 16, prefixes: 1 };
+        let pool = pool(16, 1);
         let table = [
             ("", 5, 21),
             ("warm-prefix-target = 3", 5, 53),
@@ -206,8 +228,28 @@ pub mod tests {
     #[test]
     fn in_standalone_mode_nobody_adds_to_what_is_there() {
         let promise = with("[sluice.cni]\nmode = \"standalone\"");
-        let pool = Pool { addresses: 16, prefixes: 1 };
+        let pool = pool(16, 1);
         assert_eq!((promise.full(&pool), promise.target(16, &pool)), (Some(16), 16));
         assert!(promise.overpromises(&pool) && !promise.overpromises(&Pool::default()));
+    }
+
+    #[test]
+    fn efa_only_interface_takes_the_place_of_one_that_carries_pods() {
+        let of = |instance_type: &str, case: Case, enis: &[Eni]| {
+            let mut promise = promise(&case);
+            promise.in_force.instance_type = Some(instance_type.into());
+            let pool = promise.pool(enis);
+            (promise.full(&pool), promise.overpromises(&pool))
+        };
+        let efa = |card| Eni { card, efa_only: true, ..Eni::default() };
+        let p5 = || Case { settings: "", pods: 100, capacity: 98 };
+        let first = eni(true, &[], 0);
+        assert_eq!(of("p5.48xlarge", p5(), &[first.clone(), efa(1)]), (Some(98), false));
+        assert_eq!(of("p5.48xlarge", p5(), &[first.clone(), efa(0), efa(1)]), (Some(49), true));
+        let fits = Case { pods: 51, ..p5() };
+        assert_eq!(of("p5.48xlarge", fits, &[first.clone(), efa(0)]), (Some(49), false));
+        // Three ENIs of six; prefixes; the primary stays.
+        assert_eq!(of("t3a.medium", PREFIXES, &[first.clone(), efa(0)]).0, Some(160));
+        assert_eq!(of("t3a.medium", PREFIXES, &[first, efa(0), efa(0), efa(0)]).0, Some(80));
     }
 }

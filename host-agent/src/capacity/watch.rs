@@ -76,7 +76,7 @@ impl Watch {
             }
         }
         let capacity = memory.capacity();
-        let trouble = trouble(&capacity, &memory.promise, &memory.signs);
+        let trouble = trouble(&capacity, &memory.promise, &memory.pool, &memory.signs);
         memory.tell(&capacity, trouble.as_ref());
         let pause = goes_on.then(|| jittered(PAUSE, outside));
         Look { capacity: Some(capacity), trouble, pause }
@@ -113,7 +113,7 @@ impl Memory {
         self.answered = Some(now);
         self.silent = false;
         self.pool = self.promise.pool(enis);
-        let Pool { addresses, prefixes } = self.pool;
+        let Pool { addresses, prefixes, .. } = self.pool;
         self.seen = Some(Seen { at_ns: now_ns(), addresses, prefixes, used });
         let passed = passed.min(MOST_BETWEEN);
         self.signs = self.signs.after(&self.promise, &self.pool, used, passed);

@@ -50,10 +50,8 @@ pub enum Settings {
 
 /// Exit status 0 for settings that can be used, 78 for others.
 pub fn check(asked: &Check) -> Result<u8> {
-    let Some(document) = user_data::read(&asked.file)?.document else {
-        log::info!("{} has no settings for sluice", asked.file.display());
-        return Ok(0);
-    };
+    // That there is none has been said by who has read it.
+    let Some(document) = user_data::read(&asked.file)?.document else { return Ok(0) };
     let merged = merge(std::slice::from_ref(&document));
     if asked.json {
         print(&format!("{:#}\n", verdict(&merged)))?;

@@ -93,12 +93,18 @@ impl<'f> AwsNode<'f> {
             Some(Found::Elsewhere) => {
                 "a reference (valueFrom), which this file does not resolve".into()
             }
-            Some(Found::Value(found)) if means(found, value) => return None,
+            Some(Found::Value(found)) if Self::is_in_force(name, found, value) => return None,
             Some(Found::Value(found)) => format!("{found:?}"),
             None if self.default(name) == value => return None,
             None => format!("nothing, which means {:?}", self.default(name)),
         };
         Some(format!("{name}: found {found}, wanted {value:?} ({from})"))
+    }
+
+    /// aws-node takes a MAX_ENI below 1, or that is no number, for none (pkg/ipamd, getMaxENI).
+    fn is_in_force(name: &str, found: &str, wanted: &str) -> bool {
+        let is_none = |text: &str| number(text).is_none_or(|number| number < 1);
+        means(found, wanted) || (name == "MAX_ENI" && is_none(found) && is_none(wanted))
     }
 
     /// What aws-node makes of its own variables, whatever the settings want.
@@ -146,7 +152,7 @@ impl<'f> AwsNode<'f> {
     fn default(&self, name: &str) -> &'static str {
         match name {
             "WARM_PREFIX_TARGET" if self.source == Source::Addon => "1",
-            "WARM_PREFIX_TARGET" | "WARM_IP_TARGET" | "MINIMUM_IP_TARGET" => "0",
+            "WARM_PREFIX_TARGET" | "WARM_IP_TARGET" | "MINIMUM_IP_TARGET" | "MAX_ENI" => "0",
             "ENI_CONFIG_LABEL_DEF" => "k8s.amazonaws.com/eniConfig",
             "ENABLE_IPv4" => "true",
             _ => "false",

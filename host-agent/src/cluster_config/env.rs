@@ -19,8 +19,10 @@ pub fn text(wanted: &Wanted) -> String {
 }
 
 fn set(variables: &[Variable]) -> String {
-    let (ours, clusters): (Vec<_>, Vec<_>) =
-        variables.iter().partition(|variable| variable.set_by == SetBy::Operator);
+    let (ours, clusters): (Vec<_>, Vec<_>) = variables
+        .iter()
+        .filter(|variable| variable.set_by != SetBy::NotSet)
+        .partition(|variable| variable.set_by == SetBy::Operator);
     let from = |variable: &&Variable| comment(0, &format!("{}: {}", variable.name, variable.from));
     let pair = |variable: &Variable| format!("{}={}", variable.name, variable.value);
     let arguments = ours.iter().map(|variable| format!(" \\\n    {}", pair(variable)));

@@ -6,12 +6,13 @@ use super::{
     Error, HOP_LIMIT, Miscount, Network, Pods, Prefixes, STANDALONE_LABEL, Wanted, comment,
     commented, indented,
 };
+use crate::kubelet::reserved_mebibytes;
 
 pub fn text(wanted: &Wanted, cluster: &str, os: Os) -> Result<String, Error> {
     let notes = commented(&wanted.notes);
     let family = os.ami_family();
     let interface = interface(&wanted.network)?;
-    let kubelet = kubelet(wanted);
+    let kubelet = kubelet(wanted, os);
     let user_data = indented(4, &user_data::text(wanted, os));
     Ok(format!(
         "{notes}apiVersion: karpenter.k8s.aws/v1
@@ -54,13 +55,25 @@ fn interface(network: &Network) -> Result<String, Error> {
     Ok(comment(2, &said) + &format!("  ipPrefixCount: {prefixes}\n"))
 }
 
-fn kubelet(wanted: &Wanted) -> String {
+fn kubelet(wanted: &Wanted, os: Os) -> String {
     match &wanted.pods {
         Some(Pods { count, from }) => {
             let said = format!("{from}. It holds for every instance type of a NodePool.");
-            comment(2, &said) + &format!("  kubelet:\n    maxPods: {count}\n")
+            comment(2, &said)
+                + &format!("  kubelet:\n    maxPods: {count}\n")
+                + &reserved(*count, os)
         }
         None => no_number(wanted.miscount.as_ref()),
+    }
+}
+
+/// nodeadm keeps memory for as many pods as its own expression gives, whatever maxPods is; Bottlerocket
+/// goes by the number.
+fn reserved(pods: u16, os: Os) -> String {
+    let mebibytes = reserved_mebibytes(pods);
+    match os {
+        Os::Al2023 => format!("    kubeReserved:\n      memory: {mebibytes}Mi\n"),
+        Os::Bottlerocket => String::new(),
     }
 }
 
@@ -87,4 +100,5 @@ fn wrong_number(counts: &str) -> String {
 const ONE_FOR_ALL: &str =
     "kubelet.maxPods is not here: it would be one number for all instance types.";
 const REMEDY: &str = "Give max-pods.value or --instance-type for one that is right, or Sluice's \
-     rule, which needs Karpenter's feature gate NodeClassCEL:";
+     rule, which needs Karpenter's feature gate NodeClassCEL (and kubeReserved.memory, 255Mi and 11Mi for \
+     each pod, which nodeadm does not compute from it):";

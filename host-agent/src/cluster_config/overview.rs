@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! All of it on one screen, for people.
 
-use super::{HOP_LIMIT, Network, Prefixes, Variable, Wanted, wrapped};
+use super::{HOP_LIMIT, Network, Prefixes, SetBy, Variable, Wanted, wrapped};
 
 pub fn text(wanted: &Wanted) -> String {
     let network = match &wanted.network {
@@ -25,10 +25,11 @@ pub fn text(wanted: &Wanted) -> String {
 fn table(variables: &[Variable]) -> String {
     let width = |text: fn(&Variable) -> usize| variables.iter().map(text).max().unwrap_or(0);
     let (name_width, value_width) = (width(|v| v.name.len()), width(|v| v.value.len()));
+    let variables = variables.iter().filter(|variable| variable.set_by != SetBy::NotSet);
     let line = |Variable { name, value, from, .. }: &Variable| {
         format!("  {name:name_width$}  {value:value_width$}  {from}\n")
     };
-    let lines = variables.iter().map(line).collect::<String>();
+    let lines = variables.map(line).collect::<String>();
     format!("aws-node (DaemonSet in kube-system)\n{lines}")
 }
 

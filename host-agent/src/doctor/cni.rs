@@ -5,14 +5,16 @@
 use std::path::Path;
 
 use serde_json::Value;
-use settings_model::UpstreamBandwidth;
+use settings_model::Settings;
 
 use super::code;
 use super::finding::{Finding, Severity};
 use super::survey::{Cni, Survey};
+use crate::boot::rates_kept;
 use crate::conflist;
 use crate::facts::TextFile;
 pub use crate::plan::is_chained;
+use crate::plan::{Upstream, upstream};
 
 const OWN: &str = "sluice";
 const UPSTREAM: &str = "bandwidth";
@@ -21,7 +23,7 @@ pub fn check(survey: &Survey) -> Vec<Finding> {
     let cni = &survey.cni;
     let mut findings: Vec<Finding> = cni.temporary.iter().map(|path| temporary(path)).collect();
     if let Some(settings) = survey.state.settings().filter(|settings| is_chained(settings)) {
-        findings.extend(chain(cni, settings.cni.upstream_bandwidth));
+        findings.extend(chain(cni, settings));
         findings.extend(plugin(cni));
     }
     findings
@@ -45,7 +47,7 @@ fn has(text: &str, kind: &str) -> bool {
     entries(text).is_some_and(|all| all.iter().any(|entry| entry["type"] == kind))
 }
 
-fn chain(cni: &Cni, upstream: UpstreamBandwidth) -> Vec<Finding> {
+fn chain(cni: &Cni, settings: &Settings) -> Vec<Finding> {
     let dir = cni.conf_dir.display().to_string();
     let active = match conflist::choose(&cni.conf_dir, &cni.files) {
         Err(error) => return vec![unreadable(&dir, &error)],
@@ -66,8 +68,8 @@ fn chain(cni: &Cni, upstream: UpstreamBandwidth) -> Vec<Finding> {
     };
     let find = |kind: &str| entries.iter().find(|entry| entry["type"] == kind);
     let has_upstream = find(UPSTREAM).is_some();
-    if has_upstream && upstream == UpstreamBandwidth::Keep {
-        return vec![kept(&path, find(OWN).is_some())];
+    if let Some(upstream) = upstream(settings, active).filter(|upstream| upstream.stays()) {
+        return vec![kept(&path, upstream, find(OWN).is_some())];
     }
     let mut findings = Vec::new();
     match find(OWN) {
@@ -95,16 +97,23 @@ fn chain(cni: &Cni, upstream: UpstreamBandwidth) -> Vec<Finding> {
 }
 
 /// As the settings say; but not both.
-fn kept(path: &str, beside_ours: bool) -> Finding {
-    let severity = if beside_ours { Severity::Fault } else { Severity::Note };
+fn kept(path: &str, upstream: Upstream, beside_ours: bool) -> Finding {
+    let (severity, why) = match upstream {
+        Upstream::HasRates(rates) => (Severity::Degraded, rates_kept(&rates)),
+        _ => (
+            Severity::Note,
+            "cni.upstream-bandwidth is \"keep\": new pods are limited by it, not by us".into(),
+        ),
+    };
+    let severity = if beside_ours { Severity::Fault } else { severity };
     let both = if beside_ours { ", beside our entry" } else { "" };
     Finding::new(severity, code::UPSTREAM_ENTRY, path)
         .seen(format!("the upstream \"bandwidth\" plugin is in the chain{both}"))
-        .why("cni.upstream-bandwidth is \"keep\": new pods are limited by it, not by us")
-        .remedy(if beside_ours {
-            "sluice boot"
-        } else {
-            "none, if that is meant; else \"replace\""
+        .why(why)
+        .remedy(match upstream {
+            _ if beside_ours => "sluice boot",
+            Upstream::HasRates(_) => "give these defaults, or take the rates out of the entry",
+            _ => "none, if that is meant; else \"replace\"",
         })
 }
 
@@ -151,20 +160,18 @@ fn plugin(cni: &Cni) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use settings_model::UpstreamBandwidth;
+
     use super::*;
     use crate::conflist::ENTRY;
 
-    fn codes_with(upstream: UpstreamBandwidth, files: &[&str]) -> Vec<&'static str> {
+    fn codes(files: &[&str]) -> Vec<&'static str> {
         let file = |(number, text): (usize, &&str)| {
             Ok(TextFile { path: format!("/n/{number}.conflist").into(), text: text.to_string() })
         };
         let files = files.iter().enumerate().map(file).collect();
         let cni = Cni { files, ..Cni::default() };
-        chain(&cni, upstream).iter().map(|finding| finding.code).collect()
-    }
-
-    fn codes(files: &[&str]) -> Vec<&'static str> {
-        codes_with(UpstreamBandwidth::Replace, files)
+        chain(&cni, &Settings::default()).iter().map(|finding| finding.code).collect()
     }
 
     #[test]
@@ -190,7 +197,9 @@ mod tests {
         let keep = |text: &str| {
             let file = TextFile { path: "/n/1.conflist".into(), text: text.into() };
             let cni = Cni { files: vec![Ok(file)], ..Cni::default() };
-            let found = chain(&cni, UpstreamBandwidth::Keep);
+            let mut settings = Settings::default();
+            settings.cni.upstream_bandwidth = UpstreamBandwidth::Keep;
+            let found = chain(&cni, &settings);
             found.iter().map(|f| (f.code, f.severity)).collect::<Vec<_>>()
         };
         let alone = r#"{"plugins":[{"type":"a"},{"type":"bandwidth"}]}"#;

@@ -3,7 +3,7 @@
 //! and secondary addresses it has now. Asks each thing once; who adds up what is
 //! of use to pods is capacity.rs.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -16,6 +16,10 @@ use super::{Client, Outside};
 pub struct Eni {
     /// The one that the instance was started with.
     pub primary: bool,
+    /// The network card; ENIs on the first, 0, alone serve pods.
+    pub card: u16,
+    /// It takes an ENI's place and has no address of its own, so it can have none for pods.
+    pub efa_only: bool,
     pub prefixes: Vec<Ipv4Net>,
     pub prefixes_v6: Vec<Ipv6Net>,
     /// How many it has beside its own.
@@ -50,8 +54,18 @@ impl Eni {
     ) -> Result<Self, InterfaceError> {
         let of = |key: &str| format!("{METADATA}/network/interfaces/macs/{mac}/{key}");
         let addresses: Vec<Ipv4Addr> = words(client, &of("local-ipv4s"))?;
+        let cards: Vec<u16> = words(client, &of("network-card"))?;
+        let mut is_there_without = |key: &str| -> Result<bool, InterfaceError> {
+            let addresses: Vec<Ipv6Addr> = words(client, &of(key))?;
+            // Asked last: one that has gone meanwhile has no number.
+            let numbers: Vec<u16> = words(client, &of("device-number"))?;
+            Ok(addresses.is_empty() && !numbers.is_empty())
+        };
+        let efa_only = !primary && addresses.is_empty() && is_there_without("ipv6s")?;
         Ok(Self {
             primary,
+            card: cards.first().copied().unwrap_or(0),
+            efa_only,
             prefixes: words(client, &of("ipv4-prefix"))?,
             prefixes_v6: words(client, &of("ipv6-prefix"))?,
             secondary_addresses: addresses.len().saturating_sub(1) as u64,

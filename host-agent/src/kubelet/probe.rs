@@ -58,6 +58,7 @@ impl Kubelet {
         Ok(Self {
             paths: paths.clone(),
             pods: by_flag("max-pods").or(theirs.pods()).or(drop_ins.max_pods),
+            unreserved: theirs.unreserved(),
             memory: by_flag("kube-reserved").or(theirs.memory()).or(drop_ins.memory),
             nodeadm,
             service,

@@ -76,9 +76,23 @@ impl NodeConfigs {
         flag.or_else(|| self.max_pods.clone()).or_else(|| self.expression.clone())
     }
 
+    /// nodeadm computes what is kept from the expression alone (2026-07), unless it is given.
+    pub(super) fn unreserved(&self) -> Option<Unreserved> {
+        let (given, expression) = (self.pods()?, self.expression.clone());
+        let is_fixed = self.memory().is_some() || expression.as_ref() == Some(&given);
+        (!is_fixed).then_some(Unreserved { given, expression })
+    }
+
     pub(super) fn memory(&self) -> Option<Given> {
         Given::of_flag(&self.flags, "kube-reserved").or_else(|| self.memory.clone())
     }
+}
+
+/// A number of pods, and what nodeadm keeps memory for instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unreserved {
+    pub(super) given: Given,
+    pub(super) expression: Option<Given>,
 }
 
 /// What KubeletConfigurations say together.

@@ -6,7 +6,7 @@ use super::{MEMORY_VARIABLE, PODS_VARIABLE};
 const HEAD: &str = "# Of sluice boot, which writes it anew: how many pods the node takes.\n";
 
 /// EKS' own formula (nodeadm, getMemoryMebibytesToReserve).
-pub(super) fn reserved_mebibytes(pods: u16) -> u32 {
+pub fn reserved_mebibytes(pods: u16) -> u32 {
     11 * u32::from(pods) + 255
 }
 

@@ -40,6 +40,21 @@ fn standard_number_of_every_type_is_awss() {
 }
 
 #[test]
+fn max_eni_bounds_what_the_type_has() {
+    let one = "sluice.max-pods.max-eni = 1\n";
+    assert_eq!(pods(one, "t3a.medium"), 7);
+    assert_eq!(pods(&format!("{one}{PREFIXES}"), "t3a.medium"), 82);
+    assert_eq!(pods(&format!("{one}{CUSTOM}"), "t3a.medium"), 2);
+    assert_eq!(
+        of(one, "t3a.medium").steps[0].1,
+        "min(3, max-eni 1) ENI × (6 − 1) addresses + 2 = 7"
+    );
+    for more in ["sluice.max-pods.max-eni = 9\n", "sluice.max-pods.max-eni = 0\n"] {
+        assert_eq!(of(more, "t3a.medium"), of("", "t3a.medium"));
+    }
+}
+
+#[test]
 fn prefixes_multiply_and_vcpus_cap() {
     let answer = of(PREFIXES, "t3a.medium");
     assert_eq!((answer.standard, answer.prefix_delegation), (Some(17), Some(242)));

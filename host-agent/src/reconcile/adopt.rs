@@ -14,9 +14,12 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use settings_model::{Settings, UpstreamBandwidth};
 
 use super::pod::is_netns;
 use crate::cni::{POD_ANNOTATIONS, annotated};
+use crate::conflist::has_upstream;
+use crate::plan::lost_rates;
 use crate::record::{Came, Key, Record, Shaping};
 use crate::wanted::Annotated;
 
@@ -31,6 +34,8 @@ pub struct Cached {
     netns: PathBuf,
     network: Option<String>,
     annotated: Annotated,
+    /// The list that it was made with; empty where that cannot be read.
+    list: String,
 }
 
 #[derive(Deserialize)]
@@ -67,19 +72,14 @@ struct Interface {
     sandbox: PathBuf,
 }
 
-#[derive(Default, Deserialize)]
-struct List {
-    #[serde(default)]
-    plugins: Vec<Plugin>,
-}
-
-#[derive(Deserialize)]
-struct Plugin {
-    #[serde(rename = "type")]
-    kind: String,
-}
-
 impl Cached {
+    /// Whether the upstream plugin's limits on it are to stay: the settings say so, or have no default
+    /// in the place of rates that its entry gives every pod.
+    pub fn is_left_alone(&self, settings: &Settings) -> bool {
+        let keep = settings.cni.upstream_bandwidth == UpstreamBandwidth::Keep;
+        self.beside_upstream && (keep || lost_rates(settings, &self.list).is_some())
+    }
+
     /// As ADD would have left it for a pod without limits.
     pub fn record(&self) -> Record {
         Record {
@@ -145,22 +145,18 @@ fn decode(info: Info) -> Result<Cached> {
     })?;
     let mut inside = info.result.interfaces.into_iter().filter(|i| i.name == info.if_name);
     let sandbox = inside.next().map(|interface| interface.sandbox).unwrap_or_default();
+    let list = BASE64_STANDARD.decode(&info.config).unwrap_or_default();
+    let list = String::from_utf8(list).unwrap_or_default();
     Ok(Cached {
         namespace: argument("K8S_POD_NAMESPACE"),
         pod: argument("K8S_POD_NAME"),
         key: Key { container_id: info.container_id, ifname: info.if_name },
-        beside_upstream: has_bandwidth_plugin(&info.config),
+        beside_upstream: has_upstream(&list).unwrap_or(false),
         network: info.network_name,
         netns: if info.netns.as_os_str().is_empty() { sandbox } else { info.netns },
         annotated,
+        list,
     })
-}
-
-/// What cannot be read has none: then nothing of anybody's is replaced.
-fn has_bandwidth_plugin(config: &str) -> bool {
-    let bytes = BASE64_STANDARD.decode(config).unwrap_or_default();
-    let list = serde_json::from_slice::<List>(&bytes).unwrap_or_default();
-    list.plugins.iter().any(|plugin| plugin.kind == "bandwidth")
 }
 
 #[cfg(test)]
@@ -191,7 +187,19 @@ mod tests {
         assert_eq!(cached.annotated.ingress_burst, "9KB".parse().ok());
         assert_eq!((cached.annotated.egress, cached.annotated.egress_burst), (None, None));
         assert_eq!(cached.network.as_deref(), Some("n"));
-        assert!(cached.beside_upstream);
+        assert!(cached.beside_upstream && !cached.is_left_alone(&Settings::default()));
+    }
+
+    #[test]
+    fn pod_whose_upstream_entry_has_rates_of_its_own_keeps_them() {
+        let list = r#"{"plugins":[{"type":"ptp"},{"type":"bandwidth","egressRate":1000000}]}"#;
+        let config = BASE64_STANDARD.encode(list);
+        let text = format!(
+            r#"{{"kind":"cniCacheV1","containerId":"c1","ifName":"eth0","netns":"/n","config":"{config}"}}"#
+        );
+        assert!(info(&text).is_left_alone(&Settings::default()));
+        let settings = "sluice = { version = 1, bandwidth.default-egress = '3Mbit' }";
+        assert!(!info(&text).is_left_alone(&settings_model::parse("t", settings).unwrap()));
     }
 
     #[test]

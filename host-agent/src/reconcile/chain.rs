@@ -13,6 +13,7 @@ use anyhow::{Context, Error, Result, bail};
 use settings_model::Settings;
 
 use super::contest::{Advice, Contest, Stamp};
+use crate::boot::rates_kept;
 use crate::conflist::{decode, has_entry, remove};
 use crate::facts::{TextFile, active_conflist, with_entry};
 use crate::file;
@@ -110,7 +111,7 @@ impl Chain {
         let upstream = upstream(settings, found);
         let look = || fs::metadata(&found.path);
         let meta = look().with_context(|| format!("look at {}", found.path.display()))?;
-        if !has_entry(&found.text).unwrap_or(false) && upstream != Some(Upstream::Kept) {
+        if !has_entry(&found.text).unwrap_or(false) && !upstream.is_some_and(Upstream::stays) {
             self.replaced = false;
             match self.contest.gone(stamp(&meta), now) {
                 Advice::PutBack => {}
@@ -137,7 +138,7 @@ impl Chain {
                 CODE = "upstream-replaced";
                 "put our entry into {path} in the place of the upstream \"bandwidth\" plugin's"
             ),
-            Some(Upstream::Kept) => {
+            Some(Upstream::Kept | Upstream::HasRates(_)) => {
                 log::warn!(CODE = "upstream-kept"; "took our entry out of {path}: the upstream \"bandwidth\" plugin is there, and is to be kept");
             }
         }
@@ -154,6 +155,13 @@ impl Chain {
                 let next_step = "new pods are limited by it; to have them limited by us, set \
                                  \"replace\", or take it out (VPC CNI: ENABLE_BANDWIDTH_PLUGIN=false)";
                 Some(trouble("upstream-kept", path, what, next_step))
+            }
+            Some(Upstream::HasRates(rates)) => {
+                let next_step = format!(
+                    "to have pods limited by us, give bandwidth.{rates}, or rates of your own, or take \
+                     them out of the entry"
+                );
+                Some(trouble("upstream-rates", path, rates_kept(&rates), &next_step))
             }
             _ if self.replaced => {
                 let what =

@@ -429,8 +429,7 @@ impl Reconciler {
         if missed.is_empty() || !self.in_force {
             return Ok(());
         }
-        let keep = self.settings.cni.upstream_bandwidth == settings_model::UpstreamBandwidth::Keep;
-        let ours = missed.into_iter().filter(|cached| !(keep && cached.beside_upstream));
+        let ours = missed.into_iter().filter(|cached| !cached.is_left_alone(&self.settings));
         let wanted = ours.map(|cached| (cached.key.clone(), cached.record())).collect();
         let Some(seized) = self.records.seize_within(PATIENCE)? else { return Ok(()) };
         let claims = self.records.claim_all(wanted)?;

@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What user data may be wrapped in: bytes in, the TOML document that may hold
 //! our settings out, and the NodeConfigs that nodeadm finds in the same bytes.
-//! Peels gzip and base64, picks parts of a MIME message, and tells a document
-//! of ours from everything else that user data can be. Reads no file and no
-//! network; knows no key of the settings.
+//! Peels gzip and base64, and picks parts of a MIME message. Settings where they
+//! are not read are an error; recognition.rs tells them from everything else
+//! that user data can be. Reads no file and no network; knows no key of the
+//! settings.
+
+use std::borrow::Cow;
 
 use thiserror::Error;
 
-use super::mime::{self, Part};
+use super::mime::{self, Message, Part, Unended};
 use super::packing::{self, Base64Fault, Budget};
+use super::recognition::{has_our_table, may_be_node_config, may_be_ours, without_mark};
+use super::wide::{self, Wide};
 
 /// The most bytes of user data that are read; EC2 allows 16 KiB.
 pub const MOST_RAW: usize = 64 * 1024;
@@ -75,6 +80,23 @@ pub enum CarrierError {
     Layers,
     #[error("line {line} is not UTF-8: byte 0x{byte:02x}")]
     Utf8 { line: usize, byte: u8 },
+    #[error("{0}; only UTF-8 is read: save it as UTF-8 (PowerShell: -Encoding utf8)")]
+    Wide(Wide),
+    #[error(
+        "line {} of the message: an empty line is missing before {:?}: it ends the head of a MIME \
+         message and of each part", .0.line, .0.text
+    )]
+    Unended(Unended),
+    #[error(
+        "line {0}: this MIME message is indented; its lines must begin in column 1 (an indented \
+         heredoc: use \"<<-\")"
+    )]
+    Indented(usize),
+    #[error(
+        "line {0} is a MIME boundary, but the message has no head; before it belong MIME-Version, a \
+         Content-Type with this boundary, and an empty line"
+    )]
+    NoHead(usize),
     #[error("Content-Type \"{0}\" has no boundary, e.g. multipart/mixed; boundary=\"==PART==\"")]
     NoBoundary(String),
     #[error("no line \"--{0}\", which the Content-Type gives as boundary")]
@@ -138,8 +160,12 @@ fn peel(
         let layers = layers.checked_sub(1).ok_or(CarrierError::Layers)?;
         return peel(&packing::gunzip(bytes, budget)?, layers, budget, node_configs);
     }
+    if let Some((wide, narrow)) = wide::narrowed(bytes) {
+        return if names_us(&narrow) { Err(CarrierError::Wide(wide)) } else { Ok(None) };
+    }
     let bare = without_mark(bytes);
-    if let Some(message) = mime::Message::read(bare) {
+    let is_faulty = is_faulty_message(bare, layers)?;
+    if let Some(message) = Message::read(bare).filter(|_| !is_faulty) {
         let parts = message.parts()?;
         node_configs.extend(of_nodeadm(&parts));
         return our_part(&parts, budget);
@@ -154,26 +180,90 @@ fn peel(
     if may_be_node_config(bare) {
         node_configs.push(Foreign { text: text(bare).map_err(|e| e.to_string()), part: None });
     }
-    if !may_be_ours(bare) {
+    if is_faulty || !may_be_ours(bare) {
         return Ok(None);
     }
     Ok(Some(Document { text: text(bytes)?, part: None }))
 }
 
+/// Whether something keeps a MIME message from being read as one. That is an error where settings are
+/// in it; otherwise it is left to those that read the message.
+fn is_faulty_message(bytes: &[u8], layers: usize) -> Result<bool, CarrierError> {
+    let flush = mime::outdented(bytes);
+    let unended = || Some(CarrierError::Unended(Message::read(bytes)?.unended()?.clone()));
+    let fault = match (&flush, mime::Headless::read(bytes)) {
+        (Some((line, _)), _) => Some(CarrierError::Indented(*line)),
+        (_, Some(headless)) => Some(CarrierError::NoHead(headless.line)),
+        _ => unended(),
+    };
+    let Some(fault) = fault else { return Ok(false) };
+    match hidden(flush.as_ref().map_or(bytes, |(_, flush)| flush), layers) {
+        Some(_) => Err(fault),
+        None => Ok(true),
+    }
+}
+
 /// Worth looking at once it is out of base64: it is of use, or may carry what is.
 fn is_of_interest(bytes: &[u8]) -> bool {
     packing::is_gzip(bytes)
+        || wide::narrowed(bytes).is_some_and(|(_, narrow)| names_us(&narrow))
         || may_be_ours(bytes)
         || may_be_node_config(bytes)
-        || mime::Message::read(bytes).is_some()
+        || Message::read(bytes).is_some()
+        || is_faulty_message(bytes, MOST_LAYERS).is_err()
         || packing::as_base64(bytes).is_some_and(|inner| is_of_interest(&inner.bytes))
+}
+
+/// Settings in what is not ours.
+#[derive(Clone, Copy)]
+enum Hidden {
+    InUtf8,
+    In(Wide),
+}
+
+/// Finds settings, whatever they are packed in and called. What cannot be unpacked has none: it is
+/// asked of what is foreign.
+fn hidden(bytes: &[u8], layers: usize) -> Option<Hidden> {
+    let layers = layers.checked_sub(1)?;
+    if packing::is_gzip(bytes) {
+        return hidden(&packing::gunzip(bytes, &mut Budget::new(MOST_INFLATED)).ok()?, layers);
+    }
+    if let Some((wide, narrow)) = wide::narrowed(bytes) {
+        return hidden(&narrow, layers).map(|_| Hidden::In(wide));
+    }
+    let bare = without_mark(bytes);
+    if let Some(parts) = mime::parts(bare) {
+        return parts.iter().find_map(|part| hidden_in_part(part, layers));
+    }
+    let packed = packing::as_base64(bare).and_then(|packed| hidden(&packed.bytes, layers));
+    packed.or_else(|| has_our_table(bare).then_some(Hidden::InUtf8))
+}
+
+fn hidden_in_part(part: &Part<'_>, layers: usize) -> Option<Hidden> {
+    let by_type = is_ours_by_type(part).then_some(Hidden::InUtf8);
+    hidden(&decoded(part), layers).or(by_type)
+}
+
+/// Of text in an encoding that is not read.
+fn names_us(narrow: &[u8]) -> bool {
+    may_be_ours(narrow) || hidden(narrow, MOST_LAYERS).is_some()
+}
+
+/// What a part holds once its transfer encoding is off, as far as that can be had.
+fn decoded<'p>(part: &Part<'p>) -> Cow<'p, [u8]> {
+    match part.transfer_encoding.as_str() {
+        "base64" => packing::from_base64(part.body).bytes.into(),
+        "quoted-printable" => packing::from_quoted_printable(part.body).into(),
+        _ => part.body.into(),
+    }
 }
 
 /// nodeadm's parts. They have bounds of their own, so that nothing in them is in the way of ours.
 fn of_nodeadm(parts: &[Part<'_>]) -> Vec<Foreign> {
     let mut budget = Budget::new(MOST_INFLATED);
     let numbered = parts.iter().zip(1..);
-    let theirs = numbered.filter(|(part, _)| part.media_type == NODE_CONFIG);
+    let theirs =
+        numbered.filter(|(part, _)| part.media_type == NODE_CONFIG && part.unended.is_none());
     let read = theirs.map(|(part, number)| {
         let text = from_part(part, &mut budget).map_err(|error| error.with_its_causes());
         Foreign { text, part: Some(number) }
@@ -206,19 +296,23 @@ fn in_part(number: usize) -> impl Fn(CarrierError) -> CarrierError {
     move |source| CarrierError::Part { number, source: Box::new(source) }
 }
 
-/// By its type. Settings under a type that is nobody's are told, or a misspelt type goes unnoticed.
+/// By its type. Settings under any other type are an error, so that a misspelt type, or one that was
+/// put there by what has wrapped them, does not go unnoticed.
 fn is_our_part(part: &Part<'_>) -> Result<bool, CarrierError> {
-    match part.media_type.as_str() {
-        "application/toml" | "text/x-sluice" => Ok(true),
-        other if is_nobodys(other) && has_our_header(part.body) => {
-            Err(CarrierError::ContentType(other.to_owned()))
-        }
-        _ => Ok(false),
+    match (is_ours_by_type(part), &part.unended) {
+        (true, None) => return Ok(true),
+        (true, Some(unended)) => return Err(CarrierError::Unended(unended.clone())),
+        (false, _) => {}
+    }
+    match hidden(&decoded(part), MOST_LAYERS) {
+        None => Ok(false),
+        Some(Hidden::In(wide)) => Err(CarrierError::Wide(wide)),
+        Some(Hidden::InUtf8) => Err(CarrierError::ContentType(part.media_type.clone())),
     }
 }
 
-fn is_nobodys(media_type: &str) -> bool {
-    media_type == "text/plain" || media_type.contains("toml") || media_type.contains("sluice")
+fn is_ours_by_type(part: &Part<'_>) -> bool {
+    matches!(part.media_type.as_str(), "application/toml" | "text/x-sluice")
 }
 
 /// The text of our part, which may be packed again, whether or not its head says so.
@@ -237,6 +331,8 @@ fn from_part(part: &Part<'_>, budget: &mut Budget) -> Result<String, CarrierErro
 fn unpack(bytes: &[u8], layers: usize, budget: &mut Budget) -> Result<String, CarrierError> {
     let inner = if packing::is_gzip(bytes) {
         packing::gunzip(bytes, budget)?
+    } else if let Some((wide, _)) = wide::narrowed(bytes) {
+        return Err(CarrierError::Wide(wide));
     } else {
         match packing::as_base64(bytes).filter(|packed| is_of_interest(&packed.bytes)) {
             Some(packed) => packed.whole()?,
@@ -253,50 +349,4 @@ fn text(bytes: &[u8]) -> Result<String, CarrierError> {
         CarrierError::Utf8 { line, byte: bad.first().copied().unwrap_or_default() }
     };
     std::str::from_utf8(bytes).map(str::to_owned).map_err(at_fault)
-}
-
-/// Some editors put a byte order mark first, which hides what follows from every test below.
-fn without_mark(bytes: &[u8]) -> &[u8] {
-    bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes)
-}
-
-/// Text that goes to the TOML parser, its mistakes included.
-///
-/// A script may write our table into a file, so a script is never ours. YAML and JSON cannot have
-/// a table's header at the start of a line: such a text is meant as TOML, whatever it begins with.
-fn may_be_ours(bytes: &[u8]) -> bool {
-    let head = bytes.trim_ascii_start();
-    if head.starts_with(b"#!") || head.starts_with(b"<") {
-        return false;
-    }
-    let foreign = [&b"#cloud-"[..], b"#include", b"## template:", b"---", b"apiVersion:", b"{"];
-    if foreign.iter().any(|start| head.starts_with(start)) {
-        return has_our_header(bytes);
-    }
-    lines(bytes).any(|line| names_us(line) || opens_settings(line))
-}
-
-/// Names the API group that every NodeConfig is of; whether it is one, its parser says.
-fn may_be_node_config(bytes: &[u8]) -> bool {
-    let group = b"node.eks.aws/";
-    !bytes.trim_ascii_start().starts_with(b"#!") && bytes.windows(group.len()).any(|w| w == group)
-}
-
-/// A line begins with the header of our table.
-fn has_our_header(bytes: &[u8]) -> bool {
-    let headers = [&b"[settings.sluice"[..], b"[sluice", b"[[settings.sluice", b"[[sluice"];
-    lines(bytes).any(|line| headers.iter().any(|header| line.starts_with(header)))
-}
-
-fn names_us(line: &[u8]) -> bool {
-    line.windows(b"sluice".len()).any(|word| word == b"sluice")
-}
-
-/// `[settings]`, `[settings.kubernetes]`, `settings.motd = …`: a document of the kind ours are in.
-fn opens_settings(line: &[u8]) -> bool {
-    line.starts_with(b"[settings") || line.starts_with(b"settings.")
-}
-
-fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    bytes.split(|byte| *byte == b'\n')
 }

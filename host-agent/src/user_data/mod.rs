@@ -8,6 +8,8 @@ pub mod carrier;
 mod fixtures;
 mod mime;
 mod packing;
+mod recognition;
+mod wide;
 
 use std::fmt;
 use std::fs::File;

@@ -115,6 +115,32 @@ pub(super) fn from_base64(text: &[u8]) -> Packed {
     }
 }
 
+/// Decodes quoted-printable (RFC 2045, 6.7); what is no escape stays as it is.
+pub(super) fn from_quoted_printable(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, after @ ..] = rest {
+        rest = match (first, after) {
+            (b'=', [b'\r', b'\n', after @ ..] | [b'\n', after @ ..]) => after,
+            (b'=', [high, low, after @ ..])
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
+                bytes.push(nibble(*high) << 4 | nibble(*low));
+                after
+            }
+            _ => {
+                bytes.push(*first);
+                after
+            }
+        };
+    }
+    bytes
+}
+
+fn nibble(digit: u8) -> u8 {
+    char::from(digit).to_digit(16).and_then(|value| value.try_into().ok()).unwrap_or_default()
+}
+
 /// What whole groups before the fault hold.
 fn good_start(letters: &[u8]) -> Vec<u8> {
     let good = letters.iter().take_while(|byte| is_letter(**byte)).count();

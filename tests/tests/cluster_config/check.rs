@@ -41,6 +41,8 @@ fn check_names_each_difference_and_what_variables_do_to_each_other() {
         json!({ "name": "ENABLE_POD_ENI", "valueFrom": { "configMapKeyRef": { "name": "c", "key": "k" } } }),
         variable("ENABLE_IPv6", "true"),
     ];
+    let bounded = [&right[..], &[variable("MAX_ENI", "1")]].concat();
+    let unbounded = [&right[..], &[variable("MAX_ENI", "-1")]].concat();
     let rest = ", which is not set; else it would override WARM_PREFIX_TARGET)";
     for (file, lines) in [
         (daemon_set(json!(right)), vec![]),
@@ -66,6 +68,10 @@ fn check_names_each_difference_and_what_variables_do_to_each_other() {
             format!("MINIMUM_IP_TARGET: found \"10\", wanted \"0\" (prefix-delegation.minimum-ip-target = 0{rest}"),
             "MINIMUM_IP_TARGET without WARM_IP_TARGET: a node never has more addresses than the minimum".into(),
         ]),
+        (daemon_set(json!(bounded)), vec![
+            "MAX_ENI: found \"1\", wanted \"0\" (max-pods.max-eni = 0, which is not set: all that the instance type has)".into(),
+        ]),
+        (daemon_set(json!(unbounded)), vec![]),
         // The chart has WARM_PREFIX_TARGET, and the add-on no word for the family.
         (json!({ "env": { "ENABLE_PREFIX_DELEGATION": "true" } }).to_string(), vec![]),
         (json!({ "env": { "ENABLE_PREFIX_DELEGATION": "true", "WARM_IP_TARGET": "5" } }).to_string(), vec![

@@ -164,6 +164,11 @@ fn number_of_pods_is_karpenters_only_if_it_is_one_for_all() {
         ),
         (taken.into(), "with all ENIs", "(default_enis - 2) * (ips_per_eni - 1) + 2"),
         (
+            "sluice.max-pods.max-eni = 2\n".into(),
+            "with all ENIs",
+            "min(default_enis, 2) * (ips_per_eni - 1) + 2",
+        ),
+        (
             format!("{prefixes}sluice.max-pods.ip-family = 'ipv6'\n"),
             "without prefixes",
             "vcpus > 30 ? 250 : 110",
@@ -185,6 +190,9 @@ fn number_of_pods_is_karpenters_only_if_it_is_one_for_all() {
         let (found, said, warned) = kubelet(lines, options);
         assert_eq!((found, warned), (pods.into(), false), "{lines}");
         assert!(!said.contains("not here"), "{said}");
+        // nodeadm's formula, which it does not put on a maxPods that is given.
+        let memory = format!("    kubeReserved:\n      memory: {}Mi\n", 11 * pods + 255);
+        assert!(said.contains(&memory), "{said}");
     }
 }
 

@@ -29,6 +29,7 @@ prop_compose! {
         family in prop::option::of(select(&["ipv4", "ipv6"][..])),
         custom in prop::option::of(any::<bool>()),
         groups in prop::option::of(any::<bool>()),
+        enis in prop::option::of(0..9u16),
         pods in prop::option::of(1..=1000u16),
         foreign: bool,
         mode in select(&["chain", "chain", "off", "standalone"][..]),
@@ -55,6 +56,7 @@ prop_compose! {
         add("max-pods.ip-family", family.map(quoted));
         add("max-pods.custom-networking", custom.map(|on| on.to_string()));
         add("max-pods.pod-security-groups", groups.map(|on| on.to_string()));
+        add("max-pods.max-eni", enis.map(|n| n.to_string()));
         add("max-pods.value", pods.filter(|_| !foreign).map(|pods| pods.to_string()));
         add("cni.upstream-bandwidth", upstream.map(quoted));
         add("bandwidth.class", class.map(|name| {
@@ -86,6 +88,9 @@ fn wanted(settings: &Value) -> Env {
         put("ENI_CONFIG_LABEL_DEF", &"topology.kubernetes.io/zone".into());
     }
     put("ENABLE_POD_ENI", &max_pods["pod-security-groups"]);
+    if max_pods["max-eni"] != 0 {
+        put("MAX_ENI", &max_pods["max-eni"]);
+    }
     let cni = &settings["cni"];
     if cni["mode"] == "chain"
         && cni["upstream-bandwidth"] == "replace"
