@@ -8,7 +8,7 @@ use bpf::{Direction, Pins};
 
 use super::error::{Code, Error};
 use super::request::Request;
-use super::verbs::{check_host_interface, new_record, pins_error};
+use super::verbs::{new_record, pins_error};
 use crate::attach::Veth;
 use crate::live::in_force;
 use crate::netlink::FILTER_HANDLE;
@@ -30,9 +30,10 @@ pub fn check(paths: &Paths, request: &Request) -> Result<(), Error> {
     let mut missing = Vec::new();
     for claim in &claims {
         let record = claim.read().map_err(Error::with(Code::Io))?;
-        if !record.is_unlimited() {
+        // A limit that found no device is the agent's to report.
+        if !record.is_unlimited() && record.host.is_some() {
             let pins = Pins::open(&paths.pin_dir()).map_err(pins_error)?;
-            missing.extend(look(&pins, claim, &record, request)?);
+            missing.extend(look(&pins, claim, &record)?);
         }
     }
     if missing.is_empty() { Ok(()) } else { Err(Error::new(Code::Missing, missing.join("; "))) }
@@ -52,21 +53,13 @@ fn unrecorded(paths: &Paths, request: &Request) -> Result<(), Error> {
     Err(Error::new(Code::Missing, text))
 }
 
-fn look(
-    pins: &Pins,
-    claim: &Claim,
-    record: &Record,
-    request: &Request,
-) -> Result<Vec<String>, Error> {
+fn look(pins: &Pins, claim: &Claim, record: &Record) -> Result<Vec<String>, Error> {
     let ifname = &claim.key.ifname;
     let no_interface = Error::with(Code::NoInterface);
     let mut veth = Veth::find(&record.netns, ifname)
         .with_context(|| format!("find the pod's interface {ifname}"))
         .map_err(&no_interface)?;
     let host = &veth.host.link;
-    if record.main.is_none() {
-        check_host_interface(request.prev_result.get(), &host.name).map_err(&no_interface)?;
-    }
     if record.host.as_ref().is_none_or(|added| added.ifindex != host.index) {
         return Ok(vec![format!(
             "{ifname} is not the interface that ADD shaped: it was made anew"

@@ -11,7 +11,7 @@ use bpf::{Direction, Pins};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use settings_model::Bandwidth;
 
-use crate::attach::{End, Veth};
+use crate::attach::{End, NoHostEnd, Veth};
 use crate::guard;
 use crate::netlink::Roots;
 use crate::record::{Came, Claim, Guard, Record, Records, Shaping};
@@ -61,12 +61,13 @@ pub fn bring(node: &Node, claim: &Claim, old_is_through: bool) -> Result<Option<
     let wanted = record.wanted(node.bandwidth);
     let mut veth = match Veth::find(&record.netns, &claim.key.ifname) {
         Ok(veth) => veth,
-        Err(_) if is_gone(&record)? => return collect(node, claim).map(|()| None),
         // Whatever it is, it wants nothing of us but to be noticed when it goes.
-        Err(_) if record.is_unlimited() && wanted.is_unlimited() => {
-            let host_index = record.host.map(|host| host.ifindex);
-            return Ok(Some(Seen { host_index, ..Seen::default() }));
+        Err(_) if wanted.is_unlimited() && has_nothing(&record) && !is_gone(&record)? => {
+            return keep_unlimited(node, claim, record).map(Some);
         }
+        // The pod is there, and its record stays until it goes: this is reported with its name.
+        Err(e) if e.is::<NoHostEnd>() && !wanted.is_unlimited() => return Err(e),
+        Err(_) if is_gone(&record)? => return collect(node, claim).map(|()| None),
         Err(e) => return Err(e),
     };
     veth.replaces_upstream = matches!(record.came, Came::Adopted { beside_upstream: true });
@@ -128,7 +129,7 @@ impl Shaper<'_> {
                 record.pod
             );
         }
-        if record.is_unlimited() {
+        if record.is_unlimited() || self.is_of_another(node)? {
             return Ok(());
         }
         // What has just been attached is there, whatever older lists say.
@@ -136,6 +137,21 @@ impl Shaper<'_> {
         seen.mended.extend(self.mend_guard(record)?);
         seen.guard_is_due = record.guard == Some(Guard::Pending);
         done
+    }
+
+    /// Whether another record names the same device, and the shaper there is that one's: a runtime has
+    /// made the sandbox again without a DEL of the first. Each would take the other's away for ever.
+    fn is_of_another(&mut self, node: &Node) -> Result<bool> {
+        let host = &mut self.veth.host;
+        let Some(held) = host.root_slot()?.filter(|slot| *slot != self.slot.number()) else {
+            return Ok(false);
+        };
+        let same_device = |claim: &Claim| {
+            let record = claim.read().ok();
+            record.and_then(|record| record.host).is_some_and(|h| h.ifindex == host.link.index)
+        };
+        let claims = node.records.list()?;
+        Ok(claims.iter().any(|claim| claim.slot.number() == held && same_device(claim)))
     }
 
     /// One way failing leaves the other as it is wanted.
@@ -207,6 +223,20 @@ fn forget_another_veth(node: &Node, claim: &Claim, record: &mut Record, veth: &V
         record.guard = None;
     }
     Ok(())
+}
+
+/// Whether nothing was ever attached: no limit, or none that found a device to be put on.
+fn has_nothing(record: &Record) -> bool {
+    record.is_unlimited() || record.host.is_none()
+}
+
+fn keep_unlimited(node: &Node, claim: &Claim, mut record: Record) -> Result<Seen> {
+    if !record.is_unlimited() {
+        (record.egress, record.ingress) = (Shaping::Unlimited, Shaping::Unlimited);
+        node.records.rewrite(claim, &record)?;
+    }
+    let host_index = record.host.map(|host| host.ifindex);
+    Ok(Seen { host_index, ..Seen::default() })
 }
 
 /// A veth goes with either of its ends, so a pod without its namespace or its host's end is no more.

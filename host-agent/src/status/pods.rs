@@ -255,7 +255,7 @@ fn problems(claim: &Claim, record: &Record) -> [Option<String>; 2] {
         let mode = attached(shaping)?;
         let missing = match &mut veth {
             Ok(veth) => veth.missing(way, mode).unwrap_or_default(),
-            Err(_) => Some("the pod's network namespace or interface is gone"),
+            Err(e) => return Some(format!("{e:#}")),
         };
         missing.map(str::to_owned)
     })
@@ -374,7 +374,7 @@ fn explain(mode: Option<&Mode>) -> (Option<&'static str>, String) {
         Some(Mode::Guarded(obstacle)) => {
             (Some("guarded"), format!("degraded: {obstacle}, so the guard drops the excess"))
         }
-        None => (None, "not enforced: the attachment was never completed".into()),
+        None => (None, "not enforced: `sluice status` says why".into()),
     }
 }
 
