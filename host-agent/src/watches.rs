@@ -27,7 +27,7 @@ pub enum News {
     Settings,
     /// What `sluice boot` has left, which comes after the settings.
     Boot,
-    /// A file of the result cache.
+    /// A file of the result cache, which may have gone.
     Cached(PathBuf),
     Conflist,
     /// More happened than could be held.
@@ -163,7 +163,7 @@ impl Watches {
             Place::State if removed => None,
             Place::State if path == self.paths.settings_in_force() => Some(News::Settings),
             Place::State => (path == self.paths.boot_file()).then_some(News::Boot),
-            Place::Cache => (!removed).then_some(News::Cached(path)),
+            Place::Cache => Some(News::Cached(path)),
             Place::Conflists => Some(News::Conflist),
             Place::Above => {
                 self.looked = None;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::error::{Code, Error};
 use super::request::{Command, Environment, Request, cni_version};
-use super::{CNI_VERSIONS, check, gc};
+use super::{CNI_VERSIONS, check, complain, gc};
 use crate::attach::{NoHostEnd, Veth};
 use crate::limit::Limit;
 use crate::live::in_force;
@@ -88,12 +88,7 @@ fn without_host_end(
 
 /// A pod without a limit, or with one that cannot be enforced, gets a record and nothing else, not
 /// even that when all slots are taken: then new settings will not reach it.
-fn note(
-    paths: &Paths,
-    records: &Records,
-    request: &Request,
-    wanted: &Wanted,
-) -> Result<(), Error> {
+fn note(paths: &Paths, records: &Records, request: &Request, wanted: &Wanted) -> Result<(), Error> {
     forget(paths, None, records, &request.key)?;
     let unenforced = |limit: &Option<Limit>| {
         limit.map_or(Shaping::Unlimited, |limit| Shaping::of(&limit, None, Gso::default()))
@@ -173,7 +168,7 @@ fn shape_others(
         let mut shaper = Shaper { pins, slot: claim.slot, veth: &mut veth };
         let done = attach(&mut shaper, &mut record, wanted).and_then(|()| claim.write(&record));
         if done.is_err() {
-            shaper.undo(Direction::Egress).iter().for_each(|left| eprintln!("sluice: {left}"));
+            shaper.undo(Direction::Egress).iter().for_each(complain);
         }
         done?;
     }
@@ -226,7 +221,7 @@ fn del(paths: &Paths, environment: &Environment) -> Result<(), Error> {
     forget(paths, None, &records, &key)?;
     // A file too many is no reason to keep a pod from going.
     if let Err(e) = records.tidy(&key) {
-        eprintln!("sluice: {e:#}");
+        complain(format!("{e:#}"));
     }
     Ok(())
 }
@@ -241,7 +236,7 @@ fn forget(paths: &Paths, pins: Option<&Pins>, records: &Records, key: &Key) -> R
     let opened = if pins.is_none() { Pins::open(&paths.pin_dir()).ok() } else { None };
     for claim in claims {
         let complaints = take_off(pins.or(opened.as_ref()), records, &claim);
-        complaints.iter().for_each(|complaint| eprintln!("sluice: {complaint}"));
+        complaints.iter().for_each(complain);
     }
     Ok(true)
 }
