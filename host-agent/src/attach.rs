@@ -76,6 +76,8 @@ pub struct ForeignRoot {
 pub enum NoHostEnd {
     #[error("{pod} of the pod is not a veth or netkit: it has no other end")]
     NotAPair { pod: String },
+    #[error("{pod} of the pod has no other end on the host: there is no device with index {index}")]
+    Absent { pod: String, index: u32 },
     /// By chance, or because the pod has made a device that claims so.
     #[error("{host} on the host is not the other end of {pod} of the pod, so it is left alone")]
     Foreign { pod: String, host: String },
@@ -459,7 +461,12 @@ fn other_end(netlink: &mut Netlink, pod: &Link) -> Result<Link> {
     let Some(index) = pod.peer_index.filter(|_| pod.is_pair) else {
         return Err(NoHostEnd::NotAPair { pod: pod.name.clone() }.into());
     };
-    let host = netlink.link_by_index(index)?;
+    let host = match netlink.link_by_index(index) {
+        Err(e) if e.is_not_found() => {
+            return Err(NoHostEnd::Absent { pod: pod.name.clone(), index }.into());
+        }
+        found => found?,
+    };
     if !host.is_pair || host.peer_index != Some(pod.index) {
         let (pod, host) = (pod.name.clone(), host.name);
         return Err(NoHostEnd::Foreign { pod, host }.into());

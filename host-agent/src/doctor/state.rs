@@ -55,7 +55,7 @@ fn pins(survey: &Survey) -> Vec<Finding> {
         let finding = Finding::new(severity, code::PINS_MISSING, path)
             .seen(error)
             .why("no pod with a limit can start (CNI code 11), and no limit can be changed")
-            .remedy("systemctl start sluice");
+            .remedy("systemctl restart sluice");
         findings.push(finding);
     }
     for layout in bpffs.layouts.iter().filter(|layout| **layout != own) {

@@ -17,7 +17,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::pod::is_netns;
+use super::pod::{is_netns, process_lives};
 use crate::cni::{POD_ANNOTATIONS, annotated};
 use crate::logging::harmless;
 use crate::record::{Came, Key, Record, Shaping};
@@ -159,7 +159,9 @@ pub fn read(path: &Path) -> Option<Found> {
         Ok(info) if info.kind != "cniCacheV1" || info.if_name == "lo" => None,
         Ok(info) => {
             let (cached, problem) = decode(info);
-            is_netns(&cached.netns).then(|| found(Some(cached), problem)).flatten()
+            let process = process_lives(&cached.netns) && !is_of_an_earlier_boot(path);
+            let lives = is_netns(&cached.netns) || process;
+            lives.then(|| found(Some(cached), problem)).flatten()
         }
         Err(_) if is_of_an_earlier_boot(path) => None,
         Err(e) => found(None, Some(format!("{e:#}"))),

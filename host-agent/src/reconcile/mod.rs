@@ -191,6 +191,14 @@ impl Reconciler {
         }
     }
 
+    /// Pins again what someone has unpinned.
+    pub fn put_pins_back(&self) -> Result<()> {
+        if self.pins.put_back()? {
+            log::warn!(CODE = "unpinned"; "{} was emptied by someone; put back", self.paths.pin_dir().display());
+        }
+        Ok(())
+    }
+
     /// An event may have been missed: everything is due.
     pub fn lost(&mut self) {
         self.next_pass = Instant::now();

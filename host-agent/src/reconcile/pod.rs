@@ -8,7 +8,10 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 use bpf::{Direction, Pins};
+use nix::errno::Errno;
+use nix::sys::signal::kill;
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
+use nix::unistd::Pid;
 use settings_model::Bandwidth;
 
 use crate::attach::{End, NoHostEnd, Veth};
@@ -68,6 +71,9 @@ pub fn bring(node: &Node, claim: &Claim, old_is_through: bool) -> Result<Option<
         // The pod is there, and its record stays until it goes: this is reported with its name.
         Err(e) if e.is::<NoHostEnd>() && !wanted.is_unlimited() => return Err(e),
         Err(_) if is_gone(&record)? => return collect(node, claim).map(|()| None),
+        Err(e) if process_lives(&record.netns) => {
+            return look_from_outside(node, claim, &record, &wanted, e).map(Some);
+        }
         Err(e) => return Err(e),
     };
     veth.replaces_upstream = matches!(record.came, Came::Adopted { beside_upstream: true });
@@ -225,6 +231,35 @@ fn forget_another_veth(node: &Node, claim: &Claim, record: &mut Record, veth: &V
     Ok(())
 }
 
+/// Of a pod whose namespace is a process's file, as cri-dockerd names it, the agent can see the
+/// host's end only. What it finds there as it should be tells that the limits are in force.
+fn look_from_outside(
+    node: &Node,
+    claim: &Claim,
+    record: &Record,
+    wanted: &Wanted,
+    out_of_reach: anyhow::Error,
+) -> Result<Seen> {
+    let Some(host) = &record.host else { return Err(out_of_reach) };
+    let mut end = End::on_host(host.ifindex, &host.ifname)?;
+    let own = Some(claim.slot.number());
+    let ingress = match &mut end {
+        _ if record.ingress.is_unlimited() => true,
+        Some(end) => end.root_slot()? == own,
+        None => false,
+    };
+    if !ingress || !shape::holds(node.pins, claim.slot, record, wanted)? {
+        let what = "the limits are not as they should be, and the pod's namespace is out of reach";
+        return Err(out_of_reach.context(what));
+    }
+    Ok(Seen {
+        host_index: Some(host.ifindex),
+        netns: end.and_then(|end| end.link.peer_netns),
+        guard_is_due: record.guard == Some(Guard::Pending),
+        ..Seen::default()
+    })
+}
+
 /// Whether nothing was ever attached: no limit, or none that found a device to be put on.
 fn has_nothing(record: &Record) -> bool {
     record.is_unlimited() || record.host.is_none()
@@ -244,7 +279,15 @@ fn is_gone(record: &Record) -> Result<bool> {
     if let Some(host) = &record.host {
         return Ok(End::on_host(host.ifindex, &host.ifname)?.is_none());
     }
-    Ok(!is_netns(&record.netns))
+    Ok(!is_netns(&record.netns) && !process_lives(&record.netns))
+}
+
+/// Whether this is a file of a process that is there. Under the agent's unit such files cannot be
+/// seen (ProtectProc=).
+pub fn process_lives(netns: &Path) -> bool {
+    let pid = netns.strip_prefix("/proc").ok().and_then(|path| path.iter().next()?.to_str());
+    let pid = pid.and_then(|pid| pid.parse().ok()).filter(|pid| *pid > 0).map(Pid::from_raw);
+    pid.is_some_and(|pid| kill(pid, None) != Err(Errno::ESRCH))
 }
 
 /// A namespace's file that was unmounted but not removed is an ordinary empty file.
