@@ -18,6 +18,7 @@ use settings_model::Bandwidth;
 
 use crate::file;
 use crate::limit::{Limit, Origin};
+use crate::logging::harmless;
 use crate::netlink::Gso;
 use crate::wanted::{Annotated, Live, Wanted};
 
@@ -232,7 +233,7 @@ impl Records {
         let (mut claims, mut without) = (Vec::new(), Vec::new());
         for (key, record) in wanted.into_iter().filter(|(key, _)| !keys.contains(key)) {
             let Some(slot) = free.next() else {
-                without.push(format!("{}/{}", record.namespace, record.pod));
+                without.push(harmless(&format!("{}/{}", record.namespace, record.pod)));
                 continue;
             };
             let name = format!("{}@{}@{}.json", slot.number(), key.container_id, key.ifname);

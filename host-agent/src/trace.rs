@@ -11,6 +11,7 @@ use settings_model::{Effective, Limit as Choice};
 use crate::api::TimeToLive;
 use crate::cni::annotations::{EGRESS_BURST, INGRESS_BURST, LATENCY_TARGET};
 use crate::limit::Origin;
+use crate::logging::harmless;
 use crate::record::Came;
 use crate::status::text::{duration, short};
 use crate::status::{GuardLine, Line, Pod, Status};
@@ -215,8 +216,10 @@ impl Trace {
             .as_deref()
             .map_or(String::new(), |name| format!(", {name} on the host"));
         let mut text = format!(
-            "{}/{} {}{host}; slot {}; {came}\n",
-            self.namespace, self.pod, self.interface, self.slot
+            "{} {}{host}; slot {}; {came}\n",
+            harmless(&format!("{}/{}", self.namespace, self.pod)),
+            self.interface,
+            self.slot
         );
         if several {
             text += &format!("container {}\n", self.container_id);
