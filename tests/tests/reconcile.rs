@@ -605,18 +605,19 @@ fn pins_that_are_removed_come_back_with_all_they_held() {
             names
         };
         let before = all();
-        let mut filter = pod.run("tc filter show dev eth0 egress");
+        let filter = pod.run("tc filter show dev eth0 egress");
         for remove in ["limits", "shape_egress", ""] {
             let path = format!("{PIN_DIR}/{remove}");
+            node.signal_agent(Signal::SIGSTOP);
             match remove {
                 "" => fs::remove_dir_all("/sys/fs/bpf/sluice").expect("remove all"),
                 _ => fs::remove_file(path).expect("remove one"),
             }
+            node.signal_agent(Signal::SIGCONT);
             soon("the pins", || (all() == before).then_some(()));
             assert_eq!(limits().as_ref(), Some(&held));
             // Limits were in force all the time, by the same program.
             assert_eq!(pod.run("tc filter show dev eth0 egress"), filter);
-            filter = pod.run("tc filter show dev eth0 egress");
             assert_eq!(node.status(&pod)["guard"]["state"], node.guard(&pod)["state"]);
         }
         // A pod can come and go again.

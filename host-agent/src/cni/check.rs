@@ -89,9 +89,14 @@ fn missing_of(
         Some(Mode::Policed) => (way, veth.missing(way, bpf::Mode::Policed)?.map(str::to_owned)),
         Some(Mode::Guarded(_)) => (Direction::Guard, missing_guard(pins, record, veth)?),
     };
+    let own = claim.slot.number();
+    let held = if way == Direction::Ingress { veth.host.root_slot()? } else { None };
+    let foreign = held.filter(|held| *held != own);
+    let foreign = foreign.map(|held| format!("the filter names slot {held} instead of {own}"));
     let limit = pins.limit(claim.slot, enforced_by)?;
-    let no_limit = format!("slot {} has no limit in the maps", claim.slot.number());
-    Ok(gone.into_iter().chain((limit == bpf::Limit::NONE).then_some(no_limit)).collect())
+    let no_limit = format!("slot {own} has no limit in the maps");
+    let no_limit = (limit == bpf::Limit::NONE).then_some(no_limit);
+    Ok(gone.into_iter().chain(foreign).chain(no_limit).collect())
 }
 
 /// Only where nothing else enforces the limit; elsewhere the agent attaches the guard when it can.

@@ -49,8 +49,12 @@ pub struct Cached {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Info {
+    /// Absent from the files of libcni before 0.7.1, which hold a bare result.
+    #[serde(default)]
     kind: String,
+    #[serde(default)]
     container_id: String,
+    #[serde(default)]
     if_name: String,
     #[serde(default)]
     network_name: Option<String>,
@@ -59,25 +63,21 @@ struct Info {
     netns: PathBuf,
     #[serde(default)]
     config: String,
-    #[serde(default)]
-    cni_args: Vec<(String, String)>,
-    #[serde(default)]
-    capability_args: HashMap<String, Box<RawValue>>,
-    #[serde(default)]
+    cni_args: Option<Vec<(String, String)>>,
+    capability_args: Option<HashMap<String, Box<RawValue>>>,
     result: Option<CachedResult>,
 }
 
 #[derive(Default, Deserialize)]
 struct CachedResult {
     /// A null where the main plugin names none.
-    #[serde(default)]
     interfaces: Option<Vec<Interface>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Interface {
     name: String,
-    #[serde(default)]
     sandbox: PathBuf,
 }
 
@@ -179,11 +179,13 @@ fn is_of_an_earlier_boot(path: &Path) -> bool {
 /// The pod is there already, so what cannot be read of its annotations costs it those and not the
 /// rest: class and default apply.
 fn decode(info: Info) -> (Cached, Option<String>) {
+    let arguments = info.cni_args.unwrap_or_default();
     let argument = |name: &str| {
-        let found = info.cni_args.iter().find(|(key, _)| key == name);
+        let found = arguments.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.clone()).unwrap_or_default()
     };
-    let capability = |name: &str| info.capability_args.get(name).map(|raw| raw.get());
+    let capabilities = info.capability_args.unwrap_or_default();
+    let capability = |name: &str| capabilities.get(name).map(|raw| raw.get());
     let bandwidth = capability("bandwidth");
     let (read, problem) = match annotated(bandwidth, capability(POD_ANNOTATIONS)) {
         Ok(read) => (read, None),

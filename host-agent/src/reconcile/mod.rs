@@ -193,7 +193,16 @@ impl Reconciler {
 
     /// Pins again what someone has unpinned.
     pub fn put_pins_back(&self) -> Result<()> {
-        if self.pins.put_back()? {
+        let mut tries = 0;
+        let put_back = loop {
+            match self.pins.put_back() {
+                // Whoever removes them may still be at it.
+                Err(_) if tries < 10 => thread::sleep(SETTLE),
+                done => break done?,
+            }
+            tries += 1;
+        };
+        if put_back {
             log::warn!(CODE = "unpinned"; "{} was emptied by someone; put back", self.paths.pin_dir().display());
         }
         Ok(())
