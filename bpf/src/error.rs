@@ -32,6 +32,8 @@ pub enum Error {
     OpenPin { path: PathBuf, source: libbpf_rs::Error },
     #[error("attach the guard to the device with index {ifindex}")]
     Attach { ifindex: u32, source: std::io::Error },
+    #[error("pin {} again", path.display())]
+    PutBack { path: PathBuf, source: std::io::Error },
     #[error("pin the guard's link to {}", path.display())]
     PinLink { path: PathBuf, source: std::io::Error },
     #[error("remove the pin {}", path.display())]

@@ -51,6 +51,33 @@ impl Pins {
         })
     }
 
+    /// Pins again what someone has unpinned; says whether anything was missing. What is attached and
+    /// what the maps hold was never gone: these handles keep it.
+    pub fn put_back(&self) -> Result<bool> {
+        let maps = [
+            ("limits", &self.limits),
+            ("clocks", &self.clocks),
+            ("counters", &self.counters),
+            ("delays", &self.delays),
+            ("flows", &self.flows),
+            ("guards", &self.guards),
+        ];
+        // The programs last: who finds them finds the rest.
+        let programs = [
+            ("guard", &self.guard),
+            ("shape_egress", &self.shape_egress),
+            ("shape_ingress", &self.shape_ingress),
+        ];
+        let maps = maps.map(|(name, map)| (name, map.as_fd()));
+        let all = maps.into_iter().chain(programs.map(|(name, fd)| (name, fd.as_fd())));
+        let missing: Vec<_> = all.filter(|(name, _)| !self.dir.join(name).exists()).collect();
+        for (name, fd) in &missing {
+            let path = self.dir.join(name);
+            tcx::pin(*fd, &path).map_err(|source| Error::PutBack { path, source })?;
+        }
+        Ok(!missing.is_empty())
+    }
+
     /// The program that shapes this direction.
     pub fn program(&self, direction: Direction) -> BorrowedFd<'_> {
         match direction {

@@ -44,7 +44,7 @@ pub(crate) fn attach_ingress(program: BorrowedFd, ifindex: u32, pin: &Path) -> R
         Err(source) => return Err(error(source)),
     };
     remove_pin(pin)?;
-    let pinned = pin_link(&link, pin);
+    let pinned = self::pin(link.as_fd(), pin);
     pinned.map_err(|source| Error::PinLink { path: pin.to_owned(), source })?;
     Ok(true)
 }
@@ -127,12 +127,13 @@ fn open(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn pin_link(link: &OwnedFd, path: &Path) -> io::Result<()> {
+/// Pins any BPF object; makes the directory too.
+pub(crate) fn pin(object: BorrowedFd, path: &Path) -> io::Result<()> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
     }
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: `path` is a string with its final zero, and outlives the call.
-    let result = unsafe { bpf_obj_pin(link.as_raw_fd(), path.as_ptr()) };
+    let result = unsafe { bpf_obj_pin(object.as_raw_fd(), path.as_ptr()) };
     if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
 }

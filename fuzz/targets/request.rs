@@ -40,7 +40,7 @@ impl Node for Noting {
         Ok(Reloaded::default())
     }
 
-    fn metrics(&self) -> Result<String> {
+    fn metrics(&mut self) -> Result<String> {
         Ok("# EOF\n".into())
     }
 

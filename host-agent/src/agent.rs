@@ -38,6 +38,9 @@ const KEPT: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
 /// To get at its network namespace; raised for that call alone (sys_admin.rs).
 const WITHIN_REACH: Capability = Capability::CAP_SYS_ADMIN;
 
+/// Under its unit the directory of pins can be made by who starts the agent only.
+const BEGIN_AGAIN: &str = "the pins were removed and cannot be put back; ends to be started again";
+
 /// What the agent waits for.
 struct Wakers {
     reload: UnixStream,
@@ -69,7 +72,7 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
     let mut reconciler = Reconciler::open(paths)?;
     reconciler.set_trouble("deaf", deaf(&wakers.events));
     let mut told = Told::new();
-    let mut asked = 0;
+    let (mut asked, mut scraped) = (0, None);
     loop {
         if wakers.watches.find(reconciler.settings()) {
             reconciler.lost();
@@ -95,6 +98,10 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
         for news in wakers.watches.read()? {
             // Settings are there, and boot's account of them comes only now.
             asked = if news == News::Boot { 0 } else { asked };
+            if news == News::Unpinned {
+                reconciler.put_pins_back().context(BEGIN_AGAIN)?;
+                wakers.watches.watch_pins().context(BEGIN_AGAIN)?;
+            }
             tell(hear(&mut reconciler, news));
         }
         reconciler.changed(&wakers.events.read()?);
@@ -103,7 +110,8 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
             reconciler.set_trouble("capacity", findings.capacity.trouble);
             reconciler.set_capacity(findings.capacity.capacity);
         }
-        let mut node = Local { paths, reconciler: &mut reconciler, reload: &reload };
+        let mut node =
+            Local { paths, reconciler: &mut reconciler, reload: &reload, scraped: &mut scraped };
         wakers.server.handle(&mut |request| api::answer(&mut node, request));
     }
 }
@@ -182,7 +190,7 @@ fn hear(reconciler: &mut Reconciler, news: News) -> Result<()> {
         News::Boot => {}
         News::Cached(path) => reconciler.cached(&path)?,
         News::Conflist => reconciler.conflist_changed(),
-        News::Lost => reconciler.lost(),
+        News::Unpinned | News::Lost => reconciler.lost(),
     }
     Ok(())
 }

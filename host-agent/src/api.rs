@@ -29,7 +29,7 @@ pub trait Node {
     fn clear_limit(&mut self, namespace: &str, pod: &str) -> Result<usize>;
     fn reload(&mut self) -> Result<Reloaded>;
     /// As OpenMetrics text.
-    fn metrics(&self) -> Result<String>;
+    fn metrics(&mut self) -> Result<String>;
     /// Seconds since 1970.
     fn now(&self) -> u64;
 }
@@ -101,7 +101,9 @@ pub fn answer(node: &mut dyn Node, request: &Request) -> Response {
         (Some(Route::Metrics), Door::Metrics) => Route::Metrics,
         (_, door) => return not_found(&request.path, door),
     };
-    let result = match (&route, &request.method) {
+    // The body of HEAD's response is left out where it is sent.
+    let method = if request.method == Method::Head { &Method::Get } else { &request.method };
+    let result = match (&route, method) {
         (Route::Status, Method::Get) => node.status().map(|all| ok(&all)),
         (Route::Pods, Method::Get) => node.status().map(|all| ok(&Pods::of(all))),
         (Route::Limit { namespace, pod }, Method::Put) => match limit(&request.body, node.now()) {
@@ -123,6 +125,8 @@ pub fn answer(node: &mut dyn Node, request: &Request) -> Response {
 impl<'r> Route<'r> {
     /// Names of pods and namespaces need no encoding, so nothing is decoded.
     fn of(path: &'r str) -> Option<Self> {
+        // Nothing can be asked for behind a question mark, and some add one.
+        let path = path.split_once('?').map_or(path, |(path, _)| path);
         let parts: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
         match parts.as_slice() {
             ["metrics"] => Some(Self::Metrics),
@@ -138,7 +142,7 @@ impl<'r> Route<'r> {
 
     fn methods(&self) -> &'static [&'static str] {
         match self {
-            Self::Status | Self::Pods | Self::Metrics => &["GET"],
+            Self::Status | Self::Pods | Self::Metrics => &["GET", "HEAD"],
             Self::Limit { .. } => &["PUT", "DELETE"],
             Self::Reload => &["POST"],
         }

@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use bpf::{Direction, Mode, Pins, Slot};
 use nix::errno::Errno;
 
@@ -49,6 +49,8 @@ pub struct Look {
     pub missing: Option<&'static str>,
     /// The program in our filter.
     pub program_id: Option<u32>,
+    /// The slot that our filter names.
+    pub slot: Option<u16>,
 }
 
 /// Root, filter, both.
@@ -69,13 +71,32 @@ pub struct ForeignRoot {
     major: u16,
 }
 
+/// The pod is there, and no end on the host is its own: there is nothing to attach to.
+#[derive(Debug, thiserror::Error)]
+pub enum NoHostEnd {
+    #[error("{pod} of the pod is not a veth or netkit: it has no other end")]
+    NotAPair { pod: String },
+    #[error("{pod} of the pod has no other end on the host: there is no device with index {index}")]
+    Absent { pod: String, index: u32 },
+    /// By chance, or because the pod has made a device that claims so.
+    #[error("{host} on the host is not the other end of {pod} of the pod, so it is left alone")]
+    Foreign { pod: String, host: String },
+}
+
 impl Veth {
-    /// Finds the pair by the pod's end: `ifname` inside the namespace `netns`.
+    /// Finds the pair: the pod's end is `ifname` inside the namespace `netns`, the host's end is the one
+    /// of which the kernel says, on the host, that its other end is that. What the pod's namespace
+    /// says of its own devices only tells where to look: a pod may choose any index for them.
     pub fn find(netns: &Path, ifname: &str) -> Result<Self> {
-        let pod = End::in_pod(netns, ifname)?;
-        let mut outside = Netlink::open()?;
-        let host = host_end(&mut outside, &pod.link)?;
-        let host = End { netlink: outside, link: host };
+        let file = open_netns(netns)?;
+        let mut inside = Netlink::open_in(&file)?;
+        let link = inside.link_by_name(ifname)?;
+        let pod = End { netlink: inside, link };
+        let mut host = End::beside(&pod.link)?;
+        if !host.leads_to(&file)? {
+            let (pod, host) = (pod.link.name, host.link.name);
+            return Err(NoHostEnd::Foreign { pod, host }.into());
+        }
         Ok(Self { pod, host, replaces_upstream: false, done: Vec::new() })
     }
 
@@ -83,10 +104,11 @@ impl Veth {
     /// of egress-cni for the other address family.
     pub fn others(&mut self) -> Result<Vec<String>, netlink::Error> {
         let mut links = self.pod.netlink.links()?;
-        links.retain(|link| link.is_veth && link.index != self.pod.link.index);
+        links.retain(|link| link.is_pair && link.index != self.pod.link.index);
         let mut names = Vec::new();
         for link in links {
-            let host = host_end(&mut self.host.netlink, &link);
+            let host = other_end(&mut self.host.netlink, &link);
+            // Of the pair that was found the kernel has said that it leads into the pod.
             let same_pod = |host: Link| host.peer_netns == self.host.link.peer_netns;
             if host.is_ok_and(same_pod) {
                 names.push(link.name);
@@ -274,7 +296,8 @@ impl Veth {
             (true, false) => Some(names[1]),
             (false, false) => Some(names[2]),
         };
-        Ok(Look { missing, program_id: filter.and_then(|filter| filter.program_id) })
+        let slot = filter.and_then(|filter| filter.slot);
+        Ok(Look { missing, program_id: filter.and_then(|filter| filter.program_id), slot })
     }
 
     /// Whether the pod's end carries a filter with our handle.
@@ -323,11 +346,35 @@ impl Veth {
 
 impl End {
     pub fn in_pod(netns: &Path, ifname: &str) -> Result<Self> {
-        let file = File::open(netns)
-            .with_context(|| format!("open the network namespace {}", netns.display()))?;
-        let mut netlink = Netlink::open_in(&file)?;
+        let mut netlink = Netlink::open_in(open_netns(netns)?)?;
         let link = netlink.link_by_name(ifname)?;
         Ok(Self { netlink, link })
+    }
+
+    /// The end on the host that the pod's end names, if that names it back.
+    fn beside(pod: &Link) -> Result<Self> {
+        let mut netlink = Netlink::open()?;
+        let link = other_end(&mut netlink, pod)?;
+        Ok(Self { netlink, link })
+    }
+
+    /// Whether the other end lies in this namespace, by the kernel's word on the host.
+    fn leads_to(&mut self, netns: &File) -> Result<bool, netlink::Error> {
+        let there = self.link.peer_netns;
+        Ok(there.is_some() && there == self.netlink.netns_id(netns)?)
+    }
+
+    /// Whether it may be the end of a pod whose namespace this was: not if that is there, and the device
+    /// leads elsewhere.
+    pub fn may_be_of(&mut self, netns: &Path) -> bool {
+        let elsewhere = |file: File| self.leads_to(&file).is_ok_and(|leads| !leads);
+        let elsewhere = File::open(netns).is_ok_and(elsewhere);
+        self.link.is_pair && !elsewhere
+    }
+
+    /// The slot that our filter on the root qdisc names, if there is one.
+    pub fn root_slot(&mut self) -> Result<Option<u16>, netlink::Error> {
+        Ok(self.netlink.root_filter(&self.link)?.and_then(|filter| filter.slot))
     }
 
     /// The end on the host, by what a record says. None if that index has gone, or has gone to a
@@ -404,14 +451,25 @@ fn is_there(error: &netlink::Error) -> bool {
     error.errno() == Some(Errno::EEXIST)
 }
 
-/// The host's end must point back, or an index of another namespace was met by chance.
-fn host_end(netlink: &mut Netlink, pod: &Link) -> Result<Link> {
-    let Some(index) = pod.peer_index else {
-        bail!("{} of the pod is not a veth: it has no other end", pod.name);
+fn open_netns(netns: &Path) -> Result<File> {
+    File::open(netns).with_context(|| format!("open the network namespace {}", netns.display()))
+}
+
+/// The device that the pod's end names, if that is an end too and names it back. In which namespace
+/// its own other end lies is still to be asked.
+fn other_end(netlink: &mut Netlink, pod: &Link) -> Result<Link> {
+    let Some(index) = pod.peer_index.filter(|_| pod.is_pair) else {
+        return Err(NoHostEnd::NotAPair { pod: pod.name.clone() }.into());
     };
-    let host = netlink.link_by_index(index)?;
-    if host.peer_index != Some(pod.index) {
-        bail!("{} on the host is not the other end of {} of the pod", host.name, pod.name);
+    let host = match netlink.link_by_index(index) {
+        Err(e) if e.is_not_found() => {
+            return Err(NoHostEnd::Absent { pod: pod.name.clone(), index }.into());
+        }
+        found => found?,
+    };
+    if !host.is_pair || host.peer_index != Some(pod.index) {
+        let (pod, host) = (pod.name.clone(), host.name);
+        return Err(NoHostEnd::Foreign { pod, host }.into());
     }
     Ok(host)
 }

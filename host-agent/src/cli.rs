@@ -23,6 +23,7 @@ use crate::boot::{Boot, InForce, lines};
 use crate::client::Client;
 use crate::layers::{Layers, merge};
 use crate::limits::Refused;
+use crate::logging::harmless_lines;
 use crate::paths::Paths;
 use crate::preview::preview;
 use crate::status::{Status, text};
@@ -294,7 +295,7 @@ fn generate(what: Generated) -> Result<()> {
 
 /// To standard output. A reader that has seen enough (`| head`) is no trouble.
 fn print(text: &str) -> Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
+    match io::stdout().write_all(harmless_lines(text).as_bytes()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.context("write to standard output"),
     }

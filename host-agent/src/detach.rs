@@ -91,7 +91,8 @@ fn remove_entry(paths: &Paths) -> Result<()> {
 /// Pods that no record names, as after a crash: the runtime knows them.
 fn sweep_pods(paths: &Paths) -> Result<Vec<String>> {
     let mut left = Vec::new();
-    for cached in adopt::read_all(&paths.result_cache())? {
+    let found = adopt::read_all(&paths.result_cache())?;
+    for cached in found.into_iter().filter_map(|file| file.cached) {
         let record = cached.record();
         let Ok(mut veth) = Veth::find(&record.netns, &cached.key.ifname) else { continue };
         if !veth.has_egress_of_ours()? {
@@ -109,7 +110,10 @@ fn sweep_host() -> Result<Vec<String>> {
     let mut netlink = Netlink::open()?;
     let roots = netlink.roots()?;
     let mut errors = Vec::new();
-    for link in netlink.links()? {
+    // Only ends that lead out of this namespace can ever have been ours.
+    let links =
+        netlink.links()?.into_iter().filter(|link| link.is_pair && link.peer_netns.is_some());
+    for link in links {
         if roots.get(&link.index).is_some_and(|root| root.major == ROOT_HANDLE) {
             errors.extend(netlink.delete_root(&link).err());
         }

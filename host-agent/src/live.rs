@@ -51,6 +51,9 @@ pub fn attach_guard(records: &Records, pins: &Pins, claim: &Claim) -> Result<()>
         return Ok(());
     };
     let Some(mut end) = End::on_host(host.ifindex, &host.ifname)? else { return Ok(()) };
+    if !end.may_be_of(&record.netns) {
+        return Ok(());
+    }
     let guard = guard::attach(pins, claim.slot, &mut end)?;
     record.guard = Some(guard.clone());
     if !records.rewrite(claim, &record)? {

@@ -19,7 +19,7 @@ use prometheus_client::registry::Registry;
 use crate::boot::Reason;
 use crate::capacity::{self, Capacity};
 use crate::report::Report;
-use crate::status::{Delays, Line, Pod, State, Status, seconds};
+use crate::status::{Delays, Line, Pod, State, Status, need_container, seconds};
 
 /// Upper bounds in seconds: ADD takes 2 to 20 ms as a rule, and the runtime gives up after minutes.
 const ADD_BOUNDS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0];
@@ -47,7 +47,8 @@ impl SinceStart {
 /// OpenMetrics text.
 pub fn text(status: &Status, since_start: &SinceStart) -> Result<String> {
     let mut registry = Registry::with_prefix("sluice");
-    let picture = Picture { status: status.clone() };
+    let mut picture = Picture { status: status.clone() };
+    picture.name_apart();
     registry.register_collector(Box::new(picture));
     let SinceStart { started, adds } = since_start;
     let start = ConstGauge::new(*started as f64);
@@ -83,6 +84,19 @@ pub fn older_format(openmetrics: &str) -> String {
 #[derive(Debug)]
 struct Picture {
     status: Status,
+}
+
+impl Picture {
+    /// No two series are the same: the container's id is a label where a name is not enough, so that a
+    /// pod's series stay the same pod's whatever its sandboxes are called.
+    fn name_apart(&mut self) {
+        let needed = need_container(&self.status.pods);
+        for (pod, needed) in self.status.pods.iter_mut().zip(needed) {
+            if !needed {
+                pod.container_id.clear();
+            }
+        }
+    }
 }
 
 type Labels<'l> = Vec<(&'static str, &'l str)>;
@@ -138,12 +152,16 @@ fn of_ways<'l, V>(
 }
 
 fn labels<'l>(pod: &'l Pod, way: &'l str) -> Labels<'l> {
-    vec![
+    let mut labels = vec![
         ("namespace", pod.namespace.as_str()),
         ("pod", pod.pod.as_str()),
         ("interface", pod.interface.as_str()),
         ("direction", way),
-    ]
+    ];
+    if !pod.container_id.is_empty() {
+        labels.push(("container_id", pod.container_id.as_str()));
+    }
+    labels
 }
 
 fn pods(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
@@ -382,6 +400,28 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn no_series_comes_twice_whatever_sandboxes_are_called() {
+        let (mut older, mut nameless) = (pod(), pod());
+        (older.host_ifindex, older.container_id) = (Some(6), "old".into());
+        (nameless.namespace, nameless.pod) = (String::new(), String::new());
+        let mut other = nameless.clone();
+        other.container_id = "other".into();
+        let status = status(vec![older, pod(), nameless, other]);
+        let text = text(&status, &SinceStart::begin()).unwrap();
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let mut series: Vec<_> = samples.filter_map(|line| line.rsplit_once(' ')).collect();
+        let all = series.len();
+        series.sort();
+        series.dedup_by_key(|(series, _)| *series);
+        assert_eq!(series.len(), all, "{text}");
+        let of = |labels: &str| format!("sluice_pod_sent_bytes_total{{{labels}}}");
+        let plain = "namespace=\"default\",pod=\"web\",interface=\"eth0\",direction=\"egress\"";
+        assert!(sample(&text, &of(plain)).is_some(), "{text}");
+        let older = of(&format!("{plain},container_id=\"old\""));
+        assert!(sample(&text, &older).is_some(), "{text}");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use settings_model::Bandwidth;
 
 use crate::file;
 use crate::limit::{Limit, Origin};
+use crate::logging::harmless;
 use crate::netlink::Gso;
 use crate::wanted::{Annotated, Live, Wanted};
 
@@ -222,21 +223,25 @@ impl Records {
     }
 
     /// The same for many interfaces at once, with one listing; those that have a record are left out.
-    pub fn claim_all(&self, wanted: Vec<(Key, Record)>) -> Result<Vec<Claim>> {
+    /// Also gives the names of the pods that found no free slot.
+    pub fn claim_all(&self, wanted: Vec<(Key, Record)>) -> Result<(Vec<Claim>, Vec<String>)> {
         let _lock = self.lock()?;
         let taken = self.list()?;
         let keys: BTreeSet<_> = taken.iter().map(|claim| &claim.key).collect();
         let slots: BTreeSet<_> = taken.iter().map(|claim| claim.slot).collect();
         let mut free = Slot::all().filter(|slot| !slots.contains(slot));
-        let mut claims = Vec::new();
+        let (mut claims, mut without) = (Vec::new(), Vec::new());
         for (key, record) in wanted.into_iter().filter(|(key, _)| !keys.contains(key)) {
-            let slot = free.next().ok_or(NoFreeSlot)?;
+            let Some(slot) = free.next() else {
+                without.push(harmless(&format!("{}/{}", record.namespace, record.pod)));
+                continue;
+            };
             let name = format!("{}@{}@{}.json", slot.number(), key.container_id, key.ifname);
             let claim = Claim { slot, key, path: self.dir.join(name) };
             claim.write(&record)?;
             claims.push(claim);
         }
-        Ok(claims)
+        Ok((claims, without))
     }
 
     /// The claim of this interface, if it has one.

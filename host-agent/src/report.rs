@@ -39,6 +39,22 @@ impl Report {
     }
 }
 
+/// Code of pods that run without the limit that they should have, because the agent could not give
+/// them one; `sluice pods` lists them too.
+pub const NOT_ADOPTED: &str = "not-adopted";
+
+/// How many a message names.
+const NAMED: usize = 5;
+
+/// The first few names, and how many more there are.
+pub fn some(names: &[String]) -> String {
+    let named = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
 /// Something that keeps a limit, or the pods' network, from being what it should be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Trouble {

@@ -12,7 +12,7 @@ use settings_model::Rate;
 use crate::attach::{End, ForeignRoot, Look, Veth};
 use crate::guard;
 use crate::limit::Limit;
-use crate::netlink::{Gso, Roots};
+use crate::netlink::{self, Gso, Roots};
 use crate::record::{Claim, Guard, HostEnd, Mode, Record, Shaping};
 use crate::wanted::Wanted;
 
@@ -191,8 +191,13 @@ impl Shaper<'_> {
         limit: &Limit,
         before: Gso,
     ) -> Result<Option<String>> {
-        if look.program_id != Some(self.pins.program_id(way)?) {
+        let foreign = look.slot.filter(|slot| *slot != self.slot.number());
+        if foreign.is_some() || look.program_id != Some(self.pins.program_id(way)?) {
             self.veth.renew(self.pins, self.slot, way)?;
+        }
+        if let Some(foreign) = foreign {
+            let own = self.slot.number();
+            return Ok(Some(format!("the filter named slot {foreign} instead of {own}")));
         }
         let link = &self.veth.sender(way).link;
         if link.gso == before.clamped(limit.gso_max_size(link.mtu)) {
@@ -277,9 +282,16 @@ pub fn remove(pins: Option<&Pins>, claim: &Claim, veth: Option<&mut Veth>) -> Ve
         Err(e) => return vec![format!("{e:#}")],
     };
     let mut complaints = Vec::new();
-    let on_host = |host: &HostEnd| End::on_host(host.ifindex, &host.ifname);
+    // What leads into another pod is not touched, whatever the record says.
+    let on_host = |host: &HostEnd| {
+        let end = End::on_host(host.ifindex, &host.ifname)?;
+        Ok::<_, netlink::Error>(end.and_then(|mut end| end.may_be_of(&record.netns).then_some(end)))
+    };
     match (veth, record.host.as_ref().map(on_host)) {
         (Some(veth), _) => {
+            if is_of_another(claim.slot, &mut veth.host) {
+                return complaints;
+            }
             for (way, shaping) in record.ways() {
                 let errors = shaping.gso_before().map(|before| veth.detach(way, before));
                 complaints.extend(errors.iter().flatten().map(ToString::to_string));
@@ -287,6 +299,7 @@ pub fn remove(pins: Option<&Pins>, claim: &Claim, veth: Option<&mut Veth>) -> Ve
             complaints.extend(remove_guard(pins, claim.slot, &record, Some(&mut veth.host)));
         }
         (None, Some(Ok(mut host))) => {
+            host = host.and_then(|mut end| (!is_of_another(claim.slot, &mut end)).then_some(end));
             if let (Some(host), Some(before)) = (&mut host, record.ingress.gso_before()) {
                 let errors = [host.delete_root().err(), host.restore(before).err()];
                 let errors = errors.iter().flatten().filter(|e| !e.is_not_found());
@@ -298,6 +311,11 @@ pub fn remove(pins: Option<&Pins>, claim: &Claim, veth: Option<&mut Veth>) -> Ve
         (None, None) => {}
     }
     complaints
+}
+
+/// Whether the shaper on the host's end is that of another record, which has taken it over.
+fn is_of_another(slot: Slot, host: &mut End) -> bool {
+    host.root_slot().is_ok_and(|held| held.is_some_and(|held| held != slot.number()))
 }
 
 fn remove_guard(

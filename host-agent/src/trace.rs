@@ -2,6 +2,7 @@
 //! Why a pod has the limits it has: every source in its order, with its value
 //! and its place, and how the one that wins is enforced. Pure.
 
+use std::cmp::Reverse;
 use std::fmt::Write;
 
 use serde::Serialize;
@@ -10,6 +11,7 @@ use settings_model::{Effective, Limit as Choice};
 use crate::api::TimeToLive;
 use crate::cni::annotations::{EGRESS_BURST, INGRESS_BURST, LATENCY_TARGET};
 use crate::limit::Origin;
+use crate::logging::harmless;
 use crate::record::Came;
 use crate::status::text::{duration, short};
 use crate::status::{GuardLine, Line, Pod, Status};
@@ -20,6 +22,7 @@ use crate::wanted::Live;
 pub struct Trace {
     pub namespace: String,
     pub pod: String,
+    pub container_id: String,
     pub interface: String,
     pub host_interface: Option<String>,
     pub slot: u16,
@@ -74,10 +77,12 @@ pub struct Drop {
     pub last_ago_ns: Option<u64>,
 }
 
-/// All interfaces of the pod; none if it is not on this node.
+/// All interfaces of the pod, the newest sandbox's first; none if it is not on this node.
 pub fn trace(status: &Status, settings: &Effective, namespace: &str, pod: &str) -> Vec<Trace> {
     let same = status.pods.iter().filter(|p| p.namespace == namespace && p.pod == pod);
-    same.map(|pod| Trace::of(status, settings, pod)).collect()
+    let mut same: Vec<_> = same.collect();
+    same.sort_by_key(|pod| Reverse(pod.host_ifindex));
+    same.into_iter().map(|pod| Trace::of(status, settings, pod)).collect()
 }
 
 impl Trace {
@@ -96,6 +101,7 @@ impl Trace {
         Self {
             namespace: pod.namespace.clone(),
             pod: pod.pod.clone(),
+            container_id: pod.container_id.clone(),
             interface: pod.interface.clone(),
             host_interface: pod.host_interface.clone(),
             slot: pod.slot,
@@ -192,11 +198,13 @@ fn drops(line: &Line, guard: Option<&GuardLine>, at_ns: u64) -> Vec<Drop> {
 
 /// For people.
 pub fn text(traces: &[Trace]) -> String {
-    traces.iter().map(Trace::text).collect::<Vec<_>>().join("\n")
+    let several = traces.windows(2).any(|pair| pair[0].container_id != pair[1].container_id);
+    traces.iter().map(|trace| trace.text(several)).collect::<Vec<_>>().join("\n")
 }
 
 impl Trace {
-    fn text(&self) -> String {
+    /// `several` sandboxes have the pod's name.
+    fn text(&self, several: bool) -> String {
         let came = match self.came {
             Came::Added { took_ns: Some(ns) } => format!("by ADD in {}", duration(ns)),
             Came::Added { took_ns: None } => "by an ADD that was not completed".into(),
@@ -208,9 +216,14 @@ impl Trace {
             .as_deref()
             .map_or(String::new(), |name| format!(", {name} on the host"));
         let mut text = format!(
-            "{}/{} {}{host}; slot {}; {came}\n",
-            self.namespace, self.pod, self.interface, self.slot
+            "{} {}{host}; slot {}; {came}\n",
+            harmless(&format!("{}/{}", self.namespace, self.pod)),
+            self.interface,
+            self.slot
         );
+        if several {
+            text += &format!("container {}\n", self.container_id);
+        }
         if !self.enabled {
             text += "shaping is off: bandwidth.enabled is false\n";
         }
@@ -336,6 +349,15 @@ mod tests {
              annotations: as they were when the pod started; to change a running pod's limit: \
              `sluice limit set default/web`, or restart it\n"
         );
+    }
+
+    #[test]
+    fn sandboxes_of_one_name_are_all_shown_the_newest_first() {
+        let mut newer = pod();
+        (newer.host_ifindex, newer.container_id) = (Some(9), "new".into());
+        let text = text(&trace(&status(vec![pod(), newer]), &settings(), "default", "web"));
+        let containers: Vec<_> = text.lines().filter(|l| l.starts_with("container ")).collect();
+        assert_eq!(containers, ["container new", "container 0123456789abcdef"]);
     }
 
     #[test]

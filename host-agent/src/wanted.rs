@@ -90,6 +90,12 @@ impl Wanted {
         format!("egress {}, ingress {}", text(self.egress), text(self.ingress))
     }
 
+    /// Whether the pod itself asks for a limit.
+    pub fn is_annotated(&self) -> bool {
+        let limits = [self.egress, self.ingress];
+        limits.iter().flatten().any(|limit| limit.origin == Origin::PodAnnotation)
+    }
+
     pub fn is_unlimited(&self) -> bool {
         self.egress.is_none() && self.ingress.is_none()
     }

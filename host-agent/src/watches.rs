@@ -27,9 +27,11 @@ pub enum News {
     Settings,
     /// What `sluice boot` has left, which comes after the settings.
     Boot,
-    /// A file of the result cache.
+    /// A file of the result cache, which may have gone.
     Cached(PathBuf),
     Conflist,
+    /// A pin was removed, or the directory of pins.
+    Unpinned,
     /// More happened than could be held.
     Lost,
 }
@@ -40,6 +42,7 @@ enum Place {
     State,
     Cache,
     Conflists,
+    Pins,
     /// A directory above one of the last two that is not there yet.
     Above,
 }
@@ -62,7 +65,14 @@ impl Watches {
         let state = paths.settings_in_force();
         watches.watch(Place::State, state.parent().unwrap_or(&state))?;
         watches.watch(Place::Records, &pods)?;
+        watches.watch_pins()?;
         Ok(watches)
+    }
+
+    /// Again after the directory was made anew; a watch that is there stays.
+    pub fn watch_pins(&mut self) -> Result<()> {
+        let dir = self.paths.pin_dir();
+        self.watch(Place::Pins, &dir)
     }
 
     /// Watches the directories that these settings name, as soon as they are there; says whether one
@@ -163,8 +173,9 @@ impl Watches {
             Place::State if removed => None,
             Place::State if path == self.paths.settings_in_force() => Some(News::Settings),
             Place::State => (path == self.paths.boot_file()).then_some(News::Boot),
-            Place::Cache => (!removed).then_some(News::Cached(path)),
+            Place::Cache => Some(News::Cached(path)),
             Place::Conflists => Some(News::Conflist),
+            Place::Pins => removed.then_some(News::Unpinned),
             Place::Above => {
                 self.looked = None;
                 None
@@ -178,7 +189,11 @@ impl Watches {
         // Fails where it has gone.
         let _ = self.inotify.rm_watch(watch);
         self.looked = None;
-        (place == Place::Conflists).then_some(News::Conflist)
+        match place {
+            Place::Conflists => Some(News::Conflist),
+            Place::Pins => Some(News::Unpinned),
+            _ => None,
+        }
     }
 }
 

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tests::api::{Response, SOCKET, ask, connect, listen, say};
-use tests::cni::Annotations;
-use tests::command::{text, wait_for};
+use tests::api::{Response, SOCKET, ask, connect, listen, say, scrape};
+use tests::cni::{Annotations, Call};
+use tests::command::{output, text, wait_for};
 use tests::node::{Node, Pod, USER_DATA, with_node, with_ready_node};
 
 const MBIT: u64 = 1_000_000;
@@ -311,5 +311,57 @@ fn thousand_silent_connections_leave_the_agent_answering() {
         });
         drop(silent);
         assert_goes_on();
+    });
+}
+
+const METRICS: &str = "127.0.0.1:9469";
+
+#[test]
+fn two_sandboxes_of_one_name_are_one_pod_to_commands_and_two_to_metrics() {
+    with_api("", |node| {
+        let (old, new) = (node.pod("old", 2), node.pod("new", 3));
+        for pod in [&old, &new] {
+            let call = Call::new("ADD", pod, BOTH);
+            let mut named = pod.clone();
+            named.name = "web-0".into();
+            assert!(call.run(&named).status.success());
+        }
+        let set = ["limit", "set", "default/web-0", "--egress", "5Mbit", "--for", "10m", "--json"];
+        assert_eq!(node.sluice_json(&set)["interfaces"], 2);
+        let trace = node.sluice_json(&["trace", "default/web-0", "--json"]);
+        let seen =
+            |n: usize| (&trace[n]["container_id"], &trace[n]["egress"]["enforced"]["limit_bps"]);
+        assert_eq!(seen(0), (&json!("id-new"), &json!(5 * MBIT)));
+        assert_eq!(seen(1), (&json!("id-old"), &json!(5 * MBIT)));
+        // Not from before the second ADD.
+        let series = wait_for("both sandboxes", Duration::from_secs(10), || {
+            let body = scrape(METRICS, "application/openmetrics-text").body;
+            let samples = body.lines().filter(|line| !line.starts_with('#'));
+            let series: Vec<_> = samples.filter_map(|line| line.rsplit_once(' ')).collect();
+            let series: Vec<String> = series.iter().map(|(name, _)| (*name).to_owned()).collect();
+            series.iter().any(|one| one.contains("container_id=\"id-old\"")).then_some(series)
+        });
+        let unique: std::collections::BTreeSet<_> = series.iter().collect();
+        assert_eq!(unique.len(), series.len(), "{series:?}");
+        assert!(!series.iter().any(|one| one.contains("id-new")), "{series:?}");
+    });
+}
+
+#[test]
+fn metrics_are_served_to_head_with_a_query_and_beside_a_crowd_that_says_nothing() {
+    with_api("", |node| {
+        let pod = node.pod("a", 2);
+        node.add(&pod, BOTH);
+        let head = output("curl", &["-s", "-I", &format!("http://{METRICS}/metrics?x=1")]);
+        let head = String::from_utf8_lossy(&head.stdout).into_owned();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+        let crowd: Vec<_> =
+            (0..40).map(|_| std::net::TcpStream::connect(METRICS).expect("connect")).collect();
+        for _ in 0..3 {
+            let begin = Instant::now();
+            assert_eq!(scrape(METRICS, "text/plain").status, 200);
+            assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+        }
+        drop(crowd);
     });
 }

@@ -13,6 +13,7 @@ use tests::cni::{Annotations, Call, expect_error};
 use tests::command::{ip, json as parse, run, tc, text, wait_for};
 use tests::crash::{End, PLUGIN_EFFECTS, run_until_call};
 use tests::node::{BIN_DIR, Node, PIN_DIR, Pod, with_node, with_ready_node};
+use tests::result_cache::Cached;
 
 const LIMIT: u64 = 20_000_000;
 const BOTH: Annotations = Annotations { egress: LIMIT, ingress: LIMIT };
@@ -358,6 +359,112 @@ fn own_annotations_reach_the_limit_and_others_do_not_matter() {
         call.stdin["runtimeConfig"][ANNOTATIONS] = Value::Null;
         assert!(call.run(&pod).status.success());
         assert_eq!(numbers(0), (Some(5_000_000), Some(8_000_000)));
+    });
+}
+
+/// A pod that runs already, as the result cache tells of it.
+fn cache(pod: &Pod, bandwidth: Value) {
+    let (host_ifname, netns) = (pod.host_ifname.as_str(), pod.netns());
+    Cached { pod: &pod.name, host_ifname, netns: &netns, plugins: &["ptp"], bandwidth }.write();
+}
+
+#[test]
+fn burst_that_means_not_set_limits_with_the_settings_burst() {
+    with_ready_node("burst = \"7ms\"", |node| {
+        let bursts = ["34359738359", "34359738360", "18446744073709551615", "18446744073709552000"];
+        for (number, burst) in bursts.into_iter().enumerate() {
+            let text = format!(r#"{{"EgressRate":{LIMIT},"EgressBurst":{burst}}}"#);
+            let (added, found) = (format!("a{number}"), format!("b{number}"));
+            let pod = node.pod(&added, 2 * number as u8 + 2);
+            let call = Call::new("ADD", &pod, BOTH);
+            // As text, since a number may be too large for what holds JSON here.
+            let stdin = call
+                .stdin
+                .to_string()
+                .replace(&call.stdin["runtimeConfig"]["bandwidth"].to_string(), &text);
+            let output = call.run_with(&pod, &stdin);
+            assert!(output.status.success(), "{burst}: {}", tests::command::text(&output));
+            let other = node.pod(&found, 2 * number as u8 + 3);
+            cache(&other, parse(&text));
+            for pod in [pod, other] {
+                let slot = wait_for("the limit", Duration::from_secs(20), || {
+                    let pods = node.sluice_json(&["pods", "--json", "--interval", "1"]);
+                    let pods = pods["pods"].as_array().expect("pods").clone();
+                    let pod = pods.into_iter().find(|p| p["pod"] == pod.name.as_str())?;
+                    pod["egress"]["mode"].is_string().then(|| pod["slot"].as_u64())?
+                });
+                let limit = limit_in_map(slot, 0);
+                assert_eq!(limit["burst_ns"], 7_000_000, "{burst} of {}", pod.name);
+            }
+        }
+    });
+}
+
+#[test]
+fn pod_that_cannot_be_adopted_as_it_asks_is_listed_and_degrades_the_node() {
+    with_ready_node("default-egress = \"10Mbit\"", |node| {
+        let pod = node.pod("a", 2);
+        cache(&pod, json!({"EgressRate": 999, "IngressRate": LIMIT}));
+        fs::write("/var/lib/cni/results/main-id-b-eth0", "{\"kind\":").expect("half a file");
+        let troubles = wait_for("both reports", Duration::from_secs(20), || {
+            let troubles = node.troubles("not-adopted");
+            (troubles.len() == 2).then_some(troubles)
+        });
+        assert_eq!(troubles[0]["subject"], "/var/lib/cni/results/main-id-b-eth0");
+        assert_eq!(troubles[1]["subject"], "default/a eth0");
+        let what = troubles[1]["what"].as_str().expect("a text");
+        assert!(what.starts_with("runtimeConfig.bandwidth.egressRate is 999 bit/s"), "{what}");
+        // The node's own limit is in force meanwhile.
+        wait_for("the default", Duration::from_secs(20), || {
+            (node.status(&pod)["egress"]["limit_bps"] == 10_000_000).then_some(())
+        });
+        let pods = node.sluice(&["pods", "--interval", "1"]).stdout;
+        let pods = String::from_utf8_lossy(&pods).into_owned();
+        assert!(pods.contains("\ndefault/a eth0: not-adopted: runtimeConfig"), "{pods}");
+        for file in ["main-id-a-eth0", "main-id-b-eth0"] {
+            fs::remove_file(format!("/var/lib/cni/results/{file}")).expect("remove");
+        }
+        wait_for("no report", Duration::from_secs(20), || {
+            node.troubles("not-adopted").is_empty().then_some(())
+        });
+    });
+}
+
+#[test]
+fn names_that_act_on_a_terminal_are_shown_escaped_everywhere() {
+    with_node(|node| {
+        node.boot_with("");
+        let log = "/run/node/agent.log";
+        node.start_agent_logging_to(File::create(log).expect("a log"));
+        let mut pod = node.pod("a", 2);
+        second_interface(&pod);
+        ip("-n a link set eth1 name \u{1b}[31mE");
+        pod.name = "\u{1b}[2Jweb\u{9b}1m\nforged".into();
+        let mut call = Call::new("ADD", &pod, BOTH);
+        call.netns = "/run/netns/a".into();
+        call.container_id = "id-a".into();
+        let output = call.run(&pod);
+        assert!(output.status.success(), "{}", text(&output));
+        tc("qdisc del dev enia root");
+        wait_for("a line of the log", Duration::from_secs(20), || {
+            let said = fs::read_to_string(log).expect("the log");
+            said.contains("\\u001b[2Jweb").then_some(())
+        });
+        for arguments in [
+            &["pods"][..],
+            &["pods", "--json"],
+            &["status"],
+            &["status", "--json"],
+            &["top", "--once"],
+            &["doctor", "--all"],
+        ] {
+            let said = node.sluice(arguments).stdout;
+            let said = String::from_utf8_lossy(&said).into_owned();
+            let acts = |c: char| c.is_control() && c != '\n' && c != '\t';
+            assert!(!said.contains(acts) && !said.contains("\nforged"), "{arguments:?}: {said}");
+        }
+        let said = fs::read_to_string(log).expect("the log");
+        assert!(!said.contains('\u{1b}') && !said.contains("\nforged"), "{said}");
     });
 }
 

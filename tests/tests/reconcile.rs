@@ -585,3 +585,48 @@ fn foreign_qdisc_on_one_way_does_not_keep_the_other_from_being_mended() {
         }
     });
 }
+
+#[test]
+fn pins_that_are_removed_come_back_with_all_they_held() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        node.add(&pod, BOTH);
+        node.guard(&pod);
+        let limits = || {
+            let words = format!("-j map lookup pinned {PIN_DIR}/limits key 3 0 0 0");
+            let output = output("bpftool", &words.split(' ').collect::<Vec<_>>());
+            output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let held = limits().expect("a limit");
+        let all = || {
+            let names = fs::read_dir(PIN_DIR).into_iter().flatten().flatten();
+            let mut names: Vec<_> = names.map(|entry| entry.file_name()).collect();
+            names.sort();
+            names
+        };
+        let before = all();
+        let filter = pod.run("tc filter show dev eth0 egress");
+        for remove in ["limits", "shape_egress", ""] {
+            let path = format!("{PIN_DIR}/{remove}");
+            node.signal_agent(Signal::SIGSTOP);
+            match remove {
+                "" => fs::remove_dir_all("/sys/fs/bpf/sluice").expect("remove all"),
+                _ => fs::remove_file(path).expect("remove one"),
+            }
+            node.signal_agent(Signal::SIGCONT);
+            soon("the pins", || (all() == before).then_some(()));
+            assert_eq!(limits().as_ref(), Some(&held));
+            // Limits were in force all the time, by the same program.
+            assert_eq!(pod.run("tc filter show dev eth0 egress"), filter);
+            assert_eq!(node.status(&pod)["guard"]["state"], node.guard(&pod)["state"]);
+        }
+        // A pod can come and go again.
+        let other = node.pod("b", 3);
+        node.add(&other, BOTH);
+        node.del(&other);
+        let codes = node.sluice_json(&["status", "--json", "--interval", "1"]);
+        let codes = codes["degraded"].as_array().expect("a list").iter();
+        let codes: Vec<_> = codes.map(|trouble| trouble["code"].to_string()).collect();
+        assert!(!codes.iter().any(|code| code.contains("not-loaded")), "{codes:?}");
+    });
+}

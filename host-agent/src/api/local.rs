@@ -2,7 +2,7 @@
 //! The API's node as it is: records, maps, settings, and what the agent's loop
 //! tells of itself.
 
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
 
@@ -24,7 +24,12 @@ pub struct Local<'a> {
     pub reconciler: &'a mut Reconciler,
     /// Reads the settings anew.
     pub reload: &'a dyn Fn() -> Reloaded,
+    /// The last metrics, and when they were made.
+    pub scraped: &'a mut Option<(Instant, String)>,
 }
+
+/// Metrics are made once in this time, however many ask: on a full node that takes a while.
+const FRESH: Duration = Duration::from_secs(1);
 
 impl Node for Local<'_> {
     fn status(&self) -> Result<Status> {
@@ -49,8 +54,13 @@ impl Node for Local<'_> {
         Ok(reloaded)
     }
 
-    fn metrics(&self) -> Result<String> {
-        metrics::text(&self.status()?, self.reconciler.since_start())
+    fn metrics(&mut self) -> Result<String> {
+        if let Some((_, text)) = self.scraped.as_ref().filter(|(when, _)| when.elapsed() < FRESH) {
+            return Ok(text.clone());
+        }
+        let text = metrics::text(&self.status()?, self.reconciler.since_start())?;
+        *self.scraped = Some((Instant::now(), text.clone()));
+        Ok(text)
     }
 
     fn now(&self) -> u64 {

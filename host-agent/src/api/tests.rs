@@ -32,7 +32,7 @@ impl Node for Noting {
         Ok(Reloaded { exit_status: 78, ..Reloaded::default() })
     }
 
-    fn metrics(&self) -> Result<String> {
+    fn metrics(&mut self) -> Result<String> {
         Ok("# EOF\n".into())
     }
 

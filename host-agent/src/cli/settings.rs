@@ -14,6 +14,7 @@ use super::print;
 use crate::boot::InForce;
 use crate::generation::Generations;
 use crate::layers::{Document, Layers, merge};
+use crate::logging::harmless_lines;
 use crate::paths::Paths;
 use crate::user_data;
 
@@ -64,7 +65,7 @@ pub fn check(asked: &Check) -> Result<u8> {
         }
         Err(problems) if std::io::stderr().is_terminal() => {
             let text = [(document.name.as_str(), document.text.as_str())];
-            eprint!("{}", problems.render_with_caret(&text));
+            eprint!("{}", harmless_lines(&problems.render_with_caret(&text)));
             Ok(78)
         }
         Err(problems) => Err(problems.into()),
@@ -106,7 +107,7 @@ fn verdict(merged: &Result<Effective, Problems>) -> serde_json::Value {
 fn tell(warnings: &[Warning], document: &Document) {
     for warning in warnings {
         match std::io::stderr().is_terminal() {
-            true => eprint!("{}", warning.render_with_caret(&document.text)),
+            true => eprint!("{}", harmless_lines(&warning.render_with_caret(&document.text))),
             false => log::warn!("{warning}"),
         }
     }

@@ -8,7 +8,7 @@ use bpf::{Direction, Pins};
 
 use super::error::{Code, Error};
 use super::request::Request;
-use super::verbs::{check_host_interface, new_record, pins_error};
+use super::verbs::{new_record, pins_error};
 use crate::attach::Veth;
 use crate::live::in_force;
 use crate::netlink::FILTER_HANDLE;
@@ -30,9 +30,10 @@ pub fn check(paths: &Paths, request: &Request) -> Result<(), Error> {
     let mut missing = Vec::new();
     for claim in &claims {
         let record = claim.read().map_err(Error::with(Code::Io))?;
-        if !record.is_unlimited() {
+        // A limit that found no device is the agent's to report.
+        if !record.is_unlimited() && record.host.is_some() {
             let pins = Pins::open(&paths.pin_dir()).map_err(pins_error)?;
-            missing.extend(look(&pins, claim, &record, request)?);
+            missing.extend(look(&pins, claim, &record)?);
         }
     }
     if missing.is_empty() { Ok(()) } else { Err(Error::new(Code::Missing, missing.join("; "))) }
@@ -52,21 +53,13 @@ fn unrecorded(paths: &Paths, request: &Request) -> Result<(), Error> {
     Err(Error::new(Code::Missing, text))
 }
 
-fn look(
-    pins: &Pins,
-    claim: &Claim,
-    record: &Record,
-    request: &Request,
-) -> Result<Vec<String>, Error> {
+fn look(pins: &Pins, claim: &Claim, record: &Record) -> Result<Vec<String>, Error> {
     let ifname = &claim.key.ifname;
     let no_interface = Error::with(Code::NoInterface);
     let mut veth = Veth::find(&record.netns, ifname)
         .with_context(|| format!("find the pod's interface {ifname}"))
         .map_err(&no_interface)?;
     let host = &veth.host.link;
-    if record.main.is_none() {
-        check_host_interface(request.prev_result.get(), &host.name).map_err(&no_interface)?;
-    }
     if record.host.as_ref().is_none_or(|added| added.ifindex != host.index) {
         return Ok(vec![format!(
             "{ifname} is not the interface that ADD shaped: it was made anew"
@@ -96,9 +89,14 @@ fn missing_of(
         Some(Mode::Policed) => (way, veth.missing(way, bpf::Mode::Policed)?.map(str::to_owned)),
         Some(Mode::Guarded(_)) => (Direction::Guard, missing_guard(pins, record, veth)?),
     };
+    let own = claim.slot.number();
+    let held = if way == Direction::Ingress { veth.host.root_slot()? } else { None };
+    let foreign = held.filter(|held| *held != own);
+    let foreign = foreign.map(|held| format!("the filter names slot {held} instead of {own}"));
     let limit = pins.limit(claim.slot, enforced_by)?;
-    let no_limit = format!("slot {} has no limit in the maps", claim.slot.number());
-    Ok(gone.into_iter().chain((limit == bpf::Limit::NONE).then_some(no_limit)).collect())
+    let no_limit = format!("slot {own} has no limit in the maps");
+    let no_limit = (limit == bpf::Limit::NONE).then_some(no_limit);
+    Ok(gone.into_iter().chain(foreign).chain(no_limit).collect())
 }
 
 /// Only where nothing else enforces the limit; elsewhere the agent attaches the guard when it can.

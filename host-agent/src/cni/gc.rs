@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use bpf::Pins;
 use serde::{Deserialize, Deserializer};
 
+use super::complain;
 use super::error::{Code, Error};
 use super::verbs::take_off;
 use crate::paths::Paths;
@@ -109,7 +110,7 @@ fn stale(records: &Records, valid: &Valid) -> Result<Vec<Stale>, Error> {
             }
             Ok(record) => others.push((claim, record)),
             // Whose it is cannot be known; DEL of its container takes it away.
-            Err(e) => eprintln!("sluice: {e:#}"),
+            Err(e) => complain(format!("{e:#}")),
         }
     }
     let stale = others.into_iter().map(|(claim, record)| Stale {

@@ -17,5 +17,10 @@ pub use gc::Valid;
 pub use request::{Command, Environment, Request, annotated};
 pub use verbs::run;
 
+/// To standard error, which runtimes put into the journal.
+pub(crate) fn complain(what: impl std::fmt::Display) {
+    eprintln!("sluice: {}", crate::logging::harmless(&what.to_string()));
+}
+
 /// Versions of the CNI spec that requests may carry, oldest first.
 pub const CNI_VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];

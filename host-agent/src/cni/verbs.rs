@@ -4,14 +4,15 @@
 
 use anyhow::{Context, anyhow};
 use bpf::{Direction, Pins};
-use serde::Deserialize;
 use serde_json::json;
 
 use super::error::{Code, Error};
 use super::request::{Command, Environment, Request, cni_version};
-use super::{CNI_VERSIONS, check, gc};
-use crate::attach::Veth;
+use super::{CNI_VERSIONS, check, complain, gc};
+use crate::attach::{NoHostEnd, Veth};
+use crate::limit::Limit;
 use crate::live::in_force;
+use crate::netlink::Gso;
 use crate::paths::Paths;
 use crate::record::{Came, Claim, Key, NoFreeSlot, Record, Records, Shaping};
 use crate::shape::{self, Shaper};
@@ -61,18 +62,43 @@ fn add(paths: &Paths, request: &Request) -> Result<String, Error> {
         .context("find the settings in force (has `sluice boot` run?)")
         .map_err(Error::with(Code::TryAgainLater))?;
     let wanted = new_record(request).wanted(&settings.bandwidth);
-    match wanted.is_unlimited() {
-        true => note(paths, &records, request)?,
-        false => shape(paths, &records, request, &wanted)?,
-    }
+    let done = match wanted.is_unlimited() {
+        true => note(paths, &records, request, &wanted),
+        false => shape(paths, &records, request, &wanted),
+    };
+    done.or_else(|e| without_host_end(paths, &records, request, &wanted, e))?;
     Ok(request.prev_result.get().to_owned())
 }
 
-/// A pod without a limit gets a record and nothing else, not even that when all slots are taken:
-/// then new settings will not reach it.
-fn note(paths: &Paths, records: &Records, request: &Request) -> Result<(), Error> {
+/// A pod on a macvlan, or on a card of its own, has no end on the host, and no limit can be put on it.
+/// That is worth a failure where the pod itself asks for one. What the node has for all pods is
+/// noted, and the agent reports that it is not enforced.
+fn without_host_end(
+    paths: &Paths,
+    records: &Records,
+    request: &Request,
+    wanted: &Wanted,
+    error: Error,
+) -> Result<(), Error> {
+    match error.source.is::<NoHostEnd>() && !wanted.is_annotated() {
+        true => note(paths, records, request, wanted),
+        false => Err(error),
+    }
+}
+
+/// A pod without a limit, or with one that cannot be enforced, gets a record and nothing else, not
+/// even that when all slots are taken: then new settings will not reach it.
+fn note(paths: &Paths, records: &Records, request: &Request, wanted: &Wanted) -> Result<(), Error> {
     forget(paths, None, records, &request.key)?;
-    let record = Record { came: request.came(), ..new_record(request) };
+    let unenforced = |limit: &Option<Limit>| {
+        limit.map_or(Shaping::Unlimited, |limit| Shaping::of(&limit, None, Gso::default()))
+    };
+    let record = Record {
+        came: request.came(),
+        egress: unenforced(&wanted.egress),
+        ingress: unenforced(&wanted.ingress),
+        ..new_record(request)
+    };
     match records.claim(request.key.clone(), &record) {
         Err(e) if e.is::<NoFreeSlot>() => Ok(()),
         result => result.map(|_| ()).map_err(claim_error),
@@ -86,9 +112,6 @@ fn shape(
     wanted: &Wanted,
 ) -> Result<(), Error> {
     let mut veth = find(request)?;
-    let host = &veth.host.link.name;
-    check_host_interface(request.prev_result.get(), host)
-        .map_err(Error::with(Code::NoInterface))?;
     let pins = Pins::open(&paths.pin_dir()).map_err(pins_error)?;
     // Of an ADD that was killed: its record names what may still be attached.
     if forget(paths, Some(&pins), records, &request.key)? {
@@ -145,7 +168,7 @@ fn shape_others(
         let mut shaper = Shaper { pins, slot: claim.slot, veth: &mut veth };
         let done = attach(&mut shaper, &mut record, wanted).and_then(|()| claim.write(&record));
         if done.is_err() {
-            shaper.undo(Direction::Egress).iter().for_each(|left| eprintln!("sluice: {left}"));
+            shaper.undo(Direction::Egress).iter().for_each(complain);
         }
         done?;
     }
@@ -198,7 +221,7 @@ fn del(paths: &Paths, environment: &Environment) -> Result<(), Error> {
     forget(paths, None, &records, &key)?;
     // A file too many is no reason to keep a pod from going.
     if let Err(e) = records.tidy(&key) {
-        eprintln!("sluice: {e:#}");
+        complain(format!("{e:#}"));
     }
     Ok(())
 }
@@ -213,7 +236,7 @@ fn forget(paths: &Paths, pins: Option<&Pins>, records: &Records, key: &Key) -> R
     let opened = if pins.is_none() { Pins::open(&paths.pin_dir()).ok() } else { None };
     for claim in claims {
         let complaints = take_off(pins.or(opened.as_ref()), records, &claim);
-        complaints.iter().for_each(|complaint| eprintln!("sluice: {complaint}"));
+        complaints.iter().for_each(complain);
     }
     Ok(true)
 }
@@ -229,34 +252,6 @@ pub(super) fn take_off(pins: Option<&Pins>, records: &Records, claim: &Claim) ->
     }
     complaints.extend(records.release(claim).err().map(|e| format!("{e:#}")));
     complaints
-}
-
-/// As the upstream bandwidth plugin does: the host's end must be an interface of the result that
-/// lies in no sandbox, or the chain made something that we do not know.
-pub(super) fn check_host_interface(result: &str, name: &str) -> anyhow::Result<()> {
-    #[derive(Deserialize)]
-    struct PrevResult {
-        #[serde(default)]
-        interfaces: Vec<Interface>,
-        #[serde(default, rename = "cniVersion")]
-        cni_version: String,
-    }
-    #[derive(Deserialize)]
-    struct Interface {
-        name: String,
-        #[serde(default)]
-        sandbox: String,
-    }
-    let result: PrevResult = serde_json::from_str(result).context("decode prevResult")?;
-    // What plugins give where the list has no cniVersion: these know of no interfaces.
-    if ["0.1.0", "0.2.0"].contains(&result.cni_version.as_str()) {
-        return Ok(());
-    }
-    let mut on_host = result.interfaces.iter().filter(|interface| interface.sandbox.is_empty());
-    if on_host.any(|interface| interface.name == name) {
-        return Ok(());
-    }
-    anyhow::bail!("prevResult names no host interface {name}, the other end of the pod's veth")
 }
 
 pub(super) fn pins_error(error: bpf::Error) -> Error {

@@ -57,7 +57,7 @@ codes! {
     HANDLE_ONE_TAKEN = "handle-one-taken", "A foreign filter has handle 1, which network policy takes for its own.";
     UPSTREAM_BANDWIDTH = "upstream-bandwidth", "Traces of the upstream bandwidth plugin on a device.";
     XDP_ON_POD = "xdp-on-pod", "An XDP program on a pod's device runs before everything else.";
-    NETKIT = "netkit", "A netkit device: Sluice shapes veth pairs only.";
+    NETKIT = "netkit", "A netkit device: network policy runs behind the limits there.";
     CILIUM_PRESENT = "cilium-present", "Cilium's programs are on this node.";
     CALICO_PRESENT = "calico-present", "Calico's programs or devices are on this node.";
     CONFLIST_MISSING = "conflist-missing", "There is no CNI configuration.";

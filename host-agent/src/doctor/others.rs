@@ -127,7 +127,7 @@ fn devices(survey: &Survey) -> Vec<Finding> {
             findings.push(
                 Finding::note(code::NETKIT, subject.as_str())
                     .seen("a netkit device, not a veth")
-                    .why("a pod behind it cannot be limited: ADD fails (CNI code 100)")
+                    .why("limits apply, but network policy runs behind them: what it denies is charged to the pod")
                     .remedy("Cilium: --datapath-mode=veth"),
             );
         }

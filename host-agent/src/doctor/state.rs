@@ -7,6 +7,7 @@ use super::code;
 use super::finding::{Finding, Severity};
 use super::survey::{Pod, Survey};
 use crate::boot::Reason;
+use crate::logging::harmless;
 
 pub fn check(survey: &Survey) -> Vec<Finding> {
     [settings(survey), pins(survey), records(survey), agent(survey)].concat()
@@ -55,7 +56,7 @@ fn pins(survey: &Survey) -> Vec<Finding> {
         let finding = Finding::new(severity, code::PINS_MISSING, path)
             .seen(error)
             .why("no pod with a limit can start (CNI code 11), and no limit can be changed")
-            .remedy("systemctl start sluice");
+            .remedy("systemctl restart sluice");
         findings.push(finding);
     }
     for layout in bpffs.layouts.iter().filter(|layout| **layout != own) {
@@ -87,7 +88,7 @@ fn records(survey: &Survey) -> Vec<Finding> {
         let key = |pod: &Pod| (pod.claim.key.container_id.clone(), pod.claim.key.ifname.clone());
         let wanted = (result.container_id.clone(), result.ifname.clone());
         if survey.pods.iter().all(|pod| key(pod) != wanted) {
-            let name = format!("pod {}/{}", result.namespace, result.pod);
+            let name = harmless(&format!("pod {}/{}", result.namespace, result.pod));
             let finding = Finding::degraded(code::POD_WITHOUT_RECORD, name)
                 .seen(format!(
                     "the runtime has a result for its {}, and Sluice has no record",
@@ -96,7 +97,8 @@ fn records(survey: &Survey) -> Vec<Finding> {
                 .why("it started before our entry was in the chain, so it has no limit")
                 .remedy(format!(
                     "the agent adopts it while it runs; or kubectl -n {} delete pod {}",
-                    result.namespace, result.pod
+                    harmless(&result.namespace),
+                    harmless(&result.pod)
                 ));
             findings.push(finding);
         }

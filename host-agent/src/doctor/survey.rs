@@ -22,6 +22,7 @@ pub use node::{BpfFs, Kernel};
 
 use super::hooks::{Namespace, Programs, Surveyed, hex};
 use super::text;
+use crate::logging::harmless;
 use crate::paths::Paths;
 use crate::record::{Claim, Record, Records};
 
@@ -52,7 +53,7 @@ impl Pod {
     /// `default/web`, or what else there is to call it.
     pub fn name(&self) -> String {
         match &self.record {
-            Ok(record) => format!("{}/{}", record.namespace, record.pod),
+            Ok(record) => harmless(&format!("{}/{}", record.namespace, record.pod)),
             Err(_) => format!("container {}", self.claim.key.container_id),
         }
     }

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Network devices: look-up by name or index, and the size of super-packets.
 
+use std::os::fd::{AsFd, AsRawFd};
+
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use serde::{Deserialize, Serialize};
 
 use super::socket::{Error, Netlink};
@@ -17,11 +20,13 @@ pub struct Link {
     pub address: Vec<u8>,
     pub mtu: u32,
     pub gso: Gso,
-    /// Index of the other end, for a veth; it lies in another namespace as a rule.
+    /// Index of the other end, for one of a pair; it lies in another namespace as a rule. Of other kinds
+    /// this is the device below.
     pub peer_index: Option<u32>,
     /// The other end's namespace, by the id that this namespace has for it; None if it is this one.
     pub peer_netns: Option<i32>,
-    pub is_veth: bool,
+    /// Whether it is one of two ends, as of a veth or netkit.
+    pub is_pair: bool,
     pub is_ifb: bool,
 }
 
@@ -32,6 +37,13 @@ pub struct Gso {
     pub max_size: u32,
     /// IFLA_GSO_IPV4_MAX_SIZE, on kernels that have it (6.3).
     pub ipv4_max_size: Option<u32>,
+}
+
+impl Default for Gso {
+    /// Of a device that does not say.
+    fn default() -> Self {
+        Self { max_size: 65536, ipv4_max_size: None }
+    }
 }
 
 impl Gso {
@@ -68,6 +80,24 @@ impl Netlink {
         Ok(links.collect())
     }
 
+    /// The id that this namespace has for another one. None without one, as long as nothing here leads
+    /// there, and for this namespace itself.
+    pub fn netns_id(&mut self, netns: impl AsFd) -> Result<Option<i32>, Error> {
+        let mut ask = NsidMessage::default();
+        ask.attributes.push(NsidAttribute::Fd(netns.as_fd().as_raw_fd() as u32));
+        let ask = RouteNetlinkMessage::GetNsId(ask);
+        let answers = self.request("ask for the id of the network namespace", ask, 0)?;
+        let attributes = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewNsId(message) => Some(message.attributes),
+            _ => None,
+        });
+        // -1 is the kernel's "none" (NETNSA_NSID_NOT_ASSIGNED).
+        Ok(attributes.flatten().find_map(|attribute| match attribute {
+            NsidAttribute::Id(id) if id >= 0 => Some(id),
+            _ => None,
+        }))
+    }
+
     pub fn delete_link(&mut self, link: &Link) -> Result<(), Error> {
         let mut message = LinkMessage::default();
         message.header.index = link.index;
@@ -102,10 +132,10 @@ fn read_link(message: LinkMessage) -> Link {
         name: String::new(),
         address: Vec::new(),
         mtu: 0,
-        gso: Gso { max_size: 65536, ipv4_max_size: None },
+        gso: Gso::default(),
         peer_index: None,
         peer_netns: None,
-        is_veth: false,
+        is_pair: false,
         is_ifb: false,
     };
     for attribute in message.attributes {
@@ -118,7 +148,8 @@ fn read_link(message: LinkMessage) -> Link {
             LinkAttribute::Link(index) => link.peer_index = Some(index),
             LinkAttribute::LinkNetNsId(id) => link.peer_netns = Some(id),
             LinkAttribute::LinkInfo(infos) => {
-                link.is_veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+                let is = |kind| infos.contains(&LinkInfo::Kind(kind));
+                link.is_pair = is(InfoKind::Veth) || is(InfoKind::Netkit);
                 link.is_ifb = infos.contains(&LinkInfo::Kind(InfoKind::Ifb));
             }
             _ => {}

@@ -62,6 +62,8 @@ pub struct Listed {
     pub handle: u32,
     /// None for a filter that is no BPF program.
     pub program_id: Option<u32>,
+    /// What its program reads as `skb->tc_classid`.
+    pub slot: Option<u16>,
 }
 
 impl Netlink {
@@ -338,13 +340,15 @@ fn listed(filter: TcMessage) -> Listed {
         TcAttribute::Options(options) => Some(options),
         _ => None,
     });
-    let program_id = options.find_map(|options| {
-        options.into_iter().find_map(|option| match option {
-            TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(id),
-            _ => None,
-        })
-    });
-    Listed { handle, program_id }
+    let mut listed = Listed { handle, program_id: None, slot: None };
+    for option in options.next().into_iter().flatten() {
+        match option {
+            TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => listed.program_id = Some(id),
+            TcOption::Bpf(TcFilterBpfOption::ClassId(id)) => listed.slot = Some(id.minor),
+            _ => {}
+        }
+    }
+    listed
 }
 
 /// include/uapi/linux/rtnetlink.h

@@ -8,20 +8,33 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use nix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use settings_model::{Settings, UpstreamBandwidth};
 
-use super::pod::is_netns;
+use super::pod::{is_netns, process_lives};
 use crate::cni::{POD_ANNOTATIONS, annotated};
 use crate::conflist::has_upstream;
+use crate::logging::harmless;
 use crate::plan::lost_rates;
 use crate::record::{Came, Key, Record, Shaping};
 use crate::wanted::Annotated;
+
+/// A file of the cache that concerns a living pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub path: PathBuf,
+    /// None for a file that cannot be read.
+    pub cached: Option<Cached>,
+    /// What of the file could not be read.
+    pub problem: Option<String>,
+}
 
 /// A pod interface as the runtime's result cache tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +54,12 @@ pub struct Cached {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Info {
+    /// Absent from the files of libcni before 0.7.1, which hold a bare result.
+    #[serde(default)]
     kind: String,
+    #[serde(default)]
     container_id: String,
+    #[serde(default)]
     if_name: String,
     #[serde(default)]
     network_name: Option<String>,
@@ -51,24 +68,21 @@ struct Info {
     netns: PathBuf,
     #[serde(default)]
     config: String,
-    #[serde(default)]
-    cni_args: Vec<(String, String)>,
-    #[serde(default)]
-    capability_args: HashMap<String, Box<RawValue>>,
-    #[serde(default)]
-    result: CachedResult,
+    cni_args: Option<Vec<(String, String)>>,
+    capability_args: Option<HashMap<String, Box<RawValue>>>,
+    result: Option<CachedResult>,
 }
 
 #[derive(Default, Deserialize)]
 struct CachedResult {
-    #[serde(default)]
-    interfaces: Vec<Interface>,
+    /// A null where the main plugin names none.
+    interfaces: Option<Vec<Interface>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Interface {
     name: String,
-    #[serde(default)]
     sandbox: PathBuf,
 }
 
@@ -78,6 +92,10 @@ impl Cached {
     pub fn is_left_alone(&self, settings: &Settings) -> bool {
         let keep = settings.cni.upstream_bandwidth == UpstreamBandwidth::Keep;
         self.beside_upstream && (keep || lost_rates(settings, &self.list).is_some())
+    }
+
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.namespace, self.pod)
     }
 
     /// As ADD would have left it for a pod without limits.
@@ -99,8 +117,24 @@ impl Cached {
     }
 }
 
-/// Every living pod interface in the cache. A file that cannot be understood is told and left out.
-pub fn read_all(dir: &Path) -> Result<Vec<Cached>> {
+impl Found {
+    /// `namespace/pod interface`, or the file.
+    pub fn subject(&self) -> String {
+        match &self.cached {
+            Some(cached) => harmless(&format!("{} {}", cached.name(), cached.key.ifname)),
+            None => harmless(&self.path.display().to_string()),
+        }
+    }
+
+    /// Whether this is the file of an interface, by its name: `network-container-interface`.
+    pub fn is_of(&self, key: &Key) -> bool {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        name.ends_with(&format!("-{}-{}", key.container_id, key.ifname))
+    }
+}
+
+/// Every living pod interface in the cache, and every file that cannot be read.
+pub fn read_all(dir: &Path) -> Result<Vec<Found>> {
     let entries = match fs::read_dir(dir) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("list {}", dir.display()))?,
@@ -108,55 +142,71 @@ pub fn read_all(dir: &Path) -> Result<Vec<Cached>> {
     let mut all = Vec::new();
     for entry in entries {
         let path = entry.with_context(|| format!("list {}", dir.display()))?.path();
-        match read(&path) {
-            Ok(cached) => all.extend(cached),
-            Err(e) => log::warn!("{e:#}; left out"),
-        }
+        all.extend(read(&path));
     }
     Ok(all)
 }
 
 /// None for what is no living pod's interface.
-pub fn read(path: &Path) -> Result<Option<Cached>> {
-    let attempt = || format!("read the runtime's result {}", path.display());
+pub fn read(path: &Path) -> Option<Found> {
+    let found = |cached, problem| Some(Found { path: path.to_owned(), cached, problem });
     let text = match fs::read(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        text => text.with_context(attempt)?,
+        Err(e) if e.kind() == ErrorKind::NotFound => return None,
+        text => text.context("read it"),
     };
-    let info: Info = serde_json::from_slice(&text).with_context(attempt)?;
-    if info.kind != "cniCacheV1" || info.if_name == "lo" {
-        return Ok(None);
+    let info = text.and_then(|text| Ok(serde_json::from_slice::<Info>(&text)?));
+    match info {
+        Ok(info) if info.kind != "cniCacheV1" || info.if_name == "lo" => None,
+        Ok(info) => {
+            let (cached, problem) = decode(info);
+            let process = process_lives(&cached.netns) && !is_of_an_earlier_boot(path);
+            let lives = is_netns(&cached.netns) || process;
+            lives.then(|| found(Some(cached), problem)).flatten()
+        }
+        Err(_) if is_of_an_earlier_boot(path) => None,
+        Err(e) => found(None, Some(format!("{e:#}"))),
     }
-    let cached = decode(info).with_context(attempt)?;
-    Ok(Some(cached).filter(|cached| is_netns(&cached.netns)))
 }
 
-fn decode(info: Info) -> Result<Cached> {
+/// Its pod has gone with that: a power cut may have left an empty file.
+fn is_of_an_earlier_boot(path: &Path) -> bool {
+    let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
+    let age = fs::metadata(path).and_then(|file| file.modified()).ok();
+    let age = age.and_then(|modified| modified.elapsed().ok());
+    since_boot.is_ok_and(|since_boot| age.is_some_and(|age| age > since_boot))
+}
+
+/// The pod is there already, so what cannot be read of its annotations costs it those and not the
+/// rest: class and default apply.
+fn decode(info: Info) -> (Cached, Option<String>) {
+    let arguments = info.cni_args.unwrap_or_default();
     let argument = |name: &str| {
-        let found = info.cni_args.iter().find(|(key, _)| key == name);
+        let found = arguments.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.clone()).unwrap_or_default()
     };
-    let capability = |name: &str| info.capability_args.get(name).map(|raw| raw.get());
+    let capabilities = info.capability_args.unwrap_or_default();
+    let capability = |name: &str| capabilities.get(name).map(|raw| raw.get());
     let bandwidth = capability("bandwidth");
-    // The pod is there already, so a burst that cannot be read costs it the burst, not the limit.
-    let annotated = annotated(bandwidth, capability(POD_ANNOTATIONS)).or_else(|e| {
-        log::warn!("{e:#}; no annotation of ours counts for {}", argument("K8S_POD_NAME"));
-        annotated(bandwidth, None)
-    })?;
-    let mut inside = info.result.interfaces.into_iter().filter(|i| i.name == info.if_name);
+    let (read, problem) = match annotated(bandwidth, capability(POD_ANNOTATIONS)) {
+        Ok(read) => (read, None),
+        Err(e) => (annotated(bandwidth, None).unwrap_or_default(), Some(format!("{e:#}"))),
+    };
+    let interfaces = info.result.and_then(|result| result.interfaces).unwrap_or_default();
+    let mut inside = interfaces.into_iter().filter(|i| i.name == info.if_name);
     let sandbox = inside.next().map(|interface| interface.sandbox).unwrap_or_default();
     let list = BASE64_STANDARD.decode(&info.config).unwrap_or_default();
     let list = String::from_utf8(list).unwrap_or_default();
-    Ok(Cached {
+    let cached = Cached {
         namespace: argument("K8S_POD_NAMESPACE"),
         pod: argument("K8S_POD_NAME"),
         key: Key { container_id: info.container_id, ifname: info.if_name },
         beside_upstream: has_upstream(&list).unwrap_or(false),
         network: info.network_name,
         netns: if info.netns.as_os_str().is_empty() { sandbox } else { info.netns },
-        annotated,
+        annotated: read,
         list,
-    })
+    };
+    (cached, problem)
 }
 
 #[cfg(test)]
@@ -164,7 +214,7 @@ mod tests {
     use super::*;
 
     fn info(text: &str) -> Cached {
-        decode(serde_json::from_str(text).unwrap()).unwrap()
+        decode(serde_json::from_str(text).unwrap()).0
     }
 
     #[test]
@@ -209,6 +259,30 @@ mod tests {
             "io.kubernetes.cri.pod-annotations":{"sluice.dev/ingress-burst":"9 apples"}}}"#;
         let annotated = Annotated { ingress: "1Mbit".parse().ok(), ..Annotated::default() };
         assert_eq!(info(text).annotated, annotated);
+    }
+
+    #[test]
+    fn rate_that_cannot_be_read_is_reported_and_class_and_default_apply() {
+        let text = r#"{"kind":"cniCacheV1","containerId":"c1","ifName":"eth0","netns":"/n",
+            "capabilityArgs":{"bandwidth":{"IngressRate":999}},
+            "result":{"interfaces":null}}"#;
+        let (cached, problem) = decode(serde_json::from_str(text).unwrap());
+        assert_eq!(cached.annotated, Annotated::default());
+        assert!(problem.unwrap().starts_with("runtimeConfig.bandwidth.ingressRate is 999 bit/s"));
+    }
+
+    #[test]
+    fn file_cut_short_is_found_and_known_by_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("main-c1-eth0");
+        fs::write(&path, "{").unwrap();
+        let found = read(&path).unwrap();
+        let key = |id: &str| Key { container_id: id.into(), ifname: "eth0".into() };
+        assert!(found.cached.is_none() && found.problem.is_some());
+        assert!(found.is_of(&key("c1")) && !found.is_of(&key("c2")));
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        assert_eq!(read(&path), None);
     }
 
     #[test]

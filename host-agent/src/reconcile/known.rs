@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::health::Health;
 use super::pod::Seen;
+use crate::logging::harmless;
 use crate::record::{Claim, Key};
 use crate::report::Trouble;
 
@@ -125,8 +126,10 @@ impl Pod {
     fn name(&self) -> String {
         let key = &self.claim.key;
         match self.claim.read() {
-            Ok(record) => format!("{}/{} {}", record.namespace, record.pod, key.ifname),
-            Err(_) => format!("{} {}", key.container_id, key.ifname),
+            Ok(record) if !record.pod.is_empty() => {
+                harmless(&format!("{}/{} {}", record.namespace, record.pod, key.ifname))
+            }
+            _ => format!("container {} {}", key.container_id, key.ifname),
         }
     }
 }

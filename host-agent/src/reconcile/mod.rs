@@ -25,8 +25,8 @@ use crate::live::in_force;
 use crate::metrics::SinceStart;
 use crate::netlink::{Changed, Netlink, Roots};
 use crate::paths::Paths;
-use crate::record::{Claim, Key, Record, Records};
-use crate::report::{Report, Trouble};
+use crate::record::{Claim, Key, NoFreeSlot, Record, Records};
+use crate::report::{NOT_ADOPTED, Report, Trouble, some};
 use known::{Pod, RETRY, longest_without_guard};
 use pod::{Node, Seen};
 
@@ -67,6 +67,8 @@ pub struct Reconciler {
     next_pass: Instant,
     pass: Option<Pass>,
     troubles: BTreeMap<&'static str, Trouble>,
+    /// What is wrong with files of the result cache.
+    unread: BTreeMap<PathBuf, Trouble>,
     chain: chain::Chain,
     since_start: SinceStart,
     /// Directories of older versions' pins, which go when nothing uses them any more.
@@ -98,6 +100,7 @@ impl Reconciler {
             next_pass: now,
             pass: None,
             troubles: BTreeMap::new(),
+            unread: BTreeMap::new(),
             chain: chain::Chain::default(),
             since_start: SinceStart::begin(),
             older: bpf::older_layouts(&paths.bpffs())?,
@@ -109,7 +112,8 @@ impl Reconciler {
     /// The account of all this, with what is wrong now.
     pub fn report(&self) -> Report {
         let pods = self.pods.values().filter_map(|pod| pod.trouble.clone());
-        let troubles = self.troubles.values().cloned().chain(pods).collect();
+        let node = self.troubles.values().chain(self.unread.values()).cloned();
+        let troubles = node.chain(pods).collect();
         Report { troubles, ..self.report.clone() }
     }
 
@@ -187,6 +191,23 @@ impl Reconciler {
         }
     }
 
+    /// Pins again what someone has unpinned.
+    pub fn put_pins_back(&self) -> Result<()> {
+        let mut tries = 0;
+        let put_back = loop {
+            match self.pins.put_back() {
+                // Whoever removes them may still be at it.
+                Err(_) if tries < 10 => thread::sleep(SETTLE),
+                done => break done?,
+            }
+            tries += 1;
+        };
+        if put_back {
+            log::warn!(CODE = "unpinned"; "{} was emptied by someone; put back", self.paths.pin_dir().display());
+        }
+        Ok(())
+    }
+
     /// An event may have been missed: everything is due.
     pub fn lost(&mut self) {
         self.next_pass = Instant::now();
@@ -229,9 +250,25 @@ impl Reconciler {
         self.deleted.insert(claim.key.clone(), Instant::now());
     }
 
-    /// The runtime's result cache has a new file.
+    /// A file of the runtime's result cache is new, or has gone.
     pub fn cached(&mut self, path: &std::path::Path) -> Result<()> {
-        self.adopt(adopt::read(path).into_iter().flatten().collect())
+        self.unread.remove(path);
+        self.found(adopt::read(path).into_iter().collect())
+    }
+
+    /// Adopts what the chain has missed, and notes what of the cache could not be read.
+    fn found(&mut self, found: Vec<adopt::Found>) -> Result<()> {
+        for file in &found {
+            let Some(problem) = &file.problem else { continue };
+            // An ADD has said all there is to say of it.
+            if file.cached.is_none() && self.pods.keys().any(|key| file.is_of(key)) {
+                continue;
+            }
+            let trouble = unread(file, problem);
+            log::warn!(CODE = trouble.code.as_str(); "{}: {}", trouble.subject, trouble.what);
+            self.unread.insert(file.path.clone(), trouble);
+        }
+        self.adopt(found.into_iter().filter_map(|file| file.cached).collect())
     }
 
     fn make_due(&mut self, claim: Claim, when: Instant) {
@@ -288,7 +325,9 @@ impl Reconciler {
         let keys: BTreeSet<_> = claims.iter().map(|claim| &claim.key).collect();
         self.pods.retain(|key, _| keys.contains(key));
         claims.into_iter().for_each(|claim| self.make_due(claim, now));
-        self.adopt(adopt::read_all(&self.paths.result_cache())?)?;
+        self.unread.clear();
+        self.set_trouble("no-slot", None);
+        self.found(adopt::read_all(&self.paths.result_cache())?)?;
         self.chain.look_again(now);
         Ok(())
     }
@@ -432,7 +471,8 @@ impl Reconciler {
         let ours = missed.into_iter().filter(|cached| !cached.is_left_alone(&self.settings));
         let wanted = ours.map(|cached| (cached.key.clone(), cached.record())).collect();
         let Some(seized) = self.records.seize_within(PATIENCE)? else { return Ok(()) };
-        let claims = self.records.claim_all(wanted)?;
+        let (claims, without) = self.records.claim_all(wanted)?;
+        self.set_trouble("no-slot", no_slot(&without));
         let slots: Vec<_> = claims.iter().map(|claim| claim.slot).collect();
         slots.iter().try_for_each(|slot| self.pins.clear(*slot))?;
         // Verbs that wait need not wait for the rest.
@@ -469,4 +509,29 @@ impl Reconciler {
     pub fn conflist_changed(&mut self) {
         self.chain.look_again(Instant::now());
     }
+}
+
+/// A file of the result cache whose pod is not limited as it asks for.
+fn unread(file: &adopt::Found, problem: &str) -> Trouble {
+    let (what, next_step) = match file.cached {
+        Some(_) => (
+            format!("{problem}; class and default apply instead"),
+            "correct the pod's annotations, then restart the pod",
+        ),
+        None => (
+            format!("the runtime's result cannot be read ({problem}), so its pod has no limit"),
+            "restart the pod; if it has gone, remove the file",
+        ),
+    };
+    let (code, subject) = (NOT_ADOPTED.into(), file.subject());
+    Trouble { code, subject, what, next_step: next_step.into() }
+}
+
+fn no_slot(pods: &[String]) -> Option<Trouble> {
+    (!pods.is_empty()).then(|| Trouble {
+        code: NOT_ADOPTED.into(),
+        subject: some(pods),
+        what: NoFreeSlot.to_string(),
+        next_step: "fewer pods on this node".into(),
+    })
 }

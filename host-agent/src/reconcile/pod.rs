@@ -8,10 +8,13 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 use bpf::{Direction, Pins};
+use nix::errno::Errno;
+use nix::sys::signal::kill;
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
+use nix::unistd::Pid;
 use settings_model::Bandwidth;
 
-use crate::attach::{End, Veth};
+use crate::attach::{End, NoHostEnd, Veth};
 use crate::guard;
 use crate::netlink::Roots;
 use crate::record::{Came, Claim, Guard, Record, Records, Shaping};
@@ -61,11 +64,15 @@ pub fn bring(node: &Node, claim: &Claim, old_is_through: bool) -> Result<Option<
     let wanted = record.wanted(node.bandwidth);
     let mut veth = match Veth::find(&record.netns, &claim.key.ifname) {
         Ok(veth) => veth,
-        Err(_) if is_gone(&record)? => return collect(node, claim).map(|()| None),
         // Whatever it is, it wants nothing of us but to be noticed when it goes.
-        Err(_) if record.is_unlimited() && wanted.is_unlimited() => {
-            let host_index = record.host.map(|host| host.ifindex);
-            return Ok(Some(Seen { host_index, ..Seen::default() }));
+        Err(_) if wanted.is_unlimited() && has_nothing(&record) && !is_gone(&record)? => {
+            return keep_unlimited(node, claim, record).map(Some);
+        }
+        // The pod is there, and its record stays until it goes: this is reported with its name.
+        Err(e) if e.is::<NoHostEnd>() && !wanted.is_unlimited() => return Err(e),
+        Err(_) if is_gone(&record)? => return collect(node, claim).map(|()| None),
+        Err(e) if process_lives(&record.netns) => {
+            return look_from_outside(node, claim, &record, &wanted, e).map(Some);
         }
         Err(e) => return Err(e),
     };
@@ -128,7 +135,7 @@ impl Shaper<'_> {
                 record.pod
             );
         }
-        if record.is_unlimited() {
+        if record.is_unlimited() || self.is_of_another(node)? {
             return Ok(());
         }
         // What has just been attached is there, whatever older lists say.
@@ -136,6 +143,21 @@ impl Shaper<'_> {
         seen.mended.extend(self.mend_guard(record)?);
         seen.guard_is_due = record.guard == Some(Guard::Pending);
         done
+    }
+
+    /// Whether another record names the same device, and the shaper there is that one's: a runtime has
+    /// made the sandbox again without a DEL of the first. Each would take the other's away for ever.
+    fn is_of_another(&mut self, node: &Node) -> Result<bool> {
+        let host = &mut self.veth.host;
+        let Some(held) = host.root_slot()?.filter(|slot| *slot != self.slot.number()) else {
+            return Ok(false);
+        };
+        let same_device = |claim: &Claim| {
+            let record = claim.read().ok();
+            record.and_then(|record| record.host).is_some_and(|h| h.ifindex == host.link.index)
+        };
+        let claims = node.records.list()?;
+        Ok(claims.iter().any(|claim| claim.slot.number() == held && same_device(claim)))
     }
 
     /// One way failing leaves the other as it is wanted.
@@ -209,12 +231,63 @@ fn forget_another_veth(node: &Node, claim: &Claim, record: &mut Record, veth: &V
     Ok(())
 }
 
+/// Of a pod whose namespace is a process's file, as cri-dockerd names it, the agent can see the
+/// host's end only. What it finds there as it should be tells that the limits are in force.
+fn look_from_outside(
+    node: &Node,
+    claim: &Claim,
+    record: &Record,
+    wanted: &Wanted,
+    out_of_reach: anyhow::Error,
+) -> Result<Seen> {
+    let Some(host) = &record.host else { return Err(out_of_reach) };
+    let mut end = End::on_host(host.ifindex, &host.ifname)?;
+    let own = Some(claim.slot.number());
+    let ingress = match &mut end {
+        _ if record.ingress.is_unlimited() => true,
+        Some(end) => end.root_slot()? == own,
+        None => false,
+    };
+    if !ingress || !shape::holds(node.pins, claim.slot, record, wanted)? {
+        let what = "the limits are not as they should be, and the pod's namespace is out of reach";
+        return Err(out_of_reach.context(what));
+    }
+    Ok(Seen {
+        host_index: Some(host.ifindex),
+        netns: end.and_then(|end| end.link.peer_netns),
+        guard_is_due: record.guard == Some(Guard::Pending),
+        ..Seen::default()
+    })
+}
+
+/// Whether nothing was ever attached: no limit, or none that found a device to be put on.
+fn has_nothing(record: &Record) -> bool {
+    record.is_unlimited() || record.host.is_none()
+}
+
+fn keep_unlimited(node: &Node, claim: &Claim, mut record: Record) -> Result<Seen> {
+    if !record.is_unlimited() {
+        (record.egress, record.ingress) = (Shaping::Unlimited, Shaping::Unlimited);
+        node.records.rewrite(claim, &record)?;
+    }
+    let host_index = record.host.map(|host| host.ifindex);
+    Ok(Seen { host_index, ..Seen::default() })
+}
+
 /// A veth goes with either of its ends, so a pod without its namespace or its host's end is no more.
 fn is_gone(record: &Record) -> Result<bool> {
     if let Some(host) = &record.host {
         return Ok(End::on_host(host.ifindex, &host.ifname)?.is_none());
     }
-    Ok(!is_netns(&record.netns))
+    Ok(!is_netns(&record.netns) && !process_lives(&record.netns))
+}
+
+/// Whether this is a file of a process that is there. Under the agent's unit such files cannot be
+/// seen (ProtectProc=).
+pub fn process_lives(netns: &Path) -> bool {
+    let pid = netns.strip_prefix("/proc").ok().and_then(|path| path.iter().next()?.to_str());
+    let pid = pid.and_then(|pid| pid.parse().ok()).filter(|pid| *pid > 0).map(Pid::from_raw);
+    pid.is_some_and(|pid| kill(pid, None) != Err(Errno::ESRCH))
 }
 
 /// A namespace's file that was unmounted but not removed is an ordinary empty file.

@@ -9,7 +9,7 @@ use std::time::Instant;
 use nix::poll::PollFlags;
 use nix::sys::socket::{Shutdown, shutdown};
 
-use super::request::{MAX_BYTES, parse};
+use super::request::{MAX_BYTES, Method, parse};
 use super::response::Response;
 use super::{Answer, Door, PATIENCE};
 
@@ -112,7 +112,11 @@ impl Connection {
                     Ok(None) => Step::Next(State::Reading(std::mem::take(bytes))),
                     Err(response) => Step::Next(refuse(&response)),
                     Ok(Some(request)) => {
-                        let rest = answer(&request).to_bytes();
+                        let response = answer(&request);
+                        let rest = match request.method {
+                            Method::Head => response.head().into_bytes(),
+                            _ => response.to_bytes(),
+                        };
                         self.deadline = Instant::now() + PATIENCE;
                         Step::Next(State::Writing { rest, then: Then::Close })
                     }
@@ -160,8 +164,20 @@ fn refuse(response: &Response) -> State {
     State::Writing { rest: response.to_bytes(), then: Then::Drain }
 }
 
+impl Connection {
+    /// Whether it waits for its peer to say something.
+    pub fn is_idle(&self) -> bool {
+        !matches!(self.state, State::Writing { .. })
+    }
+
+    /// Makes room for others.
+    pub fn send_away(self) {
+        send_away(self.stream);
+    }
+}
+
 /// Says that there are too many, as far as that goes without waiting.
-pub fn send_away(mut stream: Box<dyn Stream>) {
+fn send_away(mut stream: Box<dyn Stream>) {
     let full = Response::error(503, "too many connections; try again");
     // What has come is taken off first, or closing would take the response back. Whether the peer
     // hears it is its own affair.

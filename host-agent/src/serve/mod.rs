@@ -29,8 +29,9 @@ pub use response::{JSON, Response};
 
 /// So long a peer may take for its request, and again for reading the response.
 pub const PATIENCE: Duration = Duration::from_secs(2);
-/// Connections at once through one door; who comes on top of that is sent away. Each door has its
-/// own, so that a crowd at the metrics never locks an operator out.
+/// Connections at once through one door. Who comes on top of that takes the place of the one that has
+/// said nothing for longest: who asks at once is answered, whoever else stands there. Each door has
+/// its own, so that a crowd at the metrics never locks an operator out.
 pub const CROWD: usize = 16;
 /// Newcomers that are looked at in one go, before the loop has its turn again.
 const NEWCOMERS: usize = 64;
@@ -118,15 +119,15 @@ impl Server {
         let now = Instant::now();
         self.paused = self.paused.filter(|until| *until > now);
         if self.paused.is_none() {
-            self.let_in();
+            self.let_in(answer, now);
         }
         self.connections.retain_mut(|connection| connection.go_on(answer, now));
     }
 
-    fn let_in(&mut self) {
+    fn let_in(&mut self, answer: &mut Answer, now: Instant) {
         for door in [Door::Socket, Door::Metrics] {
             for _ in 0..NEWCOMERS {
-                match self.accept(door) {
+                match self.accept(door, answer, now) {
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(e) => {
@@ -140,7 +141,7 @@ impl Server {
     }
 
     /// Whether there was somebody.
-    fn accept(&mut self, door: Door) -> io::Result<bool> {
+    fn accept(&mut self, door: Door, answer: &mut Answer, now: Instant) -> io::Result<bool> {
         let accepted = match door {
             Door::Socket => self.socket.accept().and_then(|(stream, _)| {
                 let allowed = peer::may(&stream, &self.group);
@@ -162,13 +163,25 @@ impl Server {
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => return Ok(true),
             Err(e) => return Err(e),
         };
-        let there = self.connections.iter().filter(|one| one.door() == door).count();
-        if there >= CROWD {
-            connection::send_away(stream);
-        } else {
-            self.connections.push(Connection::new(stream, door, allowed));
+        let mut new = Connection::new(stream, door, allowed);
+        if new.go_on(answer, now) {
+            self.make_room(door);
+            self.connections.push(new);
         }
         Ok(true)
+    }
+
+    /// They stand in the order in which they came.
+    fn make_room(&mut self, door: Door) {
+        let there = |one: &Connection| one.door() == door;
+        if self.connections.iter().filter(|one| there(one)).count() < CROWD {
+            return;
+        }
+        let idle = self.connections.iter().position(|one| there(one) && one.is_idle());
+        let oldest = idle.or_else(|| self.connections.iter().position(there));
+        if let Some(oldest) = oldest {
+            self.connections.remove(oldest).send_away();
+        }
     }
 }
 

@@ -11,6 +11,8 @@ const MAX_HEADERS: usize = 32;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Method {
     Get,
+    /// As GET, without the body.
+    Head,
     Put,
     Post,
     Delete,
@@ -63,6 +65,7 @@ impl Method {
     fn of(word: &str) -> Self {
         match word {
             "GET" => Self::Get,
+            "HEAD" => Self::Head,
             "PUT" => Self::Put,
             "POST" => Self::Post,
             "DELETE" => Self::Delete,
@@ -73,6 +76,7 @@ impl Method {
     pub fn name(&self) -> &str {
         match self {
             Self::Get => "GET",
+            Self::Head => "HEAD",
             Self::Put => "PUT",
             Self::Post => "POST",
             Self::Delete => "DELETE",

@@ -37,14 +37,18 @@ impl Response {
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {
+        [self.head().as_bytes(), &self.body].concat()
+    }
+
+    /// All but the body, whose length it tells.
+    pub fn head(&self) -> String {
         let Self { status, content_type, body } = self;
-        let head = format!(
+        format!(
             "HTTP/1.1 {status} {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
              Connection: close\r\n\r\n",
             reason(*status),
             body.len(),
-        );
-        [head.as_bytes(), body].concat()
+        )
     }
 }
 

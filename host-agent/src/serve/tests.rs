@@ -2,7 +2,7 @@
 //! Real sockets, driven by a loop as the agent's.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -156,17 +156,34 @@ fn peer_that_speaks_byte_by_byte_has_no_more_time() {
 }
 
 #[test]
-fn crowd_is_sent_away_and_let_in_when_there_is_room() {
+fn crowd_that_says_nothing_holds_nobody_up_and_the_oldest_is_sent_away() {
     let mut fixture = Fixture::new();
-    let waiting: Vec<_> = (0..CROWD).map(|_| fixture.connect()).collect();
-    let late = fixture.connect();
-    let (response, _) = fixture.serve("", || ask(late, GET));
-    assert_eq!(status_of(&response), "HTTP/1.1 503 Service Unavailable");
-    waiting.iter().for_each(|stream| stream.shutdown(Shutdown::Both).unwrap());
+    let mut waiting: Vec<_> = (0..CROWD).map(|_| fixture.connect()).collect();
     fixture.round("");
-    let again = fixture.connect();
-    let (response, _) = fixture.serve("", || ask(again, GET));
-    assert_eq!(status_of(&response), "HTTP/1.1 200 OK");
+    for _ in 0..2 * CROWD {
+        let stream = fixture.connect();
+        let (response, _) = fixture.serve("", || ask(stream, GET));
+        assert_eq!(status_of(&response), "HTTP/1.1 200 OK");
+    }
+    let newcomer = fixture.connect();
+    fixture.round("");
+    let first = read_all(waiting.remove(0));
+    assert_eq!(status_of(&first), "HTTP/1.1 503 Service Unavailable");
+    let second = waiting.remove(0);
+    for stream in [second, newcomer] {
+        let (response, _) = fixture.serve("", || ask(stream, GET));
+        assert_eq!(status_of(&response), "HTTP/1.1 200 OK");
+    }
+}
+
+#[test]
+fn head_is_answered_with_the_length_and_no_body() {
+    let mut fixture = Fixture::new();
+    let stream = fixture.connect();
+    let (response, _) = fixture.serve("hello", || ask(stream, b"HEAD / HTTP/1.1\r\n\r\n"));
+    let expected = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\
+                    Connection: close\r\n\r\n";
+    assert_eq!(response, expected);
 }
 
 #[test]

@@ -5,10 +5,7 @@
 
 use super::{Pod, State, Status, pods};
 use crate::boot::Reason;
-use crate::report::Trouble;
-
-/// How many pods a message names.
-const NAMED: usize = 5;
+use crate::report::{Trouble, some};
 
 /// Code of pods without their limit, which a look at the devices may find more of.
 pub const BROKEN: &str = "broken";
@@ -119,14 +116,6 @@ fn of_pods(all: &[Pod]) -> Vec<Trouble> {
 fn is_dodging(pod: &Pod) -> bool {
     let dropped = pod.guard.as_ref().is_some_and(|guard| guard.dropped_packets > 0);
     dropped && pod.egress.mode.as_deref() != Some("guarded")
-}
-
-fn some(names: &[String]) -> String {
-    let named = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(NAMED) {
-        0 => named,
-        more => format!("{named} and {more} more"),
-    }
 }
 
 fn trouble(code: &str, subject: &str, what: &str, next_step: &str) -> Trouble {

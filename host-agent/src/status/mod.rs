@@ -23,7 +23,7 @@ use crate::generation::Verdict;
 use crate::paths::Paths;
 use crate::report::{Report, Trouble};
 
-pub use pods::{Delays, Drops, GuardLine, Line, Pod, State};
+pub use pods::{Delays, Drops, GuardLine, Line, Pod, State, need_container};
 
 /// One picture of the node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attach::Veth;
 use crate::limit::Origin;
+use crate::logging::harmless;
 use crate::paths::Paths;
 use crate::record::{Came, Claim, Guard, Mode, Record, Records, Shaping};
 use crate::report::Trouble;
@@ -19,10 +20,14 @@ use crate::wanted::{Annotated, Live};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     pub namespace: String,
+    /// Empty where the runtime gives no name.
     pub pod: String,
+    pub container_id: String,
     pub interface: String,
     /// None as long as nothing was ever attached.
     pub host_interface: Option<String>,
+    /// The higher, the newer.
+    pub host_ifindex: Option<u32>,
     pub slot: u16,
     pub came: Came,
     /// The interface whose slot this one shares.
@@ -167,7 +172,9 @@ fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<Pod>> {
         egress.tell_of_dodging(&counted.guard.0);
     }
     Ok(Some(Pod {
+        container_id: claim.key.container_id.clone(),
         interface: claim.key.ifname.clone(),
+        host_ifindex: record.host.as_ref().map(|host| host.ifindex),
         host_interface: record.host.map(|host| host.ifname),
         slot: claim.slot.number(),
         egress,
@@ -255,15 +262,40 @@ fn problems(claim: &Claim, record: &Record) -> [Option<String>; 2] {
         let mode = attached(shaping)?;
         let missing = match &mut veth {
             Ok(veth) => veth.missing(way, mode).unwrap_or_default(),
-            Err(_) => Some("the pod's network namespace or interface is gone"),
+            Err(e) => return Some(format!("{e:#}")),
         };
         missing.map(str::to_owned)
     })
 }
 
+/// How much of a container's id is shown, as the runtimes' tools do.
+const SHORT_ID: usize = 13;
+
+/// Which of these need their container's id to be told apart: those that the runtime gave no name,
+/// and of several sandboxes of one name all but the newest. A pod that was deleted by force comes
+/// again before the old sandbox has gone.
+pub fn need_container(pods: &[Pod]) -> Vec<bool> {
+    let name = |pod: &Pod| (pod.namespace.clone(), pod.pod.clone(), pod.interface.clone());
+    let age = |pod: &Pod| (pod.host_ifindex, pod.slot);
+    let mut newest = BTreeMap::new();
+    for pod in pods {
+        let seen = newest.entry(name(pod)).or_insert(age(pod));
+        *seen = age(pod).max(*seen);
+    }
+    pods.iter().map(|pod| pod.pod.is_empty() || newest.get(&name(pod)) != Some(&age(pod))).collect()
+}
+
 impl Pod {
+    /// For people: no name can act on a terminal.
     pub fn name(&self) -> String {
-        format!("{}/{}", self.namespace, self.pod)
+        match self.pod.is_empty() {
+            true => format!("container {}", self.short_id()),
+            false => harmless(&format!("{}/{}", self.namespace, self.pod)),
+        }
+    }
+
+    pub fn short_id(&self) -> &str {
+        self.container_id.get(..SHORT_ID).unwrap_or(&self.container_id)
     }
 
     pub fn state(&self) -> State {
@@ -374,7 +406,7 @@ fn explain(mode: Option<&Mode>) -> (Option<&'static str>, String) {
         Some(Mode::Guarded(obstacle)) => {
             (Some("guarded"), format!("degraded: {obstacle}, so the guard drops the excess"))
         }
-        None => (None, "not enforced: the attachment was never completed".into()),
+        None => (None, "not enforced: `sluice status` says why".into()),
     }
 }
 

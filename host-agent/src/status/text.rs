@@ -5,8 +5,9 @@ use std::fmt::Write;
 
 use settings_model::Rate;
 
-use super::{Kernel, State, Status};
+use super::{Kernel, State, Status, need_container};
 use crate::capacity::{Capacity, numbers};
+use crate::report::NOT_ADOPTED;
 
 /// One screen: is it well, and if not, what to do. Begins with the settings.
 pub fn screen(status: &Status) -> String {
@@ -108,15 +109,19 @@ fn addresses(capacity: &Capacity, now_ns: u64) -> String {
 /// One line for each direction of each pod, and one for its guard.
 pub fn table(status: &Status) -> String {
     let mut text = format!(
-        "{:<32} {:<8} {:>10} {:<15} {:>10} {:>8} {:>7} {:>7} {}\n",
-        "POD", "WAY", "LIMIT", "ORIGIN", "MEASURED", "WAIT", "DROPPED", "MARKED", "MODE"
+        "{:<32} {:<7} {:<8} {:>10} {:<15} {:>10} {:>8} {:>7} {:>7} {}\n",
+        "POD", "IF", "WAY", "LIMIT", "ORIGIN", "MEASURED", "WAIT", "DROPPED", "MARKED", "MODE"
     );
-    for pod in &status.pods {
-        let name = pod.name();
+    for (pod, older) in status.pods.iter().zip(need_container(&status.pods)) {
+        let name = match older && !pod.pod.is_empty() {
+            true => format!("{} (container {})", pod.name(), pod.short_id()),
+            false => pod.name(),
+        };
+        let name = format!("{name:<32} {:<7}", pod.interface);
         for (way, line) in pod.ways() {
             let _ = writeln!(
                 text,
-                "{name:<32} {way:<8} {:>10} {:<15} {:>10} {:>8} {:>7} {:>7} {} ({})",
+                "{name} {way:<8} {:>10} {:<15} {:>10} {:>8} {:>7} {:>7} {} ({})",
                 line.limit_bps.map_or("unlimited".into(), short),
                 line.origin.map_or("-".into(), |origin| origin.to_string()),
                 line.measured_bps.map_or("-".into(), short),
@@ -130,7 +135,7 @@ pub fn table(status: &Status) -> String {
         if let Some(guard) = &pod.guard {
             let _ = writeln!(
                 text,
-                "{name:<32} {:<8} {:>10} {:<15} {:>10} {:>8} {:>7} {:>7} {} ({})",
+                "{name} {:<8} {:>10} {:<15} {:>10} {:>8} {:>7} {:>7} {} ({})",
                 "guard",
                 "-",
                 "-",
@@ -142,6 +147,9 @@ pub fn table(status: &Status) -> String {
                 guard.reason,
             );
         }
+    }
+    for trouble in status.degraded.iter().filter(|trouble| trouble.code == NOT_ADOPTED) {
+        let _ = writeln!(text, "{}: {}: {}", trouble.subject, trouble.code, trouble.what);
     }
     text
 }
@@ -205,8 +213,10 @@ pub mod tests {
         Pod {
             namespace: "default".into(),
             pod: "web".into(),
+            container_id: "0123456789abcdef".into(),
             interface: "eth0".into(),
             host_interface: Some("eni1".into()),
+            host_ifindex: Some(7),
             slot: 1,
             came: Came::Added { took_ns: Some(12_000_000) },
             main: None,
@@ -313,6 +323,39 @@ pub mod tests {
         let end = "pods:     none\ndegraded:\n  contested: default/web eth0: taken off 3 times in a \
                    minute\n    next: find who does it\n";
         assert!(text.replace(" \n", "\n").ends_with(end), "{text}");
+    }
+
+    #[test]
+    fn pods_are_told_apart_by_interface_and_the_older_sandbox_by_its_container() {
+        let (mut second, mut older, mut nameless) = (pod(), pod(), pod());
+        second.interface = "eth1".into();
+        (older.host_ifindex, older.container_id) = (Some(6), "old".into());
+        (nameless.namespace, nameless.pod) = (String::new(), String::new());
+        let text = table(&status(vec![pod(), second, older, nameless]));
+        let names: Vec<_> = text.lines().filter(|line| line.contains(" egress ")).collect();
+        let starts = [
+            "default/web                      eth0    egress ",
+            "default/web                      eth1    egress ",
+            "default/web (container old)      eth0    egress ",
+            "container 0123456789abc          eth0    egress ",
+        ];
+        assert_eq!(names.len(), starts.len(), "{text}");
+        names
+            .iter()
+            .zip(starts)
+            .for_each(|(line, start)| assert!(line.starts_with(start), "{text}"));
+    }
+
+    #[test]
+    fn pod_that_could_not_be_adopted_is_listed_with_the_others() {
+        let mut status = status(Vec::new());
+        status.degraded = vec![Trouble {
+            code: NOT_ADOPTED.into(),
+            subject: "default/web eth0".into(),
+            what: "why".into(),
+            next_step: "what".into(),
+        }];
+        assert!(table(&status).ends_with("\ndefault/web eth0: not-adopted: why\n"));
     }
 
     #[test]

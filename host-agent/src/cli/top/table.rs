@@ -8,12 +8,16 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::api::Pods;
+use crate::logging::harmless;
 use crate::status::Line;
 use crate::status::text::{duration, short};
 
 /// One way of one pod interface. What is counted is of the interval.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
+    /// For people.
+    #[serde(skip)]
+    pub name: String,
     pub namespace: String,
     pub pod: String,
     pub interface: String,
@@ -104,6 +108,7 @@ impl Row {
                 let rate_bps = line.measured_bps.unwrap_or(0);
                 let used = |limit| u128::from(rate_bps) * 100 / u128::from(u64::max(limit, 1));
                 rows.push(Self {
+                    name: pod.name(),
                     namespace: pod.namespace.clone(),
                     pod: pod.pod.clone(),
                     interface: pod.interface.clone(),
@@ -124,8 +129,8 @@ impl Row {
     fn line(&self) -> String {
         format!(
             "{:<40} {:<6} {:<7} {:>10} {:>10} {:>5} {:>8} {:>7} {:>7} {}",
-            format!("{}/{}", self.namespace, self.pod),
-            self.interface,
+            self.name,
+            harmless(&self.interface),
             self.direction,
             short(self.rate_bps),
             self.limit_bps.map_or("-".into(), short),
