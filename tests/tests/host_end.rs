@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tests::cni::{Annotations, Call, expect_error};
 use tests::command::{ip, tc, text, wait_for};
 use tests::link::index;
-use tests::node::{Node, Pod, with_ready_node};
+use tests::node::{Node, Pod, die_with_parent, with_ready_node};
 use tests::result_cache::{Cached, bandwidth};
 
 const FAST: Annotations = Annotations { egress: 50_000_000, ingress: 50_000_000 };
@@ -235,10 +235,10 @@ fn pod_whose_namespace_the_agent_cannot_see_is_judged_by_its_host_end() {
         let mounted = Command::new("mount").args(hidden.split(' ')).status().expect("run mount");
         assert!(mounted.success());
         let pod = node.pod("a", 2);
-        let mut pause = Command::new("nsenter")
-            .args(["--net=/run/netns/a", "sleep", "1000"])
-            .spawn()
-            .expect("start a pause process");
+        let mut pause = Command::new("nsenter");
+        pause.args(["--net=/run/netns/a", "sleep", "1000"]);
+        die_with_parent(&mut pause);
+        let mut pause = pause.spawn().expect("start a pause process");
         node.start_agent();
         let mut call = Call::new("ADD", &pod, FAST);
         call.netns = format!("/proc/{}/ns/net", pause.id());

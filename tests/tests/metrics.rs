@@ -104,8 +104,11 @@ fn series_of_a_pod_end_with_the_pod() {
         let mode = node.status(&pod)["egress"]["mode"].as_str().expect("a mode").to_owned();
         assert!(scraped.contains(&format!("sluice_pods{{state=\"{mode}\"}} 1\n")), "{scraped}");
         node.del(&pod);
-        let scraped = scrape(ADDRESS, "text/plain").body;
-        assert!(!scraped.contains("pod=\"a\""), "{scraped}");
+        // Metrics are made once a second at most.
+        wait_for("the end of the series", Duration::from_secs(10), || {
+            let scraped = scrape(ADDRESS, "text/plain").body;
+            (!scraped.contains("pod=\"a\"")).then_some(())
+        });
     });
 }
 

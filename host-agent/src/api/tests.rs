@@ -118,9 +118,24 @@ fn node_that_refuses_is_told_apart_from_one_in_trouble() {
 }
 
 #[test]
+fn query_changes_nothing_and_head_is_as_get() {
+    for (method, path) in [
+        (Method::Get, "/metrics?x=1"),
+        (Method::Get, "/metrics?"),
+        (Method::Head, "/metrics"),
+        (Method::Head, "/metrics?name[]=a&b=/c"),
+    ] {
+        let door = Door::Metrics;
+        assert_eq!(ask_at(door, method, path, ""), (200, "# EOF".into()), "{path}");
+    }
+    assert_eq!(ask_at(Door::Socket, Method::Get, "/v1/status?a", "").0, 200);
+    assert_eq!(ask_at(Door::Metrics, Method::Get, "/v1/status?/metrics", "").0, 404);
+}
+
+#[test]
 fn what_is_not_there_is_told_with_what_is() {
     for path in
-        ["/", "", "/v1", "/v1/pods/", "/v1/status?a", "/v1/pods/a/b/limit/", "/v1/pods//b/limit"]
+        ["/", "", "/v1", "/v1/pods/", "/v1/?status", "/v1/pods/a/b/limit/", "/v1/pods//b/limit"]
     {
         let (status, text) = ask_at(Door::Socket, Method::Get, path, "");
         assert!(status == 404 && text.contains("GET /v1/status"), "{path}: {text}");
