@@ -104,7 +104,8 @@ fn presets_enable_both_units_where_they_are_wanted() {
 }
 
 /// nodeadm's and kubelet's; where they are missing, nobody reads them.
-const OF_OTHERS: [&str; 2] = ["-/etc/eks/nodeadm.d", "-/etc/kubernetes/kubelet.conf.d"];
+const OF_OTHERS: [&str; 3] =
+    ["-/etc/eks/nodeadm.d", "-/etc/kubernetes/kubelet.conf.d", "-/etc/kubernetes/kubelet"];
 
 #[test]
 fn every_path_made_writable_is_made_before() {
@@ -133,4 +134,19 @@ fn reload_has_asked_imds_before_the_watchdog_bites() {
     let watchdog: u64 = values(&text, "WatchdogSec")[0].parse().expect("seconds");
     // Half of it may be over when the reload begins.
     assert!(budget < watchdog / 2, "{budget} s of IMDS, {watchdog} s of the watchdog");
+}
+
+#[test]
+fn where_the_images_kubelet_looks_boot_and_the_agent_may_write() {
+    let kubelet = packaging().join("../image-build/kubelet.service");
+    let kubelet = fs::read_to_string(kubelet).expect("the image's kubelet.service");
+    let directory = kubelet.split_whitespace().find_map(|word| word.strip_prefix("--config-dir="));
+    let directory = Path::new(directory.expect("a --config-dir"));
+    for unit in ["sluice", "sluice-boot"] {
+        let path = packaging().join(format!("systemd/{unit}.service"));
+        let text = fs::read_to_string(path).expect("the unit");
+        let writable = values(&text, "ReadWritePaths").join(" ");
+        let mut writable = writable.split_whitespace().map(|path| path.trim_start_matches('-'));
+        assert!(writable.any(|path| directory.starts_with(path)), "{unit}.service: {directory:?}");
+    }
 }

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::Value;
+use tests::command::wait_for;
 
 const IS_UP: [&str; 2] = ["is-system-running", "--wait"];
 const NOT_IN_THE_IMAGE: [&str; 12] = [
@@ -39,6 +41,9 @@ pub struct Facts {
     failed: Vec<String>,
     state: String,
     agent: String,
+    kubelet: Kubelet,
+    /// That of a boot which is not good and the last there is.
+    stays: String,
     /// Files of the boot entries, with their counters of tries.
     entries: Vec<String>,
     boots: u64,
@@ -48,10 +53,23 @@ pub struct Facts {
     extensions: Vec<String>,
 }
 
+#[derive(Serialize)]
+struct Kubelet {
+    state: String,
+    /// Its configuration in force; or why it ended.
+    says: Value,
+}
+
 /// Waits until nothing of the boot is left to do; a slot that is on trial must have been blessed or not.
 pub fn after_boot() -> Result<Facts> {
     // The manager tells: who asked again and again would be what an emulated processor is busy with.
     let state = run("systemctl", &IS_UP)?.trim().to_owned();
+    if !["running", "degraded"].contains(&&*state) {
+        // It goes down again, and whatever is asked of it now may fail.
+        loop {
+            std::thread::park();
+        }
+    }
     Ok(Facts {
         image: image_version()?,
         root_write: refusal(fs::write("/usr/probe", "x")),
@@ -62,6 +80,8 @@ pub fn after_boot() -> Result<Facts> {
         failed: failed_units()?,
         state,
         agent: property("sluice.service", "ActiveState")?,
+        kubelet: kubelet()?,
+        stays: property("sluice-node-stay.service", "ConditionResult")?,
         entries: entries()?,
         boots: count_boots()?,
         settings: settings(),
@@ -69,6 +89,16 @@ pub fn after_boot() -> Result<Facts> {
         status: said("/usr/bin/sluice", &["status"]),
         extensions: names("/run/systemd/sysext").unwrap_or_default(),
     })
+}
+
+/// Its process may have nothing said yet, but says something in any case.
+fn kubelet() -> Result<Kubelet> {
+    let says = wait_for("a word of kubelet", Duration::from_secs(60), || {
+        let journal = ["--boot", "--unit=kubelet", "--output=cat", "--identifier=kubelet"];
+        run("journalctl", &journal).ok()?.lines().last().map(str::to_owned)
+    });
+    let says = serde_json::from_str(&says).unwrap_or(Value::String(says));
+    Ok(Kubelet { state: property("kubelet.service", "ActiveState")?, says })
 }
 
 pub fn image_version() -> Result<String> {

@@ -67,7 +67,8 @@ pub fn update_while_settings_change(url: &str) -> Result<()> {
 fn put_in_force(count: u64) -> Result<()> {
     let text = format!(
         "[settings.sluice]\nversion = 1\n[settings.sluice.bandwidth]\n\
-         default-egress = \"{count}Mbit\"\ndefault-ingress = \"{count}Mbit\"\n"
+         default-egress = \"{count}Mbit\"\ndefault-ingress = \"{count}Mbit\"\n\
+         [settings.sluice.max-pods]\nvalue = 58\n"
     );
     // What is tested is what `sluice` does, not what becomes of a file that nobody has synced.
     let mut file = fs::File::create("/var/lib/sluice/user-data.new")?;

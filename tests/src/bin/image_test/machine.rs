@@ -29,6 +29,11 @@ pub const NO_MATTER: &[&str] = &[
     "rd.systemd.mask=initrd-udevadm-cleanup-db.service",
 ];
 
+/// As nodeadm has it: the kernel must be as kubelet wants it, whose values the image has. No `maxPods`, no memory: they are
+/// what `sluice boot` gives.
+pub const KUBELET: &str = r#"{"kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
+    "protectKernelDefaults": true, "kubeReserved": {"cpu": "70m", "ephemeral-storage": "1Gi"}}"#;
+
 /// One machine, before it is on.
 #[derive(Clone)]
 pub struct Machine {
@@ -41,6 +46,8 @@ pub struct Machine {
     pub probe: String,
     /// Name and text of credentials.
     pub credentials: Vec<(String, String)>,
+    /// What the one that joins the node to the cluster has written for kubelet.
+    pub kubelet: &'static str,
     /// Arguments of the kernel that keep from running what need not run.
     pub without: &'static [&'static str],
     /// Before the other machines, and with two processors instead of one, for what is measured inside.
@@ -55,6 +62,7 @@ impl Machine {
             files_port: None,
             probe: probe.into(),
             credentials: Vec::new(),
+            kubelet: KUBELET,
             without: &[],
             goes_first: false,
         }
@@ -137,7 +145,12 @@ impl Machine {
              TTYPath=/dev/ttyS0\n",
             self.probe
         );
+        let kubelet = format!(
+            "d /etc/kubernetes/kubelet 0755\nf~ /etc/kubernetes/kubelet/config.json 0644 - - - {}\n",
+            STANDARD.encode(self.kubelet)
+        );
         let own = [
+            ("tmpfiles.extra".to_owned(), kubelet),
             ("systemd.extra-unit.run-probe.mount".to_owned(), mount.to_owned()),
             ("systemd.extra-unit.probe.service".to_owned(), service),
         ];

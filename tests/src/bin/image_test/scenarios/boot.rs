@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::imds::Imds;
 
 use crate::guest::{BOOT, Guest};
@@ -13,7 +13,8 @@ use crate::scenario::{Bench, holds};
 
 /// What IMDS has for a node.
 pub const USER_DATA: &str = "[settings.sluice]\nversion = 1\n[settings.sluice.bandwidth]\n\
-    default-egress = \"20Mbit\"\ndefault-ingress = \"30Mbit\"\n";
+    default-egress = \"20Mbit\"\ndefault-ingress = \"30Mbit\"\n[settings.sluice.max-pods]\nvalue = 58\n";
+
 /// From NVMe, as on EC2; all others boot from virtio.
 pub fn a_node_boots_to_its_agent(bench: &Bench) -> Result<()> {
     let (imds, port) = Imds::on_port(Some(USER_DATA.as_bytes()));
@@ -36,6 +37,10 @@ pub fn a_node_boots_to_its_agent(bench: &Bench) -> Result<()> {
         has(&facts["settings"], "20Mbit"),
         &facts["settings"],
     )?;
+    let kubelet = &facts["kubelet"]["says"];
+    holds("kubelet takes its number of pods", kubelet["maxPods"] == 58, kubelet)?;
+    let reserved = json!({"cpu": "70m", "ephemeral-storage": "1Gi", "memory": "893Mi"});
+    holds("and keeps memory for them", kubelet["kubeReserved"] == reserved, kubelet)?;
     let requests = imds.requests();
     let asked = requests.iter().any(|line| line == "GET /latest/user-data 200");
     holds("IMDSv2 was asked for the user data", asked, &requests)?;
@@ -86,6 +91,7 @@ pub fn check_root(facts: &Value, version: &str) -> Result<()> {
     holds("/var is the data partition", var.contains(" ext4 rw"), var)?;
     holds("there is no shell", facts["shells"] == serde_json::json!([]), &facts["shells"])?;
     holds("no unit failed", facts["failed"] == serde_json::json!([]), &facts["failed"])?;
+    check_kubelet(facts)?;
     let armed = format!("sluice-node_{version}+2.efi");
     let entries = facts["entries"].as_array().context("entries")?;
     holds(
@@ -95,14 +101,32 @@ pub fn check_root(facts: &Value, version: &str) -> Result<()> {
     )
 }
 
+/// It runs, whatever is wrong with Sluice, and has checked the kernel.
+pub fn check_kubelet(facts: &Value) -> Result<()> {
+    let kubelet = &facts["kubelet"];
+    let runs = kubelet["state"] == "active" && kubelet["says"]["protectKernelDefaults"] == true;
+    holds("kubelet runs, and the kernel is as it wants it", runs, kubelet)
+}
+
+/// More than what 58 pods need, so it is not for anyone to lower.
+const RESERVES_2_GIB: &str = r#"{"kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
+    "protectKernelDefaults": true, "kubeReserved": {"cpu": "70m", "memory": "2Gi"}}"#;
+
 pub fn a_pod_is_shaped_beside_policy(bench: &Bench) -> Result<()> {
     let (_imds, port) = Imds::on_port(Some(USER_DATA.as_bytes()));
     // What else this host does must not show in the rates.
-    let machine =
-        Machine { imds_port: Some(port), goes_first: true, ..Machine::new("report pods") };
+    let machine = Machine {
+        imds_port: Some(port),
+        goes_first: true,
+        kubelet: RESERVES_2_GIB,
+        ..Machine::new("report pods")
+    };
     let disk = bench.disk("1.0.0")?;
     let mut guest = Guest::start(bench, &machine, &disk)?;
-    check_node(&guest.probe("report", BOOT)?, "1.0.0")?;
+    let facts = guest.probe("report", BOOT)?;
+    check_node(&facts, "1.0.0")?;
+    let kubelet = &facts["kubelet"]["says"];
+    holds("kubelet takes its number of pods", kubelet["maxPods"] == 58, kubelet)?;
     let limit = Duration::from_secs(300);
     let conflist = guest.probe("conflist", limit)?;
     bench.say(&format!("chain: {}", names(&conflist)));
@@ -121,7 +145,9 @@ pub fn a_pod_is_shaped_beside_policy(bench: &Bench) -> Result<()> {
     let denied = guest.probe("denied", limit)?;
     holds("what policy denies does not pass", denied == "timed out", &denied)?;
     let pods = guest.probe("pods", limit)?;
-    holds("the pod is paced", pods.to_string().contains("paced"), &pods)
+    holds("the pod is paced", pods.to_string().contains("paced"), &pods)?;
+    let memory = &kubelet["kubeReserved"]["memory"];
+    holds("memory of kubelet's own configuration stays", memory == "2Gi", kubelet)
 }
 
 fn names(conflist: &Value) -> String {
