@@ -104,7 +104,8 @@ fn presets_enable_both_units_where_they_are_wanted() {
 }
 
 /// nodeadm's and kubelet's; where they are missing, nobody reads them.
-const OF_OTHERS: [&str; 2] = ["-/etc/eks/nodeadm.d", "-/etc/kubernetes/kubelet.conf.d"];
+const OF_OTHERS: [&str; 3] =
+    ["-/etc/eks/nodeadm.d", "-/etc/kubernetes/kubelet.conf.d", "-/etc/kubernetes/kubelet"];
 
 #[test]
 fn every_path_made_writable_is_made_before() {
