@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Carries a plan out: each file replaced whole, read back, and undone in
+//! Carries a part of a plan out: each file replaced whole, read back, and undone in
 //! reverse order when a later one fails; then what is obsolete removed, the
 //! same way. What is already as planned is not touched, so applying twice
 //! changes nothing.
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::file;
-use crate::plan::{FileContent, Plan, Plugin};
+use crate::plan::{FileContent, Part, Plugin};
 
 /// What was there before.
 enum Before {
@@ -30,7 +30,7 @@ enum Before {
     },
 }
 
-/// One file of a plan, the plugin among them.
+/// One file of a part, the plugin among them.
 enum Planned<'p> {
     Plugin(&'p Plugin),
     File(&'p FileContent),
@@ -62,11 +62,11 @@ impl Planned<'_> {
     }
 }
 
-/// Applies the plan; gives the paths that were written.
-pub fn apply(plan: &Plan) -> Result<Vec<PathBuf>> {
+/// Applies it; gives the paths that were written.
+pub fn apply(part: &Part) -> Result<Vec<PathBuf>> {
     let mut done = Vec::new();
     let mut changed = Vec::new();
-    let all = plan.plugin.iter().map(Planned::Plugin).chain(plan.files.iter().map(Planned::File));
+    let all = part.plugin.iter().map(Planned::Plugin).chain(part.files.iter().map(Planned::File));
     for wanted in all {
         match write(&wanted, &mut done) {
             Ok(true) => changed.push(wanted.path().to_owned()),
@@ -74,7 +74,7 @@ pub fn apply(plan: &Plan) -> Result<Vec<PathBuf>> {
             Err(first) => return Err(undo(done, for_people(first))),
         }
     }
-    for path in &plan.obsolete {
+    for path in &part.obsolete {
         match remove(path, &mut done) {
             Ok(true) => log::info!("removed {}", path.display()),
             Ok(false) => {}
@@ -87,7 +87,8 @@ pub fn apply(plan: &Plan) -> Result<Vec<PathBuf>> {
 /// What to look at where the node's configuration cannot be written.
 fn for_people(error: anyhow::Error) -> anyhow::Error {
     let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
-    if io.is_none_or(|io| io.kind() != ErrorKind::ReadOnlyFilesystem) {
+    let forbidden = [ErrorKind::ReadOnlyFilesystem, ErrorKind::PermissionDenied];
+    if io.is_none_or(|io| !forbidden.contains(&io.kind())) {
         return error;
     }
     anyhow!("{error:#}; under systemd ReadWritePaths= of the unit says what may be written")
@@ -207,7 +208,7 @@ mod tests {
     fn applying_twice_changes_nothing_the_second_time() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b/file");
-        let plan = Plan { files: vec![content(path.clone(), "x")], ..Plan::default() };
+        let plan = Part { files: vec![content(path.clone(), "x")], ..Part::default() };
         assert_eq!(apply(&plan).unwrap(), [path]);
         assert_eq!(apply(&plan).unwrap(), [] as [PathBuf; 0]);
     }
@@ -218,13 +219,13 @@ mod tests {
         let old = dir.path().join("old");
         fs::write(&old, "before").unwrap();
         let blocked = old.join("below-a-file");
-        let plan = Plan {
+        let plan = Part {
             files: vec![
                 content(old.clone(), "after"),
                 content(dir.path().join("new/file"), "x"),
                 content(blocked, "y"),
             ],
-            ..Plan::default()
+            ..Part::default()
         };
         let error = apply(&plan).unwrap_err();
         assert!(format!("{error:#}").contains("below-a-file"), "{error:#}");
@@ -245,7 +246,7 @@ mod tests {
         });
         fs::write(shared.join("theirs"), "y").unwrap();
         let obsolete = [&ours[..], &[empty.clone(), shared.clone(), dir.path().join("none")]];
-        let plan = Plan { obsolete: obsolete.concat(), ..Plan::default() };
+        let plan = Part { obsolete: obsolete.concat(), ..Part::default() };
         assert_eq!(apply(&plan).unwrap(), [] as [PathBuf; 0]);
         assert!(!empty.exists() && shared.join("theirs").exists() && !ours[1].exists());
         apply(&plan).unwrap();
@@ -274,10 +275,10 @@ mod tests {
         fs::set_permissions(&gone, fs::Permissions::from_mode(0o750)).unwrap();
         // Its name is longer than any name may be.
         let impossible = dir.path().join("x".repeat(300));
-        let plan = Plan {
+        let plan = Part {
             files: vec![content(made.clone(), "x")],
             obsolete: vec![file.clone(), gone.clone(), impossible],
-            ..Plan::default()
+            ..Part::default()
         };
         let error = format!("{:#}", apply(&plan).unwrap_err());
         assert!(error.ends_with("xxx: File name too long (os error 36)"), "{error}");
@@ -293,7 +294,7 @@ mod tests {
         let path = dir.path().join("10-aws.conflist");
         fs::write(&path, "a").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        apply(&Plan { files: vec![content(path.clone(), "b")], ..Plan::default() }).unwrap();
+        apply(&Part { files: vec![content(path.clone(), "b")], ..Part::default() }).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
     }
 }

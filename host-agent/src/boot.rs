@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `sluice boot`: layers of settings → plan → files, as a generation. What was
-//! asked for is put in force whole, or else what `on-invalid` says: the last
-//! good generation, the layers below the user data, or nothing at all.
+//! `sluice boot`: layers of settings → plan → files, as a generation. Settings
+//! are put in force whole, or else what `on-invalid` says: the last good
+//! generation, the layers below the user data, or nothing at all. Beside them
+//! stand kubelet's file, the chain's entry, the plugin and the store: one that
+//! fails is reported (unmet.rs) and takes no limit away.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -15,12 +17,15 @@ use crate::conflist::StaticRates;
 use crate::facts::Facts;
 use crate::file;
 use crate::generation::Generations;
-use crate::kubelet::{self, Kubelet};
+use crate::kubelet::{self, Earlier, Kubelet, Started};
 use crate::layers::{Document, Layers, merge};
 use crate::machine;
 use crate::paths::Paths;
-use crate::plan::{Plan, Upstream};
+use crate::plan::{Part, Plan, Upstream};
+use crate::reconcile::chain;
+use crate::report::Trouble;
 use crate::standalone;
+use crate::unmet;
 use crate::user_data::{self, NodeConfig};
 
 /// What holds on this node and why; `status` reads it from /run/sluice/boot.json.
@@ -33,8 +38,11 @@ pub struct InForce {
     pub reason: Reason,
     /// Why it is not what was asked for.
     pub problems: Vec<String>,
-    /// What is in force, but not as somebody might think.
+    /// What is in force, but may surprise the operator.
     pub warnings: Vec<String>,
+    /// Parts that are not as asked for, although these settings are in force.
+    #[serde(default)]
+    pub unmet: Vec<Trouble>,
     /// None where nothing says how many pods the node takes: it is no EC2 instance, and the settings
     /// give no number.
     #[serde(default)]
@@ -55,6 +63,12 @@ pub struct MaxPodsInForce {
     pub capacity: Option<u64>,
     /// Whether the type can have prefixes; None where the type is unknown.
     pub delegates_prefixes: Option<bool>,
+    /// nodeadm makes kubelet's configuration, once for each boot of the node.
+    #[serde(default)]
+    pub by_nodeadm: bool,
+    /// What kubelet runs with as long as it has not read this number.
+    #[serde(default)]
+    pub earlier: Option<Earlier>,
 }
 
 impl InForce {
@@ -123,27 +137,34 @@ impl Boot<'_> {
                 .unwrap_or_default()
                 .with_node_configs(user_data::node_configs_beside(error)),
         };
+        let below_settings = merge(&below.documents()).map(|below| below.settings);
+        let on_invalid = below_settings.unwrap_or_default().agent.on_invalid;
         let documents = layers.map(|layers| layers.documents());
         let read = documents.and_then(|all| Ok((merge(&all)?, all)));
-        let (result, unusable) = match read {
-            Ok((effective, all)) => {
-                let result = self.apply_asked(&effective, &all, below.node_configs());
-                let unusable = result.as_ref().is_err_and(|e| e.is::<kubelet::Refused>());
-                (result, unusable)
-            }
-            Err(error) => (Err(error), true),
-        };
+        let unusable = read.is_err();
+        let result = read.and_then(|(effective, all)| {
+            let plan = self.plan(&effective.settings, below.node_configs());
+            self.put(&effective, plan, &all, on_invalid)
+        });
         let done = result.and_then(|in_force| self.record(&in_force).map(|()| in_force));
-        done.map_err(|error| Refused { instead: self.instead(&below, &error, unusable), error })
+        done.map_err(|error| {
+            let instead = self.instead(&below, on_invalid, &error, unusable);
+            Refused { error, instead }
+        })
     }
 
-    /// What these settings would make of this node, whose user data tells nodeadm this.
-    pub fn plan(&self, settings: &Settings, node_configs: &[NodeConfig]) -> Result<Plan> {
-        let facts = Facts::probe(self.paths, settings, self.plugin)?;
-        let kubelet = Kubelet::probe(self.paths, node_configs)?;
+    /// What these settings would make of this node, whose user data has these NodeConfigs.
+    pub fn plan(&self, settings: &Settings, node_configs: &[NodeConfig]) -> Plan {
+        let plan =
+            Plan::make(self.paths, settings, &Facts::probe(self.paths, settings, self.plugin));
         let machine = machine::probe(self.paths);
-        let plan = Plan::make(self.paths, settings, &facts)?;
-        plan.and_max_pods(settings, machine.as_ref(), &kubelet)
+        let probed = Kubelet::probe(self.paths, node_configs);
+        let whole =
+            probed.and_then(|it| plan.clone().and_max_pods(settings, machine.as_ref(), &it));
+        whole.unwrap_or_else(|why| {
+            let unmet = [plan.unmet, vec![unmet::kubelet(format!("{why:#}"))]].concat();
+            Plan { unmet, ..plan }
+        })
     }
 
     /// Most of what `run` does is the same whatever the user data says. Done beforehand, for nothing, in
@@ -155,63 +176,124 @@ impl Boot<'_> {
         let asked = merge(&documents)?;
         let dir = self.paths.rehearsal_dir();
         let paths = &Paths::below(&dir);
-        let plan = self.plan(&asked.settings, layers.node_configs())?.below(paths);
+        let plan = self.plan(&asked.settings, layers.node_configs()).below(paths);
         let there = Boot { paths, plugin: self.plugin };
-        let done = there.put(&asked, plan, &documents).and_then(|it| there.record(&it));
+        let done = there
+            .put(&asked, plan, &documents, OnInvalid::default())
+            .and_then(|it| there.record(&it));
         fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
         done
     }
 
-    fn apply_asked(
+    fn put(
         &self,
         asked: &Effective,
+        mut plan: Plan,
         documents: &[Document],
-        node_configs: &[NodeConfig],
+        on_invalid: OnInvalid,
     ) -> Result<InForce> {
-        let plan = self.plan(&asked.settings, node_configs)?;
-        self.put(asked, plan, documents)
-    }
-
-    fn put(&self, asked: &Effective, plan: Plan, documents: &[Document]) -> Result<InForce> {
         let warnings = asked.warnings.iter().map(ToString::to_string);
         let warnings = warnings.chain(upstream_warning(&plan)).chain(plan.warnings.clone());
         let warnings: Vec<String> = warnings.collect();
-        warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        let max_pods = plan.max_pods.iter();
-        max_pods.for_each(|known| log::info!("max-pods {}: {}", known.pods, known.told));
-        let generations = Generations::new(self.paths.generations_dir());
-        let (number, staged) = generations.begin(documents)?;
-        let applied =
-            standalone::forget_earlier(self.paths, &asked.settings).and_then(|()| apply(&plan));
-        match applied {
-            Ok(changed) => {
-                changed.iter().for_each(|path| log::info!("wrote {}", path.display()));
-                generations.is_good(number, staged)?;
-            }
+        let generations = Generations::new(self.paths);
+        let begun = generations.begin(documents, on_invalid == OnInvalid::LastGood)?;
+        let number = begun.number;
+        plan.unmet.extend(begun.not_stored.iter().map(|why| unmet::not_stored(format!("{why:#}"))));
+        let changed = match self.carry_out(&asked.settings, &mut plan) {
+            Ok(changed) => changed,
             Err(error) => {
                 // The first error is the one to tell; a full disk may keep this from being noted.
                 let _ = generations.has_failed(number, documents, format!("{error:#}"));
                 return Err(error);
             }
+        };
+        if let Err(why) = generations.is_good(begun) {
+            plan.unmet.push(unmet::not_stored(format!("{why:#}")));
         }
-        let (generation, reason) = (Some(number), Reason::AsAsked);
+        plan.unmet.iter().for_each(|trouble| log::error!("{}", unmet::line(trouble)));
+        warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        let max_pods = plan.max_pods.iter();
+        max_pods.for_each(|known| log::info!("max-pods {}: {}", known.pods, known.told));
+        changed.iter().for_each(|path| log::info!("wrote {}", path.display()));
         let documents = names(documents);
-        let problems = Vec::new();
-        let max_pods = plan.max_pods;
-        Ok(InForce { generation, documents, reason, problems, warnings, max_pods })
+        Ok(InForce {
+            generation: Some(number),
+            documents,
+            reason: Reason::AsAsked,
+            problems: Vec::new(),
+            warnings,
+            unmet: plan.unmet,
+            max_pods: plan.max_pods,
+        })
+    }
+
+    /// Part by part; the plan is then as it came about. Gives the paths that were written; fails only
+    /// where the settings cannot be in force.
+    fn carry_out(&self, settings: &Settings, plan: &mut Plan) -> Result<Vec<PathBuf>> {
+        let mut changed = self.install(&plan.plugin).unwrap_or_else(|why| {
+            plan.unmet.push(unmet::plugin(format!("{why:#}")));
+            Vec::new()
+        });
+        changed.extend(apply(&plan.settings)?);
+        match put_kubelet(&plan.kubelet) {
+            Ok(paths) => {
+                changed.extend(paths);
+                plan.max_pods = self.after_earlier(plan.max_pods.take());
+            }
+            Err(why) => {
+                plan.unmet.push(unmet::kubelet(format!("{why:#}")));
+                plan.max_pods = None;
+            }
+        }
+        let entry = standalone::forget_earlier(self.paths, settings)
+            .and_then(|()| self.put_entry(settings, &plan.conflist));
+        match entry {
+            Ok(paths) => changed.extend(paths),
+            Err(why) => plan.unmet.push(unmet::conflist(format!("{why:#}"))),
+        }
+        Ok(changed)
+    }
+
+    fn install(&self, part: &Part) -> Result<Vec<PathBuf>> {
+        let plugin = self.plugin;
+        fs::File::open(plugin)
+            .with_context(|| format!("read the CNI plugin's binary {}", plugin.display()))?;
+        apply(part)
+    }
+
+    /// A runtime starts no pod by a chain whose plugin is not there.
+    fn put_entry(&self, settings: &Settings, part: &Part) -> Result<Vec<PathBuf>> {
+        if chain::has_plugin(self.paths, settings) {
+            return apply(part);
+        }
+        let dir = self.paths.resolve(settings.cni.conf_dir.as_ref());
+        let _alone = file::lock_directory(&dir)?;
+        chain::take_out(&dir).map(|_| Vec::new())
+    }
+
+    /// With what kubelet runs with until it reads this.
+    fn after_earlier(&self, max_pods: Option<MaxPodsInForce>) -> Option<MaxPodsInForce> {
+        let mut max_pods = max_pods?;
+        // What cannot be read was of another version, and is replaced.
+        let before = InForce::read(&self.paths.boot_file()).ok().flatten();
+        max_pods.earlier = before.and_then(|before| {
+            let (started, pods) = (Started::find(self.paths), max_pods.pods);
+            let has = before.max_pods.and_then(|before| before.in_kubelet(&started));
+            (has != Some(pods)).then(|| started.earlier(has)).flatten()
+        });
+        Some(max_pods)
     }
 
     /// `on-invalid` of the layers below the user data decides: the user data cannot be trusted now.
     fn instead(
         &self,
         below: &Layers,
+        on_invalid: OnInvalid,
         error: &anyhow::Error,
         unusable: bool,
     ) -> Option<Result<Box<InForce>>> {
-        let below_settings = merge(&below.documents()).map(|below| below.settings);
-        let on_invalid = below_settings.unwrap_or_default().agent.on_invalid;
         // Documents that another image understood may be beyond this one.
-        let last_good = Generations::new(self.paths.generations_dir()).last_good().ok().flatten();
+        let last_good = Generations::new(self.paths).last_good();
         let last_good = last_good.filter(|good| merge(&good.documents).is_ok());
         let (documents, generation, reason) = match (on_invalid, last_good) {
             (OnInvalid::Fail, _) => return None,
@@ -227,12 +309,12 @@ impl Boot<'_> {
                 Err(_) if reason == Reason::Defaults => Settings::default(),
                 merged => merged?.settings,
             };
-            standalone::forget_earlier(self.paths, &settings)?;
-            let plan = self.plan(&settings, below.node_configs())?;
-            apply(&plan)?;
+            let mut plan = self.plan(&settings, below.node_configs());
+            self.carry_out(&settings, &mut plan)?;
             let (documents, problems) = (names(&documents), lines(error));
-            let (warnings, max_pods) = (plan.warnings, plan.max_pods);
-            let in_force = InForce { generation, documents, reason, problems, warnings, max_pods };
+            let Plan { warnings, unmet, max_pods, .. } = plan;
+            let in_force =
+                InForce { generation, documents, reason, problems, warnings, unmet, max_pods };
             self.record(&in_force).map(|()| Box::new(in_force))
         };
         Some(put().context("put other settings in force instead"))
@@ -246,6 +328,12 @@ impl Boot<'_> {
         let text = serde_json::to_string_pretty(in_force)? + "\n";
         file::replace(&path, text.as_bytes(), 0o644)
     }
+}
+
+/// Without the record of it where that cannot be written: only a later move of kubelet's directory
+/// needs that.
+fn put_kubelet(part: &Part) -> Result<Vec<PathBuf>> {
+    apply(part).or_else(|first| apply(&kubelet::without_record(part)).map_err(|_| first))
 }
 
 /// That one was kept is the agent's to tell, as long as it is so.
@@ -272,6 +360,16 @@ pub fn rates_kept(rates: &StaticRates) -> String {
 
 fn names(documents: &[Document]) -> Vec<String> {
     documents.iter().map(|document| document.name.clone()).collect()
+}
+
+impl MaxPodsInForce {
+    /// The number that kubelet runs with; None where that is not known.
+    pub fn in_kubelet(&self, started: &Started) -> Option<u16> {
+        match self.earlier.as_ref().filter(|earlier| earlier.lasts(self.by_nodeadm, started)) {
+            Some(earlier) => earlier.pods,
+            None => Some(self.pods),
+        }
+    }
 }
 
 /// A line for each problem of the settings, or one for any other error.

@@ -28,7 +28,7 @@ use crate::paths::Paths;
 use crate::preview::preview;
 use crate::status::{Status, text};
 use crate::user_data::{self, carrier::CarrierError};
-use crate::{agent, detach, doctor, kubelet, live, trace};
+use crate::{agent, detach, doctor, kubelet, live, trace, unmet};
 use node::{PodName, Source};
 
 /// Shares a Kubernetes node's bandwidth fairly among its pods, beside network policy.
@@ -153,7 +153,7 @@ pub fn run(arguments: Arguments) -> Result<u8> {
             Ok(0)
         }
         Command::Reload(asked) => reload(&paths, &asked),
-        Command::Plan(asked) => plan(&paths, &asked).map(|()| 0),
+        Command::Plan(asked) => plan(&paths, &asked),
         Command::Check(asked) => settings::check(&asked),
         Command::Settings(command) => settings::run(&paths, command).map(|()| 0),
         Command::ClusterConfig(asked) => cluster_config::run(&paths, &asked),
@@ -243,12 +243,21 @@ fn boot(paths: &Paths, asked: &Asked) -> u8 {
 /// With the lines that were logged.
 fn try_boot(paths: &Paths, asked: &Asked) -> (u8, Vec<String>) {
     let plugin = asked.plugin.clone().unwrap_or_else(|| paths.shipped_plugin());
-    let Err(refused) = (Boot { paths, plugin: &plugin }).run(layers(paths, asked)) else {
-        return (0, Vec::new());
+    let refused = match (Boot { paths, plugin: &plugin }).run(layers(paths, asked)) {
+        Ok(in_force) => {
+            let told = in_force.unmet.iter().map(unmet::line).collect();
+            return (unmet::exit_status(&in_force.unmet), told);
+        }
+        Err(refused) => refused,
     };
     let (status, mut told) = (report(&refused.error), lines(&refused.error));
     match refused.instead {
-        Some(Ok(in_force)) => log::warn!("in force: {}", in_force.to_text()),
+        Some(Ok(in_force)) => {
+            let unmet: Vec<_> = in_force.unmet.iter().map(unmet::line).collect();
+            unmet.iter().for_each(|line| log::error!("{line}"));
+            told.extend(unmet);
+            log::warn!("in force: {}", in_force.to_text());
+        }
         Some(Err(error)) => {
             log::error!("{error:#}");
             told.push(format!("{error:#}"));
@@ -265,13 +274,15 @@ fn rehearse(paths: &Paths, asked: &Asked) -> Result<()> {
     Boot { paths, plugin: &plugin }.rehearse(&layers)
 }
 
-fn plan(paths: &Paths, asked: &Asked) -> Result<()> {
+fn plan(paths: &Paths, asked: &Asked) -> Result<u8> {
     let plugin = asked.plugin.clone().unwrap_or_else(|| paths.shipped_plugin());
     let layers = layers(paths, asked)?;
     let settings = merge(&layers.documents())?.settings;
-    let plan = Boot { paths, plugin: &plugin }.plan(&settings, layers.node_configs())?;
+    let plan = Boot { paths, plugin: &plugin }.plan(&settings, layers.node_configs());
+    plan.unmet.iter().for_each(|trouble| log::error!("{}", unmet::line(trouble)));
     plan.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    print(&preview(&plan)?)
+    print(&preview(&plan)?)?;
+    Ok(unmet::exit_status(&plan.unmet))
 }
 
 fn layers(paths: &Paths, asked: &Asked) -> Result<Layers> {

@@ -18,7 +18,7 @@ use crate::kubelet::Kubelet;
 use crate::live::in_force;
 use crate::netlink::{FILTER_HANDLE, Netlink, ROOT_HANDLE};
 use crate::paths::Paths;
-use crate::plan::Plan;
+use crate::plan::Part;
 use crate::reconcile::{adopt, chain};
 use crate::record::{Key, Records};
 use crate::shape;
@@ -77,7 +77,7 @@ pub fn remove_plugin(paths: &Paths) -> Result<()> {
 /// From its next start on it takes as many pods as it would without us.
 fn leave_kubelet(paths: &Paths) -> Result<()> {
     let told = Kubelet::probe(paths, &[])?.tell(KubeletConfig::None, 0, false)?;
-    apply(&Plan { files: told.files, obsolete: told.obsolete, ..Plan::default() }).map(|_| ())
+    apply(&Part { files: told.files, obsolete: told.obsolete, ..Part::default() }).map(|_| ())
 }
 
 /// First, so that no new pod comes meanwhile.
@@ -162,7 +162,7 @@ mod tests {
         fs::write(&unit, text).unwrap();
         let told = Kubelet::probe(&paths, &[]).unwrap();
         let told = told.tell(KubeletConfig::Nodeadm, 17, false).unwrap();
-        apply(&Plan { files: told.files, ..Plan::default() }).unwrap();
+        apply(&Part { files: told.files, ..Part::default() }).unwrap();
         assert!(root.path().join("etc/eks/nodeadm.d/00-sluice.yaml").exists());
         leave_kubelet(&paths).unwrap();
         assert!(!root.path().join("etc/eks").exists());

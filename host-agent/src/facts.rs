@@ -27,23 +27,22 @@ pub struct TextFile {
 
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// The CNI configuration that our entry belongs in, or is to be taken out of; None where there is none.
-    pub conflist: Option<TextFile>,
-    /// The plugin binary as shipped, which is there.
+    /// The CNI configuration that our entry belongs in, or is to be taken out of; None where there is
+    /// none, and Err where it cannot be found out.
+    pub conflist: Result<Option<TextFile>, String>,
+    /// The plugin binary as shipped.
     pub plugin: PathBuf,
 }
 
 impl Facts {
-    pub fn probe(paths: &Paths, settings: &Settings, plugin: &Path) -> Result<Self> {
-        fs::File::open(plugin)
-            .with_context(|| format!("read the CNI plugin's binary {}", plugin.display()))?;
+    pub fn probe(paths: &Paths, settings: &Settings, plugin: &Path) -> Self {
         let dir = paths.resolve(settings.cni.conf_dir.as_ref());
         let conflist = if is_chained(settings) {
-            active_conflist(&dir)?
+            active_conflist(&dir)
         } else {
-            with_entry(&dir)?.into_iter().next()
+            with_entry(&dir).map(|lists| lists.into_iter().next())
         };
-        Ok(Self { conflist, plugin: plugin.to_owned() })
+        Self { conflist: conflist.map_err(|e| format!("{e:#}")), plugin: plugin.to_owned() }
     }
 }
 

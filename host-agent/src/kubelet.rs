@@ -7,6 +7,7 @@
 mod probe;
 mod root;
 mod says;
+mod started;
 mod text;
 mod unit;
 mod words;
@@ -21,12 +22,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use settings_model::KubeletConfig;
+use settings_model::{KubeletConfig, PodLimit, Settings};
 
 use crate::paths::Paths;
-use crate::plan::FileContent;
+use crate::plan::{FileContent, Part};
+use crate::user_data::NodeConfig;
 use root::Place;
-use says::{Given, Unreserved};
+use says::{Given, NodeConfigs, Reserved, Unreserved};
+pub use started::{Earlier, Started};
 pub use text::reserved_mebibytes;
 
 /// First by name: a file that comes after `boot` (cloud-init writes some) is above it.
@@ -37,8 +40,14 @@ const DROP_IN: &str = "00-sluice.conf";
 const ENV_FILE: &str = "/run/sluice/kubelet.env";
 const PODS_VARIABLE: &str = "SLUICE_MAX_PODS";
 const MEMORY_VARIABLE: &str = "SLUICE_KUBE_RESERVED_MEMORY";
+/// Where the units let us write for kubelet, with all that is below. Another --config-dir wants a
+/// drop-in of theirs.
+#[cfg(test)]
+const WRITABLE: [&str; 3] =
+    [NODEADM_DIR, "/etc/kubernetes/kubelet.conf.d", "/etc/kubernetes/kubelet"];
 /// What was written where, so that it can be taken away when kubelet's command names another place.
 const RECORD: &str = "/var/lib/sluice/kubelet.json";
+const RECORD_NAME: &str = "sluice/kubelet.json";
 
 /// What the node has that can tell kubelet, and what has told it already. Plain data.
 #[derive(Clone, Debug)]
@@ -48,10 +57,14 @@ pub struct Kubelet {
     service: Option<Service>,
     /// The number that kubelet goes by whatever is written here.
     pods: Option<Given>,
-    /// What somebody else has reserved for kubelet.
+    /// Memory that is reserved for kubelet already.
     memory: Option<Given>,
     /// nodeadm keeps memory for another number of pods than it gives kubelet.
     unreserved: Option<Unreserved>,
+    /// All that kubelet's own files reserve, which a --kube-reserved of the command replaces whole.
+    reserved: Reserved,
+    /// --kube-reserved of the command, where our variable is in it.
+    reserve_flag: Option<String>,
     /// The number in the file of --config, which every other one overrides.
     below: Option<Given>,
     ours: Ours,
@@ -117,6 +130,8 @@ pub struct Told {
     pub obsolete: Vec<PathBuf>,
     /// The number that somebody else has given kubelet.
     pub explicit: Option<Explicit>,
+    /// Why kubelet's part of the settings is left out.
+    pub refused: Option<Refused>,
     pub warnings: Vec<String>,
 }
 
@@ -130,7 +145,7 @@ pub struct Explicit {
 }
 
 /// Why kubelet cannot be told what the settings say.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("max-pods.kubelet is \"{asked}\", but {why}; allowed on this node: {allowed}")]
     Unread { asked: KubeletConfig, why: String, allowed: String },
@@ -149,10 +164,16 @@ impl Kubelet {
     /// What is to be done so that kubelet takes this many pods; `by_user` where the settings give
     /// the number, so that another one is a contradiction.
     pub fn tell(&self, asked: KubeletConfig, pods: u16, by_user: bool) -> Result<Told> {
-        let (flavour, seen) = self.flavour(asked)?;
+        let (flavour, seen, unread) = self.flavour(asked);
         let explicit = self.explicit(flavour);
         let mut warnings = self.warnings.clone();
-        warnings.extend(self.compare(asked, flavour, pods, by_user)?);
+        let contradiction = match self.compare(asked, flavour, pods, by_user) {
+            Ok(warning) => {
+                warnings.extend(warning);
+                None
+            }
+            Err(why) => Some(why),
+        };
         let files = match explicit {
             Some(_) => Vec::new(),
             None => self.files(flavour, pods),
@@ -164,7 +185,8 @@ impl Kubelet {
             (None, None) => seen,
         };
         let (files, obsolete) = self.changes(files)?;
-        Ok(Told { flavour, told, files, obsolete, explicit, warnings })
+        let refused = unread.or(contradiction);
+        Ok(Told { flavour, told, files, obsolete, explicit, refused, warnings })
     }
 
     /// What is short where nodeadm keeps memory for fewer pods than kubelet takes; `standard` is the
@@ -185,27 +207,31 @@ impl Kubelet {
         ))
     }
 
-    /// The way that is asked for, or the first that would work, and what was seen.
-    fn flavour(&self, asked: KubeletConfig) -> Result<(KubeletConfig, String), Refused> {
-        let flavour = match asked {
+    /// The way that is asked for, or the first that would work, what was seen, and why it is not the
+    /// one that is asked for.
+    fn flavour(&self, asked: KubeletConfig) -> (KubeletConfig, String, Option<Refused>) {
+        let none = KubeletConfig::None;
+        match asked {
             KubeletConfig::None => {
                 let seen = "kubelet is told by others, as max-pods.kubelet = \"none\" says";
-                return Ok((asked, seen.into()));
+                (none, seen.into(), None)
             }
-            KubeletConfig::Auto => WAYS.into_iter().find(|way| self.unread(*way).is_none()),
-            asked => match self.unread(asked) {
-                Some(why) => return Err(Refused::Unread { asked, why, allowed: self.allowed() }),
-                None => Some(asked),
+            KubeletConfig::Auto => match WAYS.into_iter().find(|way| self.unread(*way).is_none()) {
+                Some(way) => (way, self.seen(way), None),
+                None => {
+                    let mut reasons: Vec<_> = WAYS.iter().filter_map(|w| self.unread(*w)).collect();
+                    reasons.dedup();
+                    (none, format!("kubelet is not told: {}", reasons.join("; ")), None)
+                }
             },
-        };
-        Ok(match flavour {
-            Some(flavour) => (flavour, self.seen(flavour)),
-            None => {
-                let mut reasons: Vec<_> = WAYS.iter().filter_map(|w| self.unread(*w)).collect();
-                reasons.dedup();
-                (KubeletConfig::None, format!("kubelet is not told: {}", reasons.join("; ")))
-            }
-        })
+            asked => match self.unread(asked) {
+                None => (asked, self.seen(asked), None),
+                Some(why) => {
+                    let seen = format!("kubelet is not told: {why}");
+                    (none, seen, Some(Refused::Unread { asked, why, allowed: self.allowed() }))
+                }
+            },
+        }
     }
 
     /// Why a file of this kind would be read by nobody; None where it is read, or that is unknown.
@@ -304,7 +330,10 @@ impl Kubelet {
             (KubeletConfig::ConfigDir, Some(Service { config_dir: Some(dir), .. })) => {
                 vec![(dir.path.join(DROP_IN), text::kubelet_configuration(pods, with_memory))]
             }
-            (KubeletConfig::EnvFile, _) => vec![(ENV_FILE.into(), text::environment(pods))],
+            (KubeletConfig::EnvFile, _) => {
+                let reserved = self.reserved.for_flag(pods, self.reserve_flag.as_deref());
+                vec![(ENV_FILE.into(), text::environment(pods, &reserved))]
+            }
             _ => Vec::new(),
         }
     }
@@ -312,7 +341,7 @@ impl Kubelet {
     /// What somebody may miss beside the number.
     fn missed(&self, files: &[(PathBuf, String)], pods: u16) -> Vec<String> {
         let writes = |path: &str| files.iter().any(|(file, _)| file == Path::new(path));
-        let memory = self.memory.as_ref().filter(|_| !files.is_empty() && !writes(ENV_FILE));
+        let memory = self.memory.as_ref().filter(|_| !files.is_empty());
         let memory = memory.map(|Given { value, place }| {
             let wanted = text::reserved_mebibytes(pods);
             format!("{place} keeps {value} for kubelet, which stays; {pods} pods want {wanted}Mi")
@@ -374,6 +403,27 @@ impl Kubelet {
     fn content(&self, path: &Path, text: String) -> FileContent {
         FileContent { path: self.paths.resolve(path), content: text.into(), mode: 0o644 }
     }
+}
+
+/// Why the settings' number cannot be kubelet's, by what the same user data says to nodeadm alone.
+pub fn contradiction(settings: &Settings, node_configs: &[NodeConfig]) -> Option<Refused> {
+    let PodLimit::Count(count) = settings.max_pods.value else { return None };
+    let mut says = NodeConfigs::default();
+    for NodeConfig { name, text } in node_configs {
+        // One that cannot be read gives no number; on the node that is a warning.
+        let _ = text.as_ref().map(|text| says.add(name, text));
+    }
+    let given = says.pods()?;
+    let (pods, found) = (count.pods(), given.pods()?);
+    (found != pods).then_some(Refused::Contradiction { pods, place: given.place, found })
+}
+
+/// The same without the record of what was written.
+pub fn without_record(part: &Part) -> Part {
+    let mut part = part.clone();
+    part.files.retain(|file| !file.path.ends_with(RECORD_NAME));
+    part.obsolete.retain(|path| !path.ends_with(RECORD_NAME));
+    part
 }
 
 impl Service {

@@ -47,6 +47,7 @@ pub mod standalone;
 pub mod status;
 pub mod sys_admin;
 pub mod trace;
+pub mod unmet;
 pub mod user_data;
 pub mod wanted;
 pub mod watches;

@@ -45,6 +45,11 @@ impl Paths {
         self.root.join("var/lib/sluice/generations")
     }
 
+    /// The same, as long as the disk cannot be written.
+    pub fn generations_in_memory(&self) -> PathBuf {
+        self.root.join("run/sluice/generations")
+    }
+
     /// Where a boot is rehearsed: in memory, so that nothing waits for a disk.
     pub fn rehearsal_dir(&self) -> PathBuf {
         self.root.join("run/sluice/rehearsal")

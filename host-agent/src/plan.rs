@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use settings_model::{CniMode, KubeletConfig, PodLimit, Settings, UpstreamBandwidth};
 
 use crate::boot::MaxPodsInForce;
@@ -13,6 +13,8 @@ use crate::facts::{Facts, TextFile};
 use crate::kubelet::{Kubelet, Told};
 use crate::max_pods::{Machine, max_pods};
 use crate::paths::Paths;
+use crate::report::Trouble;
+use crate::unmet;
 
 /// A file and what it is to hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,13 +32,26 @@ pub struct Plugin {
     pub to: PathBuf,
 }
 
-/// What is to be written, in this order.
+/// What is put in place whole or not at all, in this order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct Part {
     pub plugin: Option<Plugin>,
     pub files: Vec<FileContent>,
     /// To be removed after that: files, and directories unless something else is in them by then.
     pub obsolete: Vec<PathBuf>,
+}
+
+/// What is to be written, in this order. A part that fails keeps no other one from being in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub plugin: Part,
+    /// What the plugin reads.
+    pub settings: Part,
+    pub kubelet: Part,
+    /// Our entry. Comes last: once a runtime sees it, plugin and settings are there.
+    pub conflist: Part,
+    /// What cannot be as it was asked for, whatever is written.
+    pub unmet: Vec<Trouble>,
     /// Whose entry in the conflist is the upstream plugin's, and what becomes of it.
     pub upstream: Option<(PathBuf, Upstream)>,
     /// None where nothing says how many pods the node takes.
@@ -46,25 +61,33 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The conflist comes last: once a runtime sees the entry, plugin and settings are there.
-    pub fn make(paths: &Paths, settings: &Settings, facts: &Facts) -> Result<Self> {
+    pub fn make(paths: &Paths, settings: &Settings, facts: &Facts) -> Self {
         let to = paths.resolve(settings.cni.bin_dir.as_ref()).join("sluice");
-        let plugin = Some(Plugin { from: facts.plugin.clone(), to });
-        let mut files = vec![FileContent {
-            path: paths.settings_in_force(),
-            content: settings.to_toml().into(),
-            mode: 0o644,
-        }];
-        files.extend(conflist_file(settings, &facts.conflist)?);
-        let found = facts.conflist.as_ref();
-        let upstream = found.and_then(|f| Some((f.path.clone(), upstream(settings, f)?)));
-        Ok(Self { plugin, files, upstream, ..Self::default() })
+        let plugin = Plugin { from: facts.plugin.clone(), to };
+        let path = paths.settings_in_force();
+        let file = FileContent { path, content: settings.to_toml().into(), mode: 0o644 };
+        let mut plan = Self {
+            plugin: Part { plugin: Some(plugin), ..Part::default() },
+            settings: Part { files: vec![file], ..Part::default() },
+            ..Self::default()
+        };
+        if let Err(why) = plan.find_entry(settings, facts) {
+            plan.unmet.push(unmet::conflist(format!("{why:#}")));
+        }
+        plan
     }
 
-    /// The same plan with kubelet told how many pods the node takes. What a machine takes that is no
-    /// EC2 instance nobody knows but the settings; kubelet is left to itself then.
+    fn find_entry(&mut self, settings: &Settings, facts: &Facts) -> Result<()> {
+        let found = facts.conflist.as_ref().map_err(|why| Error::msg(why.clone()))?;
+        self.conflist.files.extend(conflist_file(settings, found)?);
+        self.upstream = found.as_ref().and_then(|f| Some((f.path.clone(), upstream(settings, f)?)));
+        Ok(())
+    }
+
+    /// The same plan with kubelet's number of pods. What a machine takes that is no EC2 instance only
+    /// the settings know; kubelet is left to itself then.
     pub fn and_max_pods(
-        self,
+        mut self,
         settings: &Settings,
         machine: Option<&Machine>,
         kubelet: &Kubelet,
@@ -75,38 +98,48 @@ impl Plan {
         }
         let answer = max_pods(settings, machine.unwrap_or(&Machine::default()));
         let told = kubelet.tell(settings.max_pods.kubelet, answer.max_pods, by_user)?;
-        let mut plan = self.and_kubelet(&told);
+        self = self.and_kubelet(&told);
+        self.unmet.extend(told.refused.iter().map(|why| unmet::max_pods(why.to_string())));
         let explicit = told.explicit.and_then(|explicit| Some((explicit.pods?, explicit.place)));
-        plan.warnings = match &explicit {
+        self.warnings = match &explicit {
             // Ours is not in force, so neither is what there would be to say of it.
             Some((pods, place)) => answer.against(*pods, place).into_iter().collect(),
             None => answer.warnings.clone(),
         };
-        plan.warnings.extend(told.warnings);
-        plan.warnings.extend(kubelet.unreserved(answer.standard));
-        plan.max_pods = Some(MaxPodsInForce {
+        self.warnings.extend(told.warnings);
+        self.warnings.extend(kubelet.unreserved(answer.standard));
+        self.max_pods = Some(MaxPodsInForce {
             pods: explicit.map_or(answer.max_pods, |(pods, _)| pods),
             told: told.told,
             instance_type: answer.instance_type,
             capacity: answer.capacity,
             delegates_prefixes: answer.prefix_delegation_supported,
+            by_nodeadm: told.flavour == KubeletConfig::Nodeadm,
+            earlier: None,
         });
-        Ok(plan)
+        Ok(self)
+    }
+
+    /// In the order in which they are put in place.
+    pub fn parts(&self) -> [&Part; 4] {
+        [&self.plugin, &self.settings, &self.kubelet, &self.conflist]
     }
 
     /// The same below another root.
     pub fn below(mut self, paths: &Paths) -> Self {
-        let plugin = self.plugin.iter_mut().map(|plugin| &mut plugin.to);
-        let files = self.files.iter_mut().map(|file| &mut file.path);
-        let all = plugin.chain(files).chain(&mut self.obsolete);
-        all.for_each(|path| *path = paths.resolve(path));
+        let parts = [&mut self.plugin, &mut self.settings, &mut self.kubelet, &mut self.conflist];
+        for part in parts {
+            let plugin = part.plugin.iter_mut().map(|plugin| &mut plugin.to);
+            let files = part.files.iter_mut().map(|file| &mut file.path);
+            let all = plugin.chain(files).chain(&mut part.obsolete);
+            all.for_each(|path| *path = paths.resolve(path));
+        }
         self
     }
 
-    /// Kubelet's files come first: the conflist, which opens the node for pods, stays last.
     fn and_kubelet(mut self, told: &Told) -> Self {
-        self.files.splice(..0, told.files.iter().cloned());
-        self.obsolete.extend(told.obsolete.iter().cloned());
+        self.kubelet.files.clone_from(&told.files);
+        self.kubelet.obsolete.clone_from(&told.obsolete);
         self
     }
 }
@@ -180,39 +213,57 @@ mod tests {
     fn facts(text: Option<&str>) -> Facts {
         let path = PathBuf::from("/n/etc/cni/net.d/10-x.conflist");
         let conflist = text.map(|text| TextFile { path, text: text.into() });
-        Facts { conflist, plugin: "shipped".into() }
+        Facts { conflist: Ok(conflist), plugin: "shipped".into() }
     }
 
-    fn plan(settings: &str, text: Option<&str>) -> Result<Plan> {
+    fn plan(settings: &str, text: Option<&str>) -> Plan {
         let settings = settings_model::parse("user-data", settings).unwrap();
         Plan::make(&Paths::below("/n"), &settings, &facts(text))
     }
 
-    #[test]
-    fn plugin_and_settings_come_before_the_entry() {
-        let plan = plan("", Some(LIST)).unwrap();
-        let paths: Vec<_> = plan.files.iter().map(|f| f.path.to_str().unwrap()).collect();
-        assert_eq!(paths, ["/n/run/sluice/settings.toml", "/n/etc/cni/net.d/10-x.conflist"]);
-        assert_eq!(plan.plugin.unwrap().to, Path::new("/n/opt/cni/bin/sluice"));
-        let entry = String::from_utf8_lossy(&plan.files[1].content).into_owned();
-        assert_eq!(entry, format!(r#"{{"plugins":[{{"type":"ptp"}},{}]}}"#, conflist::ENTRY));
+    /// What is put in place, in order.
+    fn paths(plan: &Plan) -> Vec<&str> {
+        let paths = plan.parts().into_iter().flat_map(|part| {
+            let plugin = part.plugin.iter().map(|plugin| &plugin.to);
+            plugin.chain(part.files.iter().map(|file| &file.path))
+        });
+        paths.map(|path| path.to_str().unwrap()).collect()
+    }
+
+    fn entry(plan: &Plan) -> String {
+        String::from_utf8(plan.conflist.files[0].content.clone()).unwrap()
     }
 
     #[test]
-    fn kubelet_is_told_before_the_entry() {
-        let file = FileContent { path: "kubelet".into(), content: Vec::new(), mode: 0o644 };
+    fn plugin_and_settings_come_before_the_entry_and_kubelet_knows_by_then() {
+        let file = FileContent { path: "/n/kubelet".into(), content: Vec::new(), mode: 0o644 };
         let told = Told {
             flavour: KubeletConfig::EnvFile,
             told: String::new(),
             files: vec![file],
             obsolete: vec!["before".into()],
             explicit: None,
+            refused: None,
             warnings: Vec::new(),
         };
-        let plan = plan("", Some(LIST)).unwrap().and_kubelet(&told);
-        let names: Vec<_> = plan.files.iter().filter_map(|f| f.path.file_name()).collect();
-        assert_eq!(names, ["kubelet", "settings.toml", "10-x.conflist"]);
-        assert_eq!(plan.obsolete, [PathBuf::from("before")]);
+        let plan = plan("", Some(LIST)).and_kubelet(&told);
+        let settings = "/n/run/sluice/settings.toml";
+        let conflist = "/n/etc/cni/net.d/10-x.conflist";
+        assert_eq!(paths(&plan), ["/n/opt/cni/bin/sluice", settings, "/n/kubelet", conflist]);
+        assert_eq!(
+            entry(&plan),
+            format!(r#"{{"plugins":[{{"type":"ptp"}},{}]}}"#, conflist::ENTRY)
+        );
+        assert_eq!(plan.kubelet.obsolete, [PathBuf::from("before")]);
+    }
+
+    #[test]
+    fn conflist_that_cannot_be_edited_takes_no_other_part_away() {
+        let plan = plan("", Some("{"));
+        assert_eq!(paths(&plan), ["/n/opt/cni/bin/sluice", "/n/run/sluice/settings.toml"]);
+        assert_eq!(plan.unmet.len(), 1);
+        let what = "edit /n/etc/cni/net.d/10-x.conflist: line 1 column 1: not JSON";
+        assert!(plan.unmet[0].what.starts_with(what), "{:?}", plan.unmet);
     }
 
     #[test]
@@ -227,7 +278,7 @@ mod tests {
             let instance_type = Some("t3a.medium".into());
             let machine = Machine { instance_type, ..Machine::default() };
             let settings = settings_model::parse("t", DELEGATING).unwrap();
-            let plan = plan("", None).unwrap();
+            let plan = plan("", None);
             plan.and_max_pods(&settings, Some(&machine), &kubelet).unwrap().warnings
         };
         let gives = "user-data:6 (spec.kubelet.config.maxPods) gives kubelet 110 pods without \
@@ -247,8 +298,7 @@ mod tests {
     fn disabled_bandwidth_takes_the_entry_out() {
         let off = "[settings.sluice]\nversion = 1\n[settings.sluice.bandwidth]\nenabled = false\n";
         let with_entry = conflist::add(LIST).unwrap();
-        let plan = plan(off, Some(&with_entry)).unwrap();
-        assert_eq!(plan.files[1].content, LIST.as_bytes());
+        assert_eq!(entry(&plan(off, Some(&with_entry))), LIST);
     }
 
     #[test]
@@ -258,8 +308,7 @@ mod tests {
         let both = with_upstream.replace("}]}", &format!("}},{}]}}", conflist::ENTRY));
         let planned = |setting: &str, text: &str| {
             let head = "[settings.sluice]\nversion = 1\n[settings.sluice.cni]\n";
-            let made = plan(&format!("{head}upstream-bandwidth = \"{setting}\"\n"), Some(text));
-            String::from_utf8(made.unwrap().files[1].content.clone()).unwrap()
+            entry(&plan(&format!("{head}upstream-bandwidth = \"{setting}\"\n"), Some(text)))
         };
         assert_eq!(planned("replace", with_upstream), with_own);
         assert_eq!(planned("replace", &both), with_own);
@@ -273,17 +322,17 @@ mod tests {
         let text = r#"{"plugins":[{"type":"ptp"},{"type":"bandwidth","egressRate":10000000}]}"#;
         let planned = |keys: &str| {
             let head = "[settings.sluice]\nversion = 1\n[settings.sluice.bandwidth]\n";
-            plan(&format!("{head}{keys}"), Some(text)).unwrap()
+            plan(&format!("{head}{keys}"), Some(text))
         };
         let rates = conflist::upstream_rates(text).unwrap();
         for keys in ["", "default-ingress = \"1Mbit\"\n"] {
             let plan = planned(keys);
-            assert_eq!(plan.files[1].content, text.as_bytes(), "{keys}");
+            assert_eq!(plan.conflist.files[0].content, text.as_bytes(), "{keys}");
             assert_eq!(plan.upstream.unwrap().1, Upstream::HasRates(rates));
         }
         let plan = planned("default-egress = \"20Mbit\"\n");
         assert_eq!(plan.upstream.unwrap().1, Upstream::Replaced);
-        assert!(String::from_utf8_lossy(&plan.files[1].content).contains(conflist::ENTRY));
+        assert!(String::from_utf8_lossy(&plan.conflist.files[0].content).contains(conflist::ENTRY));
     }
 
     #[test]
@@ -305,17 +354,16 @@ mod tests {
 
     #[test]
     fn conflist_that_is_not_there_yet_is_not_written_by_us() {
-        let plan = plan("", None).unwrap();
-        let paths: Vec<_> = plan.files.iter().map(|f| f.path.to_str().unwrap()).collect();
-        assert_eq!(paths, ["/n/run/sluice/settings.toml"]);
+        let settings = "/n/run/sluice/settings.toml";
+        assert_eq!(paths(&plan("", None)), ["/n/opt/cni/bin/sluice", settings]);
     }
 
     #[test]
     fn settings_reach_the_file_that_the_plugin_reads() {
         let text = "[settings.sluice]\nversion = 1\n[settings.sluice.bandwidth]\n\
                     default-egress = \"10Mbit\"\nburst = \"2ms\"\n";
-        let plan = plan(text, Some(LIST)).unwrap();
-        let written = String::from_utf8(plan.files[0].content.clone()).unwrap();
+        let plan = plan(text, Some(LIST));
+        let written = String::from_utf8(plan.settings.files[0].content.clone()).unwrap();
         let read = settings_model::parse("settings.toml", &written).unwrap();
         assert_eq!(read, settings_model::parse("user-data", text).unwrap());
     }

@@ -8,13 +8,17 @@ use anyhow::{Context, Result};
 use similar::TextDiff;
 
 use crate::file;
-use crate::plan::{FileContent, Plan, Plugin};
+use crate::plan::{FileContent, Part, Plan, Plugin};
 
 /// Empty where the node is as planned.
 pub fn preview(plan: &Plan) -> Result<String> {
-    let plugin = plan.plugin.as_ref().map(plugin).transpose()?.unwrap_or_default();
-    let differences = plan.files.iter().map(difference).collect::<Result<Vec<_>>>()?;
-    let removals = plan.obsolete.iter().map(|path| removal(path, &plan.obsolete));
+    plan.parts().into_iter().map(part).collect()
+}
+
+fn part(part: &Part) -> Result<String> {
+    let plugin = part.plugin.as_ref().map(plugin).transpose()?.unwrap_or_default();
+    let differences = part.files.iter().map(difference).collect::<Result<Vec<_>>>()?;
+    let removals = part.obsolete.iter().map(|path| removal(path, &part.obsolete));
     Ok(plugin + &differences.concat() + &removals.collect::<Result<Vec<_>>>()?.concat())
 }
 
@@ -87,7 +91,8 @@ mod tests {
         fs::write(shared.join("theirs"), "b\n").unwrap();
         let obsolete =
             vec![empty.join("ours"), empty.join("binary"), empty, shared, dir.path().join("none")];
-        let plan = Plan { obsolete, ..Plan::default() };
+        let kubelet = Part { obsolete, ..Part::default() };
+        let plan = Plan { kubelet, ..Plan::default() };
         assert_eq!(
             shown(&plan, dir.path()),
             "--- /empty/ours\n+++ /dev/null\n@@ -1 +0,0 @@\n-a\nbinary /empty/binary: removed, 1 \
@@ -105,10 +110,8 @@ mod tests {
         };
         fs::write(dir.path().join("same"), "x\n").unwrap();
         fs::write(dir.path().join("changed"), "a\nb\n").unwrap();
-        let plan = Plan {
-            files: vec![file("same", "x\n"), file("changed", "a\nc\n"), file("new", "n\n")],
-            ..Plan::default()
-        };
+        let files = vec![file("same", "x\n"), file("changed", "a\nc\n"), file("new", "n\n")];
+        let plan = Plan { settings: Part { files, ..Part::default() }, ..Plan::default() };
         assert_eq!(
             shown(&plan, dir.path()),
             "--- /changed\n+++ /changed\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n--- /dev/null\n+++ /new\n\

@@ -54,6 +54,9 @@ pub struct Record {
     pub ingress: Shaping,
     /// None without a limit on egress.
     pub guard: Option<Guard>,
+    /// Why ADD has let the pod start without the limits that it may have; None once it has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admitted: Option<String>,
 }
 
 /// How a record came to be.
@@ -169,6 +172,7 @@ impl Record {
             egress: Shaping::Unlimited,
             ingress: Shaping::Unlimited,
             guard: None,
+            admitted: None,
             ..self.clone()
         }
     }
@@ -454,6 +458,7 @@ mod tests {
                 gso_before: Gso { max_size: 65536, ipv4_max_size: None },
             },
             guard: Some(Guard::Off("no tcx".into())),
+            admitted: None,
         }
     }
 

@@ -224,7 +224,7 @@ fn lower_number_of_a_node_config_holds_and_is_told() {
 }
 
 #[test]
-fn contradiction_is_refused_with_both_places_and_the_defaults_hold() {
+fn contradiction_is_refused_with_both_places_and_takes_no_limit_away() {
     let ours = "[sluice]\nversion = 1\nmax-pods.value = 58\nbandwidth.default-egress = '1Mbit'\n";
     let node = al2023(&mime("config: {maxPods: 110}", ours));
     let output = boot(node.path());
@@ -236,8 +236,60 @@ fn contradiction_is_refused_with_both_places_and_the_defaults_hold() {
     let in_force = in_force(node.path());
     assert_eq!(
         (&in_force["reason"], &in_force["max_pods"]["pods"]),
-        (&json!("defaults"), &json!(110))
+        (&json!("as-asked"), &json!(110))
     );
+    assert_eq!(in_force["unmet"][0]["code"], "max-pods");
+    let settings = fs::read_to_string(node.path().join("run/sluice/settings.toml"));
+    let settings = settings.expect("settings");
+    assert!(settings.contains("default-egress = \"1Mbit\""), "{settings}");
+    assert!(!node.path().join(FRAGMENT).exists());
+}
+
+/// Of user data with a NodeConfig of this kubelet table, what `check` and `boot` exit with.
+fn verdicts(kubelet: &str, settings: &str) -> [Option<i32>; 2] {
+    let node = al2023(&mime(kubelet, settings));
+    let document = node.path().join("user-data");
+    let checked = run(&["check", document.to_str().expect("UTF-8")]);
+    if checked.status.code() == Some(78) {
+        assert!(said(&checked).contains("user-data part 1:"), "{}", text(&checked));
+    }
+    [checked.status.code(), boot(node.path()).status.code()]
+}
+
+#[test]
+fn check_says_of_one_document_what_boot_says_of_it() {
+    let value = |lines: &str| format!("[sluice]\nversion = 1\n{lines}\n");
+    for (kubelet, settings, status) in [
+        ("config: {maxPods: 29}", value("max-pods.value = 58"), 78),
+        ("config: {maxPods: 29}", value("max-pods.value = 58\nmax-pods.kubelet = 'none'"), 78),
+        ("config: {maxPods: 58}", value("max-pods.value = 58"), 0),
+        ("config: {maxPods: 29}", value(""), 0),
+        ("maxPodsExpression: \"29\"", value("max-pods.value = 58"), 78),
+        ("flags: [\"--max-pods=29\"]", value("max-pods.value = 58"), 78),
+        ("flags: [--v=2, --max-pods, '58']", value("max-pods.value = 58"), 0),
+        ("maxPodsExpression: max_pods", value("max-pods.value = 58"), 0),
+        ("config: {clusterDNS: [10.0.0.10]}", value("max-pods.value = 58"), 0),
+    ] {
+        assert_eq!(verdicts(kubelet, &settings), [Some(status); 2], "{kubelet}: {settings}");
+    }
+    let both = "[settings.kubernetes]\nmax-pods = 58\n[settings.sluice]\nversion = 1\n";
+    assert_eq!(verdicts("config: {maxPods: 29}", both), [Some(78); 2]);
+}
+
+#[test]
+fn contradiction_of_one_document_is_a_problem_for_programs_too() {
+    let ours = "[sluice]\nversion = 1\nmax-pods.value = 58\n";
+    let node = al2023(&mime("config: {maxPods: 29}", ours));
+    let document = node.path().join("user-data");
+    let checked = run(&["check", "--json", document.to_str().expect("UTF-8")]);
+    assert_eq!(checked.status.code(), Some(78), "{}", text(&checked));
+    let verdict: Value = serde_json::from_slice(&checked.stdout).expect("JSON");
+    let problem = &verdict["problems"][0];
+    assert_eq!(
+        (&problem["code"], &problem["key"], &problem["line"]),
+        (&json!("max-pods-differ"), &json!("max-pods.value"), &json!(3))
+    );
+    assert!(problem["message"].as_str().is_some_and(|m| m.contains("gives it 29")), "{problem}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use tests::command::run;
 use tests::containerd::{Containerd, PodSpec};
 use tests::sluice_node::{
     AFTER, BEFORE, EGRESS, INGRESS, PORTMAP, SLUICE, SluiceNode, TUNING, conflist, on_each_release,
@@ -131,26 +132,27 @@ fn node_is_ready_by_our_status_too_where_containerd_asks_for_it() {
         let newest = versions(release).last().expect("a version");
         node.write_conflist(&conflist(newest, "node", &[PORTMAP, SLUICE]));
         let asks = release == Containerd::Sid21;
-        let settings =
-            "sluice: read /run/sluice/settings.toml; No such file or directory (os error 2)";
         let pins = "sluice: open the pin /sys/fs/bpf/sluice/v1/limits; No such file or directory (os error 2)";
-        for (path, why) in
-            [("/run/sluice/settings.toml", settings), ("/sys/fs/bpf/sluice/v1", pins)]
-        {
-            let ready = node.runtime.status().expect("the status");
-            assert!(ready.ready, "{ready:?}");
-            let path = node.runtime.host_path(path);
-            let aside = path.with_file_name("aside");
-            fs::rename(&path, &aside).expect("take it away");
-            let without = node.runtime.status().expect("the status");
-            println!("{release:?}: {} {} {}", without.ready, without.reason, without.message);
-            assert_eq!(without.ready, !asks, "{without:?}");
-            if asks {
-                assert_eq!(without.reason, "NetworkPluginNotReady");
-                assert_eq!(without.message, format!("Network plugin returns error: {why}"));
-            }
-            fs::rename(&aside, &path).expect("put it back");
+        let settings = node.runtime.host_path("/run/sluice/settings.toml");
+        run("touch", &[settings.to_str().expect("UTF-8")]);
+        let path = node.runtime.host_path("/sys/fs/bpf/sluice/v1");
+        let aside = path.with_file_name("aside");
+        assert!(node.runtime.status().expect("the status").ready);
+        fs::rename(&path, &aside).expect("take it away");
+        let without = node.runtime.status().expect("the status");
+        println!("{release:?}: {} {} {}", without.ready, without.reason, without.message);
+        assert_eq!(without.ready, !asks, "{without:?}");
+        if asks {
+            assert_eq!(without.reason, "NetworkPluginNotReady");
+            assert_eq!(without.message, format!("Network plugin returns error: {pins}"));
         }
+        // A node whose agent does not come, or which has no settings, is not held for ever.
+        run("touch", &["-d", "2 minutes ago", settings.to_str().expect("UTF-8")]);
+        assert!(node.runtime.status().expect("the status").ready);
+        fs::rename(&settings, settings.with_file_name("aside")).expect("take it away");
+        assert!(node.runtime.status().expect("the status").ready);
+        fs::rename(settings.with_file_name("aside"), &settings).expect("put it back");
+        fs::rename(&aside, &path).expect("put it back");
         assert!(node.runtime.status().expect("the status").ready);
     });
 }

@@ -162,6 +162,8 @@ pub mod tests {
             instance_type: Some("t3a.medium".into()),
             capacity: Some(case.capacity),
             delegates_prefixes: Some(true),
+            by_nodeadm: false,
+            earlier: None,
         };
         Promise::of(&settings_model::parse("settings", &text).unwrap(), &in_force)
     }

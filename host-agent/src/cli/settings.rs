@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use serde_json::json;
-use settings_model::{Effective, Entry, Problems, Warning};
+use serde_json::{Value, json};
+use settings_model::{Effective, Entry, Origin, Problems, Warning, code};
 
 use super::print;
 use crate::boot::InForce;
 use crate::generation::Generations;
+use crate::kubelet::{self, Refused};
 use crate::layers::{Document, Layers, merge};
 use crate::logging::harmless_lines;
 use crate::paths::Paths;
@@ -51,17 +52,20 @@ pub enum Settings {
 
 /// Exit status 0 for settings that can be used, 78 for others.
 pub fn check(asked: &Check) -> Result<u8> {
-    // That there is none has been said by who has read it.
-    let Some(document) = user_data::read(&asked.file)?.document else { return Ok(0) };
+    let user_data = user_data::read(&asked.file)?;
+    // That there is none has been said by what has read it.
+    let Some(document) = user_data.document else { return Ok(0) };
     let merged = merge(std::slice::from_ref(&document));
+    let settings = merged.as_ref().ok().map(|effective| &effective.settings);
+    let refused = settings.and_then(|it| kubelet::contradiction(it, &user_data.node_configs));
     if asked.json {
-        print(&format!("{:#}\n", verdict(&merged)))?;
-        return Ok(if merged.is_ok() { 0 } else { 78 });
+        print(&format!("{:#}\n", verdict(&merged, refused.as_ref())))?;
+        return Ok(if merged.is_ok() && refused.is_none() { 0 } else { 78 });
     }
     match merged {
         Ok(effective) => {
             tell(&effective.warnings, &document);
-            Ok(0)
+            refused.map_or(Ok(0), |why| Err(why.into()))
         }
         Err(problems) if std::io::stderr().is_terminal() => {
             let text = [(document.name.as_str(), document.text.as_str())];
@@ -94,14 +98,26 @@ pub fn run(paths: &Paths, command: Settings) -> Result<()> {
     }
 }
 
-fn verdict(merged: &Result<Effective, Problems>) -> serde_json::Value {
+fn verdict(merged: &Result<Effective, Problems>, refused: Option<&Refused>) -> Value {
     match merged {
         Ok(effective) => {
             let warnings: Vec<_> = effective.warnings.iter().map(Warning::to_json).collect();
-            json!({ "problems": [], "warnings": warnings })
+            let problems: Vec<_> = refused.iter().map(|why| differs(effective, why)).collect();
+            json!({ "problems": problems, "warnings": warnings })
         }
         Err(problems) => json!({ "problems": problems.to_json(), "warnings": [] }),
     }
+}
+
+/// The number's place in our table; the other place is in the message.
+fn differs(effective: &Effective, why: &Refused) -> Value {
+    let key = "max-pods.value";
+    let (file, line) = match effective.origin(key) {
+        Origin::Written { source, line } => (source, line),
+        Origin::Default => Default::default(),
+    };
+    let (code, message) = (code::MAX_PODS_DIFFER, why.to_string());
+    json!({ "code": code, "file": file, "line": line, "column": 1, "key": key, "message": message })
 }
 
 fn tell(warnings: &[Warning], document: &Document) {
@@ -124,7 +140,7 @@ pub fn documents(paths: &Paths, user_data: Option<&Path>) -> Result<Vec<Document
     let Some(number) = in_force.generation else {
         return Ok(Layers::of_image(paths)?.documents());
     };
-    let all = Generations::new(paths.generations_dir()).list()?;
+    let all = Generations::new(paths).list();
     let found = all.into_iter().find(|generation| generation.number == number);
     Ok(found.with_context(|| format!("generation {number} is in force, but not stored"))?.documents)
 }

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The verbs. ADD shapes or fails whole; DEL succeeds whatever is left to do,
+//! The verbs. ADD shapes or fails whole, but where the node itself has no settings
+//! or no programs it lets the pod start, for the agent to shape. DEL succeeds whatever is left to do,
 //! because libcni stops the chain at the first plugin whose DEL fails.
+
+use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use bpf::{Direction, Pins};
@@ -17,6 +21,11 @@ use crate::paths::Paths;
 use crate::record::{Came, Claim, Key, NoFreeSlot, Record, Records, Shaping};
 use crate::shape::{self, Shaper};
 use crate::wanted::Wanted;
+
+/// From settings in force to pins: longer than any agent takes that comes at all.
+const AGENT_STARTS_WITHIN: Duration = Duration::from_secs(60);
+const NO_SETTINGS: &str = "find the settings in force (has `sluice boot` run?)";
+const NO_PINS: &str = "open the shaper's pins (is sluice.service running?)";
 
 /// One call of the plugin: what to print on standard output, and whether it went well.
 pub fn run(paths: &Paths, environment: &Environment, stdin: &str) -> Result<String, String> {
@@ -46,59 +55,80 @@ fn supported(asked: &str) -> String {
     json!({ "cniVersion": answered, "supportedVersions": CNI_VERSIONS }).to_string()
 }
 
-/// Ready when ADD can find the settings, the pins and a slot. The runtime says nothing here of a
-/// container, and neither it nor we need a configuration.
+/// Ready when ADD can find a slot, and the pins or no agent that could still make them: a node whose
+/// agent never comes is to be Ready, too. The runtime says nothing here of a container, and neither
+/// it nor we need a configuration.
 fn status(paths: &Paths) -> Result<(), Error> {
-    let unavailable = Error::with(Code::NotAvailable);
-    in_force(paths).map_err(&unavailable)?;
-    Pins::open(&paths.pin_dir()).map_err(Error::with(Code::NotAvailable))?;
-    Records::new(paths.pods_dir()).has_room().map_err(&unavailable)
+    match Pins::open(&paths.pin_dir()) {
+        Err(e) if is_starting(paths, &e) => Err(Error::with(Code::NotAvailable)(e)),
+        _ => Records::new(paths.pods_dir()).has_room().map_err(Error::with(Code::NotAvailable)),
+    }
+}
+
+/// Whether the agent may be about to pin: settings have just been put in force.
+fn is_starting(paths: &Paths, error: &bpf::Error) -> bool {
+    let written = fs::metadata(paths.settings_in_force()).and_then(|found| found.modified());
+    let age = written.ok().and_then(|written| written.elapsed().ok());
+    error.is_not_pinned() && age.is_some_and(|age| age < AGENT_STARTS_WITHIN)
 }
 
 fn add(paths: &Paths, request: &Request) -> Result<String, Error> {
     let records = Records::new(paths.pods_dir());
     let _shared = records.share().map_err(Error::with(Code::Io))?;
-    let settings = in_force(paths)
-        .context("find the settings in force (has `sluice boot` run?)")
-        .map_err(Error::with(Code::TryAgainLater))?;
-    let wanted = new_record(request).wanted(&settings.bandwidth);
-    let done = match wanted.is_unlimited() {
-        true => note(paths, &records, request, &wanted),
-        false => shape(paths, &records, request, &wanted),
+    let settings = match in_force(paths) {
+        Ok(settings) => settings,
+        Err(e) => return admit(paths, &records, request, &e.context(NO_SETTINGS)),
     };
-    done.or_else(|e| without_host_end(paths, &records, request, &wanted, e))?;
+    let wanted = new_record(request).wanted(&settings.bandwidth);
+    if wanted.is_unlimited() {
+        note(paths, &records, request, new_record(request))?;
+        return Ok(request.prev_result.get().to_owned());
+    }
+    let pins = match Pins::open(&paths.pin_dir()) {
+        Ok(pins) => pins,
+        Err(e) if is_starting(paths, &e) => return Err(pins_error(e)),
+        Err(e) => return admit(paths, &records, request, &anyhow::Error::from(e).context(NO_PINS)),
+    };
+    shape(paths, &pins, &records, request, &wanted).or_else(|e| {
+        // What the node has for all pods is noted, and the agent reports that it is not enforced.
+        match e.source.is::<NoHostEnd>() && !wanted.is_annotated() {
+            true => note(paths, &records, request, unenforced(request, &wanted)),
+            false => Err(e),
+        }
+    })?;
+    Ok(request.prev_result.get().to_owned())
+}
+
+/// The node lacks what a limit needs, and a pod does not: it starts, and has its limits as soon as the
+/// agent can see to them. Until then status, metrics and the runtime's journal say so.
+fn admit(
+    paths: &Paths,
+    records: &Records,
+    request: &Request,
+    why: &anyhow::Error,
+) -> Result<String, Error> {
+    let Request { namespace, pod, .. } = request;
+    eprintln!("sluice: {namespace}/{pod}: started without limits: {why:#}");
+    let record = Record { admitted: Some(format!("{why:#}")), ..new_record(request) };
+    note(paths, records, request, record)?;
     Ok(request.prev_result.get().to_owned())
 }
 
 /// A pod on a macvlan, or on a card of its own, has no end on the host, and no limit can be put on it.
-/// That is worth a failure where the pod itself asks for one. What the node has for all pods is
-/// noted, and the agent reports that it is not enforced.
-fn without_host_end(
-    paths: &Paths,
-    records: &Records,
-    request: &Request,
-    wanted: &Wanted,
-    error: Error,
-) -> Result<(), Error> {
-    match error.source.is::<NoHostEnd>() && !wanted.is_annotated() {
-        true => note(paths, records, request, wanted),
-        false => Err(error),
-    }
+/// That is worth a failure where the pod itself asks for one.
+fn unenforced(request: &Request, wanted: &Wanted) -> Record {
+    let shaping = |limit: &Option<Limit>| {
+        limit.map_or(Shaping::Unlimited, |limit| Shaping::of(&limit, None, Gso::default()))
+    };
+    let (egress, ingress) = (shaping(&wanted.egress), shaping(&wanted.ingress));
+    Record { egress, ingress, ..new_record(request) }
 }
 
 /// A pod without a limit, or with one that cannot be enforced, gets a record and nothing else, not
 /// even that when all slots are taken: then new settings will not reach it.
-fn note(paths: &Paths, records: &Records, request: &Request, wanted: &Wanted) -> Result<(), Error> {
+fn note(paths: &Paths, records: &Records, request: &Request, record: Record) -> Result<(), Error> {
     forget(paths, None, records, &request.key)?;
-    let unenforced = |limit: &Option<Limit>| {
-        limit.map_or(Shaping::Unlimited, |limit| Shaping::of(&limit, None, Gso::default()))
-    };
-    let record = Record {
-        came: request.came(),
-        egress: unenforced(&wanted.egress),
-        ingress: unenforced(&wanted.ingress),
-        ..new_record(request)
-    };
+    let record = Record { came: request.came(), ..record };
     match records.claim(request.key.clone(), &record) {
         Err(e) if e.is::<NoFreeSlot>() => Ok(()),
         result => result.map(|_| ()).map_err(claim_error),
@@ -107,31 +137,30 @@ fn note(paths: &Paths, records: &Records, request: &Request, wanted: &Wanted) ->
 
 fn shape(
     paths: &Paths,
+    pins: &Pins,
     records: &Records,
     request: &Request,
     wanted: &Wanted,
 ) -> Result<(), Error> {
     let mut veth = find(request)?;
-    let pins = Pins::open(&paths.pin_dir()).map_err(pins_error)?;
     // Of an ADD that was killed: its record names what may still be attached.
-    if forget(paths, Some(&pins), records, &request.key)? {
+    if forget(paths, Some(pins), records, &request.key)? {
         veth = find(request)?;
     }
     let mut record = new_record(request);
     shape::prepare(&mut record, &veth, wanted);
     let claim = records.claim(request.key.clone(), &record).map_err(claim_error)?;
-    let mut shaper = Shaper { pins: &pins, slot: claim.slot, veth: &mut veth };
+    let mut shaper = Shaper { pins, slot: claim.slot, veth: &mut veth };
     let cleared = pins.clear(claim.slot).map_err(anyhow::Error::from);
     let done = cleared
         .and_then(|()| attach(&mut shaper, &mut record, wanted))
-        .and_then(|()| shape_others(&pins, records, request, &mut veth, wanted))
+        .and_then(|()| shape_others(pins, records, request, &mut veth, wanted))
         .and_then(|()| claim.write(&Record { came: request.came(), ..record }));
     done.map_err(|first| {
-        let mut left =
-            Shaper { pins: &pins, slot: claim.slot, veth: &mut veth }.undo(Direction::Egress);
+        let mut left = Shaper { pins, slot: claim.slot, veth: &mut veth }.undo(Direction::Egress);
         match records.find_all(&request.key) {
             Ok(claims) => {
-                left.extend(claims.iter().flat_map(|claim| take_off(Some(&pins), records, claim)))
+                left.extend(claims.iter().flat_map(|claim| take_off(Some(pins), records, claim)))
             }
             Err(e) => left.push(format!("{e:#}")),
         }
@@ -195,6 +224,7 @@ pub(super) fn new_record(request: &Request) -> Record {
         egress: Shaping::Unlimited,
         ingress: Shaping::Unlimited,
         guard: None,
+        admitted: None,
     }
 }
 
@@ -256,8 +286,7 @@ pub(super) fn take_off(pins: Option<&Pins>, records: &Records, claim: &Claim) ->
 
 pub(super) fn pins_error(error: bpf::Error) -> Error {
     let code = if error.is_not_pinned() { Code::TryAgainLater } else { Code::Attach };
-    let context = "open the shaper's pins (is sluice.service running?)";
-    Error { code, source: anyhow::Error::from(error).context(context) }
+    Error { code, source: anyhow::Error::from(error).context(NO_PINS) }
 }
 
 fn claim_error(source: anyhow::Error) -> Error {

@@ -18,7 +18,7 @@ fn settings(survey: &Survey) -> Vec<Finding> {
     let unreadable = |text: &String| {
         Finding::fault(code::SETTINGS_UNREADABLE, "/run/sluice")
             .seen(text)
-            .why("ADD fails, and a reload changes nothing")
+            .why("new pods start without limits")
             .remedy("sluice boot")
     };
     let mut findings: Vec<Finding> = state.in_force_error.iter().map(unreadable).collect();
@@ -27,7 +27,7 @@ fn settings(survey: &Survey) -> Vec<Finding> {
         None => {
             let finding = Finding::fault(code::NOT_BOOTED, "/run/sluice/settings.toml")
                 .seen("it is not there")
-                .why("no pod gets a limit: the plugin is not installed, or answers \"try again\"")
+                .why("no pod gets a limit: the plugin is not installed, or lets pods start without")
                 .remedy("sluice boot (or: systemctl start sluice-boot)");
             findings.push(finding);
         }
@@ -55,7 +55,7 @@ fn pins(survey: &Survey) -> Vec<Finding> {
         let path = dir.join(&own).display().to_string();
         let finding = Finding::new(severity, code::PINS_MISSING, path)
             .seen(error)
-            .why("no pod with a limit can start (CNI code 11), and no limit can be changed")
+            .why("new pods start without their limits, and no limit can be changed")
             .remedy("systemctl restart sluice");
         findings.push(finding);
     }

@@ -95,7 +95,7 @@ impl Ask {
 }
 
 fn describe(told: &Result<Told>) -> String {
-    let Told { flavour, told, files, obsolete, explicit, warnings } = match told {
+    let Told { flavour, told, files, obsolete, explicit, refused, warnings } = match told {
         Ok(told) => told,
         Err(error) => return format!("error: {error:#}\n"),
     };
@@ -103,6 +103,7 @@ fn describe(told: &Result<Told>) -> String {
     if let Some(Explicit { pods, place }) = explicit {
         writeln!(text, "explicit: {pods:?} at {place}").unwrap();
     }
+    refused.iter().for_each(|why| writeln!(text, "refused: {why}").unwrap());
     warnings.iter().for_each(|warning| writeln!(text, "warning: {warning}").unwrap());
     for file in files {
         writeln!(text, "writes {} {:o}:", file.path.display(), file.mode).unwrap();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::says::{Given, KubeletConfigurations, NodeConfigs};
-use super::unit::{self, Unknown, flag};
+use super::unit::{self, Unknown, flag, flags};
 use super::{
     ConfigDir, DROP_IN, ENV_FILE, Kubelet, MEMORY_VARIABLE, NODEADM_DIR, NODEADM_FILE, Nodeadm,
     Ours, PODS_VARIABLE, RECORD, Record, Service,
@@ -20,8 +20,6 @@ use crate::user_data::NodeConfig;
 const NODEADM_BINARIES: [&str; 2] = ["/usr/bin/nodeadm", "/usr/local/bin/nodeadm"];
 /// nodeadm writes kubelet's flags there when it runs, which is after `boot`.
 const GENERATED: &str = "/etc/eks/kubelet/environment";
-/// More directories than anybody has in one another.
-const DEEPEST: usize = 8;
 
 impl Kubelet {
     /// Reads files below `paths` only. `node_configs` are those of the node's user data.
@@ -43,23 +41,29 @@ impl Kubelet {
             None => NodeConfigs::default(),
         };
         let dir = service.as_ref().and_then(|service| service.config_dir.as_ref());
-        let drop_ins = match dir {
-            Some(dir) => of_directory(&root, &dir.path, &mut warnings)?,
-            None => KubeletConfigurations::default(),
-        };
-        // What nodeadm makes is made anew, of what was looked at above.
+        // What nodeadm makes is made again, of what was looked at above.
         let config = flag(words, "config").filter(|_| nodeadm.is_none());
-        let below = match config {
-            Some(config) => of_file(&root, Path::new(&config.text), &mut warnings)?.max_pods,
-            None => None,
-        };
+        let mut files = KubeletConfigurations::default();
+        if let Some(config) = config {
+            add(&root, Path::new(&config.text), &mut files, &mut warnings)?;
+        }
+        let below = files.max_pods.take();
+        if let Some(dir) = dir {
+            of_directory(&root, &dir.path, &mut files, &mut warnings)?;
+        }
+        let (drop_in, reserved) = (files.max_pods, files.reserved);
         let by_flag = |name| Given::of_flag(words, name).filter(is_somebodys);
+        // kubelet adds what one of them names to what the ones before it do.
+        let reserve = flags(words, "kube-reserved").into_iter().map(|word| word.text);
+        let reserve = reserve.collect::<Vec<_>>().join(",");
         let ours = Ours::find(&root, dir, &mut warnings)?;
         Ok(Self {
             paths: paths.clone(),
-            pods: by_flag("max-pods").or(theirs.pods()).or(drop_ins.max_pods),
+            pods: by_flag("max-pods").or(theirs.pods()).or(drop_in),
             unreserved: theirs.unreserved(),
-            memory: by_flag("kube-reserved").or(theirs.memory()).or(drop_ins.memory),
+            memory: by_flag("kube-reserved").or(theirs.memory()).or(reserved.memory().cloned()),
+            reserve_flag: reserve.contains(MEMORY_VARIABLE).then_some(reserve),
+            reserved,
             nodeadm,
             service,
             below,
@@ -137,41 +141,25 @@ fn is_for_nodeadm(name: &str) -> bool {
     [".yaml", ".yml", ".json"].iter().any(|extension| name.ends_with(extension))
 }
 
-/// All of a --config-dir, as kubelet walks it, but for ours.
+/// All of a --config-dir but ours, over what is known: by name, links too. Directories below it are
+/// not read by kubelet 1.36, but by older ones.
 fn of_directory(
     root: &Root<'_>,
     dir: &Path,
+    says: &mut KubeletConfigurations,
     warnings: &mut Vec<String>,
-) -> Result<KubeletConfigurations> {
-    let mut files = Vec::new();
-    walk(root, dir, DEEPEST, &mut files)?;
-    let mut says = KubeletConfigurations::default();
-    for file in files.iter().filter(|file| **file != dir.join(DROP_IN)) {
-        add(root, file, &mut says, warnings)?;
-    }
-    Ok(says)
-}
-
-fn walk(root: &Root<'_>, dir: &Path, levels: usize, files: &mut Vec<PathBuf>) -> Result<()> {
+) -> Result<()> {
     for (name, is_dir) in root.list(dir)? {
-        let path = dir.join(&name);
-        if is_dir && levels > 0 {
-            walk(root, &path, levels - 1, files)?;
-        } else if !is_dir && name.ends_with(".conf") {
-            files.push(path);
+        if !is_dir && name.ends_with(".conf") && name != DROP_IN {
+            add(root, &dir.join(name), says, warnings)?;
+        } else if is_dir
+            && root.list(&dir.join(&name))?.iter().any(|(file, _)| file.ends_with(".conf"))
+        {
+            let below = dir.join(name);
+            warnings.push(format!("{}: not every kubelet reads it; left out", below.display()));
         }
     }
     Ok(())
-}
-
-fn of_file(
-    root: &Root<'_>,
-    file: &Path,
-    warnings: &mut Vec<String>,
-) -> Result<KubeletConfigurations> {
-    let mut says = KubeletConfigurations::default();
-    add(root, file, &mut says, warnings)?;
-    Ok(says)
 }
 
 fn add(

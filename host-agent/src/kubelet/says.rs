@@ -2,9 +2,12 @@
 //! What configurations of somebody else's say about the number of pods, and
 //! about the memory that is kept for kubelet and goes with it. Judges nothing.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::MEMORY_VARIABLE;
 use super::root::Place;
+use super::text::reserved_mebibytes;
 use super::unit::{Word, flag};
 use super::words;
 use super::yaml::Yaml;
@@ -99,8 +102,16 @@ pub(super) struct Unreserved {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct KubeletConfigurations {
     pub(super) max_pods: Option<Given>,
-    pub(super) memory: Option<Given>,
+    pub(super) reserved: Reserved,
 }
+
+/// `kubeReserved`, a map that kubelet merges key by key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reserved(BTreeMap<&'static str, Given>);
+
+/// The keys that kubelet takes (cmd/kubelet/app/server.go, parseResourceList).
+const RESERVABLE: [&str; 4] = ["cpu", MEMORY, "ephemeral-storage", "pid"];
+const MEMORY: &str = "memory";
 
 impl KubeletConfigurations {
     /// Of later texts what they give counts (kubelet, mergeKubeletConfigurations).
@@ -111,7 +122,38 @@ impl KubeletConfigurations {
             yaml.at(keys).and_then(|found| Given::of(found, &name, &keys.join(".")))
         };
         self.max_pods = given(&["maxPods"]).or(self.max_pods.take());
-        self.memory = given(&["kubeReserved", "memory"]).or(self.memory.take());
+        let reserved = |key| Some((key, given(&["kubeReserved", key])?));
+        self.reserved.0.extend(RESERVABLE.into_iter().filter_map(reserved));
         Ok(())
     }
+}
+
+impl Reserved {
+    pub(super) fn memory(&self) -> Option<&Given> {
+        self.0.get(MEMORY)
+    }
+
+    /// The value of our variable in `--kube-reserved=memory=${…}`. The flag replaces kubelet's whole
+    /// map, so all else that is in there comes behind the memory, but for what the flag itself names.
+    pub(super) fn for_flag(&self, pods: u16, flag: Option<&str>) -> String {
+        let given = |key| self.0.get(key).map(|given| &given.value).filter(|v| is_quantity(v));
+        let mut value = match given(MEMORY) {
+            Some(memory) => memory.clone(),
+            None => format!("{}Mi", reserved_mebibytes(pods)),
+        };
+        let is_memory = |flag: &&str| flag.contains(&format!("{MEMORY}=${{{MEMORY_VARIABLE}}}"));
+        let Some(flag) = flag.filter(is_memory) else { return value };
+        let named = |key| flag.split(',').any(|item| item.split('=').next() == Some(key));
+        for key in RESERVABLE.into_iter().filter(|key| *key != MEMORY && !named(key)) {
+            if let Some(quantity) = given(key) {
+                value += &format!(",{key}={quantity}");
+            }
+        }
+        value
+    }
+}
+
+/// As Kubernetes writes one, and nothing that means something to systemd or to the flag.
+fn is_quantity(value: &str) -> bool {
+    !value.is_empty() && value.chars().all(|c| c.is_ascii_alphanumeric() || ".+-".contains(c))
 }

@@ -3,7 +3,8 @@
 
 use super::{MEMORY_VARIABLE, PODS_VARIABLE};
 
-const HEAD: &str = "# Of sluice boot, which writes it anew: how many pods the node takes.\n";
+const HEAD: &str =
+    "# Written by `sluice boot` and overwritten at every boot: this node's max-pods.\n";
 
 /// EKS' own formula (nodeadm, getMemoryMebibytesToReserve).
 pub fn reserved_mebibytes(pods: u16) -> u32 {
@@ -36,7 +37,6 @@ pub(super) fn kubelet_configuration(pods: u16, with_memory: bool) -> String {
 }
 
 /// Variables for kubelet's command.
-pub(super) fn environment(pods: u16) -> String {
-    let memory = reserved_mebibytes(pods);
-    format!("{HEAD}{PODS_VARIABLE}={pods}\n{MEMORY_VARIABLE}={memory}Mi\n")
+pub(super) fn environment(pods: u16, reserved: &str) -> String {
+    format!("{HEAD}{PODS_VARIABLE}={pods}\n{MEMORY_VARIABLE}={reserved}\n")
 }

@@ -106,10 +106,14 @@ impl Service {
     }
 }
 
-/// The value that a flag has in the end, `--name=value` or `--name value`, and where it is given.
-/// The last one counts, as pflag has it, and `_` is as good as `-`.
+/// The value that a flag has in the end, and where it is given: the last one counts.
 pub(super) fn flag(words: &[Word], name: &str) -> Option<Word> {
-    let found = words.iter().enumerate().rev().find_map(|(at, word)| {
+    flags(words, name).pop()
+}
+
+/// Every value of a flag, `--name=value` or `--name value`, in order; `_` is as good as `-` to pflag.
+pub(super) fn flags(words: &[Word], name: &str) -> Vec<Word> {
+    let found = words.iter().enumerate().filter_map(|(at, word)| {
         let flag = word.text.strip_prefix("--")?;
         let (found, value) = match flag.split_once('=') {
             Some((found, value)) => (found, Some(value)),
@@ -120,8 +124,8 @@ pub(super) fn flag(words: &[Word], name: &str) -> Option<Word> {
             text: value.unwrap_or_else(next).to_owned(),
             place: word.place.clone(),
         })
-    })?;
-    Some(found)
+    });
+    found.collect()
 }
 
 fn main_file(root: &Root<'_>, name: &str) -> Result<Option<(PathBuf, String)>> {

@@ -12,9 +12,10 @@ use settings_model::KubeletConfig;
 
 use super::fixtures::{Ask, Case};
 use super::words::environment_file;
-use super::{DROP_IN, ENV_FILE, NODEADM_FILE, Record};
+use super::{DROP_IN, ENV_FILE, Kubelet, NODEADM_FILE, RECORD, Record, WRITABLE};
 use crate::apply::apply;
-use crate::plan::{FileContent, Plan};
+use crate::paths::Paths;
+use crate::plan::{FileContent, Part};
 
 /// Of awslabs/amazon-eks-ami, nodeadm/api/v1alpha1/nodeconfig_types.go: NodeConfig, what of it is
 /// ours. `config` goes to kubelet as it is.
@@ -72,10 +73,13 @@ fn check(file: &FileContent, root: &Path, pods: u16) {
             assert!(read.spec.kubelet.config.kube_reserved.is_none_or(|kept| kept == reserved));
         }
         ENV_FILE => {
-            let read = environment_file(text).into_iter().map(|a| (a.key, a.value));
-            let memory = ("SLUICE_KUBE_RESERVED_MEMORY".to_owned(), memory);
-            let pods = ("SLUICE_MAX_PODS".to_owned(), pods.to_string());
-            assert_eq!(read.collect::<Vec<_>>(), [pods, memory]);
+            let read = environment_file(text);
+            let keys: Vec<_> = read.iter().map(|a| a.key.as_str()).collect();
+            assert_eq!(keys, ["SLUICE_MAX_PODS", "SLUICE_KUBE_RESERVED_MEMORY"]);
+            assert_eq!(read[0].value, pods.to_string());
+            // More memory than that may be reserved already, and more than memory.
+            let reserved = read[1].value.split(',').next();
+            assert!([Some(memory.as_str()), Some("2Gi")].contains(&reserved), "{text}");
         }
         "/var/lib/sluice/kubelet.json" => {
             serde_json::from_str::<Record>(text).unwrap();
@@ -144,10 +148,13 @@ fn tree(root: &Path) -> Tree {
 
 /// Asks and does what comes of it; false where it is refused.
 fn put(case: &Case, root: &Path, ask: &Ask) -> bool {
-    let Ok(told) = case.tell(root, ask) else { return false };
+    let told = case.tell(root, ask).unwrap();
+    if told.refused.is_some() {
+        return false;
+    }
     told.files.iter().for_each(|file| check(file, root, ask.pods));
-    let plan = Plan { files: told.files, obsolete: told.obsolete, ..Plan::default() };
-    apply(&plan).unwrap();
+    let part = Part { files: told.files, obsolete: told.obsolete, ..Part::default() };
+    apply(&part).unwrap();
     true
 }
 
@@ -188,7 +195,7 @@ fn made_for_good(case: &Case, root: &Path) -> Vec<PathBuf> {
 #[test]
 fn any_way_leads_to_any_other_and_the_last_alone_shows() {
     for case in Case::all() {
-        let usable = |ask: &&Ask| case.tell(&case.node(), ask).is_ok();
+        let usable = |ask: &&Ask| case.tell(&case.node(), ask).unwrap().refused.is_none();
         let asks: Vec<_> = case.asks.iter().filter(usable).collect();
         for (from, to) in asks.iter().flat_map(|from| asks.iter().map(move |to| (from, to))) {
             let (straight, round) = (copy_of(&case), copy_of(&case));
@@ -206,6 +213,80 @@ fn any_way_leads_to_any_other_and_the_last_alone_shows() {
 fn relative(root: &Path) -> Tree {
     let found = tree(root).into_iter();
     found.map(|(path, found)| (path.strip_prefix(root).unwrap().to_owned(), found)).collect()
+}
+
+/// What a unit may write to: directories, with all that is below.
+fn writable(unit: &str) -> Vec<PathBuf> {
+    let file = format!("../packaging/systemd/{unit}.service");
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    let settings = text.lines().filter_map(|line| line.split_once('='));
+    let paths = settings.flat_map(|(key, value)| {
+        let root = match key {
+            "ReadWritePaths" => "/",
+            "RuntimeDirectory" => "/run",
+            "StateDirectory" => "/var/lib",
+            _ => return Vec::new(),
+        };
+        let words = value.split_whitespace().map(|word| word.trim_start_matches('-'));
+        words.map(|word| Path::new(root).join(word.trim_start_matches('/'))).collect()
+    });
+    paths.collect()
+}
+
+/// Of every node of testdata/kubelet and of the node image, what would be written for kubelet.
+fn written_for_kubelet() -> Vec<(String, PathBuf)> {
+    let image = tempfile::tempdir().unwrap();
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../image-build/kubelet.service");
+    let units = image.path().join("usr/lib/systemd/system");
+    fs::create_dir_all(&units).unwrap();
+    fs::copy(unit, units.join("kubelet.service")).unwrap();
+    let told = Kubelet::probe(&Paths::below(image.path()), &[]).unwrap();
+    let told = told.tell(KubeletConfig::Auto, 58, false).unwrap();
+    let files = told.files.into_iter().map(|file| file.path);
+    let files = files.map(|path| path.strip_prefix(image.path()).unwrap().to_owned());
+    let mut all: Vec<_> = files.map(|file| ("node image".to_owned(), file)).collect();
+    assert!(!all.is_empty(), "the node image's kubelet is given nothing");
+    for case in Case::all() {
+        for ask in &case.asks {
+            let told = case.tell(&case.node(), ask).unwrap();
+            let paths = told.files.iter().map(|file| file.path.strip_prefix(case.node()).unwrap());
+            all.extend(paths.map(|path| (case.name(), path.to_owned())));
+        }
+    }
+    all
+}
+
+#[test]
+fn units_may_write_wherever_boot_writes() {
+    let paths = Paths::below("/");
+    let own = [
+        paths.settings_in_force(),
+        paths.boot_file(),
+        paths.generations_dir(),
+        paths.generations_in_memory(),
+        paths.rehearsal_dir(),
+        paths.network_file(),
+        paths.pods_dir(),
+        paths.agent_lock(),
+        RECORD.into(),
+        "/etc/cni/net.d".into(),
+        "/opt/cni/bin".into(),
+    ];
+    let for_kubelet = written_for_kubelet();
+    for unit in ["sluice-boot", "sluice"] {
+        let writable = writable(unit);
+        let may = |path: &Path| writable.iter().any(|dir| path.starts_with(dir));
+        for path in own.iter().map(PathBuf::as_path).chain(WRITABLE.map(Path::new)) {
+            assert!(may(path), "{unit}.service may not write {}", path.display());
+        }
+        for (node, file) in &for_kubelet {
+            // Its --config-dir is none of those: it needs a drop-in of the units, and boot says so.
+            let is_foreign =
+                node == "config-dir-that-moved" && file.starts_with("etc/kubernetes/new.d");
+            let may = may(&Path::new("/").join(file));
+            assert_eq!(may, !is_foreign, "{unit}.service, {node}: {}", file.display());
+        }
+    }
 }
 
 #[test]

@@ -113,6 +113,7 @@ impl Cached {
             egress: Shaping::Unlimited,
             ingress: Shaping::Unlimited,
             guard: None,
+            admitted: None,
         }
     }
 }

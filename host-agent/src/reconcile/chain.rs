@@ -6,7 +6,7 @@
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, bail};
@@ -68,8 +68,10 @@ impl Chain {
             locked => locked.with_context(|| format!("lock {}", dir.display())),
         };
         let kept = alone.and_then(|_alone| {
-            if is_chained(settings) {
+            if is_chained(settings) && has_plugin(paths, settings) {
                 self.put_in(settings, &dir, now)
+            } else if is_chained(settings) {
+                self.take_out(&dir).map(|()| Some(no_plugin(paths, settings)))
             } else {
                 self.take_out(&dir).map(|()| None)
             }
@@ -181,6 +183,24 @@ impl Chain {
         (self.contest, self.replaced) = (Contest::default(), false);
         Ok(())
     }
+}
+
+/// Whether there is something that a runtime can run for our entry.
+pub fn has_plugin(paths: &Paths, settings: &Settings) -> bool {
+    let found = fs::metadata(plugin(paths, settings));
+    found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+fn plugin(paths: &Paths, settings: &Settings) -> PathBuf {
+    paths.resolve(settings.cni.bin_dir.as_ref()).join("sluice")
+}
+
+/// A chain with our entry would start no pod.
+fn no_plugin(paths: &Paths, settings: &Settings) -> Trouble {
+    let what = "the plugin's executable is not there, so our entry is not in the conflist".into();
+    let next_step = "new pods are limited by the agent, shortly after they start; sluice reload \
+                     installs the plugin";
+    trouble("conflist", &plugin(paths, settings), what, next_step)
 }
 
 /// Takes our entry out of every list; gives how many had it. An entry of the upstream plugin that it

@@ -87,6 +87,9 @@ pub fn bring(node: &Node, claim: &Claim, old_is_through: bool) -> Result<Option<
     let mut shaper = Shaper { pins: node.pins, slot: claim.slot, veth: &mut veth };
     let done = shaper.bring(node, claim, &mut record, &wanted, &mut seen);
     let guard = shaper.bring_guard(wanted.egress.as_ref(), old_is_through && !seen.changed);
+    if done.is_ok() {
+        record.admitted = None;
+    }
     if record != before {
         node.records.rewrite(claim, &record)?;
     }

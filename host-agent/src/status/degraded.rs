@@ -6,6 +6,7 @@
 use super::{Pod, State, Status, pods};
 use crate::boot::Reason;
 use crate::report::{Trouble, some};
+use crate::unmet;
 
 /// Code of pods without their limit, which a look at the devices may find more of.
 pub const BROKEN: &str = "broken";
@@ -17,9 +18,35 @@ pub fn broken(all: &[Pod]) -> Option<Trouble> {
 /// The pins could not be opened because of `pins`, if that is given.
 pub fn of(status: &Status, pins: Option<&bpf::Error>) -> Vec<Trouble> {
     let reported = status.agent.iter().flat_map(|agent| agent.report.troubles.clone());
-    let found = [agent(status), settings(status), programs(status, pins)];
+    let found = [agent(status), settings(status), kubelet(status), programs(status, pins)];
     let pods = of_pods(&status.pods);
-    reported.chain(found.into_iter().flatten()).chain(pods).collect()
+    let found = found.into_iter().flatten().chain(unmet_parts(status)).chain(pods);
+    reported.chain(found).collect()
+}
+
+/// The agent looks at the conflist itself, and knows whether it has been repaired since.
+fn unmet_parts(status: &Status) -> Vec<Trouble> {
+    let mut unmet = status.settings.iter().flat_map(|it| it.unmet.clone()).collect::<Vec<_>>();
+    unmet.retain(|trouble| status.agent.is_none() || trouble.code != unmet::CONFLIST);
+    unmet
+}
+
+fn kubelet(status: &Status) -> Option<Trouble> {
+    let max_pods = status.settings.as_ref()?.max_pods.as_ref()?;
+    let has = status.kubelet.as_ref()?.max_pods;
+    if has == Some(max_pods.pods) {
+        return None;
+    }
+    let next_step = match max_pods.by_nodeadm {
+        true => "reboot or replace the node: nodeadm makes kubelet's configuration once, at boot",
+        false => "restart kubelet: systemctl restart kubelet",
+    };
+    let has = match has {
+        Some(pods) => format!("kubelet runs with max-pods {pods}"),
+        None => "kubelet started without a number of Sluice's".into(),
+    };
+    let what = format!("{has}; the settings in force give it {}", max_pods.pods);
+    Some(trouble("kubelet-not-restarted", "max-pods", &what, next_step))
 }
 
 fn agent(status: &Status) -> Option<Trouble> {
@@ -130,6 +157,8 @@ fn trouble(code: &str, subject: &str, what: &str, next_step: &str) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boot::MaxPodsInForce;
+    use crate::status::InKubelet;
     use crate::status::text::tests::{pod, status};
 
     fn codes(status: &Status) -> Vec<String> {
@@ -155,6 +184,38 @@ mod tests {
         broken.ingress.broken = true;
         let all = status(vec![policed, guarded, broken]);
         assert_eq!(codes(&all), ["broken", "policed", "guarded"]);
+    }
+
+    #[test]
+    fn kubelet_that_has_not_read_its_number_is_degraded_with_what_it_takes() {
+        let mut told = status(Vec::new());
+        told.settings.as_mut().unwrap().max_pods = Some(MaxPodsInForce {
+            pods: 13,
+            told: "kubelet reads a file".into(),
+            instance_type: None,
+            capacity: None,
+            delegates_prefixes: None,
+            by_nodeadm: false,
+            earlier: None,
+        });
+        told.kubelet = Some(InKubelet { max_pods: Some(13) });
+        assert_eq!(codes(&told), Vec::<String>::new());
+        told.kubelet = Some(InKubelet { max_pods: Some(12) });
+        let trouble = of(&told, None).remove(0);
+        assert_eq!(trouble.what, "kubelet runs with max-pods 12; the settings in force give it 13");
+        assert_eq!(trouble.next_step, "restart kubelet: systemctl restart kubelet");
+        told.settings.as_mut().unwrap().max_pods.as_mut().unwrap().by_nodeadm = true;
+        assert!(of(&told, None).remove(0).next_step.starts_with("reboot or replace the node"));
+    }
+
+    #[test]
+    fn conflist_is_the_agents_to_judge_while_one_runs() {
+        let mut degraded = status(Vec::new());
+        let unmet = vec![unmet::conflist("broken".into()), unmet::kubelet("read-only".into())];
+        degraded.settings.as_mut().unwrap().unmet = unmet;
+        assert_eq!(codes(&degraded), ["kubelet-not-configured"]);
+        degraded.agent = None;
+        assert_eq!(codes(&degraded), ["no-agent", "conflist", "kubelet-not-configured"]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot::InForce;
 use crate::generation::Verdict;
+use crate::kubelet::Started;
 use crate::paths::Paths;
 use crate::report::{Report, Trouble};
 
@@ -38,6 +39,9 @@ pub struct Status {
     pub settings: Option<InForce>,
     /// What became of the generation in force.
     pub verdict: Option<Verdict>,
+    /// None where the settings in force give kubelet no number.
+    #[serde(default)]
+    pub kubelet: Option<InKubelet>,
     pub kernel: Kernel,
     pub pods: Vec<Pod>,
     /// What keeps a limit from being what it should be, and what can be done.
@@ -61,6 +65,20 @@ pub struct Kernel {
     pub sch_fq: Option<bool>,
 }
 
+/// What kubelet runs with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InKubelet {
+    /// None where it was given none when it started.
+    pub max_pods: Option<u16>,
+}
+
+impl InKubelet {
+    fn find(paths: &Paths, in_force: &InForce) -> Option<Self> {
+        let max_pods = in_force.max_pods.as_ref()?.in_kubelet(&Started::find(paths));
+        Some(Self { max_pods })
+    }
+}
+
 impl Status {
     /// Reads records and maps. What cannot be read is told in `degraded`, so that the rest can be
     /// seen.
@@ -77,6 +95,7 @@ impl Status {
             time: seconds(SystemTime::now()),
             agent,
             verdict: verdict(paths, settings.as_ref()),
+            kubelet: settings.as_ref().and_then(|in_force| InKubelet::find(paths, in_force)),
             settings,
             kernel: Kernel::find(paths, pins.as_ref().ok(), &pods),
             pods,
@@ -137,7 +156,7 @@ fn has_module(paths: &Paths, release: &str, name: &str) -> bool {
 /// Generations of settings that are gone, or cannot be read here, have none.
 fn verdict(paths: &Paths, settings: Option<&InForce>) -> Option<Verdict> {
     let number = settings?.generation?;
-    let all = crate::generation::Generations::new(paths.generations_dir()).list().ok()?;
+    let all = crate::generation::Generations::new(paths).list();
     all.into_iter().find(|generation| generation.number == number).map(|found| found.verdict)
 }
 

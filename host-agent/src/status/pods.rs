@@ -171,6 +171,9 @@ fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<Pod>> {
     if record.guard.is_some() {
         egress.tell_of_dodging(&counted.guard.0);
     }
+    let mut ingress = Line::new(&record.ingress, &counted.ingress);
+    let why = record.admitted.map(|why| format!("started without limits: {why}"));
+    [&mut egress, &mut ingress].into_iter().for_each(|line| line.tell_of_problem(why.clone()));
     Ok(Some(Pod {
         container_id: claim.key.container_id.clone(),
         interface: claim.key.ifname.clone(),
@@ -178,7 +181,7 @@ fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<Pod>> {
         host_interface: record.host.map(|host| host.ifname),
         slot: claim.slot.number(),
         egress,
-        ingress: Line::new(&record.ingress, &counted.ingress),
+        ingress,
         guard: record.guard.as_ref().map(|state| GuardLine::new(state, &counted.guard.0)),
         namespace: record.namespace,
         pod: record.pod,

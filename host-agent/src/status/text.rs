@@ -25,6 +25,7 @@ pub fn screen(status: &Status) -> String {
     line("shaping", &shaping(&status.kernel));
     line("kernel", &kernel(&status.kernel));
     line("pods", &counts(status));
+    max_pods(status).iter().for_each(|text| line("max-pods", text));
     if let Some(capacity) = &status.agent.as_ref().and_then(|agent| agent.report.capacity.as_ref())
     {
         line("capacity", &addresses(capacity, status.at_ns));
@@ -97,6 +98,18 @@ fn counts(status: &Status) -> String {
         true => "none".into(),
         false => format!("{}: {}", status.pods.len(), told.join(", ")),
     }
+}
+
+/// What kubelet runs with, and what it has been given.
+fn max_pods(status: &Status) -> Option<String> {
+    let given = status.settings.as_ref()?.max_pods.as_ref()?;
+    let has = match status.kubelet.as_ref()?.max_pods {
+        Some(pods) if pods == given.pods => None,
+        Some(pods) => Some(format!("kubelet runs with {pods} until it restarts")),
+        None => Some("kubelet has not read it yet".into()),
+    };
+    let has = has.map(|has| format!("; {has}")).unwrap_or_default();
+    Some(format!("{}{has} ({})", given.pods, given.told))
 }
 
 /// What max-pods promises, and what is there.
@@ -250,9 +263,11 @@ pub mod tests {
                 reason: Reason::AsAsked,
                 problems: Vec::new(),
                 warnings: Vec::new(),
+                unmet: Vec::new(),
                 max_pods: None,
             }),
             verdict: Some(Verdict::Good),
+            kubelet: None,
             kernel: Kernel { release: "6.12.0".into(), tcx: Some(true), sch_fq: Some(true) },
             pods,
             degraded: Vec::new(),
