@@ -108,6 +108,7 @@ mod tests {
             egress: Shaping::Unlimited,
             ingress: Shaping::Unlimited,
             guard: None,
+            ingress_guard: None,
         }
     }
 

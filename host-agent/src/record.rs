@@ -53,6 +53,9 @@ pub struct Record {
     pub ingress: Shaping,
     /// None without a limit on egress.
     pub guard: Option<Guard>,
+    /// None without a limit on ingress, and in records of older versions.
+    #[serde(default)]
+    pub ingress_guard: Option<IngressGuard>,
 }
 
 /// How a record came to be.
@@ -123,6 +126,22 @@ pub enum Guard {
     Off(String),
 }
 
+/// The guard on the pod's own end, and that end as the program knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngressGuard {
+    /// Inode of the pod's network namespace.
+    pub netns: u32,
+    /// Inside that.
+    pub ifindex: u32,
+    pub state: Guard,
+}
+
+impl IngressGuard {
+    pub fn end(&self) -> bpf::PodEnd {
+        bpf::PodEnd { netns: self.netns, ifindex: self.ifindex }
+    }
+}
+
 impl Shaping {
     pub fn of(limit: &Limit, mode: Option<Mode>, gso_before: Gso) -> Self {
         let bits_per_sec = limit.rate.bits_per_sec();
@@ -168,6 +187,7 @@ impl Record {
             egress: Shaping::Unlimited,
             ingress: Shaping::Unlimited,
             guard: None,
+            ingress_guard: None,
             ..self.clone()
         }
     }
@@ -449,6 +469,7 @@ mod tests {
                 gso_before: Gso { max_size: 65536, ipv4_max_size: None },
             },
             guard: Some(Guard::Off("no tcx".into())),
+            ingress_guard: Some(IngressGuard { netns: 8, ifindex: 3, state: Guard::Tcx }),
         }
     }
 

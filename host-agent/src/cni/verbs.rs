@@ -172,6 +172,7 @@ pub(super) fn new_record(request: &Request) -> Record {
         egress: Shaping::Unlimited,
         ingress: Shaping::Unlimited,
         guard: None,
+        ingress_guard: None,
     }
 }
 

@@ -95,6 +95,7 @@ impl Cached {
             egress: Shaping::Unlimited,
             ingress: Shaping::Unlimited,
             guard: None,
+            ingress_guard: None,
         }
     }
 }
