@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Compiles the BPF object into a skeleton, pacing.h for the host's property tests and, for executables without shared
+//! Compiles the BPF objects into skeletons, pacing.h for the host's property tests and, for executables without shared
 //! libraries, libelf.
 
 #![expect(clippy::expect_used, reason = "a build script fails by panicking")]
@@ -14,21 +14,24 @@ use libbpf_cargo::SkeletonBuilder;
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("OUT_DIR is set by cargo"));
     let here = env::var("CARGO_MANIFEST_DIR").expect("CARGO_MANIFEST_DIR is set by cargo");
-    let headers = format!("-I/usr/include/{}-linux-gnu", env::consts::ARCH);
+    let include = format!("-I/usr/include/{}-linux-gnu", env::consts::ARCH);
     // The line information of the object names its sources.
     let no_paths = format!("-ffile-prefix-map={here}=bpf");
-    SkeletonBuilder::new()
-        .source("src/shaper.bpf.c")
-        // v3: 64-bit compare-and-swap (kernel 5.12); the header path is Debian's multiarch one.
-        .clang_args(["-mcpu=v3", "-Wall", "-Werror", &headers, &no_paths])
-        .build_and_generate(out.join("shaper.skel.rs"))
-        .expect("compile src/shaper.bpf.c (needs clang)");
+    for name in ["shaper", "pod_guard"] {
+        SkeletonBuilder::new()
+            .source(format!("src/{name}.bpf.c"))
+            // v3: 64-bit compare-and-swap (kernel 5.12); the header path is Debian's multiarch one.
+            .clang_args(["-mcpu=v3", "-Wall", "-Werror", &include, &no_paths])
+            .build_and_generate(out.join(format!("{name}.skel.rs")))
+            .expect("compile the programs (needs clang)");
+    }
     cc::Build::new()
         .compiler("clang")
         .file("src/pacing_host.c")
         .warnings_into_errors(true)
         .compile("pacing_host");
-    for file in ["contract.h", "maps.h", "pacing.h", "pacing_host.c", "shaper.bpf.c"] {
+    let headers = ["contract.h", "maps.h", "pacing.h", "police.h"];
+    for file in headers.iter().chain(&["pacing_host.c", "shaper.bpf.c", "pod_guard.bpf.c"]) {
         println!("cargo::rerun-if-changed=src/{file}");
     }
     if env::var("CARGO_CFG_TARGET_FEATURE").is_ok_and(|f| f.split(',').any(|f| f == "crt-static")) {

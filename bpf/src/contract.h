@@ -23,6 +23,13 @@
  */
 #define SLUICE_NS_PER_BYTE_SHIFT 22
 
+/*
+ * Class of our root qdiscs whose leaf takes no packet at all. What is dropped is
+ * sent there (TC_ACT_OK), and the sender hears of it as of a full queue, which
+ * TC_ACT_SHOT on a root qdisc does not tell (sch_prio.c, prio_enqueue).
+ */
+#define SLUICE_DROP_CLASS 2
+
 /* What an entry of limits, clocks and counters is for: index = slot * 3 + this. */
 enum sluice_direction {
 	SLUICE_EGRESS = 0,	/* the pod sends */
@@ -117,6 +124,12 @@ struct sluice_counters {
  */
 struct sluice_delays {
 	__u64 above[SLUICE_DELAYS];
+};
+
+/* A pod's own end of its veth pair: an index alone says nothing across namespaces. */
+struct sluice_pod_end {
+	__u32 netns;		/* inode of the network namespace */
+	__u32 ifindex;		/* inside that */
 };
 
 #endif

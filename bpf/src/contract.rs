@@ -61,6 +61,24 @@ impl Slot {
     }
 }
 
+/// The pod's own end of its veth pair, as the ingress guard finds its slot by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodEnd {
+    /// Inode of its network namespace.
+    pub netns: u32,
+    /// Inside that.
+    pub ifindex: u32,
+}
+
+impl PodEnd {
+    pub(crate) fn key(self) -> [u8; 8] {
+        let mut key = [0; 8];
+        key[..4].copy_from_slice(&self.netns.to_ne_bytes());
+        key[4..].copy_from_slice(&self.ifindex.to_ne_bytes());
+        key
+    }
+}
+
 /// One direction's limit as the programs read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
@@ -220,6 +238,8 @@ const _: () = {
     assert!(size_of::<types::sluice_delays>() == 8 * DELAY_BOUNDS_NS.len());
     assert!(FLOWS_BYTES == size_of::<types::sluice_flows>());
     assert!(size_of::<types::sluice_clock>() == 64);
+    assert!(offset_of!(types::sluice_pod_end, netns) == 0);
+    assert!(offset_of!(types::sluice_pod_end, ifindex) == 4);
 };
 
 #[cfg(test)]

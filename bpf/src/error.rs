@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use crate::contract::PodEnd;
 use crate::layouts::MapShape;
 
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,10 @@ pub enum Error {
     ProgramId { source: std::io::Error },
     #[error("read or write the guard's slot of the device with index {ifindex}")]
     GuardSlot { ifindex: u32, source: libbpf_rs::Error },
+    #[error("read or write the slot of the pod's end {end:?}")]
+    PodEnd { end: PodEnd, source: libbpf_rs::Error },
+    #[error("keep the proof of passage in {}", path.display())]
+    Proof { path: PathBuf, source: libbpf_rs::Error },
     #[error("write {map} of slot {slot}")]
     WriteMap { map: &'static str, slot: u16, source: libbpf_rs::Error },
     #[error("read {map} of slot {slot}")]

@@ -13,12 +13,14 @@ mod flows;
 mod layouts;
 mod pins;
 mod program;
+mod proof;
 mod shaper;
 pub mod survey;
 mod tcx;
 
 pub use contract::{
-    ABI, Counters, DELAY_BOUNDS_NS, Delays, Direction, Limit, Mode, NS_PER_BYTE_SHIFT, SLOTS, Slot,
+    ABI, Counters, DELAY_BOUNDS_NS, Delays, Direction, Limit, Mode, NS_PER_BYTE_SHIFT, PodEnd,
+    SLOTS, Slot,
 };
 pub use error::Error;
 pub use layouts::{MapShape, newer_layout, older_layouts, remove_all_layouts, remove_layout};

@@ -76,4 +76,27 @@ struct {
 	__type(value, __u32);
 } guards SEC(".maps");
 
+/*
+ * The pod's own end → slot, for the ingress guard on tcx. Written by user space
+ * when it attaches that guard, read by it.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4 * SLUICE_SLOTS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct sluice_pod_end);
+	__type(value, __u32);
+} pod_ends SEC(".maps");
+
+/*
+ * What reached a pod without passing its shaper, by slot. Written by the ingress
+ * guard, read by status; zeroed for a new pod.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SLUICE_SLOTS);
+	__type(key, __u32);
+	__type(value, struct sluice_counters);
+} bypassed SEC(".maps");
+
 #endif

@@ -9,11 +9,15 @@ use std::path::{Path, PathBuf};
 
 use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
 
-use crate::contract::{ABI, Counters, Delays, Direction, Limit, Slot};
+use crate::contract::{ABI, Counters, Delays, Direction, Limit, PodEnd, Slot};
 use crate::{Error, Result, flows, program, tcx};
 
 /// Directory of the guard's links, below that of the pins; a link is called after its device's index.
 const LINKS: &str = "links";
+/// The same for the ingress guard; a link is called after the pod's end.
+const POD_LINKS: &str = "pod_links";
+/// The ingress guard for tcx, where the kernel can load it.
+pub(crate) const POD_GUARD: &str = "ingress_guard_tcx";
 
 /// Directory of the pins below a BPF file system, e.g. `/sys/fs/bpf` → `/sys/fs/bpf/sluice/v1`.
 pub fn pin_dir(bpffs: &Path) -> PathBuf {
@@ -32,6 +36,10 @@ pub struct Pins {
     shape_egress: OwnedFd,
     shape_ingress: OwnedFd,
     guard: OwnedFd,
+    pod_ends: MapHandle,
+    bypassed: MapHandle,
+    ingress_guard: OwnedFd,
+    ingress_guard_tcx: Option<OwnedFd>,
 }
 
 impl Pins {
@@ -48,6 +56,13 @@ impl Pins {
             shape_egress: program::open(&dir.join("shape_egress"))?,
             shape_ingress: program::open(&dir.join("shape_ingress"))?,
             guard: program::open(&dir.join("guard"))?,
+            pod_ends: open_map(&dir.join("pod_ends"))?,
+            bypassed: open_map(&dir.join("bypassed"))?,
+            ingress_guard: program::open(&dir.join("ingress_guard"))?,
+            ingress_guard_tcx: match program::open(&dir.join(POD_GUARD)) {
+                Err(e) if e.is_not_pinned() => None,
+                opened => Some(opened?),
+            },
         })
     }
 
@@ -90,6 +105,12 @@ impl Pins {
     /// The kernel's number of that program: what is attached with another one is out of date.
     pub fn program_id(&self, direction: Direction) -> Result<u32> {
         program::id(self.program(direction))
+    }
+
+    /// The ingress guard as a filter, and the kernel's number of it.
+    pub fn ingress_guard(&self) -> Result<(BorrowedFd<'_>, u32)> {
+        let program = self.ingress_guard.as_fd();
+        Ok((program, program::id(program)?))
     }
 
     /// Puts a limit in force at once; clock and counters stay as they are.
@@ -146,9 +167,75 @@ impl Pins {
         tcx::renew_ingress(self.guard.as_fd(), ifindex, &self.guard_pin(ifindex))
     }
 
+    /// Whether the ingress guard can be a tcx link here.
+    pub fn ingress_guard_is_link(&self) -> bool {
+        self.ingress_guard_tcx.is_some() && self.has_tcx()
+    }
+
+    /// Puts the ingress guard at the head of tcx of the pod's end, as this slot's; the caller is in the
+    /// pod's network namespace. False where the kernel has no tcx, or cannot load the program for it.
+    pub fn attach_ingress_guard(&self, end: PodEnd, slot: Slot) -> Result<bool> {
+        let Some(program) = &self.ingress_guard_tcx else { return Ok(false) };
+        let value = u32::from(slot.number()).to_ne_bytes();
+        self.pod_ends
+            .update(&end.key(), &value, MapFlags::ANY)
+            .map_err(|source| Error::PodEnd { end, source })?;
+        tcx::attach_ingress(program.as_fd(), end.ifindex, &self.pod_link(end))
+    }
+
+    /// Whether an ingress guard is linked there; one of another version gets this one's program.
+    pub fn renew_ingress_guard(&self, end: PodEnd) -> Result<bool> {
+        let Some(program) = &self.ingress_guard_tcx else { return Ok(false) };
+        tcx::renew_ingress(program.as_fd(), end.ifindex, &self.pod_link(end))
+    }
+
+    /// Takes the link off, dead or alive, unless the end has been given to another slot since.
+    pub fn detach_ingress_guard(&self, end: PodEnd, slot: Slot) -> Result<()> {
+        let error = |source| Error::PodEnd { end, source };
+        let held = self.pod_ends.lookup(&end.key(), MapFlags::ANY).map_err(error)?;
+        match held {
+            Some(value) if value != u32::from(slot.number()).to_ne_bytes() => Ok(()),
+            _ => self.detach_pod_link(end),
+        }
+    }
+
+    /// The same, whoever's that was.
+    pub fn detach_pod_link(&self, end: PodEnd) -> Result<()> {
+        tcx::remove_pin(&self.pod_link(end))?;
+        match self.pod_ends.delete(&end.key()) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                Err(Error::PodEnd { end, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// All pods' ends that have a pinned link, dead or alive.
+    pub fn ingress_guard_links(&self) -> Result<Vec<PodEnd>> {
+        let end = |name: &str| {
+            let (netns, ifindex) = name.split_once('-')?;
+            Some(PodEnd { netns: netns.parse().ok()?, ifindex: ifindex.parse().ok()? })
+        };
+        self.names_of(POD_LINKS).map(|names| names.iter().filter_map(|name| end(name)).collect())
+    }
+
+    /// What reached the pod without passing its shaper, since the slot was last cleared.
+    pub fn bypassed(&self, slot: Slot) -> Result<Counters> {
+        read_counters(&self.bypassed, "bypassed", slot, &bypassed_key(slot))
+    }
+
+    fn pod_link(&self, end: PodEnd) -> PathBuf {
+        self.dir.join(POD_LINKS).join(format!("{}-{}", end.netns, end.ifindex))
+    }
+
     /// Indexes of all devices that have a pinned link, dead or alive.
     pub fn guard_links(&self) -> Result<Vec<u32>> {
-        let path = self.dir.join(LINKS);
+        let names = self.names_of(LINKS)?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    fn names_of(&self, links: &str) -> Result<Vec<String>> {
+        let path = self.dir.join(links);
         let error = |source| Error::List { path: path.clone(), source };
         let entries = match fs::read_dir(&path) {
             Ok(entries) => entries,
@@ -157,7 +244,7 @@ impl Pins {
         };
         let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
         let names: Vec<_> = names.collect::<io::Result<_>>().map_err(error)?;
-        Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
+        Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
     }
 
     /// Whether the guard can be on tcx in this kernel, found by trying.
@@ -187,12 +274,7 @@ impl Pins {
 
     /// Sum over all CPUs since the slot was last cleared.
     pub fn counters(&self, slot: Slot, direction: Direction) -> Result<Counters> {
-        let layout = Error::Layout { map: "counters", slot: slot.number() };
-        let copies = self
-            .counters
-            .lookup_percpu(&slot.key(direction), MapFlags::ANY)
-            .map_err(|source| Error::ReadMap { map: "counters", slot: slot.number(), source })?;
-        copies.as_deref().and_then(Counters::sum).ok_or(layout)
+        read_counters(&self.counters, "counters", slot, &slot.key(direction))
     }
 
     /// How long sent packets were held back since the slot was last cleared. The guard holds nothing
@@ -220,17 +302,31 @@ impl Pins {
                     source,
                 })?;
             }
-            self.clear_counters(slot, &key)?;
+            clear_counters(&self.counters, "counters", slot, &key)?;
         }
-        Ok(())
+        clear_counters(&self.bypassed, "bypassed", slot, &bypassed_key(slot))
     }
+}
 
-    fn clear_counters(&self, slot: Slot, key: &[u8]) -> Result<()> {
-        let error = |source| Error::WriteMap { map: "counters", slot: slot.number(), source };
-        let cpus = libbpf_rs::num_possible_cpus().map_err(error)?;
-        let zero = vec![vec![0; self.counters.value_size() as usize]; cpus];
-        self.counters.update_percpu(key, &zero, MapFlags::ANY).map_err(error)
-    }
+fn bypassed_key(slot: Slot) -> [u8; 4] {
+    u32::from(slot.number()).to_ne_bytes()
+}
+
+fn read_counters(map: &MapHandle, name: &'static str, slot: Slot, key: &[u8]) -> Result<Counters> {
+    let layout = Error::Layout { map: name, slot: slot.number() };
+    let copies = map.lookup_percpu(key, MapFlags::ANY).map_err(|source| Error::ReadMap {
+        map: name,
+        slot: slot.number(),
+        source,
+    })?;
+    copies.as_deref().and_then(Counters::sum).ok_or(layout)
+}
+
+fn clear_counters(map: &MapHandle, name: &'static str, slot: Slot, key: &[u8]) -> Result<()> {
+    let error = |source| Error::WriteMap { map: name, slot: slot.number(), source };
+    let cpus = libbpf_rs::num_possible_cpus().map_err(error)?;
+    let zero = vec![vec![0; map.value_size() as usize]; cpus];
+    map.update_percpu(key, &zero, MapFlags::ANY).map_err(error)
 }
 
 pub(crate) fn open_map(path: &Path) -> Result<MapHandle> {

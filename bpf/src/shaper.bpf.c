@@ -1,19 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * Entry points only. shape_egress runs on clsact egress of the pod's own
- * interface, inside the pod's network namespace; shape_ingress runs as a
- * filter of the host veth's root qdisc, after network policy (clsact or tcx
- * egress of that veth) has spoken; guard runs on the host veth's ingress, before
- * everybody else. All give TC_ACT_UNSPEC (on tcx the same number is TCX_NEXT)
- * or TC_ACT_SHOT and nothing else: they never end a chain that somebody else
- * is part of.
+ * Entry points only. shape_egress and shape_ingress are filters of a root qdisc
+ * of ours, on the pod's own end and on the host's end of the veth pair, behind
+ * all of clsact and tcx. What they drop goes to a class of that qdisc; they must
+ * never be attached anywhere else. guard runs on the host end's ingress, before
+ * everything else, ingress_guard on the pod's own. These give TC_ACT_UNSPEC (on
+ * tcx the same number is TCX_NEXT) or TC_ACT_SHOT and nothing else: they never
+ * end a chain that others are part of.
  */
-#include <linux/bpf.h>
-#include <linux/pkt_cls.h>
-#include <bpf/bpf_helpers.h>
-
-#include "maps.h"
-#include "pacing.h"
+#include "police.h"
 
 /*
  * Makes the shared types part of the object's BTF, for the generated Rust. All
@@ -25,30 +20,8 @@ const volatile struct {
 	struct sluice_counters counters;
 	struct sluice_delays delays;
 	struct sluice_flows flows;
+	struct sluice_pod_end pod_end;
 } contract;
-
-#define CLOCK_TRIES 4
-
-/*
- * The one atomic step of each packet; gives when the line was free for it. Who
- * loses CLOCK_TRIES races knows that another CPU has just moved the clock, so
- * it is not idle and adding is right: the sum stays exact.
- */
-static __always_inline __u64
-charge(struct sluice_clock *clock, __u64 now_ns, __u64 cost_ns,
-       const struct sluice_limit *limit)
-{
-#pragma unroll
-	for (int i = 0; i < CLOCK_TRIES; i++) {
-		__u64 seen_ns = *(volatile __u64 *)&clock->next_ns;
-		__u64 line_ns = sluice_line_ns(seen_ns, now_ns, limit);
-
-		if (__sync_val_compare_and_swap(&clock->next_ns, seen_ns,
-						line_ns + cost_ns) == seen_ns)
-			return line_ns;
-	}
-	return __sync_fetch_and_add(&clock->next_ns, cost_ns);
-}
 
 /*
  * The flow's bucket: its own, else an idle one of its set, else one that it
@@ -87,19 +60,13 @@ find_flow(struct __sk_buff *skb, struct sluice_flows *table, __u64 now_ns)
 	return idle;
 }
 
+/* On a root qdisc of ours: so that the sender hears of it. */
 static __always_inline int
-drop(struct sluice_counters *count, __u32 wire_len)
+drop_into_class(struct __sk_buff *skb, struct sluice_counters *count)
 {
-	count->dropped_packets++;
-	count->dropped_bytes += wire_len;
-	return TC_ACT_SHOT;
-}
-
-static __always_inline void
-sent(struct sluice_counters *count, __u32 wire_len)
-{
-	count->sent_packets++;
-	count->sent_bytes += wire_len;
+	drop(count, skb->wire_len);
+	skb->tc_classid = SLUICE_DROP_CLASS;
+	return TC_ACT_OK;
 }
 
 /*
@@ -118,7 +85,8 @@ __noinline int count_delay(__u32 index, __u64 wait_ns)
 
 static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 {
-	__u32 index = skb->tc_classid * SLUICE_DIRECTIONS + direction, first = 0;
+	__u32 slot = skb->tc_classid, first = 0;
+	__u32 index = slot * SLUICE_DIRECTIONS + direction;
 	struct sluice_limit *limit = bpf_map_lookup_elem(&limits, &index);
 	struct sluice_clock *clock = bpf_map_lookup_elem(&clocks, &index);
 	struct sluice_counters *count = bpf_map_lookup_elem(&counters, &index);
@@ -136,7 +104,7 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	/* Made before the limit is set; without it nothing can be told apart. */
 	if (!table) {
 		count->unready_packets++;
-		return drop(count, skb->wire_len);
+		return drop_into_class(skb, count);
 	}
 	/*
 	 * A clock that has never run is a new pod's, and the table its slot's
@@ -153,13 +121,13 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	turn = sluice_decide(limit, clock, flow, &packet);
 	if (turn.action == SLUICE_REFUSE) {
 		count->last_horizon_ns = packet.now_ns;
-		return drop(count, skb->wire_len);
+		return drop_into_class(skb, count);
 	}
 	if (turn.action == SLUICE_SIGNAL) {
 		if (!limit->ecn || !bpf_skb_ecn_set_ce(skb)) {
 			count->aqm_packets++;
 			count->last_aqm_ns = packet.now_ns;
-			return drop(count, skb->wire_len);
+			return drop_into_class(skb, count);
 		}
 		count->marked_packets++;
 	}
@@ -169,6 +137,9 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 		turn.departure_ns = sluice_later(turn.departure_ns, line_ns);
 	sluice_take(limit, clock, flow, &packet, &turn);
 	sent(count, skb->wire_len);
+	/* Nothing writes it again before the pod's own ingress. */
+	if (direction == SLUICE_INGRESS)
+		skb->tc_index = proof_of(slot);
 	/* Without fq here a stamp would only mislead an fq further on. */
 	if (limit->mode == SLUICE_PACED) {
 		wait_ns = turn.departure_ns - packet.now_ns;
@@ -218,24 +189,26 @@ int guard(struct __sk_buff *skb)
 	__u32 ifindex = skb->ifindex;
 	__u32 *slot = bpf_map_lookup_elem(&guards, &ifindex);
 	__u32 index = (slot ? *slot : 0) * SLUICE_DIRECTIONS + SLUICE_GUARD;
-	struct sluice_limit *limit = bpf_map_lookup_elem(&limits, &index);
-	struct sluice_clock *clock = bpf_map_lookup_elem(&clocks, &index);
 	struct sluice_counters *count = bpf_map_lookup_elem(&counters, &index);
-	__u32 wire_len = least_wire_len(skb);
-	__u64 now_ns, cost_ns;
 
-	/* Not a pod with a limit: not ours, passes. */
-	if (!limit || !clock || !count || !limit->ns_per_byte)
+	/* A pod's own filters can write it: nothing that it sends is a proof. */
+	skb->tc_index = 0;
+	return police(index, count, least_wire_len(skb), 0) ? TC_ACT_UNSPEC :
+							      TC_ACT_SHOT;
+}
+
+/*
+ * The ingress guard, as a filter whose classid is the slot. Programs that hand
+ * packets to a pod by bpf_redirect_peer pass its host end, and so its shaper.
+ */
+SEC("tc")
+int ingress_guard(struct __sk_buff *skb)
+{
+	__u32 slot = skb->tc_classid;
+
+	if (skb->tc_index == proof_of(slot))
 		return TC_ACT_UNSPEC;
-	now_ns = bpf_ktime_get_ns();
-	cost_ns = sluice_cost_ns(limit, wire_len);
-	if (!sluice_pace(clock->next_ns, now_ns, cost_ns, limit).admitted) {
-		count->last_horizon_ns = now_ns;
-		return drop(count, wire_len);
-	}
-	charge(clock, now_ns, cost_ns, limit);
-	sent(count, wire_len);
-	return TC_ACT_UNSPEC;
+	return police_bypassing(skb, slot);
 }
 
 /* Helpers such as bpf_ktime_get_ns ask for a GPL-compatible licence. */

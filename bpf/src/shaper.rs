@@ -11,13 +11,22 @@ use std::path::{Path, PathBuf};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{OpenMapMut, ProgramMut};
 
-use crate::pins::open_map;
-use crate::{Error, Result, flows, layouts};
+use crate::pins::{POD_GUARD, open_map};
+use crate::{Error, Result, flows, layouts, proof, tcx};
 
-#[allow(clippy::all, clippy::pedantic, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#[allow(clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn, dead_code)]
-pub(crate) mod skel {
-    include!(concat!(env!("OUT_DIR"), "/shaper.skel.rs"));
+macro_rules! skeletons {
+    ($($name:ident: $file:literal,)+) => { $(
+        #[allow(clippy::all, clippy::pedantic, clippy::unwrap_used, clippy::expect_used)]
+        #[allow(clippy::panic, clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn, dead_code)]
+        pub(crate) mod $name {
+            include!(concat!(env!("OUT_DIR"), $file));
+        }
+    )+ };
+}
+
+skeletons! {
+    skel: "/shaper.skel.rs",
+    pod_guard: "/pod_guard.skel.rs",
 }
 
 /// Loads the programs and pins them and their maps under `dir`, keeping maps that are there. Refuses
@@ -28,6 +37,7 @@ pub fn load_and_pin(dir: &Path) -> Result<()> {
     }
     fs::create_dir_all(dir)
         .map_err(|source| Error::CreatePinDir { path: dir.to_owned(), source })?;
+    let proof_base = proof::base(&dir.join("proof"))?;
     let mut object = MaybeUninit::uninit();
     let mut open = skel::ShaperSkelBuilder::default()
         .open(&mut object)
@@ -38,12 +48,48 @@ pub fn load_and_pin(dir: &Path) -> Result<()> {
     keep_pinned(&mut open.maps.delays, &dir.join("delays"))?;
     keep_pinned(&mut open.maps.flows, &dir.join("flows"))?;
     keep_pinned(&mut open.maps.guards, &dir.join("guards"))?;
+    keep_pinned(&mut open.maps.pod_ends, &dir.join("pod_ends"))?;
+    keep_pinned(&mut open.maps.bypassed, &dir.join("bypassed"))?;
+    if let Some(rodata) = &mut open.maps.rodata_data {
+        rodata.proof_base = proof_base;
+    }
     let mut loaded = open.load().map_err(|source| Error::Load { source })?;
     // Before the programs' pins, which say that pods can come.
     flows::make_spare(&open_map(&dir.join("flows"))?)?;
+    load_pod_guard(dir, proof_base)?;
+    replace_pin(&mut loaded.progs.ingress_guard, &dir.join("ingress_guard"))?;
     replace_pin(&mut loaded.progs.guard, &dir.join("guard"))?;
     replace_pin(&mut loaded.progs.shape_egress, &dir.join("shape_egress"))?;
     replace_pin(&mut loaded.progs.shape_ingress, &dir.join("shape_ingress"))
+}
+
+/// The ingress guard for tcx. Where the kernel has no BTF of its own it cannot be loaded, and the
+/// one for clsact has to do.
+fn load_pod_guard(dir: &Path, proof_base: u32) -> Result<()> {
+    let pin = dir.join(POD_GUARD);
+    let mut object = MaybeUninit::uninit();
+    let mut open = pod_guard::PodGuardSkelBuilder::default()
+        .open(&mut object)
+        .map_err(|source| Error::Load { source })?;
+    let maps = &mut open.maps;
+    for (map, name) in [
+        (&mut maps.limits, "limits"),
+        (&mut maps.clocks, "clocks"),
+        (&mut maps.pod_ends, "pod_ends"),
+        (&mut maps.bypassed, "bypassed"),
+    ] {
+        keep_pinned(map, &dir.join(name))?;
+    }
+    for map in [&mut maps.counters, &mut maps.delays, &mut maps.flows, &mut maps.guards] {
+        map.set_autocreate(false).map_err(|source| Error::Load { source })?;
+    }
+    if let Some(rodata) = &mut maps.rodata_data {
+        rodata.proof_base = proof_base;
+    }
+    match open.load() {
+        Ok(mut loaded) => replace_pin(&mut loaded.progs.ingress_guard_tcx, &pin),
+        Err(_) => tcx::remove_pin(&pin),
+    }
 }
 
 /// libbpf re-uses the map at this path, or pins the new one there, when it loads.

@@ -12,7 +12,10 @@ use std::path::PathBuf;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, Program};
 
 const TC_ACT_UNSPEC: i32 = -1;
+/// A guard's.
 const TC_ACT_SHOT: i32 = 2;
+/// A shaper's: into the class that takes no packet.
+const DROPPED: i32 = 0;
 const SECOND_NS: u64 = 1_000_000_000;
 const PACED: u32 = 0;
 const POLICED: u32 = 1;
@@ -206,7 +209,7 @@ fn packet_beyond_the_horizon_is_dropped_and_counted() {
     // A frame takes ten seconds: the second one would leave at 10 s, beyond 5 s.
     shaper.limit(1, 10_000_000, 5 * SECOND_NS, PACED);
     assert_eq!(shaper.run("shape_ingress", 1000, 0).0, TC_ACT_UNSPEC);
-    assert_eq!(shaper.run("shape_ingress", 1000, 0).0, TC_ACT_SHOT);
+    assert_eq!(shaper.run("shape_ingress", 1000, 0).0, DROPPED);
     assert_eq!(shaper.sent_and_dropped(1), [1, 1000, 1, 1000]);
     // The other direction is a world of its own.
     assert_eq!(shaper.sent_and_dropped(0), [0; 4]);
@@ -219,10 +222,10 @@ fn last_drop_beyond_the_horizon_is_timed() {
     shaper.limit(0, 10_000_000, 5 * SECOND_NS, PACED);
     shaper.limit(2, 10_000_000, SECOND_NS / 2, POLICED);
     let before = shaper.now_ns();
-    for (program, index) in [("shape_egress", 0), ("guard", 2)] {
+    for (program, index, dropped) in [("shape_egress", 0, DROPPED), ("guard", 2, TC_ACT_SHOT)] {
         assert_eq!(shaper.run(program, 1000, 0).0, TC_ACT_UNSPEC);
         assert_eq!(shaper.counters(index)[8..], [0, 0]);
-        assert_eq!(shaper.run(program, 1000, 0).0, TC_ACT_SHOT);
+        assert_eq!(shaper.run(program, 1000, 0).0, dropped);
         let [.., last_aqm_ns, last_horizon_ns] = shaper.counters(index);
         assert_eq!(last_aqm_ns, 0);
         assert!(before < last_horizon_ns && last_horizon_ns < shaper.now_ns(), "{program}");
@@ -303,8 +306,8 @@ fn queue_above_the_target_is_marked_where_that_is_possible_and_dropped_else() {
     let shaper = Shaper::load();
     for (ecn, offered, verdict, left) in [
         (1, ECN_CAPABLE, TC_ACT_UNSPEC, CONGESTION_EXPERIENCED),
-        (1, 0, TC_ACT_SHOT, 0),
-        (0, ECN_CAPABLE, TC_ACT_SHOT, ECN_CAPABLE),
+        (1, 0, DROPPED, 0),
+        (0, ECN_CAPABLE, DROPPED, ECN_CAPABLE),
     ] {
         // A frame takes 1 ms; the interval of a 0.1 ms target is 2 ms.
         shaper.limit_with_aqm(0, 1000, 60 * SECOND_NS, PACED, [100_000, ecn]);
@@ -315,7 +318,7 @@ fn queue_above_the_target_is_marked_where_that_is_possible_and_dropped_else() {
         });
         assert!(signalled, "ecn {ecn}, offered {offered}: never signalled");
         let [.., aqm, _, _, _, last_aqm_ns, last_horizon_ns] = shaper.counters(0);
-        let is_drop = verdict == TC_ACT_SHOT;
+        let is_drop = verdict == DROPPED;
         assert_eq!([aqm > 0, last_aqm_ns > 0, last_horizon_ns > 0], [is_drop, is_drop, false]);
         let mut outcomes = Vec::new();
         for _ in 0..50_000 {
@@ -372,6 +375,18 @@ fn guard_polices_with_its_own_clock() {
     assert_eq!(shaper.sent_and_dropped(2), [1, 64, 1, 64]);
 }
 
+/// No test run can give a packet its proof.
+#[test]
+fn packet_without_proof_is_charged_to_the_pods_own_line() {
+    let shaper = Shaper::load();
+    shaper.limit(1, 10_000_000, SECOND_NS / 2, POLICED);
+    assert_eq!(shaper.run("ingress_guard", 1000, 0).0, TC_ACT_UNSPEC);
+    // 64 bytes of frame: 0.64 s, for the guard and for the shaper.
+    assert_eq!(shaper.run("ingress_guard", 1000, 0).0, TC_ACT_SHOT);
+    assert_eq!(shaper.run("shape_ingress", 1000, 0).0, DROPPED);
+    assert_eq!(shaper.sent_and_dropped(1), [0, 0, 1, 1000]);
+}
+
 /// Routing of the VPC CNI and kube-proxy hangs on marks, and both wipe those of others.
 #[test]
 fn no_program_changes_a_packets_mark_or_priority() {
@@ -400,7 +415,7 @@ fn limit_without_a_table_of_flows_lets_nothing_pass() {
     shaper.limit(0, 1000, SECOND_NS, PACED);
     let flows = MapHandle::from_pinned_path(shaper.dir.join("flows")).expect("flows");
     flows.delete(&0u32.to_ne_bytes()).expect("take the table out");
-    assert_eq!(shaper.run("shape_egress", 1000, 0).0, TC_ACT_SHOT);
+    assert_eq!(shaper.run("shape_egress", 1000, 0).0, DROPPED);
     assert_eq!(shaper.counters(0), [0, 0, 1, 1000, 0, 1, 0, 0, 0, 0]);
 }
 
@@ -432,7 +447,8 @@ fn maps_and_what_they_hold_survive_a_second_load() {
 #[test]
 fn verifier_needs_few_instructions() {
     let shaper = Shaper::load();
-    for program in ["shape_egress", "shape_ingress", "guard"] {
+    for program in ["shape_egress", "shape_ingress", "guard", "ingress_guard", "ingress_guard_tcx"]
+    {
         let path = shaper.dir.join(program);
         let fd = Program::fd_from_pinned_path(&path).expect("program");
         let verified = verified_instructions(&fd);

@@ -57,6 +57,7 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
     check_bpffs(&paths.bpffs())?;
     check_settings(paths)?;
     let _alone = lock(paths)?;
+    // While all capabilities are there: the ingress guard reads the kernel's own types.
     bpf::load_and_pin(&paths.pin_dir())?;
     info!("programs and maps are pinned in {}", paths.pin_dir().display());
     let etc = |name: &str| paths.resolve(name.as_ref());

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Puts the shaper on a pod's veth pair, changes it, and takes it off again.
-//! Egress: fq as root and a clsact egress filter on the pod's own end. Ingress:
-//! a classful root with a filter on it and an fq leaf on the host's end. It
-//! never touches clsact or tcx of the host's end, where network policy lives.
+//! One layout for both directions, egress on the pod's own end, ingress on the
+//! host's: a classful root with a filter on it, an fq leaf, and a leaf that takes
+//! what is dropped. It never touches clsact or tcx, of either end: network policy
+//! lives there on the host's, and sandboxes of virtual machines on the pod's.
 //! Attaching puts there what is not there yet, so it mends as well; what fails
 //! half-way is undone in reverse order.
 
@@ -28,18 +29,14 @@ pub struct Veth {
     pub host: End,
     /// Whether the host's end may lose a root qdisc of the upstream bandwidth plugin to ours.
     pub replaces_upstream: bool,
-    done: Vec<Effect>,
+    done: Vec<(Direction, Effect)>,
 }
 
 /// A thing that was done, so that it can be undone.
 #[derive(Clone, Copy, Debug)]
 enum Effect {
-    PodRoot,
-    PodGso { before: Gso },
-    PodClsact,
-    PodFilter,
-    HostRoot,
-    HostGso { before: Gso },
+    Root,
+    Gso { before: Gso },
 }
 
 /// What is found of an attachment.
@@ -53,14 +50,15 @@ pub struct Look {
     pub slot: Option<u16>,
 }
 
-/// Root, filter, both.
+/// Qdiscs, filter, both.
 const POD_PIECES: [&str; 3] =
-    ["the pod's fq is gone", "the pod's filter is gone", "the pod's fq and filter are gone"];
+    ["the pod's qdisc is gone", "the pod's filter is gone", "the pod's qdisc and filter are gone"];
 const HOST_PIECES: [&str; 3] = [
     "the qdisc of the host's end is gone",
     "the filter of the host's end is gone",
     "the qdisc and the filter of the host's end are gone",
 ];
+const OLD_LAYOUT: &str = "the pod's filter is where an older version put it";
 
 /// Somebody else's root qdisc is where ours would go. It is never replaced.
 #[derive(Debug, thiserror::Error)]
@@ -117,87 +115,89 @@ impl Veth {
         Ok(names)
     }
 
-    /// Shapes what the pod sends. After a failure the caller decides what goes on and calls
-    /// [`Self::undo`].
-    pub fn attach_egress(&mut self, pins: &Pins, slot: Slot, limit: &Limit) -> Result<Mode> {
-        let mode = self.put_pod_root(limit)?;
-        let way = Direction::Egress;
-        set_limit(pins, slot, way, limit.for_bpf(mode, way, self.pod.link.mtu))?;
-        let before = self.pod.link.gso;
-        if self.pod.clamp(limit, before)? {
-            self.done.push(Effect::PodGso { before });
+    /// Shapes this direction. After a failure the caller decides what goes on and calls
+    /// [`Self::undo`]. A foreign root qdisc is an error, [`ForeignRoot`].
+    pub fn attach(
+        &mut self,
+        pins: &Pins,
+        slot: Slot,
+        way: Direction,
+        limit: &Limit,
+    ) -> Result<Mode> {
+        let length = self.sender(way).link.tx_queue_len;
+        let attached = self.put(pins, slot, way, limit);
+        let End { netlink, link } = self.sender(way);
+        if length == Some(0) {
+            netlink.set_tx_queue_len(link, 0)?;
         }
-        self.add_pod_clsact()?;
+        attached
+    }
+
+    fn put(&mut self, pins: &Pins, slot: Slot, way: Direction, limit: &Limit) -> Result<Mode> {
+        let root = self.put_root(way)?;
+        let End { netlink, link } = self.sender(way);
+        let mode = match netlink.add_leaf_fq(link, limit.for_fq()) {
+            Err(e) if is_there(&e) => Mode::Paced,
+            added => mode_of(added)?,
+        };
+        // Before the program that sends there what it drops.
+        match netlink.add_drop_class(link, &root) {
+            Err(e) if !is_there(&e) => return Err(e.into()),
+            _ => {}
+        }
+        set_limit(pins, slot, way, limit.for_bpf(mode, way, link.mtu))?;
         let filter = filter(pins, way, slot);
-        let Self { pod, done, .. } = self;
-        match pod.netlink.add_egress_filter(&pod.link, &filter) {
-            Ok(()) => done.push(Effect::PodFilter),
-            Err(e) if is_there(&e) => pod.netlink.replace_egress_filter(&pod.link, &filter)?,
-            Err(e) => return Err(e.into()),
+        match netlink.add_root_filter(link, &filter) {
+            Err(e) if is_there(&e) => netlink.replace_root_filter(link, &filter)?,
+            added => added?,
+        }
+        let before = link.gso;
+        if self.sender(way).clamp(limit, before)? {
+            self.done.push((way, Effect::Gso { before }));
+        }
+        if way == Direction::Egress {
+            self.remove_old_filter()?;
         }
         Ok(mode)
+    }
+
+    /// Until here both charged, so there is no moment without a limit.
+    fn remove_old_filter(&mut self) -> Result<(), netlink::Error> {
+        let End { netlink, link } = &mut self.pod;
+        match netlink.egress_filter(link)? {
+            Some(_) => netlink.delete_egress_filter(link),
+            None => Ok(()),
+        }
     }
 
     /// Gives our filter this version's program.
     pub fn renew(&mut self, pins: &Pins, slot: Slot, way: Direction) -> Result<(), netlink::Error> {
         let filter = filter(pins, way, slot);
         let End { netlink, link } = self.sender(way);
-        match way {
-            Direction::Ingress => netlink.replace_root_filter(link, &filter),
-            _ => netlink.replace_egress_filter(link, &filter),
-        }
+        netlink.replace_root_filter(link, &filter)
     }
 
-    fn put_pod_root(&mut self, limit: &Limit) -> Result<Mode> {
-        let added = self.pod.netlink.add_root_fq(&self.pod.link, limit.for_fq());
-        match added {
-            Err(e) if is_there(&e) && self.pod.has_own_root()? => Ok(Mode::Paced),
-            added => {
-                let mode = mode_of(added).map_err(|e| self.pod.explain(e))?;
-                if mode == Mode::Paced {
-                    self.done.push(Effect::PodRoot);
+    /// Puts the root there; gives its kind.
+    fn put_root(&mut self, way: Direction) -> Result<String> {
+        let replaces = way == Direction::Ingress && self.replaces_upstream;
+        let end = self.sender(way);
+        let kind = match end.netlink.add_root_with_class(&end.link) {
+            Err(e) if is_there(&e) => match end.root()?.unwrap_or_default() {
+                // An older version's, without a class; the packets in it are lost.
+                Root { kind, major: ROOT_HANDLE, .. } if kind == "fq" => {
+                    end.netlink.delete_root(&end.link)?;
+                    end.netlink.add_root_with_class(&end.link)?
                 }
-                Ok(mode)
-            }
-        }
-    }
-
-    /// Shapes what the pod receives. Somebody else's root qdisc is an error here: there is no guard
-    /// on this way, so nothing at all would enforce the limit.
-    pub fn attach_ingress(&mut self, pins: &Pins, slot: Slot, limit: &Limit) -> Result<Mode> {
-        self.put_host_root()?;
-        let host = &mut self.host;
-        let mode = match host.netlink.add_leaf_fq(&host.link, limit.for_fq()) {
-            Err(e) if is_there(&e) => Mode::Paced,
-            added => mode_of(added)?,
-        };
-        let way = Direction::Ingress;
-        set_limit(pins, slot, way, limit.for_bpf(mode, way, host.link.mtu))?;
-        let filter = filter(pins, way, slot);
-        match host.netlink.add_root_filter(&host.link, &filter) {
-            Err(e) if is_there(&e) => host.netlink.replace_root_filter(&host.link, &filter)?,
+                Root { kind, major: ROOT_HANDLE, .. } => return Ok(kind),
+                root if replaces && root.is_upstreams() => {
+                    end.netlink.replace_root_with_class(&end.link)?
+                }
+                _ => return Err(end.explain(e)),
+            },
             added => added?,
-        }
-        let before = host.link.gso;
-        if host.clamp(limit, before)? {
-            self.done.push(Effect::HostGso { before });
-        }
-        Ok(mode)
-    }
-
-    fn put_host_root(&mut self) -> Result<()> {
-        match self.host.netlink.add_root_with_class(&self.host.link) {
-            Ok(()) => self.done.push(Effect::HostRoot),
-            Err(e) if is_there(&e) && self.host.has_own_root()? => {}
-            Err(e)
-                if is_there(&e) && self.replaces_upstream && self.host.has_upstream_root()? =>
-            {
-                self.host.netlink.replace_root_with_class(&self.host.link)?;
-                self.done.push(Effect::HostRoot);
-            }
-            Err(e) => return Err(self.host.explain(e)),
-        }
-        Ok(())
+        };
+        self.done.push((way, Effect::Root));
+        Ok(kind.into())
     }
 
     /// Takes off what the upstream bandwidth plugin left to limit what the pod sends: ours is in force
@@ -222,10 +222,8 @@ impl Veth {
         if fq.limit <= old.for_fq().limit {
             return Ok(());
         }
-        match way {
-            Direction::Ingress => self.host.netlink.change_leaf_fq(&self.host.link, fq),
-            _ => self.pod.netlink.change_root_fq(&self.pod.link, fq),
-        }
+        let End { netlink, link } = self.sender(way);
+        netlink.change_leaf_fq(link, fq)
     }
 
     /// MTU of the end that sends this way.
@@ -274,23 +272,18 @@ impl Veth {
         host: &Roots,
         pod: &Roots,
     ) -> Result<Look, netlink::Error> {
-        let own = |roots: &Roots, link: &Link| {
-            roots.get(&link.index).filter(|root| root.major == ROOT_HANDLE).cloned()
+        let (roots, names) = match way {
+            Direction::Ingress => (host, HOST_PIECES),
+            _ => (pod, POD_PIECES),
         };
+        let End { netlink, link } = self.sender(way);
+        let root = roots.get(&link.index).filter(|root| root.is_ours());
         let policed = mode == Mode::Policed;
-        let (root, filter, names) = match way {
-            Direction::Ingress => {
-                let End { netlink, link } = &mut self.host;
-                let root = own(host, link).is_some_and(|root| policed || root.has_leaf);
-                (root, netlink.root_filter(link)?, HOST_PIECES)
-            }
-            _ => {
-                let End { netlink, link } = &mut self.pod;
-                let root = policed || own(pod, link).is_some();
-                (root, netlink.egress_filter(link)?, POD_PIECES)
-            }
-        };
-        let missing = match (root, filter.is_some()) {
+        let whole = root.is_some_and(|root| root.has_drop && (policed || root.has_leaf));
+        let filter = netlink.root_filter(link)?;
+        let old = way == Direction::Egress && netlink.egress_filter(link)?.is_some();
+        let missing = match (whole, filter.is_some()) {
+            (_, _) if old => Some(OLD_LAYOUT),
             (true, true) => None,
             (false, true) => Some(names[0]),
             (true, false) => Some(names[1]),
@@ -300,47 +293,26 @@ impl Veth {
         Ok(Look { missing, program_id: filter.and_then(|filter| filter.program_id), slot })
     }
 
-    /// Whether the pod's end carries a filter with our handle.
+    /// Whether the pod's end carries a qdisc or a filter with our handle.
     pub fn has_egress_of_ours(&mut self) -> Result<bool, netlink::Error> {
-        Ok(self.pod.netlink.egress_filter(&self.pod.link)?.is_some())
+        let old = self.pod.netlink.egress_filter(&self.pod.link)?.is_some();
+        Ok(old || self.pod.root()?.is_some_and(|root| root.is_ours()))
     }
 
     /// Undoes what was attached, last thing first; gives what could not be undone.
     pub fn undo(&mut self) -> Vec<netlink::Error> {
         let effects = std::mem::take(&mut self.done);
-        effects.into_iter().rev().filter_map(|effect| self.undo_one(effect).err()).collect()
+        let undone = effects.into_iter().rev();
+        undone.filter_map(|(way, effect)| self.sender(way).undo(effect).err()).collect()
     }
 
-    /// Takes off everything on this way that carries our handles, whoever put it on. The pod's clsact
-    /// stays: it goes with the pod, and somebody else's filter may use it by now.
+    /// Takes off everything in this direction that carries our handles, whoever put it on.
     pub fn detach(&mut self, way: Direction, before: Gso) -> Vec<netlink::Error> {
-        let effects = match way {
-            Direction::Ingress => vec![Effect::HostRoot, Effect::HostGso { before }],
-            _ => vec![Effect::PodFilter, Effect::PodRoot, Effect::PodGso { before }],
-        };
-        let errors = effects.into_iter().filter_map(|effect| self.undo_one(effect).err());
-        errors.filter(|error| !error.is_not_found()).collect()
-    }
-
-    fn undo_one(&mut self, effect: Effect) -> Result<(), netlink::Error> {
-        let Self { pod, host, .. } = self;
-        match effect {
-            Effect::PodRoot => pod.netlink.delete_root(&pod.link),
-            Effect::PodGso { before } => pod.restore(before),
-            Effect::PodClsact => pod.netlink.delete_clsact(&pod.link),
-            Effect::PodFilter => pod.netlink.delete_egress_filter(&pod.link),
-            Effect::HostRoot => host.netlink.delete_root(&host.link),
-            Effect::HostGso { before } => host.restore(before),
-        }
-    }
-
-    fn add_pod_clsact(&mut self) -> Result<(), netlink::Error> {
-        match self.pod.netlink.add_clsact(&self.pod.link) {
-            Ok(()) => self.done.push(Effect::PodClsact),
-            Err(e) if is_there(&e) => {}
-            Err(e) => return Err(e),
-        }
-        Ok(())
+        let old = if way == Direction::Egress { self.remove_old_filter().err() } else { None };
+        let end = self.sender(way);
+        let effects = [Effect::Root, Effect::Gso { before }];
+        let errors = effects.into_iter().filter_map(|effect| end.undo(effect).err());
+        errors.chain(old).filter(|error| !error.is_not_found()).collect()
     }
 }
 
@@ -401,13 +373,11 @@ impl End {
         Ok(())
     }
 
-    fn has_own_root(&mut self) -> Result<bool, netlink::Error> {
-        Ok(self.root()?.is_some_and(|root| root.major == ROOT_HANDLE))
-    }
-
-    /// The upstream plugin's is `tbf 1:` (plugins/meta/bandwidth, CreateTBF).
-    fn has_upstream_root(&mut self) -> Result<bool, netlink::Error> {
-        Ok(self.root()?.is_some_and(|root| root.kind == "tbf" && root.major == 1))
+    fn undo(&mut self, effect: Effect) -> Result<(), netlink::Error> {
+        match effect {
+            Effect::Root => self.delete_root(),
+            Effect::Gso { before } => self.restore(before),
+        }
     }
 
     fn root(&mut self) -> Result<Option<Root>, netlink::Error> {
@@ -430,7 +400,7 @@ impl End {
 
     fn foreign_root(&mut self, error: &netlink::Error) -> Option<ForeignRoot> {
         let root = if is_there(error) { self.root().ok()? } else { None };
-        let Root { kind, major, .. } = root.filter(|root| root.major != ROOT_HANDLE)?;
+        let Root { kind, major, .. } = root.filter(|root| !root.is_ours())?;
         Some(ForeignRoot { device: self.link.name.clone(), kind, major })
     }
 }

@@ -16,7 +16,7 @@ use crate::attach::{End, Veth};
 use crate::file;
 use crate::kubelet::Kubelet;
 use crate::live::in_force;
-use crate::netlink::{FILTER_HANDLE, Netlink, ROOT_HANDLE};
+use crate::netlink::{FILTER_HANDLE, Netlink};
 use crate::paths::Paths;
 use crate::plan::Part;
 use crate::reconcile::{adopt, chain};
@@ -114,7 +114,7 @@ fn sweep_host() -> Result<Vec<String>> {
     let links =
         netlink.links()?.into_iter().filter(|link| link.is_pair && link.peer_netns.is_some());
     for link in links {
-        if roots.get(&link.index).is_some_and(|root| root.major == ROOT_HANDLE) {
+        if roots.get(&link.index).is_some_and(|root| root.is_ours()) {
             errors.extend(netlink.delete_root(&link).err());
         }
         // A device without clsact has no such list.

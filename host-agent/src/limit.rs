@@ -24,8 +24,8 @@ const GUARD_MARGIN_NS: u64 = 50_000_000;
 const FQ_HORIZON_MARGIN_NS: u64 = 10_000_000_000;
 /// A super-packet is clamped to about this much of the rate.
 const GSO_NS: u64 = 1_000_000;
-/// Default of a device, and the most that we ask for (IFLA_GSO_MAX_SIZE).
-const GSO_MAX_SIZE: u32 = 65536;
+/// A device's own size, unless it was made larger for IPv6 (BIG TCP).
+const USUAL_GSO_MAX_SIZE: u32 = 65536;
 /// Ethernet header.
 const L2_BYTES: u64 = 14;
 /// The smallest Ethernet frame that a pod can send; it decides how many fit into the horizon.
@@ -115,16 +115,18 @@ impl Limit {
         Fq { limit: packets, flow_limit: packets, horizon_us }
     }
 
-    /// Clamp for super-packets: one of 64 KiB at 20 Mbit/s would block the line for 26 ms.
+    /// Clamp for super-packets: one of 64 KiB at 20 Mbit/s would block the line for 26 ms. A device
+    /// that has less keeps that.
     pub fn gso_max_size(&self, mtu: u32) -> u32 {
-        let bytes = self.bytes_in(GSO_NS).min(GSO_MAX_SIZE.into()) as u32;
-        bytes.max(2 * mtu).min(GSO_MAX_SIZE)
+        let bytes = self.bytes_in(GSO_NS).min(u32::MAX.into()) as u32;
+        bytes.max(2 * mtu)
     }
 
     /// What one flow may send at once: what TCP puts into one packet of the pod; one frame of what
     /// comes from elsewhere, where super-packets depend on the sender and the NIC.
     fn quantum_bytes(&self, way: Direction, mtu: u32) -> u64 {
-        let bytes = if way == Direction::Egress { self.gso_max_size(mtu) } else { mtu };
+        let super_packet = self.gso_max_size(mtu).min(USUAL_GSO_MAX_SIZE);
+        let bytes = if way == Direction::Egress { super_packet } else { mtu };
         u64::from(bytes) + L2_BYTES
     }
 
@@ -209,7 +211,7 @@ mod tests {
         assert_eq!(limit("20Mbit").gso_max_size(1500), 3000);
         assert_eq!(limit("20Mbit").gso_max_size(9001), 18002);
         assert_eq!(limit("100Mbit").gso_max_size(1500), 12500);
-        assert_eq!(limit("1Gbit").gso_max_size(1500), 65536);
+        assert_eq!(limit("1Gbit").gso_max_size(1500), 125_000);
     }
 
     #[test]

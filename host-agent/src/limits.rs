@@ -109,6 +109,7 @@ mod tests {
             ingress: Shaping::Unlimited,
             guard: None,
             admitted: None,
+            ingress_guard: None,
         }
     }
 

@@ -13,7 +13,7 @@ use crate::attach::End;
 use crate::guard;
 use crate::paths::Paths;
 use crate::reconcile::Reconciler;
-use crate::record::{Claim, Guard, Records};
+use crate::record::{Claim, Guard, IngressGuard, Records};
 
 /// How long all the node's pods may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,23 +42,39 @@ pub fn apply(paths: &Paths) -> Result<()> {
     Ok(())
 }
 
-/// Attaches the guard where ADD has left that to us. Verbs go on meanwhile, so a pod may have gone
-/// before its guard is there; then that is taken off again.
-pub fn attach_guard(records: &Records, pins: &Pins, claim: &Claim) -> Result<()> {
+/// Attaches one guard that ADD has left to us; gives when to come again for the other one. Verbs go on
+/// meanwhile, so a pod may have gone before its guard is there; then that is taken off again.
+pub fn attach_guard(records: &Records, pins: &Pins, claim: &Claim) -> Result<Option<Duration>> {
     let _shared = records.share()?;
-    let Ok(mut record) = claim.read() else { return Ok(()) };
-    let Some(host) = record.host.clone().filter(|_| record.guard == Some(Guard::Pending)) else {
-        return Ok(());
-    };
-    let Some(mut end) = End::on_host(host.ifindex, &host.ifname)? else { return Ok(()) };
-    if !end.may_be_of(&record.netns) {
-        return Ok(());
+    let Ok(mut record) = claim.read() else { return Ok(None) };
+    let host = record.host.clone().filter(|_| record.guard == Some(Guard::Pending));
+    match (host, record.ingress_guard.clone()) {
+        (Some(host), _) => {
+            let Some(mut end) = End::on_host(host.ifindex, &host.ifname)? else { return Ok(None) };
+            if !end.may_be_of(&record.netns) {
+                return Ok(None);
+            }
+            let guard = guard::attach(pins, claim.slot, &mut end)?;
+            record.guard = Some(guard.clone());
+            if !records.rewrite(claim, &record)? {
+                complain(&guard::detach(pins, claim.slot, &mut end, &guard));
+            }
+        }
+        (None, Some(guard)) if guard.state == Guard::Pending => {
+            let Ok(mut pod) = End::in_pod(&record.netns, &claim.key.ifname) else {
+                return Ok(None);
+            };
+            let state = guard::attach_ingress(pins, claim.slot, &record.netns, &mut pod, &guard)?;
+            record.ingress_guard = Some(IngressGuard { state, ..guard.clone() });
+            if !records.rewrite(claim, &record)? {
+                complain(&guard::detach_ingress(pins, claim.slot, None, &guard));
+            }
+        }
+        _ => {}
     }
-    let guard = guard::attach(pins, claim.slot, &mut end)?;
-    record.guard = Some(guard.clone());
-    if !records.rewrite(claim, &record)? {
-        let errors = guard::detach(pins, claim.slot, &mut end, &guard);
-        errors.iter().for_each(|e| log::warn!("{e:#}"));
-    }
-    Ok(())
+    Ok(guard::due_in(pins, &record))
+}
+
+fn complain(errors: &[anyhow::Error]) {
+    errors.iter().for_each(|e| log::warn!("{e:#}"));
 }

@@ -179,8 +179,14 @@ fn pods(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
     family(encoder, ("pod_sent_packets", "Packets that the limit let through"), sent)?;
     let lost_bytes = counted(|line| line.dropped_bytes);
     family(encoder, ("pod_dropped_bytes", "Bytes of L2 frames dropped by the limit"), lost_bytes)?;
-    let help = "Packets dropped: beyond the horizon, by the AQM, before the slot was ready, or by the guard";
+    let help =
+        "Packets dropped: beyond the horizon, by the AQM, before the slot was ready, or by a guard";
     family(encoder, ("pod_dropped_packets", help), drops(status))?;
+    let bypassed = status.pods.iter().filter_map(|pod| {
+        Some((labels(pod, "ingress"), ConstCounter::new(pod.bypassed.as_ref()?.packets)))
+    });
+    let help = "Packets that reached a pod past its host end, so were policed and not paced";
+    family(encoder, ("pod_bypassed_packets", help), bypassed)?;
     let marked = counted(|line| line.marked_packets);
     family(encoder, ("pod_marked_packets", "Packets marked with congestion experienced"), marked)?;
     let waited = of_ways(status, |_, line| {
@@ -216,12 +222,14 @@ fn drops(status: &Status) -> impl Iterator<Item = (Labels<'_>, ConstCounter<u64>
     let limited = ways.filter(|(_, _, line)| line.limit_bps.is_some());
     limited.flat_map(|(pod, way, line)| {
         let guard = pod.guard.as_ref().filter(|_| way == "egress");
+        let bypassed = pod.bypassed.as_ref().filter(|_| way == "ingress");
         let shaped = line.mode.as_deref() != Some("guarded");
         let reasons = [
             ("horizon", shaped.then(|| line.horizon_dropped_packets())),
             ("aqm", shaped.then_some(line.aqm_dropped_packets)),
             ("unready", shaped.then_some(line.unready_dropped_packets)),
             ("guard", guard.map(|guard| guard.dropped_packets)),
+            ("bypassed", bypassed.map(|bypassed| bypassed.dropped_packets)),
         ];
         reasons.into_iter().filter_map(move |(reason, packets)| {
             let mut labels = labels(pod, way);

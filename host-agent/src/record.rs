@@ -57,6 +57,9 @@ pub struct Record {
     /// Why ADD has let the pod start without the limits that it may have; None once it has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admitted: Option<String>,
+    /// None without a limit on ingress, and in records of older versions.
+    #[serde(default)]
+    pub ingress_guard: Option<IngressGuard>,
 }
 
 /// How a record came to be.
@@ -127,6 +130,22 @@ pub enum Guard {
     Off(String),
 }
 
+/// The guard on the pod's own end, and that end as the program knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngressGuard {
+    /// Inode of the pod's network namespace.
+    pub netns: u32,
+    /// Inside that.
+    pub ifindex: u32,
+    pub state: Guard,
+}
+
+impl IngressGuard {
+    pub fn end(&self) -> bpf::PodEnd {
+        bpf::PodEnd { netns: self.netns, ifindex: self.ifindex }
+    }
+}
+
 impl Shaping {
     pub fn of(limit: &Limit, mode: Option<Mode>, gso_before: Gso) -> Self {
         let bits_per_sec = limit.rate.bits_per_sec();
@@ -173,6 +192,7 @@ impl Record {
             ingress: Shaping::Unlimited,
             guard: None,
             admitted: None,
+            ingress_guard: None,
             ..self.clone()
         }
     }
@@ -459,6 +479,7 @@ mod tests {
             },
             guard: Some(Guard::Off("no tcx".into())),
             admitted: None,
+            ingress_guard: Some(IngressGuard { netns: 8, ifindex: 3, state: Guard::Tcx }),
         }
     }
 

@@ -111,7 +111,11 @@ impl Shaper<'_> {
             (Shaping::Limited { gso_before, .. }, None) => {
                 record.ingress = Shaping::Unlimited;
                 self.pins.set_limit(self.slot, way, bpf::Limit::NONE)?;
-                first(self.veth.detach(way, gso_before))
+                let detached = first(self.veth.detach(way, gso_before));
+                let guard = record.ingress_guard.take().map_or_else(Vec::new, |guard| {
+                    guard::detach_ingress(self.pins, self.slot, Some(self.veth), &guard)
+                });
+                detached.and(first(guard))
             }
             (Shaping::Limited { mode: Some(mode), bits_per_sec, gso_before, .. }, Some(limit)) => {
                 record.ingress = Shaping::of(limit, Some(mode.clone()), gso_before);
@@ -119,7 +123,7 @@ impl Shaper<'_> {
             }
             (shaping, Some(limit)) => {
                 let before = shaping.gso_before().unwrap_or(self.veth.host.link.gso);
-                let mode = self.veth.attach_ingress(self.pins, self.slot, limit)?;
+                let mode = self.veth.attach(self.pins, self.slot, way, limit)?;
                 record.ingress = Shaping::of(limit, Some(mode.into()), before);
                 Ok(())
             }
@@ -176,7 +180,7 @@ impl Shaper<'_> {
             look = self.veth.look(way, in_programs, &now, pod)?;
         }
         let Some(missing) = look.missing else { return self.renew(way, look, limit, gso_before) };
-        let attached = self.veth.attach_ingress(self.pins, self.slot, limit);
+        let attached = self.veth.attach(self.pins, self.slot, way, limit);
         let mode = attached.context("mend pod ingress")?;
         record.ingress = Shaping::of(limit, Some(mode.into()), gso_before);
         self.veth.clamp(way, limit, gso_before)?;
@@ -221,7 +225,7 @@ impl Shaper<'_> {
     /// With somebody else's root qdisc on the pod's end there is no shaper, and the guard, which
     /// else is silent, enforces the limit; so that one is not left to the agent.
     fn attach_egress(&mut self, limit: &Limit) -> Result<(Mode, Guard)> {
-        let attached = self.veth.attach_egress(self.pins, self.slot, limit);
+        let attached = self.veth.attach(self.pins, self.slot, Direction::Egress, limit);
         self.pins.set_limit(self.slot, Direction::Guard, limit.for_guard())?;
         let obstacle = match attached {
             Ok(mode) => return Ok((mode.into(), Guard::Pending)),
@@ -297,6 +301,7 @@ pub fn remove(pins: Option<&Pins>, claim: &Claim, veth: Option<&mut Veth>) -> Ve
                 complaints.extend(errors.iter().flatten().map(ToString::to_string));
             }
             complaints.extend(remove_guard(pins, claim.slot, &record, Some(&mut veth.host)));
+            complaints.extend(remove_ingress_guard(pins, claim.slot, &record, Some(veth)));
         }
         (None, Some(Ok(mut host))) => {
             host = host.and_then(|mut end| (!is_of_another(claim.slot, &mut end)).then_some(end));
@@ -306,6 +311,7 @@ pub fn remove(pins: Option<&Pins>, claim: &Claim, veth: Option<&mut Veth>) -> Ve
                 complaints.extend(errors.map(ToString::to_string));
             }
             complaints.extend(remove_guard(pins, claim.slot, &record, host.as_mut()));
+            complaints.extend(remove_ingress_guard(pins, claim.slot, &record, None));
         }
         (None, Some(Err(e))) => complaints.push(e.to_string()),
         (None, None) => {}
@@ -333,6 +339,17 @@ fn remove_guard(
         }
         (None, None) => Vec::new(),
     };
+    errors.iter().map(|e| format!("{e:#}")).collect()
+}
+
+fn remove_ingress_guard(
+    pins: Option<&Pins>,
+    slot: Slot,
+    record: &Record,
+    veth: Option<&mut Veth>,
+) -> Vec<String> {
+    let (Some(pins), Some(guard)) = (pins, &record.ingress_guard) else { return Vec::new() };
+    let errors = guard::detach_ingress(pins, slot, veth, guard);
     errors.iter().map(|e| format!("{e:#}")).collect()
 }
 

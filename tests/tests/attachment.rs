@@ -50,6 +50,51 @@ fn super_packets_are_clamped_on_both_ends_and_restored_to_exactly_what_was() {
     });
 }
 
+/// As for BIG TCP: more than 64 KiB where the rate has room for it.
+#[test]
+fn large_super_packets_are_clamped_to_a_millisecond_of_the_rate_and_no_further() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        for line in ["-n a link set eth0", "link set enia"] {
+            ip(&format!("{line} gso_max_size 185000"));
+        }
+        let before = gso_of(&pod);
+        let sizes = || gso_of(&pod).map(|(size, _)| size);
+        for (rate, size) in [(100_000_000_000, 185_000), (1_000_000_000, 125_000)] {
+            node.add(&pod, Annotations { egress: rate, ingress: rate });
+            assert_eq!(sizes(), [size; 2], "{rate}");
+            // IPv4's own size is below either.
+            assert_eq!(gso_of(&pod).map(|(_, ipv4)| ipv4), before.map(|(_, ipv4)| ipv4));
+            node.del(&pod);
+            assert_eq!(gso_of(&pod), before);
+        }
+    });
+}
+
+/// The kernel makes 1000 of 0 when a qdisc comes (net/sched/sch_api.c, qdisc_create).
+#[test]
+fn queue_length_of_both_ends_stays_what_it_was() {
+    with_ready_node("", |node| {
+        for (name, number, packets) in [("a", 2, 0), ("b", 3, 500)] {
+            let pod = node.pod(name, number);
+            let host = &pod.host_ifname;
+            ip(&format!("-n {name} link set eth0 txqueuelen {packets}"));
+            ip(&format!("link set {host} txqueuelen {packets}"));
+            // `ip` leaves a length of 0 out.
+            let length = |namespace: &str, device: &str| {
+                let links = json(&ip(&format!("{namespace} -j link show {device}")));
+                links[0]["txqlen"].as_u64().unwrap_or(0)
+            };
+            let lengths = || [length(&format!("-n {name}"), "eth0"), length("", host)];
+            assert_eq!(lengths(), [packets; 2]);
+            node.add(&pod, BOTH);
+            assert_eq!(lengths(), [packets; 2]);
+            node.del(&pod);
+            assert_eq!(lengths(), [packets; 2]);
+        }
+    });
+}
+
 #[test]
 fn del_without_netns_restores_the_host_end() {
     with_ready_node("", |node| {
@@ -83,7 +128,7 @@ fn fq_holds_what_the_horizon_admits_and_never_drops_for_its_own() {
         let pod = node.pod("a", 2);
         node.add(&pod, Annotations { egress: 5 * LIMIT, ingress: 1000 });
         let inside = json(&pod.run("tc -j qdisc show dev eth0"));
-        assert_fq(&inside, "51ce:", (39062, 10_100_000));
+        assert_fq(&inside, "51cf:", (39062, 10_100_000));
         // Two frames take 24 s at 1 kbit/s, and fq's horizon would be 10.
         let host = json(&tc(&format!("-j qdisc show dev {}", pod.host_ifname)));
         assert_fq(&host, "51cf:", (10_000, 34_224_000));

@@ -29,7 +29,7 @@ fn told(node: &Node, code: &str) -> Vec<Value> {
 }
 
 fn pod_is_whole(pod: &Pod) -> bool {
-    pod.run("tc filter show dev eth0 egress").contains("sluice_egress")
+    pod.run("tc filter show dev eth0 parent 51ce:").contains("sluice_egress")
 }
 
 /// One visit: clsact if there is none, a filter that only counts, and all of it away.
@@ -75,7 +75,7 @@ fn monitor_that_comes_and_goes_on_the_hosts_end_costs_no_limit() {
 }
 
 #[test]
-fn pods_clsact_comes_back_each_time_until_its_removal_is_a_contest_that_the_guard_wins() {
+fn pods_root_qdisc_comes_back_each_time_until_its_removal_is_a_contest_that_the_guard_wins() {
     with_ready_node("", |node| {
         let (pod, remote) = (node.pod("a", 2), node.pod("remote", 9));
         if !has_tcx() {
@@ -85,8 +85,8 @@ fn pods_clsact_comes_back_each_time_until_its_removal_is_a_contest_that_the_guar
         node.guard(&pod);
         let flood = Flood { pod: &pod, remote: &remote, limit_bps: LIMIT };
         let take_off = || {
-            pod.run("tc qdisc del dev eth0 clsact");
-            wait_for("the pod's clsact", SOON, || pod_is_whole(&pod).then_some(()));
+            pod.run("tc qdisc del dev eth0 root");
+            wait_for("the pod's qdisc", SOON, || pod_is_whole(&pod).then_some(()));
         };
         let rates = flood.seconds_while(Way::Egress, 5, || (0..3).for_each(|_| take_off()));
         let gap = flood.time_without_limit(&rates);
@@ -97,8 +97,8 @@ fn pods_clsact_comes_back_each_time_until_its_removal_is_a_contest_that_the_guar
         wait_for("the contest", SOON, || (!told(node, "contested").is_empty()).then_some(()));
         let contested = &told(node, "contested")[0];
         assert_eq!(contested["subject"], "default/a eth0");
-        assert_eq!(contested["what"], "the pod's filter is gone");
-        pod.run("tc qdisc del dev eth0 clsact");
+        assert_eq!(contested["what"], "the pod's qdisc and filter are gone");
+        pod.run("tc qdisc del dev eth0 root");
         assert_guard_holds(&flood);
         assert!(!pod_is_whole(&pod), "the agent goes on with the contest");
         let reason = node.status(&pod)["egress"]["reason"].clone();

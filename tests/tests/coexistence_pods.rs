@@ -24,7 +24,7 @@ const SOON: Duration = Duration::from_secs(10);
 
 fn both_ends_are_shaped(pod: &Pod) -> bool {
     let outside = tc(&format!("filter show dev {} parent 51ce:", pod.host_ifname));
-    let inside = pod.run("tc filter show dev eth0 egress");
+    let inside = pod.run("tc filter show dev eth0 parent 51ce:");
     outside.contains("sluice_ingress") && inside.contains("sluice_egress")
 }
 

@@ -189,7 +189,7 @@ fn no_qdisc_but_our_own_root_is_ever_made_or_removed_on_the_hosts_end() {
         let qdiscs =
             lines.iter().filter(|line| line.trim_start_matches("deleted ").starts_with("qdisc "));
         let own = |line: &&String| {
-            [" 51ce: ", " 51cf: ", " noqueue 0: "].iter().any(|part| line.contains(part))
+            [" 51ce: ", " 51cf: ", " 51d0: ", " noqueue 0: "].iter().any(|part| line.contains(part))
         };
         let (own, others): (Vec<_>, Vec<_>) = qdiscs.partition(own);
         assert!(own.len() >= 4, "the monitor heard nothing: {lines:?}");

@@ -109,7 +109,7 @@ fn healthy_node_has_no_fault() {
             (&json!("aws-network-policy"), &json!("OK"))
         );
         let own = &hook(&seen, &pod, "egress", "root")[0];
-        assert_eq!((&own["owner"], &own["verdicts"]), (&json!("sluice"), &json!("UNSPEC/SHOT")));
+        assert_eq!((&own["owner"], &own["verdicts"]), (&json!("sluice"), &json!("UNSPEC/OK")));
     });
 }
 
@@ -125,7 +125,7 @@ fn verdicts_of_our_own_programs_are_read_off_their_instructions() {
         let inside = &seen["pods"][0]["inside"]["hooks"][0]["entries"][0];
         assert_eq!(
             (&inside["owner"], &inside["verdicts"]),
-            (&json!("sluice"), &json!("UNSPEC/SHOT"))
+            (&json!("sluice"), &json!("UNSPEC/OK"))
         );
         assert_eq!(inside["documented"], false);
     });
@@ -144,7 +144,7 @@ fn tree_shows_every_hook_in_order() {
                 .into(),
             "egress   root: 1 prio 1 handle 0x51ce sluice_ingress [ours]\n".into(),
             "inside the pod: eth0, veth\n".into(),
-            "egress   clsact: 1 prio 1 handle 0x51ce sluice_egress [ours]\n".into(),
+            "egress   root: 1 prio 1 handle 0x51ce sluice_egress [ours]\n".into(),
         ];
         for words in expected {
             assert!(shown.contains(&words), "{words:?} is not in\n{shown}");
@@ -164,7 +164,7 @@ fn state(pod: &Pod) -> String {
     for parent in ["ingress", "egress", "root"] {
         all.push(tc(&format!("filter show dev {host} {parent}")));
     }
-    for line in ["ip -d link show", "tc qdisc show", "tc filter show dev eth0 egress"] {
+    for line in ["ip -d link show", "tc qdisc show", "tc filter show dev eth0 parent 51ce:"] {
         all.push(pod.run(line));
     }
     let mut files = Vec::new();
@@ -220,14 +220,14 @@ fn clean_up_of_everything_foreign_is_told_by_what_is_missing() {
         // As Calico does where it takes devices over: root qdiscs and clsact go, tcx stays.
         tc(&format!("qdisc del dev {} root", pod.host_ifname));
         tc(&format!("qdisc del dev {} clsact", pod.host_ifname));
-        pod.run("tc qdisc del dev eth0 clsact");
+        pod.run("tc qdisc del dev eth0 root");
         let (seen, status) = diagnosis(node);
         assert_eq!(status, 1);
         let faults = codes(&seen, "fault");
         assert_eq!(faults.iter().filter(|code| *code == "filter-missing").count(), 2, "{faults:?}");
         let missing = finding(&seen, "filter-missing");
         says(missing, "subject", "pod default/a, egress (eth0 inside)");
-        says(missing, "seen", "our filter is gone");
+        says(missing, "seen", "our root qdisc and the filter on it are gone");
         let degraded = codes(&seen, "degraded");
         assert_eq!(degraded.contains(&"guard-missing".into()), !guarded, "{degraded:?}");
     });
@@ -242,10 +242,10 @@ fn missing_fq_is_a_fault_of_its_own() {
         let (_agent, pod) = pod_with_policy(node);
         // Which would put it back.
         node.kill_agent(nix::sys::signal::Signal::SIGKILL);
-        pod.run("tc qdisc del dev eth0 root");
+        pod.run("tc qdisc del dev eth0 parent 51ce:1 handle 51cf:");
         let (seen, _) = diagnosis(node);
         assert_eq!(codes(&seen, "fault"), ["fq-missing"], "{:#}", seen["findings"]);
-        says(finding(&seen, "fq-missing"), "seen", "the fq 51ce: is gone");
+        says(finding(&seen, "fq-missing"), "seen", "the fq 51cf: is gone");
     });
 }
 
@@ -448,6 +448,27 @@ fn traces_of_the_upstream_bandwidth_plugin_are_told() {
         says(finding(&seen, "ingress-qdisc"), "why", "takes it for clsact");
         says(finding(&seen, "foreign-root-qdisc"), "seen", "upstream bandwidth plugin");
         assert_eq!(codes(&seen, "fault"), ["priority-taken", "ingress-qdisc"]);
+    });
+}
+
+/// felix/dataplane/linux/qos of Calico: it puts back what is deleted.
+#[test]
+fn calicos_limit_on_what_a_pod_sends_is_named_and_never_to_be_deleted() {
+    with_ready_node("", |node| {
+        let device = node.pod("a", 2).host_ifname;
+        ip("link add bwcali01234567 type ifb");
+        tc(&format!("qdisc add dev {device} ingress"));
+        tc(&format!(
+            "filter add dev {device} parent ffff: protocol all prio 1 u32 match u32 0 0 \
+             action mirred egress redirect dev bwcali01234567"
+        ));
+        let (seen, _) = diagnosis(node);
+        says(finding(&seen, "priority-taken"), "seen", "calico");
+        for code in ["priority-taken", "ingress-qdisc"] {
+            let found = finding(&seen, code);
+            says(found, "remedy", "qos.projectcalico.org/egressBandwidth");
+            assert!(!found["remedy"].to_string().contains(" del "), "{found:#}");
+        }
     });
 }
 

@@ -66,7 +66,7 @@ fn assert_gains_nothing(what: &str, rates: &[u64]) {
 }
 
 fn take_off_filter(pod: &Pod) {
-    pod.run("tc filter del dev eth0 egress prio 1");
+    pod.run("tc filter del dev eth0 parent 51ce: prio 1");
 }
 
 #[test]
@@ -95,15 +95,10 @@ fn pod_without_qdisc_and_filter_gains_nothing_and_is_told_of() {
         let (pod, remote) = (guarded_pod(node), node.pod("remote", 9));
         // Which would put it back.
         node.kill_agent(Signal::SIGKILL);
-        let paced = node.status(&pod)["egress"]["mode"] == "paced";
-        take_off_filter(&pod);
-        if paced {
-            pod.run("tc qdisc del dev eth0 root");
-        }
-        pod.run("tc qdisc del dev eth0 clsact");
+        pod.run("tc qdisc del dev eth0 root");
         assert_gains_nothing("without both", &flood(&pod, &remote, TAMPERED_SECONDS));
         let status = node.status(&pod);
-        let gone = if paced { "the pod's fq and filter are gone; " } else { "the pod's filter" };
+        let gone = "the pod's qdisc and filter are gone; ";
         let reason = status["egress"]["reason"].as_str().expect("a reason");
         assert!(reason.starts_with(gone) && reason.contains("the guard dropped"), "{reason}");
     });
@@ -111,17 +106,17 @@ fn pod_without_qdisc_and_filter_gains_nothing_and_is_told_of() {
 
 /// Its filter still polices, so the guard has nothing to do.
 #[test]
-fn pod_without_its_qdisc_gains_nothing_and_is_told_of() {
+fn pod_without_its_fq_gains_nothing_and_is_told_of() {
     with_ready_node("", |node| {
         let (pod, remote) = (guarded_pod(node), node.pod("remote", 9));
         // Which would put it back.
         node.kill_agent(Signal::SIGKILL);
         if node.status(&pod)["egress"]["mode"] != "paced" {
-            return tests::kernel::skip("pod_without_its_qdisc", "without sch_fq there is none");
+            return tests::kernel::skip("pod_without_its_fq", "without sch_fq there is none");
         }
-        pod.run("tc qdisc del dev eth0 root");
+        pod.run("tc qdisc del dev eth0 parent 51ce:1 handle 51cf:");
         assert_gains_nothing("without fq", &flood(&pod, &remote, TAMPERED_SECONDS));
-        assert_eq!(node.status(&pod)["egress"]["reason"], "the pod's fq is gone");
+        assert_eq!(node.status(&pod)["egress"]["reason"], "the pod's qdisc is gone");
     });
 }
 

@@ -60,7 +60,7 @@ fn del_takes_everything_off_and_frees_the_slot() {
         node.del(&pod);
         let root = tc(&format!("qdisc show dev {}", pod.host_ifname));
         assert!(root.starts_with("qdisc noqueue"), "{root}");
-        assert!(!pod.run("tc filter show dev eth0 egress").contains("sluice"));
+        assert!(!pod.run("tc filter show dev eth0 parent 51ce:").contains("sluice"));
         let records: Vec<_> = fs::read_dir("/run/sluice/pods")
             .expect("the records")
             .map(|entry| entry.expect("an entry").file_name())

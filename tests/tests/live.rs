@@ -144,8 +144,10 @@ fn limits_come_and_go_with_everything_that_belongs_to_them() {
         let state = || {
             let host = tc(&format!("qdisc show dev {} root", pod.host_ifname));
             let sizes = (gso_in(&pod.netns(), "eth0"), gso(index(&pod.host_ifname)));
-            let inside =
-                (pod.run("tc qdisc show dev eth0 root"), pod.run("tc filter show dev eth0 egress"));
+            let inside = (
+                pod.run("tc qdisc show dev eth0 root"),
+                pod.run("tc filter show dev eth0 parent 51ce:"),
+            );
             (host, sizes, inside)
         };
         let untouched = state();

@@ -88,19 +88,18 @@ fn records() -> Vec<String> {
     names
 }
 
-/// What hangs on both ends of the pair, but for the pod's empty clsact, which goes with the pod.
+/// What hangs on both ends of the pair.
 fn attached(pod: &Pod) -> String {
     let host = tc(&format!("qdisc show dev {}", pod.host_ifname));
     let inside = pod.run("tc qdisc show dev eth0");
-    let filters = pod.run("tc filter show dev eth0 egress");
+    let filters = pod.run("tc filter show dev eth0 parent 51ce:");
     let gso = ["", &format!("-n {}", pod.name)].map(|namespace| {
         let device = if namespace.is_empty() { &pod.host_ifname } else { "eth0" };
         let link = parse(&ip(&format!("{namespace} -j -d link show {device}")));
         link[0]["gso_max_size"].to_string()
     });
     let lines = [host, inside, filters].concat();
-    let lines = lines.lines().filter(|line| !line.starts_with("qdisc clsact"));
-    format!("{}\ngso {gso:?}", lines.collect::<Vec<_>>().join("\n"))
+    format!("{lines}\ngso {gso:?}")
 }
 
 /// What the programs read for this direction of a slot.
@@ -138,10 +137,10 @@ fn check_names_what_is_missing() {
             node.add(&pod, BOTH);
             silent(&check(&pod));
         };
-        pod.run("tc filter del dev eth0 egress");
+        pod.run("tc filter del dev eth0 parent 51ce:");
         let filter = "the pod's filter is gone";
         missing(&pod, &format!("eth0 egress: {filter}"));
-        pod.run("tc filter del dev eth1 egress");
+        pod.run("tc filter del dev eth1 parent 51ce:");
         missing(&pod, &format!("eth1 egress: {filter}; eth0 egress: {filter}"));
         again();
         tc(&format!("qdisc del dev {} root", pod.host_ifname));
@@ -306,9 +305,6 @@ fn add_killed_at_any_point_leaves_nothing_that_gc_does_not_clear() {
         let pod = node.pod("a", 2);
         let call = Call::new("ADD", &pod, BOTH);
         fs::write("/run/stdin", call.stdin.to_string()).expect("write the configuration");
-        // One round of each, so that the pod's clsact is there.
-        node.add(&pod, BOTH);
-        node.del(&pod);
         let before = attached(&pod);
         let mut killed = 0;
         loop {

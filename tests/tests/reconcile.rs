@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::cni::Annotations;
 use tests::command::{executable, ip, json as parse, output, run, tc, text, wait_for};
+use tests::foreign;
 use tests::kernel::has_tcx;
 use tests::link::{gso, gso_in, index};
 use tests::meter::{Protocol, Transfer};
@@ -28,12 +29,13 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// Whether everything that ADD put there is there, by tc's word.
 fn is_whole(pod: &Pod, paced: bool) -> bool {
-    let inside = pod.run("tc filter show dev eth0 egress");
+    let inside = pod.run("tc filter show dev eth0 parent 51ce:");
     let outside = tc(&format!("filter show dev {} parent 51ce:", pod.host_ifname));
     let roots = pod.run("tc qdisc show dev eth0");
     let leaf = tc(&format!("qdisc show dev {}", pod.host_ifname));
-    let fq = !paced || (roots.contains("fq 51ce:") && leaf.contains("fq 51cf:"));
-    inside.contains("sluice_egress") && outside.contains("sluice_ingress") && fq
+    let fq = !paced || (roots.contains("fq 51cf:") && leaf.contains("fq 51cf:"));
+    let drop = roots.contains("pfifo 51d0:") && leaf.contains("pfifo 51d0:");
+    inside.contains("sluice_egress") && outside.contains("sluice_ingress") && fq && drop
 }
 
 fn is_paced(node: &Node, pod: &Pod) -> bool {
@@ -62,16 +64,18 @@ fn what_somebody_takes_off_a_pod_comes_back() {
         assert!(is_whole(&pod, paced));
         let host = &pod.host_ifname;
         let inside = |line: &str| drop(pod.run(line));
-        inside("tc filter del dev eth0 egress prio 1");
+        inside("tc filter del dev eth0 parent 51ce: prio 1");
         soon("the pod's filter", || is_whole(&pod, paced).then_some(()));
-        inside("tc qdisc del dev eth0 clsact");
-        soon("the pod's clsact", || is_whole(&pod, paced).then_some(()));
+        inside("tc qdisc del dev eth0 root");
+        soon("the pod's qdisc", || is_whole(&pod, paced).then_some(()));
+        inside("tc qdisc del dev eth0 parent 51ce:2 handle 51d0:");
+        soon("what the pod's drops go to", || is_whole(&pod, paced).then_some(()));
         tc(&format!("qdisc del dev {host} root"));
         soon("the host's qdisc", || is_whole(&pod, paced).then_some(()));
         tc(&format!("filter del dev {host} parent 51ce: prio 1"));
         soon("the host's filter", || is_whole(&pod, paced).then_some(()));
         if paced {
-            inside("tc qdisc del dev eth0 root");
+            inside("tc qdisc del dev eth0 parent 51ce:1 handle 51cf:");
             soon("the pod's fq", || is_whole(&pod, paced).then_some(()));
             tc(&format!("qdisc del dev {host} parent 51ce:1 handle 51cf:"));
             soon("the host's fq", || is_whole(&pod, paced).then_some(()));
@@ -275,7 +279,7 @@ fn interfaces_of_one_pod_share_its_limit() {
                 .all(|name| records.iter().any(|r| r == name))
         };
         assert!(both(&records()), "{:?}", records());
-        assert!(pod.run("tc filter show dev v4if0 egress").contains("sluice_egress"));
+        assert!(pod.run("tc filter show dev v4if0 parent 51ce:").contains("sluice_egress"));
         assert!(tc("filter show dev veth0815 parent 51ce:").contains("sluice_ingress"));
         // One that comes later is found by the agent.
         ip("link add veth4711 type veth peer name mNicIf1 netns a");
@@ -301,7 +305,7 @@ fn interface_that_came_along_is_left_as_it_was_before() {
         ip("link set veth0815 up");
         let state = || {
             let sizes = (gso(index("veth0815")), gso_in(&pod.netns(), "v4if0"));
-            let inside = pod.run("tc filter show dev v4if0 egress");
+            let inside = pod.run("tc filter show dev v4if0 parent 51ce:");
             (sizes, tc("qdisc show dev veth0815"), inside)
         };
         let before = state();
@@ -362,7 +366,7 @@ fn restarted_agent_puts_its_programs_into_the_pods_that_are_there() {
         node.add(&pod, BOTH);
         node.guard(&pod);
         let programs = || {
-            let inside = pod.run("tc -j filter show dev eth0 egress");
+            let inside = pod.run("tc -j filter show dev eth0 parent 51ce:");
             let outside = tc(&format!("-j filter show dev {} parent 51ce:", pod.host_ifname));
             [inside, outside].map(|text| {
                 let filters = parse(&text);
@@ -425,6 +429,48 @@ fn upgrade_from_an_older_layout_leaves_no_second_without_the_limit() {
     });
 }
 
+/// fq as root and a filter on clsact in the pod, no leaf for what is dropped on the host's end.
+#[test]
+fn pod_of_an_older_version_gets_this_ones_layout_without_a_second_that_is_not_limited() {
+    with_ready_node("", |node| {
+        let (pod, remote) = (node.pod("a", 2), node.pod("remote", 9));
+        PolicyAgent::start().allow(&pod.host_ifname);
+        node.add(&pod, BOTH);
+        node.guard(&pod);
+        let paced = is_paced(node, &pod);
+        node.kill_agent(Signal::SIGTERM);
+        foreign::load();
+        tc(&format!("qdisc del dev {} parent 51ce:2 handle 51d0:", pod.host_ifname));
+        pod.run("tc qdisc del dev eth0 root");
+        if paced {
+            pod.run("tc qdisc add dev eth0 root handle 51ce: fq");
+        }
+        pod.run("tc qdisc add dev eth0 clsact");
+        // Not by `ip netns exec`, which hides the pins.
+        let line = format!(
+            "--net=/run/netns/a tc filter add dev eth0 egress prio 1 handle 0x51ce bpf da \
+             object-pinned {}",
+            foreign::pin("counts_only")
+        );
+        run("nsenter", &line.split_whitespace().collect::<Vec<_>>());
+        let (from, to) = (pod.netns(), remote.netns());
+        let protocol = Protocol::Udp(2 * LIMIT);
+        let transfer = Transfer { from: &from, to: &to, address: remote.address, protocol };
+        let rates = transfer.seconds_while(5, || {
+            node.start_agent();
+            soon("this version's layout", || {
+                let old = pod.run("tc filter show dev eth0 egress").contains("0x51ce");
+                (is_whole(&pod, paced) && !old).then_some(())
+            });
+        });
+        // The stand-in for the old filter limits nothing, so the guard's credit is spent once.
+        assert!(rates.iter().all(|rate| *rate <= LIMIT * 13 / 10), "{rates:?}");
+        assert!(rates[3..].iter().all(|rate| rate.abs_diff(LIMIT) <= LIMIT / 20), "{rates:?}");
+        node.del(&pod);
+        assert!(!pod.run("tc qdisc show dev eth0").contains("51ce"));
+    });
+}
+
 #[test]
 fn downgrade_is_refused_and_touches_nothing() {
     with_ready_node("", |node| {
@@ -470,7 +516,7 @@ fn detach_takes_off_all_of_ours_and_nothing_else() {
         assert_eq!(after, before);
         assert_eq!(gso(index(&pod.host_ifname)), before_gso);
         for pod in [&pod, &lost] {
-            assert!(!pod.run("tc filter show dev eth0 egress").contains("sluice"));
+            assert!(!pod.run("tc filter show dev eth0 parent 51ce:").contains("sluice"));
             assert!(!pod.run("tc qdisc show dev eth0").contains("51ce"));
             assert!(!tc(&format!("qdisc show dev {}", pod.host_ifname)).contains("51ce"));
         }
@@ -515,13 +561,13 @@ fn who_takes_the_same_off_again_and_again_is_reported_and_left_alone() {
             let status = String::from_utf8_lossy(&output.stdout).into_owned();
             status.contains("contested").then_some(())
         };
-        let filter = || pod.run("tc filter show dev eth0 egress").contains("sluice_egress");
+        let filter = || pod.run("tc filter show dev eth0 parent 51ce:").contains("sluice_egress");
         for _ in 0..10 {
-            pod.run("tc filter del dev eth0 egress prio 1");
+            pod.run("tc filter del dev eth0 parent 51ce: prio 1");
             soon("the filter or a report", || filter().then_some(()).or_else(&contested));
         }
         soon("the report", contested);
-        pod.run("tc filter del dev eth0 egress prio 1");
+        pod.run("tc filter del dev eth0 parent 51ce: prio 1");
         let remote = node.pod("remote", 9);
         let (from, to) = (pod.netns(), remote.netns());
         let protocol = Protocol::Udp(2 * LIMIT);
@@ -561,7 +607,7 @@ fn agent_that_finds_no_settings_leaves_limits_as_they_are() {
             status.to_string().contains("\"no-settings\"").then_some(())
         });
         assert_eq!(node.status(&pod)["egress"]["limit_bps"], LIMIT);
-        assert!(pod.run("tc filter show dev eth0 egress").contains("sluice_egress"));
+        assert!(pod.run("tc filter show dev eth0 parent 51ce:").contains("sluice_egress"));
     });
 }
 
@@ -574,8 +620,8 @@ fn foreign_qdisc_on_one_way_does_not_keep_the_other_from_being_mended() {
         node.guard(&pod);
         let tbf = "handle 1: tbf rate 90mbit burst 64k latency 50ms";
         tc(&format!("qdisc replace dev {} root {tbf}", pod.host_ifname));
-        pod.run("tc filter del dev eth0 egress prio 1");
-        let filter = || pod.run("tc filter show dev eth0 egress").contains("sluice_egress");
+        pod.run("tc filter del dev eth0 parent 51ce: prio 1");
+        let filter = || pod.run("tc filter show dev eth0 parent 51ce:").contains("sluice_egress");
         soon("the pod's filter", || filter().then_some(()));
         if has_tcx() {
             let pin = format!("{PIN_DIR}/links/{}", index(&pod.host_ifname));

@@ -77,10 +77,10 @@ fn egress_limit(node: &Node, pod: &Pod) -> Option<u64> {
 
 /// What is attached in the kernel, whoever runs.
 fn assert_shaped(pod: &Pod) {
-    let filters = pod.run("tc filter show dev eth0 egress");
+    let filters = pod.run("tc filter show dev eth0 parent 51ce:");
     assert!(filters.contains("sluice"), "{filters}");
     let root = pod.run("tc qdisc show dev eth0 root");
-    assert!(root.starts_with("qdisc fq 51ce:"), "{root}");
+    assert!(root.starts_with("qdisc prio 51ce:"), "{root}");
 }
 
 fn uptime() -> f64 {

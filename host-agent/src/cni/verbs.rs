@@ -225,6 +225,7 @@ pub(super) fn new_record(request: &Request) -> Record {
         ingress: Shaping::Unlimited,
         guard: None,
         admitted: None,
+        ingress_guard: None,
     }
 }
 

@@ -48,6 +48,7 @@ codes! {
     GUARD_MISSING = "guard-missing", "The guard is not where it was.";
     GUARD_HIDDEN = "guard-hidden", "Somebody ends the chain before the guard runs.";
     GUARD_BEHIND = "guard-behind", "Somebody whose verdicts are unknown runs before the guard.";
+    INGRESS_BYPASSED = "ingress-bypassed", "Packets reach a pod past its host end: the guard in it drops the excess.";
     GSO_CLAMP_LOST = "gso-clamp-lost", "A limited device sends larger super-packets than it was told to.";
     POLICY_BYPASSED = "policy-bypassed", "A program ends the chain before network policy runs.";
     POLICY_PERHAPS_BYPASSED = "policy-perhaps-bypassed", "A program whose verdicts are unknown runs before network policy.";

@@ -3,7 +3,7 @@
 //! and what a verdict there means for those behind: on tcx everything but NEXT
 //! ends the chain, clsact's included; on clsact everything but UNSPEC.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -78,8 +78,8 @@ pub struct Programs {
     pub pins: Vec<Pin>,
     pinned: BTreeMap<u32, Vec<PathBuf>>,
     loaded: BTreeMap<u32, Option<(Loaded, Returns)>>,
-    /// Devices of the upstream bandwidth plugin.
-    upstream_ifbs: BTreeSet<u32>,
+    /// Devices that limits of others are on, by whose they are.
+    ifbs: BTreeMap<u32, Owner>,
 }
 
 impl Programs {
@@ -129,16 +129,13 @@ impl Programs {
         let bpffs = self.bpffs.clone();
         let pins = program.and_then(|id| self.pinned.get(&id)).cloned().unwrap_or_default();
         let redirects_to = filter.as_ref().and_then(|filter| filter.redirects_to);
-        let is_upstream = redirects_to.is_some_and(|to| self.upstream_ifbs.contains(&to));
+        let ifb = redirects_to.and_then(|to| self.ifbs.get(&to)).copied();
         let known = program.and_then(|id| self.get(id));
         let name = known.map_or("", |(loaded, _)| loaded.name.as_str());
         let (handle, priority) = filter.as_ref().map_or((0, 0), |f| (f.handle, f.priority));
         let filter_name = filter.as_ref().and_then(|f| f.name.as_deref()).unwrap_or("");
         let marks = Marks { program: name, filter: filter_name, handle, priority, pins: &pins };
-        let mut owner = owner::owner(&marks, &bpffs);
-        if is_upstream {
-            owner = Owner::UpstreamBandwidth;
-        }
+        let owner = ifb.unwrap_or_else(|| owner::owner(&marks, &bpffs));
         // Without direct action the verdict is that of a class and its actions.
         let decides = filter.as_ref().is_none_or(|filter| filter.direct_action);
         let scanned = known.filter(|_| decides).map(|(_, returns)| returns.clone());
@@ -167,8 +164,8 @@ impl Namespace {
     pub fn look(programs: &mut Programs, only: Option<&str>) -> Result<Self> {
         let mut netlink = Survey::open()?;
         let (devices, qdiscs) = (netlink.devices()?, netlink.qdiscs()?);
-        let ifbs = devices.iter().filter(|device| owner::is_upstream_ifb(device));
-        programs.upstream_ifbs = ifbs.map(|device| device.index).collect();
+        let ifbs = devices.iter().filter_map(|ifb| Some((ifb.index, owner::of_ifb(ifb)?)));
+        programs.ifbs = ifbs.collect();
         let mut found = Self::default();
         for device in devices {
             if only.is_some_and(|only| only != device.name) {
@@ -287,6 +284,15 @@ impl Entry {
 
     pub fn is_policy(&self) -> bool {
         self.owner == Owner::AwsNetworkPolicy
+    }
+
+    /// Whether it may send a packet elsewhere: by its verdict, which may be a helper's.
+    pub fn may_redirect(&self) -> bool {
+        let returns = &self.returns;
+        let decides = self.filter.as_ref().is_none_or(|filter| filter.direct_action);
+        self.program.is_some()
+            && decides
+            && (returns.values.contains(&TC_ACT_REDIRECT) || !returns.complete)
     }
 
     /// Whether what runs behind it can miss a packet that goes on.

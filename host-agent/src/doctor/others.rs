@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::code;
 use super::finding::{Finding, Severity};
 use super::hooks::{Entry, Layer, Side, Surveyed};
-use super::owner::{Owner, is_upstream_ifb};
+use super::owner::{Owner, of_ifb};
 use super::survey::Survey;
 use crate::netlink::ROOT_HANDLE;
 
@@ -68,7 +68,7 @@ fn upstream(survey: &Survey) -> Vec<Finding> {
     }
     for found in &survey.host.devices {
         let (device, name) = (&found.device, &found.device.name);
-        if is_upstream_ifb(device) && !used.contains(&device.index) {
+        if of_ifb(device) == Some(Owner::UpstreamBandwidth) && !used.contains(&device.index) {
             findings.push(
                 Finding::note(code::UPSTREAM_BANDWIDTH, name.as_str())
                     .seen("an ifb of the upstream bandwidth plugin that no pod's device leads to")

@@ -98,9 +98,15 @@ pub fn owner(marks: &Marks, bpffs: &Path) -> Owner {
     named(marks.program).or_else(|| named(marks.filter)).map_or(Owner::Unknown, |(_, o)| *o)
 }
 
-/// Whether the upstream bandwidth plugin made this device: `bwp` and a digest (ifb_creator.go).
-pub fn is_upstream_ifb(device: &Device) -> bool {
-    device.is_kind("ifb") && device.name.starts_with("bwp")
+/// Whose limit on what a pod sends is on this device: the upstream bandwidth plugin's is called `bwp`
+/// and a digest (ifb_creator.go), Calico's `bwcali` (felix/dataplane/linux/qos).
+pub fn of_ifb(device: &Device) -> Option<Owner> {
+    let named = |start| device.is_kind("ifb") && device.name.starts_with(start);
+    match () {
+        () if named("bwcali") => Some(Owner::Calico),
+        () if named("bwp") => Some(Owner::UpstreamBandwidth),
+        () => None,
+    }
 }
 
 /// What an owner's sources say of its verdicts, where the instructions do not tell.

@@ -8,6 +8,7 @@ use bpf::survey::Pinned;
 use super::code;
 use super::finding::{Finding, Severity};
 use super::hooks::{Ends, Entry, Layer, Side, Surveyed};
+use super::owner::Owner;
 use super::shaping::told_of;
 use super::survey::{Pod, Survey};
 
@@ -18,6 +19,9 @@ const SIDES: [(Side, &str, &str); 2] = [
     (Side::Egress, "the pod's ingress", "handle_ingress"),
 ];
 const ETH_P_ALL: u16 = 3;
+/// Calico puts both back, and its limit is one that was asked for.
+const CALICO_QOS: &str = "Calico limits what this pod sends: remove its annotation \
+                          qos.projectcalico.org/egressBandwidth, Sluice keeps the pod's own limit";
 const RESTART: &str =
     "kubectl -n kube-system rollout restart daemonset aws-node, or restart the pod";
 
@@ -90,13 +94,20 @@ fn in_the_way(subject: &str, device: &Surveyed, side: Side, present: bool) -> Ve
             device.device.name,
             if side == Side::Ingress { "ingress" } else { "egress" },
         );
+        let (elsewhere, unnamed) = match entry.owner {
+            Owner::Calico => (CALICO_QOS.to_owned(), CALICO_QOS.to_owned()),
+            _ => (
+                format!("give it another priority; or {delete}"),
+                format!("attach it with another handle; or {delete}"),
+            ),
+        };
         if priority == 1 && !fits {
             let severity = if present { Severity::Fault } else { Severity::Note };
             findings.push(
                 Finding::new(severity, code::PRIORITY_TAKEN, subject)
                     .seen(place)
                     .why("network policy wants priority 1 with kind bpf and every protocol; the kernel answers EINVAL, and CNI ADD fails")
-                    .remedy(format!("give it another priority; or {delete}")),
+                    .remedy(elsewhere),
             );
         } else if handle == 1 {
             let severity = if present { Severity::Degraded } else { Severity::Note };
@@ -104,7 +115,7 @@ fn in_the_way(subject: &str, device: &Surveyed, side: Side, present: bool) -> Ve
                 Finding::new(severity, code::HANDLE_ONE_TAKEN, subject)
                     .seen(place)
                     .why("the policy agent takes every handle 1 for its own: it deletes the first, and after its upgrade does not attach again where this one is the last")
-                    .remedy(format!("attach it with another handle; or {delete}")),
+                    .remedy(unnamed),
             );
         }
     }
@@ -162,13 +173,19 @@ fn ingress_qdisc(subject: &str, device: &Surveyed, present: bool) -> Option<Find
         return None;
     }
     let severity = if present { Severity::Fault } else { Severity::Degraded };
+    let calicos =
+        device.hook(Side::Ingress, Layer::Clsact).iter().any(|e| e.owner == Owner::Calico);
+    let remedy = match calicos {
+        true => CALICO_QOS.to_owned(),
+        false => format!(
+            "tc qdisc del dev {} ingress (whatever put it there, the upstream bandwidth plugin as a \
+             rule, must not come again); then {RESTART}",
+            device.device.name
+        ),
+    };
     let finding = Finding::new(severity, code::INGRESS_QDISC, subject)
         .seen("a qdisc of kind ingress, where clsact would be")
         .why("the policy agent takes it for clsact: both its programs land on ingress, and policy for what the pod receives is off")
-        .remedy(format!(
-            "tc qdisc del dev {} ingress (who put it there, the upstream bandwidth plugin as a \
-             rule, must not come again); then {RESTART}",
-            device.device.name
-        ));
+        .remedy(remedy);
     Some(finding)
 }

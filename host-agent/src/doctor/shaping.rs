@@ -31,6 +31,7 @@ struct PodCheck<'a> {
     record: &'a Record,
     inside: &'a Surveyed,
     host: &'a Surveyed,
+    bypassed: Option<bpf::Counters>,
     /// `default/web`
     name: String,
     findings: Vec<Finding>,
@@ -41,7 +42,8 @@ impl<'a> PodCheck<'a> {
     fn of(survey: &'a Survey, pod: &'a Pod) -> Option<Self> {
         let record = pod.record.as_ref().ok()?;
         let (inside, host) = (pod.inside.as_ref().ok()?, survey.host_end(record)?);
-        Some(Self { survey, record, inside, host, name: pod.name(), findings: Vec::new() })
+        let (bypassed, name) = (pod.bypassed, pod.name());
+        Some(Self { survey, record, inside, host, bypassed, name, findings: Vec::new() })
     }
 
     fn run(mut self) -> Vec<Finding> {
@@ -54,6 +56,9 @@ impl<'a> PodCheck<'a> {
         }
         if let Some(guard) = &record.guard {
             self.guard(guard);
+        }
+        if let Some(guard) = &record.ingress_guard {
+            self.ingress_guard(&guard.state);
         }
         self.findings
     }
@@ -110,18 +115,15 @@ impl<'a> PodCheck<'a> {
     fn attached(&mut self, way: Direction, paced: bool) {
         let (subject, device) = (self.subject(way), self.sender(way));
         let root = device.root().filter(|root| root.handle != 0);
-        let (needs_root, layer) = match way {
-            Direction::Ingress => (true, Layer::Root),
-            _ => (paced, Layer::Clsact),
-        };
-        if let Some(root) = root.filter(|root| needs_root && root.major() != ROOT_HANDLE) {
+        let layer = Layer::Root;
+        if let Some(root) = root.filter(|root| root.major() != ROOT_HANDLE) {
             let seen = format!("the root qdisc is {} {:x}:", root.kind, root.major());
             self.tell(foreign_root(&subject, &seen));
-        } else if way == Direction::Ingress && root.is_none() {
+        } else if root.is_none() {
             // The filter and the leaf went with the root.
             return self.missing(way, "our root qdisc and the filter on it are gone");
         }
-        let fq = if way == Direction::Ingress { LEAF_HANDLE } else { ROOT_HANDLE };
+        let fq = LEAF_HANDLE;
         let has_fq = device.qdiscs.iter().any(|q| q.kind == "fq" && q.major() == fq);
         if paced && !has_fq && root.is_none_or(|root| root.major() == ROOT_HANDLE) {
             self.tell(
@@ -133,7 +135,7 @@ impl<'a> PodCheck<'a> {
         }
         let entries = device.hook(Side::Egress, layer);
         match entries.iter().position(is_own_filter) {
-            Some(_) => self.reached(&subject, device, layer),
+            Some(_) => self.reached(&subject, device),
             None => self.missing(way, "our filter is gone"),
         }
     }
@@ -165,15 +167,11 @@ impl<'a> PodCheck<'a> {
     }
 
     /// Whether somebody in front of our filter lets packets past it.
-    fn reached(&mut self, subject: &str, device: &Surveyed, layer: Layer) {
-        let ahead: Vec<_> = match layer {
-            // Behind clsact and tcx on purpose: whom policy passes comes there anyhow.
-            Layer::Root => {
-                let all = device.hook(Side::Egress, layer).iter();
-                all.take_while(|e| !is_own_filter(e)).map(|e| (layer, e)).collect()
-            }
-            _ => device.chain(Side::Egress).take_while(|(_, e)| !is_own_filter(e)).collect(),
-        };
+    fn reached(&mut self, subject: &str, device: &Surveyed) {
+        // Behind clsact and tcx on purpose: what policy passes arrives there anyhow.
+        let all = device.hook(Side::Egress, Layer::Root).iter();
+        let ahead: Vec<_> =
+            all.take_while(|e| !is_own_filter(e)).map(|e| (Layer::Root, e)).collect();
         let worst = ahead.into_iter().max_by_key(|(layer, entry)| entry.ends(*layer));
         let Some((layer, entry)) = worst.filter(|(l, e)| e.ends(*l) == Ends::CanPass) else {
             return;
@@ -230,19 +228,65 @@ impl<'a> PodCheck<'a> {
                     .why(why)
                     .remedy("switch network policy on, or use an image with kernel 6.6 or newer"),
             ),
-            Guard::Tcx => self.in_place(&subject, severity, Layer::Tcx),
-            Guard::Clsact => self.in_place(&subject, severity, Layer::Clsact),
+            Guard::Tcx => self.in_place(&subject, self.host, severity, Layer::Tcx),
+            Guard::Clsact => self.in_place(&subject, self.host, severity, Layer::Clsact),
         }
     }
 
-    fn in_place(&mut self, subject: &str, severity: Severity, layer: Layer) {
+    /// Pending is no finding: it waits on purpose, and soon is not.
+    fn ingress_guard(&mut self, guard: &Guard) {
+        let subject =
+            format!("pod {}, ingress guard ({} inside)", self.name, self.inside.device.name);
+        match guard {
+            Guard::Pending => {}
+            Guard::Off(reason) => self.tell(
+                Finding::degraded(code::GUARD_OFF, subject)
+                    .seen(reason)
+                    .why("what others hand to the pod past its host end would not be limited")
+                    .remedy(
+                        "remove the ingress qdisc of the pod's end, or use kernel 6.6 or newer",
+                    ),
+            ),
+            Guard::Tcx => self.in_place(&subject, self.inside, Severity::Degraded, Layer::Tcx),
+            Guard::Clsact => {
+                self.in_place(&subject, self.inside, Severity::Degraded, Layer::Clsact);
+            }
+        }
+        self.bypassed();
+    }
+
+    /// Names whatever could hand packets to the pod's own end.
+    fn bypassed(&mut self) {
+        let Some(bypassed) = self.bypassed.filter(|counters| counters.dropped_packets > 0) else {
+            return;
+        };
+        let packets = bypassed.sent_packets + bypassed.dropped_packets;
+        let able = redirectors(self.survey);
+        let by = if able.is_empty() {
+            "no program that redirects was found".into()
+        } else {
+            able.join("; ")
+        };
+        let finding = Finding::degraded(code::INGRESS_BYPASSED, self.subject(Direction::Ingress))
+            .seen(format!(
+                "{packets} packets reached the pod past its host end; can redirect: {by}"
+            ))
+            .why("the guard in the pod holds the limit by dropping; those packets are not paced")
+            .remedy(
+                "Calico: BPFRedirectToPeer=Disabled; Cilium: enable-host-legacy-routing=true; \
+                 or leave it: the limit holds",
+            );
+        self.tell(finding);
+    }
+
+    fn in_place(&mut self, subject: &str, at: &Surveyed, severity: Severity, layer: Layer) {
         let is_guard = |(at, entry): &(Layer, &Entry)| *at == layer && entry.owner == Owner::Sluice;
-        let chain: Vec<_> = self.host.chain(Side::Ingress).collect();
+        let chain: Vec<_> = at.chain(Side::Ingress).collect();
         let Some(position) = chain.iter().position(is_guard) else {
             return self.tell(
                 Finding::new(severity, code::GUARD_MISSING, subject)
                     .seen("the record has it, and it is not there")
-                    .why("a pod that may change its own network gets round its limit unseen")
+                    .why("what gets round the shaper is neither limited nor seen")
                     .remedy(REPAIR),
             );
         };
@@ -266,6 +310,20 @@ impl<'a> PodCheck<'a> {
             ),
         }
     }
+}
+
+/// Foreign programs of the node's devices that send packets on by themselves, or may do so.
+fn redirectors(survey: &Survey) -> Vec<String> {
+    let mut found = Vec::new();
+    for device in &survey.host.devices {
+        for hook in &device.hooks {
+            let foreign =
+                hook.entries.iter().filter(|e| e.owner != Owner::Sluice && !e.is_policy());
+            let able = foreign.filter(|entry| entry.may_redirect());
+            found.extend(able.map(|entry| format!("{} on {}", entry.label(), device.device.name)));
+        }
+    }
+    found
 }
 
 /// The clamp follows from the rate and the device alone; the rest of a limit is any.

@@ -47,6 +47,8 @@ pub struct Pod {
     pub record: Result<Record, String>,
     /// The pod's own end; or why it cannot be reached.
     pub inside: Result<Surveyed, String>,
+    /// What passed its host end by; None without the agent's maps.
+    pub bypassed: Option<bpf::Counters>,
 }
 
 impl Pod {
@@ -163,13 +165,15 @@ fn settings(paths: &Paths) -> Option<Result<Settings, String>> {
 
 fn pods(paths: &Paths, programs: &mut Programs) -> Result<Vec<Pod>> {
     let claims = Records::new(paths.pods_dir()).list()?;
+    let pins = bpf::Pins::open(&paths.pin_dir()).ok();
     let pods = claims.into_iter().map(|claim| {
         let record = claim.read().map_err(|e| format!("{e:#}"));
         let inside = match &record {
             Ok(record) => inside(&record.netns, &claim.key.ifname, programs),
             Err(_) => bail_text("its record does not say where it is"),
         };
-        Pod { inside: inside.map_err(|e| format!("{e:#}")), claim, record }
+        let bypassed = pins.as_ref().and_then(|pins| pins.bypassed(claim.slot).ok());
+        Pod { inside: inside.map_err(|e| format!("{e:#}")), bypassed, claim, record }
     });
     Ok(pods.collect())
 }

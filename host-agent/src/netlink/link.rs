@@ -20,6 +20,9 @@ pub struct Link {
     pub address: Vec<u8>,
     pub mtu: u32,
     pub gso: Gso,
+    /// txqueuelen. The kernel makes 1000 of 0 for any qdisc that is put on a veth (sch_api.c,
+    /// qdisc_create).
+    pub tx_queue_len: Option<u32>,
     /// Index of the other end, for one of a pair; it lies in another namespace as a rule. Of other kinds
     /// this is the device below.
     pub peer_index: Option<u32>,
@@ -116,6 +119,14 @@ impl Netlink {
         self.request(&what, RouteNetlinkMessage::SetLink(message), 0).map(|_| ())
     }
 
+    pub fn set_tx_queue_len(&mut self, link: &Link, packets: u32) -> Result<(), Error> {
+        let mut message = LinkMessage::default();
+        message.header.index = link.index;
+        message.attributes.push(LinkAttribute::TxQueueLen(packets));
+        let what = format!("set txqueuelen {packets} on {}", link.name);
+        self.request(&what, RouteNetlinkMessage::SetLink(message), 0).map(|_| ())
+    }
+
     fn link(&mut self, what: &str, ask: LinkMessage) -> Result<Link, Error> {
         let answers = self.request(what, RouteNetlinkMessage::GetLink(ask), 0)?;
         let found = answers.into_iter().find_map(|answer| match answer {
@@ -133,6 +144,7 @@ fn read_link(message: LinkMessage) -> Link {
         address: Vec::new(),
         mtu: 0,
         gso: Gso::default(),
+        tx_queue_len: None,
         peer_index: None,
         peer_netns: None,
         is_pair: false,
@@ -143,6 +155,7 @@ fn read_link(message: LinkMessage) -> Link {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Address(address) => link.address = address,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::TxQueueLen(packets) => link.tx_queue_len = Some(packets),
             LinkAttribute::GsoMaxSize(bytes) => link.gso.max_size = bytes,
             LinkAttribute::GsoIpv4MaxSize(bytes) => link.gso.ipv4_max_size = Some(bytes),
             LinkAttribute::Link(index) => link.peer_index = Some(index),

@@ -18,5 +18,5 @@ pub mod trial;
 pub use events::{Changed, Events};
 pub use link::{Gso, Link};
 pub use options::Fq;
-pub use socket::{Error, Netlink};
+pub use socket::{Error, Netlink, inside};
 pub use tc::{FILTER_HANDLE, Filter, LEAF_HANDLE, ROOT_HANDLE, Root, Roots};

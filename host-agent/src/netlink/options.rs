@@ -55,6 +55,11 @@ pub(super) fn prio() -> Vec<u8> {
     [2i32.to_ne_bytes().as_slice(), &[0; 16]].concat()
 }
 
+/// struct tc_fifo_qopt: a limit of 0, so that every packet is one too many.
+pub(super) fn no_packets() -> Vec<u8> {
+    words(&[0])
+}
+
 /// struct tc_htb_glob: version, rate2quantum, default class, debug, direct packets.
 pub(super) fn htb() -> Vec<u8> {
     attribute(TCA_HTB_INIT, &words(&[3, 10, CLASS_MINOR, 0, 0]))

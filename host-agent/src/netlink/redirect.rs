@@ -20,7 +20,7 @@ const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0 };
 impl Netlink {
     /// The ifb that the upstream plugin redirects this device's traffic to.
     pub fn upstream_ifb(&mut self, link: &Link) -> Result<Option<Link>, Error> {
-        if !self.has_ingress_qdisc(link)? {
+        if self.ingress_kind(link)?.as_deref() != Some("ingress") {
             return Ok(None);
         }
         for index in self.redirects(link)? {
@@ -39,17 +39,23 @@ impl Netlink {
         self.request(&what, RouteNetlinkMessage::DelQueueDiscipline(message), 0).map(|_| ())
     }
 
-    /// clsact has the same handle and the same parent; only its kind differs.
-    fn has_ingress_qdisc(&mut self, link: &Link) -> Result<bool, Error> {
+    /// `clsact` or `ingress`, which share a handle and a parent, where the device has one of them.
+    pub fn ingress_kind(&mut self, link: &Link) -> Result<Option<String>, Error> {
         let ask = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
         let answers = self.request("list the qdiscs", ask, NLM_F_DUMP)?;
-        Ok(answers.into_iter().any(|answer| match answer {
-            RouteNetlinkMessage::NewQueueDiscipline(qdisc) => {
-                let kind = TcAttribute::Kind("ingress".into());
-                qdisc.header.index == link.index as i32 && qdisc.attributes.contains(&kind)
-            }
-            _ => false,
-        }))
+        let qdisc = answers.into_iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewQueueDiscipline(qdisc) => Some(qdisc).filter(|qdisc| {
+                let place = (qdisc.header.index, qdisc.header.parent);
+                place == (link.index as i32, TcHandle::INGRESS)
+            }),
+            _ => None,
+        });
+        Ok(qdisc.into_iter().flat_map(|qdisc| qdisc.attributes).find_map(
+            |attribute| match attribute {
+                TcAttribute::Kind(kind) => Some(kind),
+                _ => None,
+            },
+        ))
     }
 
     fn redirects(&mut self, link: &Link) -> Result<Vec<u32>, Error> {

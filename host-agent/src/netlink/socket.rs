@@ -16,6 +16,23 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::sys_admin;
 
+/// Runs `call` in another network namespace. The calling thread goes there and back: a thread made for
+/// that would have to wait for a processor first, on a busy node longer than all the rest takes.
+pub fn inside<T>(netns: impl AsFd, call: impl FnOnce() -> T) -> Result<T, Error> {
+    let error = |e: io::Error| Error::new("enter the network namespace", e);
+    let own = File::open(OWN_NAMESPACE).map_err(error)?;
+    sys_admin::with(|| {
+        setns(netns.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|e| error(e.into()))?;
+        let result = call();
+        if let Err(e) = setns(&own, CloneFlags::CLONE_NEWNET) {
+            // All that this thread would do from now on, it would do to the pod.
+            log::error!("leave the pod's network namespace: {e}");
+            std::process::abort();
+        }
+        Ok(result)
+    })
+}
+
 /// A request that failed; `what` is the attempt, in words.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}{}", hint(source))]
@@ -78,21 +95,9 @@ impl Netlink {
         Ok(Self { socket, sequence: 0, datagram: Vec::with_capacity(DATAGRAM_BYTES) })
     }
 
-    /// A socket of another namespace. The calling thread goes there and back: a thread made for that
-    /// would have to wait for a processor first, on a busy node longer than all the rest takes.
+    /// A socket of another namespace.
     pub fn open_in(netns: impl AsFd) -> Result<Self, Error> {
-        let error = |e: io::Error| Error::new("enter the network namespace", e);
-        let own = File::open(OWN_NAMESPACE).map_err(error)?;
-        sys_admin::with(|| {
-            setns(netns.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|e| error(e.into()))?;
-            let opened = Self::open();
-            if let Err(e) = setns(&own, CloneFlags::CLONE_NEWNET) {
-                // All that this thread would do from now on, it would do to the pod.
-                log::error!("leave the pod's network namespace: {e}");
-                std::process::abort();
-            }
-            opened
-        })
+        inside(netns, Self::open)?
     }
 
     /// Sends one request and gives back what the kernel answers, in order, without the final

@@ -13,6 +13,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
 };
+use nix::errno::Errno;
 
 use super::link::Link;
 use super::options::{self, Fq};
@@ -22,6 +23,8 @@ use super::socket::{Error, Netlink};
 pub const ROOT_HANDLE: u16 = 0x51ce;
 /// Major number of the leaf below a classful root.
 pub const LEAF_HANDLE: u16 = 0x51cf;
+/// Major number of the leaf that takes no packet.
+const DROP_HANDLE: u16 = 0x51d0;
 /// Handle of Sluice's filters.
 pub const FILTER_HANDLE: u32 = 0x51ce;
 
@@ -30,6 +33,9 @@ const ETH_P_ALL: u32 = 0x0003;
 const ROOT: TcHandle = TcHandle { major: ROOT_HANDLE, minor: 0 };
 const CLASS: TcHandle = TcHandle { major: ROOT_HANDLE, minor: 1 };
 const LEAF: TcHandle = TcHandle { major: LEAF_HANDLE, minor: 0 };
+/// contract.h, SLUICE_DROP_CLASS.
+const DROP_CLASS: TcHandle = TcHandle { major: ROOT_HANDLE, minor: 2 };
+const DROP_LEAF: TcHandle = TcHandle { major: DROP_HANDLE, minor: 0 };
 /// clsact's qdisc handle and, as parents of filters, its two sides.
 const CLSACT: TcHandle = TcHandle { major: 0xffff, minor: 0 };
 const CLSACT_EGRESS: TcHandle = TcHandle { major: 0xffff, minor: TcHandle::MIN_EGRESS };
@@ -45,12 +51,25 @@ pub struct Filter<'a> {
 }
 
 /// Kind and major handle of a root qdisc, e.g. `tbf` and 1; noqueue has major 0.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Root {
     pub kind: String,
     pub major: u16,
     /// Whether our fq is below it.
     pub has_leaf: bool,
+    /// Whether our leaf that takes no packet is below it.
+    pub has_drop: bool,
+}
+
+impl Root {
+    pub fn is_ours(&self) -> bool {
+        self.major == ROOT_HANDLE
+    }
+
+    /// The upstream plugin's is `tbf 1:` (plugins/meta/bandwidth, CreateTBF).
+    pub fn is_upstreams(&self) -> bool {
+        self.kind == "tbf" && self.major == 1
+    }
 }
 
 /// The root qdiscs of a namespace, by device.
@@ -67,36 +86,31 @@ pub struct Listed {
 }
 
 impl Netlink {
-    /// fq as the root qdisc.
-    pub fn add_root_fq(&mut self, link: &Link, fq: Fq) -> Result<(), Error> {
-        self.add_qdisc(link, TcHandle::ROOT, ROOT, "fq", options::fq(fq))
-    }
-
     /// fq below the classful root.
     pub fn add_leaf_fq(&mut self, link: &Link, fq: Fq) -> Result<(), Error> {
         self.add_qdisc(link, CLASS, LEAF, "fq", options::fq(fq))
     }
 
-    /// New parameters for the fq that is the root; what waits in it stays, if the limit has room.
-    pub fn change_root_fq(&mut self, link: &Link, fq: Fq) -> Result<(), Error> {
-        self.change_qdisc(link, TcHandle::ROOT, ROOT, "fq", options::fq(fq))
-    }
-
-    /// The same for the fq below the classful root.
+    /// New parameters for it; what waits in it stays, if the limit has room.
     pub fn change_leaf_fq(&mut self, link: &Link, fq: Fq) -> Result<(), Error> {
         self.change_qdisc(link, CLASS, LEAF, "fq", options::fq(fq))
     }
 
     /// A classful root with one class that everything goes through; it is there to carry a filter.
-    /// prio where the kernel has it, else htb (dearer, and asks for a rate).
-    pub fn add_root_with_class(&mut self, link: &Link) -> Result<(), Error> {
-        match self.add_qdisc(link, TcHandle::ROOT, ROOT, "prio", options::prio()) {
-            Err(e) if e.errno() == Some(nix::errno::Errno::ENOENT) => {
-                self.add_qdisc(link, TcHandle::ROOT, ROOT, "htb", options::htb())?;
-                self.add_htb_class(link)
+    /// prio where the kernel has it, else htb (dearer, and asks for a rate). Gives its kind.
+    pub fn add_root_with_class(&mut self, link: &Link) -> Result<&'static str, Error> {
+        self.put_root_with_class(link, NLM_F_EXCL)
+    }
+
+    /// The class whose leaf takes no packet: what the programs drop goes there.
+    pub fn add_drop_class(&mut self, link: &Link, root: &str) -> Result<(), Error> {
+        if root == "htb" {
+            match self.add_htb_class(link, DROP_CLASS) {
+                Err(e) if e.errno() == Some(Errno::EEXIST) => {}
+                added => added?,
             }
-            result => result,
         }
+        self.add_qdisc(link, DROP_CLASS, DROP_LEAF, "pfifo", options::no_packets())
     }
 
     pub fn delete_root(&mut self, link: &Link) -> Result<(), Error> {
@@ -108,17 +122,6 @@ impl Netlink {
     /// clsact; only ever on a device inside a pod, where no network policy agent works.
     pub fn add_clsact(&mut self, link: &Link) -> Result<(), Error> {
         self.add_qdisc(link, TcHandle::CLSACT, CLSACT, "clsact", Vec::new())
-    }
-
-    pub fn delete_clsact(&mut self, link: &Link) -> Result<(), Error> {
-        let message = tc_message(link, TcHandle::CLSACT, CLSACT);
-        let what = format!("delete clsact of {}", link.name);
-        self.request(&what, RouteNetlinkMessage::DelQueueDiscipline(message), 0).map(|_| ())
-    }
-
-    /// A filter on clsact's egress side.
-    pub fn add_egress_filter(&mut self, link: &Link, filter: &Filter) -> Result<(), Error> {
-        self.add_filter(link, CLSACT_EGRESS, filter)
     }
 
     /// A filter on the root qdisc itself, which runs after all of clsact and tcx.
@@ -145,7 +148,7 @@ impl Netlink {
         self.filters(link, CLSACT_INGRESS)
     }
 
-    /// Our filter on clsact's egress side.
+    /// Our filter on clsact's egress side, where older versions put it in a pod.
     pub fn egress_filter(&mut self, link: &Link) -> Result<Option<Listed>, Error> {
         self.own_filter(link, CLSACT_EGRESS)
     }
@@ -156,10 +159,6 @@ impl Netlink {
     }
 
     /// Gives our filter another program; it keeps its place among the others.
-    pub fn replace_egress_filter(&mut self, link: &Link, filter: &Filter) -> Result<(), Error> {
-        self.put_filter(link, CLSACT_EGRESS, filter, NLM_F_CREATE)
-    }
-
     pub fn replace_root_filter(&mut self, link: &Link, filter: &Filter) -> Result<(), Error> {
         self.put_filter(link, ROOT, filter, NLM_F_CREATE)
     }
@@ -180,31 +179,43 @@ impl Netlink {
                 _ => None,
             })
             .collect();
-        let with_leaf =
-            |qdisc: &&TcMessage| (qdisc.header.parent, qdisc.header.handle) == (CLASS, LEAF);
-        let leaves: Vec<_> =
-            qdiscs.iter().filter(with_leaf).map(|leaf| leaf.header.index as u32).collect();
+        let below = |parent, handle| {
+            let is_it =
+                move |q: &&TcMessage| (q.header.parent, q.header.handle) == (parent, handle);
+            qdiscs.iter().filter(is_it).map(|q| q.header.index as u32).collect::<Vec<_>>()
+        };
+        let (leaves, drops) = (below(CLASS, LEAF), below(DROP_CLASS, DROP_LEAF));
         let mut roots: Roots = qdiscs.into_iter().filter_map(root).collect();
         for index in leaves {
             roots.entry(index).and_modify(|root| root.has_leaf = true);
+        }
+        for index in drops {
+            roots.entry(index).and_modify(|root| root.has_drop = true);
         }
         Ok(roots)
     }
 
     /// Puts the classful root in the place of whatever is there. Only for a root whose owner is known
     /// and has made way (docs/decisions/0008-reconcile.md).
-    pub fn replace_root_with_class(&mut self, link: &Link) -> Result<(), Error> {
-        let add = |netlink: &mut Self, kind: &str, options| {
-            let what = format!("replace the root qdisc of {}", link.name);
+    pub fn replace_root_with_class(&mut self, link: &Link) -> Result<&'static str, Error> {
+        self.put_root_with_class(link, NLM_F_REPLACE)
+    }
+
+    fn put_root_with_class(&mut self, link: &Link, flag: u16) -> Result<&'static str, Error> {
+        let put = |netlink: &mut Self, kind: &str, options| {
+            let what = match flag {
+                NLM_F_EXCL => format!("add the qdisc {kind} to {}", link.name),
+                _ => format!("replace the root qdisc of {}", link.name),
+            };
             let request = qdisc_request(link, TcHandle::ROOT, ROOT, kind, options);
-            netlink.request(&what, request, NLM_F_CREATE | NLM_F_REPLACE).map(|_| ())
+            netlink.request(&what, request, NLM_F_CREATE | flag).map(|_| ())
         };
-        match add(self, "prio", options::prio()) {
-            Err(e) if e.errno() == Some(nix::errno::Errno::ENOENT) => {
-                add(self, "htb", options::htb())?;
-                self.add_htb_class(link)
+        match put(self, "prio", options::prio()) {
+            Err(e) if e.errno() == Some(Errno::ENOENT) => {
+                put(self, "htb", options::htb())?;
+                self.add_htb_class(link, CLASS).map(|()| "htb")
             }
-            result => result,
+            result => result.map(|()| "prio"),
         }
     }
 
@@ -235,8 +246,8 @@ impl Netlink {
         self.request(&what, request, 0).map(|_| ())
     }
 
-    fn add_htb_class(&mut self, link: &Link) -> Result<(), Error> {
-        let mut message = tc_message(link, ROOT, CLASS);
+    fn add_htb_class(&mut self, link: &Link, class: TcHandle) -> Result<(), Error> {
+        let mut message = tc_message(link, ROOT, class);
         message.attributes.push(TcAttribute::Kind("htb".into()));
         message.attributes.push(raw(TCA_OPTIONS, options::htb_class()));
         let what = format!("add the class of htb to {}", link.name);
@@ -258,7 +269,8 @@ impl Netlink {
         let mut message = tc_message(link, parent, FILTER_HANDLE.into());
         message.header.info = filter_info();
         message.attributes.push(TcAttribute::Kind("bpf".into()));
-        let classid = TcHandle { major: 0, minor: filter.slot };
+        // The class that a program chooses is one of this major number's (cls_bpf.c, cls_bpf_classify).
+        let classid = TcHandle { major: ROOT_HANDLE, minor: filter.slot };
         message.attributes.push(TcAttribute::Options(vec![
             TcOption::Bpf(TcFilterBpfOption::ProgFd(filter.program.as_raw_fd() as u32)),
             TcOption::Bpf(TcFilterBpfOption::ProgName(filter.name.into())),
@@ -329,7 +341,9 @@ fn root(qdisc: TcMessage) -> Option<(u32, Root)> {
     }
     let (index, major) = (qdisc.header.index as u32, qdisc.header.handle.major);
     qdisc.attributes.into_iter().find_map(|attribute| match attribute {
-        TcAttribute::Kind(kind) => Some((index, Root { kind, major, has_leaf: false })),
+        TcAttribute::Kind(kind) => {
+            Some((index, Root { kind, major, has_leaf: false, has_drop: false }))
+        }
         _ => None,
     })
 }
@@ -370,7 +384,7 @@ mod tests {
 
     #[test]
     fn no_handle_is_that_of_the_policy_agent() {
-        let roots = [ROOT_HANDLE, LEAF_HANDLE].map(u32::from);
+        let roots = [ROOT_HANDLE, LEAF_HANDLE, DROP_HANDLE].map(u32::from);
         assert!(!roots.contains(&1) && FILTER_HANDLE != 1);
     }
 }

@@ -114,6 +114,7 @@ impl Cached {
             ingress: Shaping::Unlimited,
             guard: None,
             admitted: None,
+            ingress_guard: None,
         }
     }
 }

@@ -23,7 +23,7 @@ pub struct Pod {
     pub due: Option<Instant>,
     pub host_index: Option<u32>,
     pub netns: Option<i32>,
-    /// Since when its guard waits to be attached.
+    /// When a guard of it is to be attached.
     pub guard_due: Option<Instant>,
     /// When its guard, which has an older, higher limit, gets the one in force.
     pub guard_lowered: Option<Instant>,
@@ -57,7 +57,7 @@ impl Pod {
 
     pub fn saw(&mut self, seen: &Seen, now: Instant) {
         (self.host_index, self.netns) = (seen.host_index, seen.netns);
-        self.guard_due = seen.guard_is_due.then(|| self.guard_due.unwrap_or(now));
+        self.guard_due = seen.guard_due_in.map(|wait| self.guard_due.unwrap_or(now + wait));
         self.lower_guard_later(seen, now);
         match &seen.failed {
             Some(e) => self.failed(e),
@@ -135,8 +135,9 @@ impl Pod {
 }
 
 /// Of those whose guard is due.
-pub fn longest_without_guard(pods: &mut BTreeMap<Key, Pod>) -> Option<&mut Pod> {
-    pods.values_mut().filter(|pod| pod.guard_due.is_some()).min_by_key(|pod| pod.guard_due)
+pub fn longest_without_guard(pods: &mut BTreeMap<Key, Pod>, now: Instant) -> Option<&mut Pod> {
+    let due = pods.values_mut().filter(|pod| pod.guard_due.is_some_and(|due| due <= now));
+    due.min_by_key(|pod| pod.guard_due)
 }
 
 #[cfg(test)]
@@ -170,7 +171,7 @@ mod tests {
             pods.insert(claim.key, pod);
         }
         let mut order = Vec::new();
-        while let Some(pod) = longest_without_guard(&mut pods) {
+        while let Some(pod) = longest_without_guard(&mut pods, now) {
             pod.guard_due = None;
             order.push(pod.claim.key.container_id.clone());
         }

@@ -280,8 +280,8 @@ impl Reconciler {
     /// When there is something to do again, whatever happens.
     pub fn next(&self) -> Instant {
         let pods = self.pods.values().filter_map(|pod| pod.due);
-        let guards = self.pods.values().any(|pod| pod.guard_due.is_some());
-        let guards = guards.then_some(self.next_guard);
+        let guards = self.pods.values().filter_map(|pod| pod.guard_due).min();
+        let guards = guards.map(|due| due.max(self.next_guard));
         let chain = self.chain.next().filter(|_| self.in_force);
         let rest = pods.chain(guards).chain(chain);
         rest.fold(self.next_pass, Instant::min)
@@ -341,13 +341,19 @@ impl Reconciler {
 
     /// Links of guards whose pods have gone without a DEL.
     fn collect_links(&mut self) -> Result<()> {
-        let index = |pod: &Pod| {
-            pod.host_index.or_else(|| pod.claim.read().ok()?.host.map(|host| host.ifindex))
-        };
-        let held: BTreeSet<_> = self.pods.values().filter_map(index).collect();
-        let links = self.pins.guard_links()?;
-        let mut left = links.into_iter().filter(|index| !held.contains(index));
-        Ok(left.try_for_each(|index| self.pins.detach_link(index))?)
+        let records: Vec<_> = self.pods.values().filter_map(|pod| pod.claim.read().ok()).collect();
+        let hosts: BTreeSet<_> =
+            records.iter().filter_map(|r| Some(r.host.as_ref()?.ifindex)).collect();
+        let ends: BTreeSet<_> =
+            records.iter().filter_map(|r| Some(r.ingress_guard.as_ref()?.end())).collect();
+        for index in self.pins.guard_links()?.into_iter().filter(|index| !hosts.contains(index)) {
+            self.pins.detach_link(index)?;
+        }
+        let links = self.pins.ingress_guard_links()?.into_iter();
+        for end in links.filter(|end| !ends.contains(end)) {
+            self.pins.detach_pod_link(end)?;
+        }
+        Ok(())
     }
 
     fn end_pass(&mut self, worked: Duration) -> Result<()> {
@@ -448,12 +454,14 @@ impl Reconciler {
         if now < self.next_guard {
             return Ok(());
         }
-        let Some(pod) = longest_without_guard(&mut self.pods) else { return Ok(()) };
+        let Some(pod) = longest_without_guard(&mut self.pods, now) else { return Ok(()) };
         pod.guard_due = None;
         let claim = pod.claim.clone();
         let done = crate::live::attach_guard(&self.records, &self.pins, &claim);
-        if let (Err(e), Some(pod)) = (done, self.pods.get_mut(&claim.key)) {
-            pod.failed(&e.context("attach the guard"));
+        match (done, self.pods.get_mut(&claim.key)) {
+            (Ok(wait), Some(pod)) => pod.guard_due = wait.map(|wait| Instant::now() + wait),
+            (Err(e), Some(pod)) => pod.failed(&e.context("attach the guard")),
+            (_, None) => {}
         }
         self.next_guard = Instant::now() + GUARD_EVERY;
         Ok(())

@@ -3,10 +3,12 @@
 //! force, and everything in its place that our record says was put there. It
 //! runs while no verb does, so a half-done ADD that it meets is a dead one.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bpf::{Direction, Pins};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
@@ -17,7 +19,7 @@ use settings_model::Bandwidth;
 use crate::attach::{End, NoHostEnd, Veth};
 use crate::guard;
 use crate::netlink::Roots;
-use crate::record::{Came, Claim, Guard, Record, Records, Shaping};
+use crate::record::{Came, Claim, Guard, IngressGuard, Record, Records, Shaping};
 use crate::shape::{self, Shaper};
 use crate::wanted::Wanted;
 
@@ -42,8 +44,9 @@ pub struct Seen {
     pub changed: bool,
     /// The guard still has the old, higher limit, until that one's packets are through.
     pub guard_is_high: bool,
-    /// A tcx link must be made; it takes so long that the caller spreads them out.
-    pub guard_is_due: bool,
+    /// A guard must be attached, after this time; a tcx link takes so long that the caller spreads them
+    /// out.
+    pub guard_due_in: Option<Duration>,
     /// Seconds since 1970 at which a limit that was set by hand ends.
     pub live_until: Option<u64>,
     /// Interfaces of the pod that no record names.
@@ -144,7 +147,11 @@ impl Shaper<'_> {
         // What has just been attached is there, whatever older lists say.
         let done = if new { Ok(()) } else { self.mend(record, wanted, node.roots, seen) };
         seen.mended.extend(self.mend_guard(record)?);
-        seen.guard_is_due = record.guard == Some(Guard::Pending);
+        // Without the proof that the shaper gives, honest packets would be charged twice.
+        if done.is_ok() {
+            seen.mended.extend(self.mend_ingress_guard(record)?);
+        }
+        seen.guard_due_in = guard::due_in(self.pins, record);
         done
     }
 
@@ -219,6 +226,44 @@ impl Shaper<'_> {
             Some(Guard::Tcx | Guard::Pending) | None => Ok(None),
         }
     }
+
+    /// The same for the one on the pod's end, which ADD leaves to the agent whole.
+    fn mend_ingress_guard(
+        &mut self,
+        record: &mut Record,
+    ) -> Result<Option<(&'static str, String)>> {
+        if record.ingress.is_unlimited() {
+            return Ok(None);
+        }
+        let mut guard = match record.ingress_guard.clone() {
+            Some(guard) => guard,
+            None => IngressGuard {
+                netns: netns_inode(&record.netns)?,
+                ifindex: self.veth.pod.link.index,
+                state: Guard::Pending,
+            },
+        };
+        let mut mended = None;
+        match &guard.state {
+            Guard::Tcx if !self.pins.renew_ingress_guard(guard.end())? => {
+                guard.state = Guard::Pending;
+                mended = Some(("ingress", "the guard in the pod is gone".into()));
+            }
+            Guard::Clsact | Guard::Off(_) => {
+                let (netns, pod) = (&record.netns, &mut self.veth.pod);
+                guard.state = guard::attach_ingress(self.pins, self.slot, netns, pod, &guard)?;
+            }
+            Guard::Tcx | Guard::Pending => {}
+        }
+        record.ingress_guard = Some(guard);
+        Ok(mended)
+    }
+}
+
+fn netns_inode(path: &Path) -> Result<u32> {
+    let what = || format!("look at the network namespace {}", path.display());
+    let inode = fs::metadata(path).with_context(what)?.ino();
+    u32::try_from(inode).with_context(what)
 }
 
 /// The record may tell of a veth that was deleted and made again under the same name.
@@ -230,6 +275,9 @@ fn forget_another_veth(node: &Node, claim: &Claim, record: &mut Record, veth: &V
         record.egress = Shaping::Unlimited;
         record.ingress = Shaping::Unlimited;
         record.guard = None;
+        if let Some(guard) = record.ingress_guard.take() {
+            node.pins.detach_ingress_guard(guard.end(), claim.slot)?;
+        }
     }
     Ok(())
 }
@@ -258,7 +306,7 @@ fn look_from_outside(
     Ok(Seen {
         host_index: Some(host.ifindex),
         netns: end.and_then(|end| end.link.peer_netns),
-        guard_is_due: record.guard == Some(Guard::Pending),
+        guard_due_in: guard::due_in(node.pins, record),
         ..Seen::default()
     })
 }

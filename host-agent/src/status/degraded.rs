@@ -101,7 +101,7 @@ fn programs(status: &Status, error: Option<&bpf::Error>) -> Option<Trouble> {
 
 fn of_pods(all: &[Pod]) -> Vec<Trouble> {
     type Group<'g> = (&'g str, &'g str, &'g str, fn(&Pod) -> bool);
-    let groups: [Group; 5] = [
+    let groups: [Group; 7] = [
         (
             BROKEN,
             "a limit is not enforced where it should be; sluice pods says what is missing",
@@ -131,6 +131,21 @@ fn of_pods(all: &[Pod]) -> Vec<Trouble> {
             "no guard: the pod could take its own shaper off; sluice pods says why",
             "use a kernel with tcx (6.6), or network policy, whose clsact the guard shares",
             |pod| pod.guard.as_ref().is_some_and(|guard| guard.state == "off"),
+        ),
+        (
+            "bypassed",
+            "packets reach the pod past its host end: they are policed, not paced",
+            "sluice doctor names the programs that can do that (bpf_redirect_peer)",
+            |pod| {
+                let packets = pod.ingress.sent_packets;
+                pod.bypassed.as_ref().is_some_and(|bypassed| bypassed.is_notable(packets))
+            },
+        ),
+        (
+            "ingress-guard-off",
+            "no guard in the pod: what others hand to it past its host end is not limited",
+            "remove the ingress qdisc of the pod's end, or use a kernel with tcx (6.6)",
+            |pod| pod.bypassed.as_ref().is_some_and(|bypassed| bypassed.guard == "off"),
         ),
     ];
     let told = groups.into_iter().filter_map(|(code, what, next_step, holds)| {

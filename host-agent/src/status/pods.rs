@@ -39,6 +39,9 @@ pub struct Pod {
     pub ingress: Line,
     /// None without a limit on egress.
     pub guard: Option<GuardLine>,
+    /// None without a limit on ingress, and as long as the agent has not seen the pod.
+    #[serde(default)]
+    pub bypassed: Option<Bypassed>,
 }
 
 /// How a pod's limits are enforced, the worse of its two ways.
@@ -129,6 +132,20 @@ pub struct GuardLine {
     pub last_drop_at_ns: Option<u64>,
 }
 
+/// What reached the pod without passing its shaper on the host's end; the guard in the pod polices it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bypassed {
+    /// State of that guard: `tcx`, `clsact`, `pending` or `off`.
+    pub guard: String,
+    pub reason: String,
+    /// Dropped ones included.
+    pub packets: u64,
+    pub bytes: u64,
+    pub dropped_packets: u64,
+    /// When one was last dropped: nanoseconds since the node started.
+    pub last_drop_at_ns: Option<u64>,
+}
+
 /// What the three places have counted where a pod is looked at.
 struct Counted {
     egress: (Counters, bpf::Delays),
@@ -174,6 +191,11 @@ fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<Pod>> {
     let mut ingress = Line::new(&record.ingress, &counted.ingress);
     let why = record.admitted.map(|why| format!("started without limits: {why}"));
     [&mut egress, &mut ingress].into_iter().for_each(|line| line.tell_of_problem(why.clone()));
+    let bypassed = match (&record.ingress_guard, pins) {
+        (Some(guard), Some(pins)) => Some(Bypassed::new(&guard.state, &pins.bypassed(claim.slot)?)),
+        _ => None,
+    };
+    bypassed.iter().for_each(|bypassed| ingress.tell_of_bypass(bypassed));
     Ok(Some(Pod {
         container_id: claim.key.container_id.clone(),
         interface: claim.key.ifname.clone(),
@@ -183,6 +205,7 @@ fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<Pod>> {
         egress,
         ingress,
         guard: record.guard.as_ref().map(|state| GuardLine::new(state, &counted.guard.0)),
+        bypassed,
         namespace: record.namespace,
         pod: record.pod,
         came: record.came,
@@ -310,6 +333,8 @@ impl Pod {
     }
 }
 
+const PAST_HOST_END: &str = "packets reached the pod past its host end";
+
 const DODGING: &str = "the pod gets round its shaper";
 
 impl Line {
@@ -351,6 +376,17 @@ impl Line {
             return;
         }
         self.reason = format!("{DODGING}: the guard dropped {} packets", guard.dropped_packets);
+    }
+
+    /// Paced or policed as it says is then only what passes the host's end.
+    fn tell_of_bypass(&mut self, bypassed: &Bypassed) {
+        if self.limit_bps.is_some() && bypassed.is_notable(self.sent_packets) {
+            let Bypassed { packets, dropped_packets, .. } = bypassed;
+            self.reason = format!(
+                "{}; {packets} {PAST_HOST_END}: policed, {dropped_packets} dropped",
+                self.reason
+            );
+        }
     }
 
     /// What was found by looking comes before what the counters tell.
@@ -397,6 +433,30 @@ impl GuardLine {
             dropped_packets: counters.dropped_packets,
             last_drop_at_ns: counters.last_horizon_ns,
         }
+    }
+}
+
+impl Bypassed {
+    fn new(state: &Guard, counters: &Counters) -> Self {
+        let (guard, reason) = match state {
+            Guard::Pending => ("pending", "the agent attaches it, and has not yet".into()),
+            Guard::Tcx => ("tcx", "a link at the head of the pod's end".into()),
+            Guard::Clsact => ("clsact", "a filter in front of all others of the pod's end".into()),
+            Guard::Off(reason) => ("off", format!("{reason}: guard is off")),
+        };
+        Self {
+            guard: guard.into(),
+            reason,
+            packets: counters.sent_packets + counters.dropped_packets,
+            bytes: counters.sent_bytes + counters.dropped_bytes,
+            dropped_packets: counters.dropped_packets,
+            last_drop_at_ns: counters.last_horizon_ns,
+        }
+    }
+
+    /// More than what is under way while the devices of a pod are changed.
+    pub fn is_notable(&self, shaped_packets: u64) -> bool {
+        self.dropped_packets > 0 || self.packets > 10 + shaped_packets / 100
     }
 }
 

@@ -246,6 +246,7 @@ pub mod tests {
                 dropped_packets: 0,
                 last_drop_at_ns: None,
             }),
+            bypassed: None,
         }
     }
 

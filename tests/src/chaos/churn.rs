@@ -164,8 +164,8 @@ impl<'a> Runtime<'a> {
         let (name, host) = (&extra.pod.name, &extra.pod.host_ifname);
         let line = match self.dice.u8(..3) {
             0 => format!("qdisc del dev {host} root"),
-            1 => format!("-n {name} qdisc del dev eth0 clsact"),
-            _ => format!("-n {name} filter del dev eth0 egress prio 1"),
+            1 => format!("-n {name} qdisc del dev eth0 root"),
+            _ => format!("-n {name} filter del dev eth0 parent 51ce: prio 1"),
         };
         // One without limits has none of that.
         output("tc", &line.split(' ').collect::<Vec<_>>());

@@ -23,9 +23,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug)]
 enum Deed {
     PodFilter,
-    PodClsact,
+    PodLeaf,
     PodRoot,
-    PodAll,
     HostRoot,
     HostFilter,
     HostLeaf,
@@ -39,11 +38,10 @@ enum Deed {
     PolicyClsact,
 }
 
-const DEEDS: [Deed; 15] = [
+const DEEDS: [Deed; 14] = [
     Deed::PodFilter,
-    Deed::PodClsact,
+    Deed::PodLeaf,
     Deed::PodRoot,
-    Deed::PodAll,
     Deed::HostRoot,
     Deed::HostFilter,
     Deed::HostLeaf,
@@ -97,9 +95,9 @@ impl Tamperer<'_> {
     fn pieces(&self, deed: Deed) -> Vec<Piece> {
         let on_clsact = if self.run.pace.tcx { vec![] } else { vec![Piece::Guard] };
         match deed {
-            Deed::PodFilter | Deed::PodClsact => vec![Piece::PodFilter],
-            Deed::PodRoot => vec![Piece::PodFq],
-            Deed::PodAll => vec![Piece::PodFilter, Piece::PodFq],
+            Deed::PodFilter => vec![Piece::PodFilter],
+            Deed::PodLeaf => vec![Piece::PodFq],
+            Deed::PodRoot => vec![Piece::PodFilter, Piece::PodFq],
             Deed::HostRoot => vec![Piece::HostFilter, Piece::HostFq],
             Deed::HostFilter => vec![Piece::HostFilter],
             Deed::HostLeaf => vec![Piece::HostFq],
@@ -112,17 +110,14 @@ impl Tamperer<'_> {
 
     fn act(&mut self, deed: Deed, pod: &Measured) {
         let (name, host) = (pod.name(), &pod.pod.host_ifname);
-        let pod_filter = || attempt("tc", &format!("-n {name} filter del dev eth0 egress prio 1"));
-        let pod_clsact = || attempt("tc", &format!("-n {name} qdisc del dev eth0 clsact"));
+        let pod_filter =
+            || attempt("tc", &format!("-n {name} filter del dev eth0 parent 51ce: prio 1"));
+        let pod_leaf = "qdisc del dev eth0 parent 51ce:1 handle 51cf:";
         let pod_root = || attempt("tc", &format!("-n {name} qdisc del dev eth0 root"));
         match deed {
             Deed::PodFilter => pod_filter(),
-            Deed::PodClsact => pod_clsact(),
+            Deed::PodLeaf => attempt("tc", &format!("-n {name} {pod_leaf}")),
             Deed::PodRoot => pod_root(),
-            Deed::PodAll => {
-                pod_clsact();
-                pod_root();
-            }
             Deed::HostRoot => attempt("tc", &format!("qdisc del dev {host} root")),
             Deed::HostFilter => {
                 attempt("tc", &format!("filter del dev {host} parent 51ce: prio 1"));

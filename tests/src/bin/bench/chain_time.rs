@@ -98,15 +98,13 @@ impl Plugin {
     }
 }
 
-/// Upstream's DEL leaves its qdiscs to the end of the veth, and ours the pod's clsact; the next one is to
-/// find neither.
+/// Upstream's DEL leaves its qdiscs to the end of the veth; the next one is to find none.
 fn clean(pod: &Pod) {
     let host = pod.host_ifname.as_str();
     // Not all of it is ever there.
     for words in [
         ["qdisc", "del", "dev", host, "root"].as_slice(),
         &["qdisc", "del", "dev", host, "ingress"],
-        &["-n", &pod.name, "qdisc", "del", "dev", "eth0", "clsact"],
     ] {
         let _ = output("tc", words);
     }
