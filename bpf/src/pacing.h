@@ -35,7 +35,7 @@
  * TCP small queues leaves two or three in the qdisc (net/ipv4/tcp_output.c,
  * tcp_small_queue_check): less would drop what backpressure holds already. All
  * flows together never keep more than the time or the bytes below, which is
- * far within fq's horizon and bounds what fq has to hold.
+ * far within fq's horizon and bounds what fq must have room for.
  */
 #define SLUICE_STANDING 5
 #define SLUICE_STANDING_NS 1000000000ULL
@@ -338,7 +338,8 @@ sluice_room_ns(const struct sluice_limit *limit,
 		standing_ns = sluice_earlier(standing_ns, SLUICE_STANDING_NS);
 		room_ns = sluice_later(room_ns, standing_ns);
 	}
-	if (flows <= SLUICE_CROWD)
+	/* Without fq nothing is queued: that is credit, and takes no bucket. */
+	if (flows <= SLUICE_CROWD || limit->mode == SLUICE_POLICED)
 		return room_ns;
 	room_ns = room_ns * SLUICE_CROWD / flows * SLUICE_CROWD / flows;
 	return sluice_later(room_ns, limit->quantum_ns);

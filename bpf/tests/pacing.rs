@@ -3,8 +3,11 @@
 //! compiled for the host: never more than rate and burst allow, never stalled,
 //! never out of order, nobody hindered but who has more than a share.
 
+#[path = "pacing/crowd.rs"]
 mod crowd;
+#[path = "pacing/histories.rs"]
 mod histories;
+#[path = "pacing/host.rs"]
 mod host;
 
 use std::cmp::Reverse;
