@@ -14,7 +14,7 @@ use bpf::{Direction, Mode, Pins, Slot};
 use nix::errno::Errno;
 
 use crate::limit::Limit;
-use crate::netlink::{self, Filter, Gso, Link, Netlink, ROOT_HANDLE, Root, Roots};
+use crate::netlink::{self, Filter, Fq, Gso, Link, Netlink, ROOT_HANDLE, Root, Roots};
 
 /// One end of a veth pair, with a socket of its namespace.
 pub struct End {
@@ -127,7 +127,10 @@ impl Veth {
     }
 
     fn put_pod_root(&mut self, limit: &Limit) -> Result<Mode> {
-        let added = self.pod.netlink.add_root_fq(&self.pod.link, limit.for_fq());
+        let added = self
+            .pod
+            .netlink
+            .add_root_fq(&self.pod.link, limit.for_fq(Direction::Egress, self.pod.link.mtu));
         match added {
             Err(e) if is_there(&e) && self.pod.has_own_root()? => Ok(Mode::Paced),
             added => {
@@ -145,7 +148,10 @@ impl Veth {
     pub fn attach_ingress(&mut self, pins: &Pins, slot: Slot, limit: &Limit) -> Result<Mode> {
         self.put_host_root()?;
         let host = &mut self.host;
-        let mode = match host.netlink.add_leaf_fq(&host.link, limit.for_fq()) {
+        let mode = match host
+            .netlink
+            .add_leaf_fq(&host.link, limit.for_fq(Direction::Ingress, host.link.mtu))
+        {
             Err(e) if is_there(&e) => Mode::Paced,
             added => mode_of(added)?,
         };
@@ -196,10 +202,13 @@ impl Veth {
         old: &Limit,
         new: &Limit,
     ) -> Result<(), netlink::Error> {
-        let fq = new.for_fq();
-        if fq.limit <= old.for_fq().limit {
+        let mtu = self.mtu(way);
+        let fq = new.for_fq(way, mtu);
+        let before = old.for_fq(way, mtu);
+        if fq.limit <= before.limit && fq.horizon_us <= before.horizon_us {
             return Ok(());
         }
+        let fq = Fq { limit: fq.limit.max(before.limit), ..fq };
         match way {
             Direction::Ingress => self.host.netlink.change_leaf_fq(&self.host.link, fq),
             _ => self.pod.netlink.change_root_fq(&self.pod.link, fq),

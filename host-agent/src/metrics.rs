@@ -161,7 +161,7 @@ fn pods(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
     family(encoder, ("pod_sent_packets", "Packets that the limit let through"), sent)?;
     let lost_bytes = counted(|line| line.dropped_bytes);
     family(encoder, ("pod_dropped_bytes", "Bytes of L2 frames dropped by the limit"), lost_bytes)?;
-    let help = "Packets dropped: beyond the horizon, by the AQM, before the slot was ready, or by the guard";
+    let help = "Packets dropped: beyond the horizon, by the AQM, before the slot was ready, by the guard, or by fq after the limit";
     family(encoder, ("pod_dropped_packets", help), drops(status))?;
     let marked = counted(|line| line.marked_packets);
     family(encoder, ("pod_marked_packets", "Packets marked with congestion experienced"), marked)?;
@@ -203,6 +203,7 @@ fn drops(status: &Status) -> impl Iterator<Item = (Labels<'_>, ConstCounter<u64>
             ("horizon", shaped.then(|| line.horizon_dropped_packets())),
             ("aqm", shaped.then_some(line.aqm_dropped_packets)),
             ("unready", shaped.then_some(line.unready_dropped_packets)),
+            ("fq", line.fq_dropped_packets.map(u64::from)),
             ("guard", guard.map(|guard| guard.dropped_packets)),
         ];
         reasons.into_iter().filter_map(move |(reason, packets)| {
@@ -353,6 +354,7 @@ mod tests {
         pod.egress.sent_bytes = 1514;
         pod.egress.dropped_packets = 7;
         pod.egress.aqm_dropped_packets = 3;
+        pod.egress.fq_dropped_packets = Some(2);
         pod.egress.wait_ns = 1_500_000_000;
         pod.egress.delays =
             Some(Delays { buckets: vec![(Some(1_000_000), 4), (Some(2_000_000), 1), (None, 2)] });
@@ -371,8 +373,8 @@ mod tests {
             sample(&text, &format!("sluice_pod_dropped_packets_total{{{of},reason=\"{reason}\"}}"))
         };
         assert_eq!(
-            (dropped("horizon"), dropped("aqm"), dropped("guard")),
-            (Some("4"), Some("3"), Some("0"))
+            (dropped("horizon"), dropped("aqm"), dropped("guard"), dropped("fq")),
+            (Some("4"), Some("3"), Some("0"), Some("2"))
         );
         let bucket =
             |le| sample(&text, &format!("sluice_pod_delay_seconds_bucket{{le=\"{le}\",{of}}}"));

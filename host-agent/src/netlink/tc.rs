@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
-    TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
+    TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption, TcStats2,
 };
 
 use super::link::Link;
@@ -189,6 +189,25 @@ impl Netlink {
         Ok(roots)
     }
 
+    /// Packets that our fq on the device with this index has dropped of its own accord; None without one.
+    /// Asks for one qdisc, so it costs the same however many devices there are.
+    pub fn fq_drops(&mut self, index: u32) -> Result<Option<u32>, Error> {
+        for handle in [LEAF, ROOT] {
+            let mut message = TcMessage::with_index(index as i32);
+            message.header.handle = handle;
+            let ask = RouteNetlinkMessage::GetQueueDiscipline(message);
+            match self.request("read what fq dropped", ask, 0) {
+                Err(e) if e.is_not_found() => {}
+                answers => {
+                    if let Some(drops) = answers?.into_iter().find_map(drops_of_fq) {
+                        return Ok(Some(drops));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// Puts the classful root in the place of whatever is there. Only for a root whose owner is known
     /// and has made way (docs/decisions/0008-reconcile.md).
     pub fn replace_root_with_class(&mut self, link: &Link) -> Result<(), Error> {
@@ -330,6 +349,19 @@ fn root(qdisc: TcMessage) -> Option<(u32, Root)> {
         TcAttribute::Kind(kind) => Some((index, Root { kind, major, has_leaf: false })),
         _ => None,
     })
+}
+
+fn drops_of_fq(answer: RouteNetlinkMessage) -> Option<u32> {
+    let RouteNetlinkMessage::NewQueueDiscipline(qdisc) = answer else { return None };
+    let is_fq = |attribute: &TcAttribute| matches!(attribute, TcAttribute::Kind(k) if k == "fq");
+    let drops = qdisc.attributes.iter().find_map(|attribute| match attribute {
+        TcAttribute::Stats2(all) => all.iter().find_map(|stats| match stats {
+            TcStats2::Queue(queue) => Some(queue.drops),
+            _ => None,
+        }),
+        _ => None,
+    });
+    drops.filter(|_| qdisc.attributes.iter().any(is_fq))
 }
 
 fn listed(filter: TcMessage) -> Listed {

@@ -8,6 +8,7 @@ use anyhow::Result;
 use bpf::{Counters, Direction, Pins};
 use serde::{Deserialize, Serialize};
 
+use super::queues::{self, Queues};
 use crate::attach::Veth;
 use crate::limit::Origin;
 use crate::paths::Paths;
@@ -78,6 +79,9 @@ pub struct Line {
     pub aqm_dropped_packets: u64,
     /// Of the dropped ones: those that came before there was a table of flows.
     pub unready_dropped_packets: u64,
+    /// Not among the dropped but the sent ones: those that fq dropped below. None where it was not read.
+    #[serde(default)]
+    pub fq_dropped_packets: Option<u32>,
     pub marked_packets: u64,
     /// Sum of what every sent packet was made to wait.
     pub wait_ns: u64,
@@ -133,10 +137,13 @@ struct Counted {
 
 /// All pods, and what of them could not be read.
 pub fn read(paths: &Paths, pins: Option<&Pins>) -> Result<(Vec<Pod>, Vec<Trouble>)> {
-    let (mut pods, mut troubles) = (Vec::new(), Vec::new());
+    let (mut pods, mut queues, mut troubles) = (Vec::new(), Vec::new(), Vec::new());
     for claim in Records::new(paths.pods_dir()).list()? {
         match read_one(pins, &claim) {
-            Ok(Some(pod)) => pods.push(pod),
+            Ok(Some((pod, at))) => {
+                pods.push(pod);
+                queues.push(at);
+            }
             Ok(None) => {}
             Err(e) => troubles.push(Trouble {
                 code: "unreadable-record".into(),
@@ -146,11 +153,12 @@ pub fn read(paths: &Paths, pins: Option<&Pins>) -> Result<(Vec<Pod>, Vec<Trouble
             }),
         }
     }
+    queues::enter(&mut pods, &queues, super::now_ns());
     Ok((pods, troubles))
 }
 
 /// None if the pod has gone since the listing.
-fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<Pod>> {
+fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<(Pod, Queues)>> {
     let record = match claim.read() {
         Ok(record) => record,
         Err(e) if is_not_found(&e) => return Ok(None),
@@ -166,7 +174,8 @@ fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<Pod>> {
     if record.guard.is_some() {
         egress.tell_of_dodging(&counted.guard.0);
     }
-    Ok(Some(Pod {
+    let queues = Queues::of(claim, &record);
+    let pod = Pod {
         interface: claim.key.ifname.clone(),
         host_interface: record.host.map(|host| host.ifname),
         slot: claim.slot.number(),
@@ -179,7 +188,8 @@ fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<Pod>> {
         main: record.main,
         annotated: record.annotated,
         live: record.live,
-    }))
+    };
+    Ok(Some((pod, queues)))
 }
 
 fn is_not_found(error: &anyhow::Error) -> bool {
@@ -295,6 +305,7 @@ impl Line {
             dropped_bytes: counters.dropped_bytes,
             aqm_dropped_packets: counters.aqm_packets,
             unready_dropped_packets: counters.unready_packets,
+            fq_dropped_packets: None,
             marked_packets: counters.marked_packets,
             wait_ns: counters.sojourn_ns,
             mean_wait_ns: None,
@@ -316,6 +327,20 @@ impl Line {
             return;
         }
         self.reason = format!("{DODGING}: the guard dropped {} packets", guard.dropped_packets);
+    }
+
+    /// fq has room for all that is admitted: it drops only where its parameters were changed.
+    pub fn enter_fq_drops(&mut self, packets: Option<u32>) {
+        self.fq_dropped_packets = packets;
+        if let Some(packets @ 1..) = packets {
+            self.reason =
+                format!("{}; fq dropped {packets} packets that count as sent", self.reason);
+        }
+    }
+
+    /// All that was lost here.
+    pub fn lost_packets(&self) -> u64 {
+        self.dropped_packets + u64::from(self.fq_dropped_packets.unwrap_or(0))
     }
 
     /// What was found by looking comes before what the counters tell.
