@@ -403,16 +403,10 @@ sluice_decide(const struct sluice_limit *limit, struct sluice_clock *clock,
 		turn.parts *= turn.sources;
 	}
 	quantum_ns = limit->quantum_ns * turn.parts;
-	room_ns = sluice_room_ns(limit, packet, turn.flows);
 	turn.share_ns = sluice_later(flow->share_ns, sluice_before(now_ns, quantum_ns));
-	/* What has no bucket of its own owes nothing of another's share. */
-	debt_ns = line_ns + sluice_later(room_ns, limit->horizon_ns);
-	turn.share_ns = sluice_earlier(turn.share_ns, shared ? now_ns : debt_ns);
-	if (source) {
+	if (source)
 		turn.source_ns = sluice_later(source->share_ns,
 					      sluice_before(now_ns, quantum_ns));
-		turn.source_ns = sluice_earlier(turn.source_ns, debt_ns);
-	}
 	turn.departure_ns = sluice_later(now_ns, flow->departure_ns);
 	/* Nothing else waits for an idle line: no share to keep to. */
 	if (line_ns <= now_ns) {
@@ -424,6 +418,11 @@ sluice_decide(const struct sluice_limit *limit, struct sluice_clock *clock,
 			return turn;
 		}
 	}
+	room_ns = sluice_room_ns(limit, packet, turn.flows);
+	debt_ns = line_ns + sluice_later(room_ns, limit->horizon_ns);
+	/* What has no bucket of its own owes nothing of another's share. */
+	turn.share_ns = sluice_earlier(turn.share_ns, shared ? now_ns : debt_ns);
+	turn.source_ns = sluice_earlier(turn.source_ns, debt_ns);
 	turn.early = sluice_may_pass(clock, flow, packet, limit);
 	if (turn.early)
 		return turn;
