@@ -189,23 +189,13 @@ impl Netlink {
         Ok(roots)
     }
 
-    /// Packets that our fq on the device with this index has dropped of its own accord; None without one.
-    /// Asks for one qdisc, so it costs the same however many devices there are.
+    /// Packets that the fq below our classful root of this device has dropped of its own accord; None
+    /// without one. The kernel lists classes of one device (net/sched/sch_api.c, tc_dump_tclass), with
+    /// what their leaf counts; to ask for a qdisc would list all, or tell every listener (before 6.8).
     pub fn fq_drops(&mut self, index: u32) -> Result<Option<u32>, Error> {
-        for handle in [LEAF, ROOT] {
-            let mut message = TcMessage::with_index(index as i32);
-            message.header.handle = handle;
-            let ask = RouteNetlinkMessage::GetQueueDiscipline(message);
-            match self.request("read what fq dropped", ask, 0) {
-                Err(e) if e.is_not_found() => {}
-                answers => {
-                    if let Some(drops) = answers?.into_iter().find_map(drops_of_fq) {
-                        return Ok(Some(drops));
-                    }
-                }
-            }
-        }
-        Ok(None)
+        let ask = RouteNetlinkMessage::GetTrafficClass(TcMessage::with_index(index as i32));
+        let answers = self.request("list the classes of our qdisc", ask, NLM_F_DUMP)?;
+        Ok(answers.into_iter().find_map(drops_of_fq))
     }
 
     /// Puts the classful root in the place of whatever is there. Only for a root whose owner is known
@@ -352,16 +342,15 @@ fn root(qdisc: TcMessage) -> Option<(u32, Root)> {
 }
 
 fn drops_of_fq(answer: RouteNetlinkMessage) -> Option<u32> {
-    let RouteNetlinkMessage::NewQueueDiscipline(qdisc) = answer else { return None };
-    let is_fq = |attribute: &TcAttribute| matches!(attribute, TcAttribute::Kind(k) if k == "fq");
-    let drops = qdisc.attributes.iter().find_map(|attribute| match attribute {
-        TcAttribute::Stats2(all) => all.iter().find_map(|stats| match stats {
+    let RouteNetlinkMessage::NewTrafficClass(class) = answer else { return None };
+    let has_fq = class.header.handle == CLASS && class.header.info == u32::from(LEAF);
+    class.attributes.into_iter().filter(|_| has_fq).find_map(|attribute| match attribute {
+        TcAttribute::Stats2(all) => all.into_iter().find_map(|stats| match stats {
             TcStats2::Queue(queue) => Some(queue.drops),
             _ => None,
         }),
         _ => None,
-    });
-    drops.filter(|_| qdisc.attributes.iter().any(is_fq))
+    })
 }
 
 fn listed(filter: TcMessage) -> Listed {

@@ -11,7 +11,7 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tests::command::{ip, json, run};
+use tests::command::{ip, json};
 use tests::flows::{End, Progress, offer_udp, swallow_udp, udp_socket};
 use tests::meter::in_netns;
 use tests::node::Node;
@@ -54,9 +54,6 @@ pub struct Crowd {
 
 impl CrowdPlan {
     pub fn run(&self, node: &Node) -> Crowd {
-        // One socket for each flow.
-        let pid = std::process::id().to_string();
-        run("prlimit", &["--pid", &pid, "--nofile=20000:20000"]);
         let site = Site::make(node);
         for host in [&site.pod, &site.remote] {
             let Host { pod, .. } = host;
