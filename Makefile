@@ -6,7 +6,7 @@ KERNEL ?= 6.12
 SKIPS := target/skips.txt
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
-.PHONY: help setup fmt lint build release test test-unit test-root test-vm test-distributions demo chaos bench fuzz golden instance-table packages package-test image image-version image-test clean
+.PHONY: help setup fmt lint build release test test-unit test-root test-vm test-distributions properties demo chaos bench fuzz golden instance-table packages package-test image image-version image-test clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -90,6 +90,10 @@ CHAOS_SEED ?=
 chaos: build ## All that can go wrong, at random, CHAOS_SECONDS=1800; CHAOS_SEED=N does it again
 	CHAOS_SECONDS=$(CHAOS_SECONDS) $(if $(CHAOS_SEED),CHAOS_SEED=$(CHAOS_SEED)) \
 	$(TEST) --test chaos -- --nocapture
+
+PROPERTY_CASES ?= 1000000
+properties: setup ## Bounds of the queue over random histories, PROPERTY_CASES=1000000 of each kind
+	PROPTEST_CASES=$(PROPERTY_CASES) $(TEST) --release --test pacing histories
 
 demo: build ## Real pods on a private node, iperf3, limit against measured
 	target/debug/demo

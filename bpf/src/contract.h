@@ -67,16 +67,22 @@ struct sluice_clock {
 	__u32 queued;		/* flows that had to queue in this round */
 	__u32 active;		/* flows that share the line, from the rounds before */
 	__u32 round;		/* number of the round */
-	__u32 pad[5];
+	__u32 queued_sources;	/* as queued and active, for the sources of a crowd */
+	__u64 refill_ns;	/* when early_ns is there again, at the latest */
+	__u32 sources;
+	__u32 pad;
 };
 
 /*
  * Flows of one direction of one pod, in sets of SLUICE_WAYS buckets: a flow
- * takes an idle bucket of its set, so a sparse flow rarely meets a bulk one.
- * Flows that do share a bucket are one flow. The table is made when the
- * slot is first used and stays with it; a new pod finds it empty.
+ * takes one of its set that has nothing queued, so a sparse flow rarely meets a
+ * bulk one. Flows that do share a bucket are one flow. The last SLUICE_SOURCES
+ * buckets are for sources (where the other end is), which share the line where
+ * many flows queue. The table is made when the slot is first used and stays with
+ * it; a new pod finds it empty.
  */
 #define SLUICE_FLOWS 256
+#define SLUICE_SOURCES 32
 #define SLUICE_WAYS 4
 
 struct sluice_flow {
@@ -84,9 +90,16 @@ struct sluice_flow {
 	__u64 departure_ns;	/* of its last packet */
 	__u64 sparse_ns;	/* from when on it counts as sparse */
 	__u64 above_ns;		/* CoDel: when it may begin to signal; 0: below target */
-	__u64 signal_ns;	/* CoDel: when the next signal is due */
-	__u16 signals;		/* CoDel: signals since it began */
-	__u16 signalling;	/* CoDel: 1 while it does */
+	union {
+		__u64 signal_ns;	/* CoDel: when the next signal is due */
+		__u64 active;		/* of a source: as the clock's, its flows */
+	};
+	union {
+		__u16 signals;		/* CoDel: signals since it began */
+		__u16 queued;		/* of a source: as the clock's, its flows */
+	};
+	__u8 signalling;	/* CoDel: 1 while it does */
+	__u8 shared;		/* the last round in which more than one flow had it */
 	__u16 tag;		/* which flow this is */
 	__u16 round;		/* the last round in which it queued */
 };

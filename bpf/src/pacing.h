@@ -15,21 +15,46 @@
 
 /*
  * How much of the line may leave before its turn within two rounds: what the
- * rate may be passed by, once. One sparse packet may take an eighth of what is
- * left, so that large ones leave room for small ones.
+ * rate may be passed by, once. On a slow line it is a quarter of a quantum. One
+ * sparse packet may take an eighth of what is left, so that large ones leave
+ * room for small ones; in a crowd, where many look new, a 16th.
  */
 #define SLUICE_EARLY_NS 10000000ULL
+#define SLUICE_EARLY_OF_QUANTUM 4
 #define SLUICE_EARLY_PARTS 8
+#define SLUICE_CROWD_PARTS 16
 
 /* A round lasts at least as long as a sparse flow needs to show what it is. */
 #define SLUICE_ROUND_NS 16000000ULL
 
+/* And the budget is there again after so long, however long a round lasts. */
+#define SLUICE_REFILL_NS 200000000ULL
+
 /*
  * Quanta that a bulk flow may keep queued at its share whatever the target is.
  * TCP small queues leaves two or three in the qdisc (net/ipv4/tcp_output.c,
- * tcp_small_queue_check): less would drop what backpressure holds already.
+ * tcp_small_queue_check): less would drop what backpressure holds already. All
+ * flows together never keep more than the time or the bytes below, which is
+ * far within fq's horizon and bounds what fq must have room for.
  */
 #define SLUICE_STANDING 5
+#define SLUICE_STANDING_NS 1000000000ULL
+#define SLUICE_STANDING_BYTES_LOG2 24
+
+/*
+ * How far behind the line a departure may lie because of its flow's share: what
+ * the rate may be passed by, once, when others come to the line meanwhile.
+ */
+#define SLUICE_PUT_OFF_NS 25000000ULL
+
+/* Of more flows than this in a round, each has a share of its source's share. */
+#define SLUICE_FLOWS_ALONE 8
+
+/* The queue of more flows than this is shorter, or new ones would find no bucket. */
+#define SLUICE_CROWD 64
+
+/* What was queued in a round has left after so many more. */
+#define SLUICE_SHARED_ROUNDS 4
 
 /* CoDel's interval in targets: RFC 8289 section 4.3 has 100 ms and 5 ms. */
 #define SLUICE_INTERVAL_TARGETS 20
@@ -97,34 +122,120 @@ struct sluice_packet {
 	__u64 now_ns;
 	__u64 cost_ns;
 	__u32 segments;		/* of a super-packet; else 0 or 1 */
-	__u32 pad;
+	__u32 waits;		/* 1: its sender waits until it has left (the pod's TCP) */
 };
 
 /* What is decided for a packet; sluice_take makes it so. */
 struct sluice_turn {
 	__u64 departure_ns;
 	__u64 share_ns;		/* the flow's clock before this packet */
-	__u32 flows;		/* that share the line, this one included */
+	__u64 source_ns;	/* its source's, if sources share */
+	__u32 flows;		/* that queue, this one included */
+	__u32 parts;		/* of the line, of which the flow has one */
+	__u32 sources;		/* the same for the source */
 	__u32 action;		/* enum sluice_action */
 	__u32 early;		/* leaves before its turn */
 	__u32 pad;
 };
 
 /*
+ * Of so many sets from this one on, the bucket of whatever hashes to this: its
+ * own, else the least indebted one of its set with nothing queued, else one that
+ * it shares. What shares does so until all that was queued so has left (four
+ * rounds), or it would overtake itself in a bucket of its own.
+ */
+SLUICE_INLINE struct sluice_flow *
+sluice_find(struct sluice_flows *table, const struct sluice_clock *clock,
+	    __u32 first_set, __u32 sets, __u32 hash, __u64 now_ns)
+{
+	__u32 set = (first_set + ((__u64)hash * sets >> 32)) * SLUICE_WAYS;
+	__u32 shared = set + (hash >> 16) % SLUICE_WAYS;
+	struct sluice_flow *idle = 0, *other;
+	__u64 least_ns = ~0ULL;
+	__u8 round = clock->round;
+	__u16 tag = hash;
+
+#pragma clang loop unroll(full)
+	for (int way = 0; way < SLUICE_WAYS; way++) {
+		struct sluice_flow *flow = &table->flow[set + way];
+
+		if (flow->tag == tag)
+			return flow;
+		if (flow->departure_ns <= now_ns && flow->share_ns < least_ns) {
+			least_ns = flow->share_ns;
+			idle = flow;
+		}
+	}
+	/* 6.1 forgets the bounds of set when clang spills it. */
+	asm volatile("" : "+r"(shared));
+	other = &table->flow[shared % SLUICE_FLOWS];
+	if (!idle || (other->departure_ns > now_ns &&
+		      (__u8)(round - other->shared) <= SLUICE_SHARED_ROUNDS)) {
+		other->shared = round;
+		/* One more that queues, or nothing would shorten a queue that keeps all buckets. */
+		other->round = clock->round - 1;
+		return other;
+	}
+	idle->share_ns = 0;
+	idle->sparse_ns = 0;
+	idle->above_ns = 0;
+	idle->signal_ns = 0;
+	idle->signals = 0;
+	idle->signalling = 0;
+	idle->shared = round - SLUICE_SHARED_ROUNDS - 1;
+	idle->tag = tag;
+	idle->round = clock->round - 1;
+	return idle;
+}
+
+SLUICE_INLINE struct sluice_flow *
+sluice_find_flow(struct sluice_flows *table, const struct sluice_clock *clock,
+		 __u32 hash, __u64 now_ns)
+{
+	return sluice_find(table, clock, 0,
+			   (SLUICE_FLOWS - SLUICE_SOURCES) / SLUICE_WAYS, hash, now_ns);
+}
+
+SLUICE_INLINE struct sluice_flow *
+sluice_find_source(struct sluice_flows *table, const struct sluice_clock *clock,
+		   __u32 hash, __u64 now_ns)
+{
+	return sluice_find(table, clock, (SLUICE_FLOWS - SLUICE_SOURCES) / SLUICE_WAYS,
+			   SLUICE_SOURCES / SLUICE_WAYS, hash, now_ns);
+}
+
+/* Grows at once and shrinks by half: some that queue are missed in a round. */
+SLUICE_INLINE __u32 sluice_sharing(__u32 queued, __u32 active)
+{
+	return queued >= active ? queued : (queued + active) / 2;
+}
+
+SLUICE_INLINE void sluice_refill(struct sluice_clock *clock, __u64 now_ns)
+{
+	clock->earlier_ns = clock->early_ns;
+	clock->early_ns = 0;
+	clock->refill_ns = now_ns + SLUICE_REFILL_NS;
+}
+
+/*
  * A round ends when all that was queued at its start has left: by then every
  * flow that queues has sent again, so who queued can be counted, and what left
- * early in the round before has been paid for.
+ * early in the round before has been paid for. Where the line was free for as
+ * long as a round, nothing queues any more.
  */
 SLUICE_INLINE void
 sluice_begin_round(struct sluice_clock *clock, __u64 line_ns, __u64 now_ns)
 {
-	__u32 queued = clock->queued;
+	_Bool rested = clock->next_ns + SLUICE_ROUND_NS <= now_ns;
 
-	clock->active = queued >= clock->active ? queued :
-			(queued + clock->active) / 2;
+	clock->active = rested ? 0 : sluice_sharing(clock->queued, clock->active);
+	clock->sources = rested ? 0 :
+		sluice_sharing(clock->queued_sources, clock->sources);
 	clock->queued = 0;
-	clock->earlier_ns = clock->early_ns;
-	clock->early_ns = 0;
+	clock->queued_sources = 0;
+	/* A crowd's rounds are short and its flows look new: no more than in any time. */
+	if (clock->active <= SLUICE_CROWD || now_ns >= clock->refill_ns)
+		sluice_refill(clock, now_ns);
 	clock->round++;
 	clock->round_ns = sluice_later(line_ns, now_ns + SLUICE_ROUND_NS);
 }
@@ -134,11 +245,16 @@ SLUICE_INLINE _Bool
 sluice_may_pass(const struct sluice_clock *clock, const struct sluice_flow *flow,
 		const struct sluice_packet *packet, const struct sluice_limit *limit)
 {
+	__u32 parts = clock->active > SLUICE_CROWD ? SLUICE_CROWD_PARTS :
+						     SLUICE_EARLY_PARTS;
+
 	return flow->sparse_ns <= packet->now_ns &&
 	       flow->departure_ns <= packet->now_ns &&
 	       packet->cost_ns <= limit->quantum_ns &&
 	       clock->early_ns + clock->earlier_ns +
-		       SLUICE_EARLY_PARTS * packet->cost_ns <= SLUICE_EARLY_NS;
+		       parts * packet->cost_ns <=
+		       sluice_later(SLUICE_EARLY_NS,
+				    limit->quantum_ns / SLUICE_EARLY_OF_QUANTUM);
 }
 
 /*
@@ -203,58 +319,127 @@ sluice_codel(struct sluice_flow *flow, _Bool above, _Bool over,
 }
 
 /*
+ * The longest queue, in time. Only what its sender waits for may be more than
+ * the horizon, since it would not send less if that were dropped. The queue of a
+ * crowd is the shorter the larger it is, so that buckets stay free.
+ */
+SLUICE_INLINE __u64
+sluice_room_ns(const struct sluice_limit *limit,
+	       const struct sluice_packet *packet, __u32 flows)
+{
+	__u64 room_ns = limit->horizon_ns, standing_ns, bytes_ns;
+
+	if (packet->waits) {
+		standing_ns = SLUICE_STANDING * limit->quantum_ns *
+			(flows < SLUICE_CROWD ? flows : SLUICE_CROWD);
+		bytes_ns = limit->ns_per_byte >> SLUICE_NS_PER_BYTE_SHIFT
+						<< SLUICE_STANDING_BYTES_LOG2;
+		standing_ns = sluice_earlier(standing_ns, bytes_ns);
+		standing_ns = sluice_earlier(standing_ns, SLUICE_STANDING_NS);
+		room_ns = sluice_later(room_ns, standing_ns);
+	}
+	/* Without fq nothing is queued: that is credit, and takes no bucket. */
+	if (flows <= SLUICE_CROWD || limit->mode == SLUICE_POLICED)
+		return room_ns;
+	room_ns = room_ns * SLUICE_CROWD / flows * SLUICE_CROWD / flows;
+	return sluice_later(room_ns, limit->quantum_ns);
+}
+
+SLUICE_INLINE __u32 sluice_at_least_one(__u32 queued, __u32 active)
+{
+	return queued > active ? queued : active + !active;
+}
+
+/* Whoever queues is counted once in each round, and so are a source's flows. */
+SLUICE_INLINE void
+sluice_count(struct sluice_clock *clock, struct sluice_flow *flow,
+	     struct sluice_flow *source)
+{
+	__u16 round = clock->round;
+
+	if (source && source->round != round) {
+		source->round = round;
+		source->active = sluice_sharing(source->queued, source->active);
+		source->queued = 0;
+		clock->queued_sources++;
+	}
+	if (flow->round == round)
+		return;
+	flow->round = round;
+	/* Else what it was shared in long ago would be this round's number again. */
+	if ((__u8)(round - flow->shared) > SLUICE_SHARED_ROUNDS)
+		flow->shared = round - SLUICE_SHARED_ROUNDS - 1;
+	clock->queued++;
+	if (source)
+		source->queued++;
+}
+
+/*
  * Whose turn it is. A sparse flow's packet leaves now. All others queue for the
  * line, and who has had more than its share queues behind it, so that bulk
- * flows share equally. Both clocks only grow and the second is bounded by the
- * first, so no flow is ever reordered.
+ * flows share equally, or sources where they are many. Clocks of flows only
+ * grow and departures are bounded by the line's, so no flow is ever reordered.
  */
 SLUICE_INLINE struct sluice_turn
 sluice_decide(const struct sluice_limit *limit, struct sluice_clock *clock,
-	      struct sluice_flow *flow, const struct sluice_packet *packet)
+	      struct sluice_flow *flow, struct sluice_flow *source,
+	      const struct sluice_packet *packet)
 {
-	__u64 now_ns = packet->now_ns, quantum_ns, standing_ns, sojourn_ns;
+	__u64 now_ns = packet->now_ns, quantum_ns, standing_ns, room_ns;
+	__u64 wait_ns, share_ns, debt_ns;
 	__u64 line_ns = sluice_line_ns(clock->next_ns, now_ns, limit);
+	_Bool above, shared = flow->shared == (__u8)clock->round;
 	struct sluice_turn turn = {};
-	_Bool above;
 
 	if (now_ns >= clock->round_ns)
 		sluice_begin_round(clock, line_ns, now_ns);
-	turn.flows = clock->active > clock->queued ? clock->active : clock->queued;
-	turn.flows += !turn.flows;
-	quantum_ns = limit->quantum_ns * turn.flows;
-	turn.share_ns = sluice_later(flow->share_ns, sluice_before(now_ns, quantum_ns));
-	standing_ns = SLUICE_STANDING * quantum_ns;
-	turn.share_ns = sluice_earlier(turn.share_ns, line_ns +
-				       sluice_later(limit->horizon_ns, standing_ns));
-	turn.departure_ns = now_ns;
-	if (line_ns <= now_ns && flow->departure_ns <= now_ns) {
-		turn.share_ns = sluice_earlier(turn.share_ns, now_ns);
-		flow->above_ns = 0;
-		flow->signalling = 0;
-		return turn;
+	else if (now_ns >= clock->refill_ns)
+		sluice_refill(clock, now_ns);
+	turn.flows = sluice_at_least_one(clock->queued, clock->active);
+	turn.parts = turn.flows;
+	if (source) {
+		turn.sources = sluice_at_least_one(clock->queued_sources, clock->sources);
+		turn.parts = sluice_at_least_one(source->queued, source->active);
+		turn.parts *= turn.sources;
 	}
+	quantum_ns = limit->quantum_ns * turn.parts;
+	turn.share_ns = sluice_later(flow->share_ns, sluice_before(now_ns, quantum_ns));
+	if (source)
+		turn.source_ns = sluice_later(source->share_ns,
+					      sluice_before(now_ns, quantum_ns));
+	turn.departure_ns = sluice_later(now_ns, flow->departure_ns);
+	/* Nothing else waits for an idle line: no share to keep to. */
+	if (line_ns <= now_ns) {
+		turn.share_ns = sluice_earlier(turn.share_ns, turn.departure_ns);
+		turn.source_ns = sluice_earlier(turn.source_ns, turn.departure_ns);
+		if (turn.departure_ns == now_ns) {
+			flow->above_ns = 0;
+			flow->signalling = 0;
+			return turn;
+		}
+	}
+	room_ns = sluice_room_ns(limit, packet, turn.flows);
+	debt_ns = line_ns + sluice_later(room_ns, limit->horizon_ns);
+	/* What has no bucket of its own owes nothing of another's share. */
+	turn.share_ns = sluice_earlier(turn.share_ns, shared ? now_ns : debt_ns);
+	turn.source_ns = sluice_earlier(turn.source_ns, debt_ns);
 	turn.early = sluice_may_pass(clock, flow, packet, limit);
 	if (turn.early)
 		return turn;
-	if (flow->round != (__u16)clock->round) {
-		flow->round = clock->round;
-		clock->queued++;
-	}
-	turn.departure_ns = sluice_later(now_ns, flow->departure_ns);
-	/* Nobody else waits for an idle line: no share to keep to. */
-	if (line_ns <= now_ns)
-		turn.share_ns = sluice_earlier(turn.share_ns, turn.departure_ns);
+	sluice_count(clock, flow, source);
+	turn.departure_ns = sluice_later(turn.departure_ns, line_ns);
+	share_ns = sluice_later(turn.share_ns, turn.source_ns);
+	wait_ns = sluice_later(turn.departure_ns, share_ns) - now_ns;
 	turn.departure_ns = sluice_later(turn.departure_ns,
-					 sluice_later(line_ns, turn.share_ns));
-	sojourn_ns = turn.departure_ns - now_ns;
-	above = sojourn_ns > limit->target_ns && sojourn_ns > standing_ns &&
-		sojourn_ns > SLUICE_STANDING * packet->cost_ns;
-	if (limit->mode == SLUICE_POLICED)
-		standing_ns = 0;
-	if (sojourn_ns > sluice_later(limit->horizon_ns, standing_ns))
+		sluice_earlier(share_ns, line_ns + SLUICE_PUT_OFF_NS));
+	standing_ns = SLUICE_STANDING * limit->quantum_ns * turn.flows;
+	standing_ns = sluice_earlier(standing_ns, room_ns - room_ns / 8);
+	above = wait_ns > limit->target_ns && wait_ns > standing_ns &&
+		wait_ns > SLUICE_STANDING * packet->cost_ns;
+	if (wait_ns > room_ns)
 		turn.action = SLUICE_REFUSE;
 	else if (limit->target_ns &&
-		 sluice_codel(flow, above, turn.share_ns > now_ns + quantum_ns,
+		 sluice_codel(flow, above, share_ns > now_ns + quantum_ns,
 			      packet, limit->target_ns))
 		turn.action = SLUICE_SIGNAL;
 	return turn;
@@ -263,16 +448,20 @@ sluice_decide(const struct sluice_limit *limit, struct sluice_clock *clock,
 /* The flow's side of a packet that is sent; the line's own clock is the caller's. */
 SLUICE_INLINE void
 sluice_take(const struct sluice_limit *limit, struct sluice_clock *clock,
-	    struct sluice_flow *flow, const struct sluice_packet *packet,
-	    const struct sluice_turn *turn)
+	    struct sluice_flow *flow, struct sluice_flow *source,
+	    const struct sluice_packet *packet, const struct sluice_turn *turn)
 {
-	__u64 share_ns = packet->cost_ns * turn->flows;
 	__u64 credit_ns = 2 * limit->quantum_ns * turn->flows;
 
-	flow->share_ns = turn->share_ns + share_ns;
+	flow->share_ns = turn->share_ns + packet->cost_ns * turn->parts;
 	flow->departure_ns = turn->departure_ns;
-	flow->sparse_ns = 2 * share_ns +
+	flow->sparse_ns = 2 * packet->cost_ns * turn->flows +
 		sluice_later(flow->sparse_ns, sluice_before(packet->now_ns, credit_ns));
+	if (source) {
+		source->share_ns = turn->source_ns + packet->cost_ns * turn->sources;
+		source->departure_ns =
+			sluice_later(source->departure_ns, turn->departure_ns);
+	}
 	if (turn->early)
 		clock->early_ns += packet->cost_ns;
 }

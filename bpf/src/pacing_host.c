@@ -13,19 +13,27 @@ struct sluice_step host_pace(__u64 clock_ns, __u64 now_ns, __u64 cost_ns,
 	return sluice_pace(clock_ns, now_ns, cost_ns, limit);
 }
 
-/* What shaper.bpf.c does with a packet, on one CPU; a signal drops. */
+/* What shaper.bpf.c does with a packet of these hashes, on one CPU; a signal drops. */
 struct sluice_turn host_enqueue(const struct sluice_limit *limit,
 				struct sluice_clock *clock,
-				struct sluice_flow *flow,
+				struct sluice_flows *table, __u32 hash, __u32 source_hash,
 				const struct sluice_packet *packet)
 {
-	struct sluice_turn turn = sluice_decide(limit, clock, flow, packet);
+	struct sluice_flow *flow = sluice_find_flow(table, clock, hash, packet->now_ns);
+	struct sluice_flow *source = 0;
+	struct sluice_turn turn;
+	__u64 line_ns;
 
-	if (turn.action == SLUICE_SEND) {
-		clock->next_ns = packet->cost_ns +
-			sluice_line_ns(clock->next_ns, packet->now_ns, limit);
-		sluice_take(limit, clock, flow, packet, &turn);
-	}
+	if (clock->active > SLUICE_FLOWS_ALONE)
+		source = sluice_find_source(table, clock, source_hash, packet->now_ns);
+	turn = sluice_decide(limit, clock, flow, source, packet);
+	if (turn.action != SLUICE_SEND)
+		return turn;
+	line_ns = sluice_line_ns(clock->next_ns, packet->now_ns, limit);
+	clock->next_ns = line_ns + packet->cost_ns;
+	if (!turn.early)
+		turn.departure_ns = sluice_later(turn.departure_ns, line_ns);
+	sluice_take(limit, clock, flow, source, packet, &turn);
 	return turn;
 }
 

@@ -8,6 +8,10 @@
  * tcx the same number is TCX_NEXT) or TC_ACT_SHOT and nothing else: they never
  * end a chain that others are part of.
  */
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <bpf/bpf_endian.h>
+
 #include "police.h"
 
 /*
@@ -24,40 +28,60 @@ const volatile struct {
 } contract;
 
 /*
- * The flow's bucket: its own, else an idle one of its set, else one that it
- * shares. The kernel's hash keeps fragments and ICMP by address, TCP and UDP by
- * port, and is there already for most packets.
+ * The kernel's hash keeps fragments and ICMP by address, TCP and UDP by port,
+ * and is there already for most packets.
  */
 static __always_inline struct sluice_flow *
-find_flow(struct __sk_buff *skb, struct sluice_flows *table, __u64 now_ns)
+find_flow(struct __sk_buff *skb, struct sluice_flows *table,
+	  const struct sluice_clock *clock, __u64 now_ns)
 {
 	__u32 hash = skb->hash ?: bpf_get_hash_recalc(skb);
-	__u32 set = hash % (SLUICE_FLOWS / SLUICE_WAYS) * SLUICE_WAYS;
-	struct sluice_flow *idle = 0;
-	__u16 tag = hash >> 16;
 
-#pragma unroll
-	for (int way = 0; way < SLUICE_WAYS; way++) {
-		struct sluice_flow *flow = &table->flow[set + way];
+	return sluice_find_flow(table, clock, hash, now_ns);
+}
 
-		if (flow->tag == tag)
-			return flow;
-		if (flow->share_ns <= now_ns && flow->departure_ns <= now_ns)
-			idle = flow;
+/* Offsets from the Ethernet header: protocol, source, destination. */
+enum { IPV4_PROTOCOL = 14 + 9, IPV4_SOURCE = 14 + 12, IPV4_DESTINATION = 14 + 16 };
+enum { IPV6_PROTOCOL = 14 + 6, IPV6_SOURCE = 14 + 8, IPV6_DESTINATION = 14 + 24 };
+
+/* So many bytes of the headers; none if they are not in the linear part. */
+static __always_inline const void *
+header(const struct __sk_buff *skb, __u32 offset, __u32 length)
+{
+	const void *data = (const void *)(long)skb->data + offset;
+
+	return data + length <= (const void *)(long)skb->data_end ? data : 0;
+}
+
+/* What pods send by TCP waits in the socket for its turn (TCP small queues). */
+static __always_inline _Bool is_tcp(const struct __sk_buff *skb)
+{
+	_Bool ipv6 = skb->protocol == bpf_htons(ETH_P_IPV6);
+	const __u8 *protocol = header(skb, ipv6 ? IPV6_PROTOCOL : IPV4_PROTOCOL, 1);
+
+	return protocol && *protocol == IPPROTO_TCP;
+}
+
+/* By the address of the other end; all that is not IP is one source. */
+static __always_inline __u32
+source_hash(const struct __sk_buff *skb, __u32 direction)
+{
+	_Bool sends = direction == SLUICE_EGRESS;
+	const __u32 *address;
+	__u32 hash = 0;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		address = header(skb, sends ? IPV4_DESTINATION : IPV4_SOURCE, 4);
+		hash = address ? *address : 0;
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		address = header(skb, sends ? IPV6_DESTINATION : IPV6_SOURCE, 16);
+		if (address)
+			hash = ((address[0] * 31 + address[1]) * 31 + address[2]) * 31 +
+			       address[3];
 	}
-	if (!idle) {
-		__u32 shared = set + (hash >> 8) % SLUICE_WAYS;
-
-		/* 6.1 forgets the bounds of set when clang spills it. */
-		barrier_var(shared);
-		return &table->flow[shared % SLUICE_FLOWS];
-	}
-	idle->tag = tag;
-	idle->sparse_ns = 0;
-	idle->above_ns = 0;
-	idle->signals = 0;
-	idle->signalling = 0;
-	return idle;
+	hash ^= hash >> 16;
+	hash *= 0x9e3779b1;
+	return hash ^ hash >> 16;
 }
 
 /* On a root qdisc of ours: so that the sender hears of it. */
@@ -94,7 +118,7 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	struct sluice_flows *table;
 	struct sluice_packet packet;
 	struct sluice_turn turn;
-	struct sluice_flow *flow;
+	struct sluice_flow *flow, *source = 0;
 	__u64 line_ns, wait_ns;
 
 	/* A slot that cannot exist, or one without a limit: not ours, passes. */
@@ -117,8 +141,13 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	packet.now_ns = bpf_ktime_get_ns();
 	packet.cost_ns = sluice_cost_ns(limit, skb->wire_len);
 	packet.segments = skb->gso_segs;
-	flow = find_flow(skb, table, packet.now_ns);
-	turn = sluice_decide(limit, clock, flow, &packet);
+	packet.waits = direction == SLUICE_EGRESS && limit->mode == SLUICE_PACED &&
+		       is_tcp(skb);
+	flow = find_flow(skb, table, clock, packet.now_ns);
+	if (clock->active > SLUICE_FLOWS_ALONE)
+		source = sluice_find_source(table, clock, source_hash(skb, direction),
+					    packet.now_ns);
+	turn = sluice_decide(limit, clock, flow, source, &packet);
 	if (turn.action == SLUICE_REFUSE) {
 		count->last_horizon_ns = packet.now_ns;
 		return drop_into_class(skb, count);
@@ -135,7 +164,7 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	/* Another CPU may have been served since the decision. */
 	if (!turn.early)
 		turn.departure_ns = sluice_later(turn.departure_ns, line_ns);
-	sluice_take(limit, clock, flow, &packet, &turn);
+	sluice_take(limit, clock, flow, source, &packet, &turn);
 	sent(count, skb->wire_len);
 	/* Nothing writes it again before the pod's own ingress. */
 	if (direction == SLUICE_INGRESS)

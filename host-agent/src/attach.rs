@@ -15,7 +15,7 @@ use bpf::{Direction, Mode, Pins, Slot};
 use nix::errno::Errno;
 
 use crate::limit::Limit;
-use crate::netlink::{self, Filter, Gso, Link, Netlink, ROOT_HANDLE, Root, Roots};
+use crate::netlink::{self, Filter, Fq, Gso, Link, Netlink, ROOT_HANDLE, Root, Roots};
 
 /// One end of a veth pair, with a socket of its namespace.
 pub struct End {
@@ -136,7 +136,7 @@ impl Veth {
     fn put(&mut self, pins: &Pins, slot: Slot, way: Direction, limit: &Limit) -> Result<Mode> {
         let root = self.put_root(way)?;
         let End { netlink, link } = self.sender(way);
-        let mode = match netlink.add_leaf_fq(link, limit.for_fq()) {
+        let mode = match netlink.add_leaf_fq(link, limit.for_fq(way, link.mtu)) {
             Err(e) if is_there(&e) => Mode::Paced,
             added => mode_of(added)?,
         };
@@ -218,10 +218,13 @@ impl Veth {
         old: &Limit,
         new: &Limit,
     ) -> Result<(), netlink::Error> {
-        let fq = new.for_fq();
-        if fq.limit <= old.for_fq().limit {
+        let mtu = self.mtu(way);
+        let fq = new.for_fq(way, mtu);
+        let before = old.for_fq(way, mtu);
+        if fq.limit <= before.limit && fq.horizon_us <= before.horizon_us {
             return Ok(());
         }
+        let fq = Fq { limit: fq.limit.max(before.limit), ..fq };
         let End { netlink, link } = self.sender(way);
         netlink.change_leaf_fq(link, fq)
     }

@@ -26,10 +26,18 @@ const FQ_HORIZON_MARGIN_NS: u64 = 10_000_000_000;
 const GSO_NS: u64 = 1_000_000;
 /// A device's own size, unless it was made larger for IPv6 (BIG TCP).
 const USUAL_GSO_MAX_SIZE: u32 = 65536;
+/// The least that a device of a pod has.
+const MTU: u32 = 1500;
 /// Ethernet header.
 const L2_BYTES: u64 = 14;
-/// The smallest Ethernet frame that a pod can send; it decides how many fit into the horizon.
-const MIN_FRAME_BYTES: u64 = 64;
+/// The smallest frame that carries anything over IP; it decides how many fit into the queue.
+const MIN_FRAME_BYTES: u64 = 14 + 20 + 8;
+/// What a pod's own TCP may keep queued above the horizon: pacing.h's SLUICE_STANDING_NS and
+/// SLUICE_STANDING_BYTES_LOG2.
+const STANDING_NS: u64 = 1_000_000_000;
+const STANDING_BYTES: u64 = 1 << 24;
+/// Above the queue there may be what left early, some put-off departures and a super-packet.
+const FQ_MARGIN_NS: u64 = 100_000_000;
 
 /// Who set a limit, highest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +89,7 @@ impl Limit {
             ns_per_byte: self.ns_per_byte(),
             burst_ns: self.burst.ns_at(self.rate),
             quantum_ns: self.cost_ns(self.quantum_bytes(way, mtu)),
-            horizon_ns: self.horizon_ns(mode),
+            horizon_ns: self.horizon_ns(mode, mtu),
             target_ns: self.latency_target.ns(),
             mode,
             ecn: self.ecn,
@@ -92,7 +100,7 @@ impl Limit {
     /// whether that paces or polices. So it has something to say only where that was got round.
     pub fn for_guard(&self) -> bpf::Limit {
         let burst_ns = self.burst.ns_at(self.rate);
-        let shaper_ns = self.horizon_ns(Mode::Paced).max(POLICED_HORIZON_NS) + GUARD_MARGIN_NS;
+        let shaper_ns = self.horizon_ns(Mode::Paced, MTU).max(POLICED_HORIZON_NS) + GUARD_MARGIN_NS;
         bpf::Limit {
             ns_per_byte: self.ns_per_byte(),
             burst_ns,
@@ -105,14 +113,24 @@ impl Limit {
     }
 
     /// Limits of the fq below: it must hold what the programs admit, else it drops packets that
-    /// have been charged. A flow may be a horizon behind the line, and that a horizon long. 10000
-    /// is fq's own default, 100000 packets in 200 ms what one veth can carry.
-    pub fn for_fq(&self) -> Fq {
-        let horizon_ns = self.horizon_ns(Mode::Paced);
-        let bytes = self.bytes_in(2 * horizon_ns);
-        let packets = (bytes / MIN_FRAME_BYTES).clamp(10_000, 100_000) as u32;
-        let horizon_us = (horizon_ns + FQ_HORIZON_MARGIN_NS).div_ceil(1_000) as u32;
+    /// have been charged. 10000 is fq's own default, 500000 packets in a tenth of a second more than
+    /// one veth can carry.
+    pub fn for_fq(&self, way: Direction, mtu: u32) -> Fq {
+        let queue_ns = self.queue_ns(way, mtu);
+        let bytes = self.bytes_in(queue_ns + FQ_MARGIN_NS);
+        let packets = (bytes / MIN_FRAME_BYTES).clamp(10_000, 500_000) as u32;
+        let horizon_us = (queue_ns + FQ_HORIZON_MARGIN_NS).div_ceil(1_000);
+        let horizon_us = u32::try_from(horizon_us).unwrap_or(u32::MAX);
         Fq { limit: packets, flow_limit: packets, horizon_us }
+    }
+
+    /// The longest queue that the programs keep, in time (pacing.h, sluice_room_ns).
+    fn queue_ns(&self, way: Direction, mtu: u32) -> u64 {
+        let horizon_ns = self.horizon_ns(Mode::Paced, mtu);
+        match way {
+            Direction::Ingress => horizon_ns,
+            _ => horizon_ns.max(STANDING_NS.min(self.cost_ns(STANDING_BYTES))),
+        }
     }
 
     /// Clamp for super-packets: one of 64 KiB at 20 Mbit/s would block the line for 26 ms. A device
@@ -131,7 +149,7 @@ impl Limit {
     }
 
     fn cost_ns(&self, bytes: u64) -> u64 {
-        (bytes * self.ns_per_byte()) >> NS_PER_BYTE_SHIFT
+        ((u128::from(bytes) * u128::from(self.ns_per_byte())) >> NS_PER_BYTE_SHIFT) as u64
     }
 
     /// Rounded to the nearest; at least 1, for 0 would mean no limit.
@@ -142,10 +160,10 @@ impl Limit {
     }
 
     /// At a very low rate one frame is longer than the usual horizon; two must fit.
-    fn horizon_ns(&self, mode: Mode) -> u64 {
-        let two_frames = self.cost_ns(2 * 1514);
+    fn horizon_ns(&self, mode: Mode, mtu: u32) -> u64 {
+        let frame = u64::from(mtu.max(MTU)) + L2_BYTES;
         match mode {
-            Mode::Paced => PACED_HORIZON_NS.max(two_frames),
+            Mode::Paced => PACED_HORIZON_NS.max(self.cost_ns(2 * frame)),
             Mode::Policed => POLICED_HORIZON_NS,
         }
     }
@@ -199,11 +217,38 @@ mod tests {
     }
 
     #[test]
-    fn fq_holds_a_horizon_of_the_smallest_frames() {
-        let packets = Fq { limit: 39062, flow_limit: 39062, horizon_us: 10_100_000 };
-        assert_eq!(limit("100Mbit").for_fq(), packets);
-        assert_eq!(limit("1Mbit").for_fq().flow_limit, 10_000);
-        assert_eq!(limit("100Gbit").for_fq().flow_limit, 100_000);
+    fn fq_holds_the_longest_queue_of_the_smallest_frames() {
+        let fq = |rate: &str, way| limit(rate).for_fq(way, 1500);
+        let packets = Fq { limit: 59_523, flow_limit: 59_523, horizon_us: 10_100_000 };
+        assert_eq!(fq("100Mbit", Direction::Ingress), packets);
+        let packets = Fq { limit: 327_380, flow_limit: 327_380, horizon_us: 11_000_000 };
+        assert_eq!(fq("100Mbit", Direction::Egress), packets);
+        assert_eq!(fq("1Mbit", Direction::Ingress).flow_limit, 10_000);
+        assert_eq!(fq("100Gbit", Direction::Ingress).flow_limit, 500_000);
+    }
+
+    #[test]
+    fn fq_has_room_for_the_longest_queue_of_all_that_a_veth_can_carry() {
+        const MOST_PER_SEC: u64 = 4_000_000;
+        for rate in ["64kbit", "1Mbit", "20Mbit", "100Mbit", "1Gbit", "10Gbit", "100Gbit"] {
+            for (way, mtu) in [(Direction::Egress, 1500), (Direction::Ingress, 9001)] {
+                let limit = limit(rate);
+                let (fq, queue_ns) = (limit.for_fq(way, mtu), limit.queue_ns(way, mtu));
+                let packets = limit.bytes_in(queue_ns) / MIN_FRAME_BYTES;
+                let room = u64::from(fq.limit.min(fq.flow_limit));
+                let per_sec = limit.bytes_in(1_000_000_000) / MIN_FRAME_BYTES;
+                assert!(room >= packets || per_sec > MOST_PER_SEC, "{rate} {way:?}: {packets}");
+                assert!(u64::from(fq.horizon_us) * 1_000 >= queue_ns + FQ_HORIZON_MARGIN_NS);
+            }
+        }
+    }
+
+    #[test]
+    fn standing_queue_is_that_of_pacing_h() {
+        let header = include_str!("../../bpf/src/pacing.h");
+        assert!(header.contains(&format!("#define SLUICE_STANDING_NS {STANDING_NS}ULL\n")));
+        let log2 = STANDING_BYTES.ilog2();
+        assert!(header.contains(&format!("#define SLUICE_STANDING_BYTES_LOG2 {log2}\n")));
     }
 
     #[test]
@@ -218,7 +263,10 @@ mod tests {
     fn fq_has_a_longer_horizon_than_the_slowest_pod() {
         let slow = limit("1kbit");
         let ours_us = paced(&slow).horizon_ns / 1_000;
-        assert!(u64::from(slow.for_fq().horizon_us) > ours_us);
+        for (way, mtu) in [(Direction::Egress, 1500), (Direction::Ingress, 9001)] {
+            let ours_us = slow.queue_ns(way, mtu).max(ours_us * 1000) / 1000;
+            assert!(u64::from(slow.for_fq(way, mtu).horizon_us) > ours_us);
+        }
     }
 
     #[test]
@@ -248,6 +296,8 @@ mod tests {
     fn two_frames_fit_into_the_horizon_of_a_slow_pod() {
         assert_eq!(paced(&limit("64kbit")).horizon_ns, 378_500_000);
         assert_eq!(paced(&limit("20Mbit")).horizon_ns, 100_000_000);
+        let jumbo = limit("1Mbit").for_bpf(Mode::Paced, Direction::Ingress, 9001);
+        assert_eq!(jumbo.horizon_ns, 144_240_000);
     }
 
     #[test]

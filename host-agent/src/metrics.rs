@@ -179,8 +179,7 @@ fn pods(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
     family(encoder, ("pod_sent_packets", "Packets that the limit let through"), sent)?;
     let lost_bytes = counted(|line| line.dropped_bytes);
     family(encoder, ("pod_dropped_bytes", "Bytes of L2 frames dropped by the limit"), lost_bytes)?;
-    let help =
-        "Packets dropped: beyond the horizon, by the AQM, before the slot was ready, or by a guard";
+    let help = "Packets dropped: beyond the horizon, by the AQM, before the slot was ready, by a guard, or by fq after the limit";
     family(encoder, ("pod_dropped_packets", help), drops(status))?;
     let bypassed = status.pods.iter().filter_map(|pod| {
         Some((labels(pod, "ingress"), ConstCounter::new(pod.bypassed.as_ref()?.packets)))
@@ -228,6 +227,7 @@ fn drops(status: &Status) -> impl Iterator<Item = (Labels<'_>, ConstCounter<u64>
             ("horizon", shaped.then(|| line.horizon_dropped_packets())),
             ("aqm", shaped.then_some(line.aqm_dropped_packets)),
             ("unready", shaped.then_some(line.unready_dropped_packets)),
+            ("fq", line.fq_dropped_packets.map(u64::from)),
             ("guard", guard.map(|guard| guard.dropped_packets)),
             ("bypassed", bypassed.map(|bypassed| bypassed.dropped_packets)),
         ];
@@ -379,6 +379,7 @@ mod tests {
         pod.egress.sent_bytes = 1514;
         pod.egress.dropped_packets = 7;
         pod.egress.aqm_dropped_packets = 3;
+        pod.egress.fq_dropped_packets = Some(2);
         pod.egress.wait_ns = 1_500_000_000;
         pod.egress.delays =
             Some(Delays { buckets: vec![(Some(1_000_000), 4), (Some(2_000_000), 1), (None, 2)] });
@@ -397,8 +398,8 @@ mod tests {
             sample(&text, &format!("sluice_pod_dropped_packets_total{{{of},reason=\"{reason}\"}}"))
         };
         assert_eq!(
-            (dropped("horizon"), dropped("aqm"), dropped("guard")),
-            (Some("4"), Some("3"), Some("0"))
+            (dropped("horizon"), dropped("aqm"), dropped("guard"), dropped("fq")),
+            (Some("4"), Some("3"), Some("0"), Some("2"))
         );
         let bucket =
             |le| sample(&text, &format!("sluice_pod_delay_seconds_bucket{{le=\"{le}\",{of}}}"));

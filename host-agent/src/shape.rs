@@ -43,7 +43,7 @@ pub fn holds(pins: &Pins, slot: Slot, record: &Record, wanted: &Wanted) -> Resul
             (Shaping::Unlimited, None) => true,
             (Shaping::Limited { origin, mode: Some(mode), .. }, Some(limit)) => {
                 let enforced = match in_programs(mode) {
-                    Some(mode) => same_but_quantum(pins.limit(slot, way)?, limit, mode, way),
+                    Some(mode) => same_but_for_mtu(pins.limit(slot, way)?, limit, mode, way),
                     None => true,
                 };
                 enforced && *origin == limit.origin
@@ -55,10 +55,10 @@ pub fn holds(pins: &Pins, slot: Slot, record: &Record, wanted: &Wanted) -> Resul
         && same(Direction::Ingress, &record.ingress, wanted.ingress.as_ref())?)
 }
 
-/// The quantum follows from the rate and the device, which has not to be asked for this.
-fn same_but_quantum(held: bpf::Limit, limit: &Limit, mode: bpf::Mode, way: Direction) -> bool {
-    let quantum_ns = held.quantum_ns;
-    held == bpf::Limit { quantum_ns, ..limit.for_bpf(mode, way, 0) }
+/// Quantum and horizon follow from the rate and the device, which has not to be asked for this.
+fn same_but_for_mtu(held: bpf::Limit, limit: &Limit, mode: bpf::Mode, way: Direction) -> bool {
+    let bpf::Limit { quantum_ns, horizon_ns, .. } = held;
+    held == bpf::Limit { quantum_ns, horizon_ns, ..limit.for_bpf(mode, way, 0) }
 }
 
 impl Shaper<'_> {

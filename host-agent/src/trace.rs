@@ -188,6 +188,7 @@ fn drops(line: &Line, guard: Option<&GuardLine>, at_ns: u64) -> Vec<Drop> {
         ("horizon", line.horizon_dropped_packets(), ago(line.last_drops.horizon_at_ns)),
         ("aqm", line.aqm_dropped_packets, ago(line.last_drops.aqm_at_ns)),
         ("unready", line.unready_dropped_packets, None),
+        ("fq", line.fq_dropped_packets.unwrap_or(0).into(), None),
     ];
     // Where the guard enforces, the line's counters are its own.
     let shaped = shaped.into_iter().filter(|_| line.mode.as_deref() != Some("guarded"));
@@ -300,6 +301,7 @@ fn why(reason: &str) -> &'static str {
         "horizon" => "too far ahead of their time (the queue was full)",
         "aqm" => "to keep the queue at the latency target",
         "unready" => "before there was a table of flows",
+        "fq" => "by fq, whose parameters were changed, after they were counted as sent",
         _ => "by the guard on the host's end",
     }
 }

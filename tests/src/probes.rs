@@ -61,6 +61,18 @@ impl Servers {
         Self { echo, request }
     }
 
+    /// The echo alone.
+    pub fn start_echo<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        at: End<'_>,
+        progress: &'scope Progress,
+    ) -> Self {
+        let ((ready, bound), address) = (mpsc::channel(), at.address);
+        in_netns(scope, at.netns, move || serve_echo(address, &ready, progress));
+        let echo = bound.recv_timeout(Duration::from_secs(10)).expect("the echo server listens");
+        Self { echo, request: echo }
+    }
+
     /// Asks both from this thread's namespace, so many times each.
     pub fn ask(self, count: usize) -> Probed {
         thread::scope(|scope| {
@@ -73,6 +85,24 @@ impl Servers {
                 echo: RoundTrips::of(&echo.join().expect("the echo client")),
                 request: RoundTrips::of(&request.join().expect("the client")),
             }
+        })
+    }
+}
+
+impl Servers {
+    /// The echo, so many times, each from a socket of its own and so a new flow.
+    pub fn ask_by_new_flows(self, count: usize) -> RoundTrips {
+        let start = Instant::now();
+        thread::scope(|scope| {
+            let clients: Vec<_> = (0..count as u32)
+                .map(|number| {
+                    sleep((start + INTERVAL * number).saturating_duration_since(Instant::now()));
+                    scope.spawn(move || ask_echo_once(self.echo))
+                })
+                .collect();
+            let times: Vec<_> =
+                clients.into_iter().map(|client| client.join().expect("a client")).collect();
+            RoundTrips::of(&times)
         })
     }
 }
@@ -131,6 +161,15 @@ fn ask_echo(server: SocketAddr, count: usize) -> Vec<Option<u64>> {
         }
         answers.join().expect("the collector")
     })
+}
+
+fn ask_echo_once(server: SocketAddr) -> Option<u64> {
+    let socket = udp_socket(server);
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let asked = Instant::now();
+    // What the shaper refuses at once is lost like any other.
+    let _ = socket.send(&[0; MESSAGE]);
+    socket.recv(&mut [0; MESSAGE]).ok().map(|_| asked.elapsed().as_nanos() as u64)
 }
 
 fn collect_echoes(socket: &UdpSocket, start: Instant, sent: &[AtomicU64]) -> Vec<Option<u64>> {

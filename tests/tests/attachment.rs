@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tests::cni::{Annotations, Call};
 use tests::command::{ip, json, output, tc, wait_for};
+use tests::flood::{Flood, Way};
 use tests::kernel::{has_fq, skip};
 use tests::link::{Gso, gso, gso_in, index};
 use tests::node::{Node, Pod, with_ready_node};
@@ -128,10 +129,36 @@ fn fq_holds_what_the_horizon_admits_and_never_drops_for_its_own() {
         let pod = node.pod("a", 2);
         node.add(&pod, Annotations { egress: 5 * LIMIT, ingress: 1000 });
         let inside = json(&pod.run("tc -j qdisc show dev eth0"));
-        assert_fq(&inside, "51cf:", (39062, 10_100_000));
+        assert_fq(&inside, "51cf:", (327_380, 11_000_000));
         // Two frames take 24 s at 1 kbit/s, and fq's horizon would be 10.
         let host = json(&tc(&format!("-j qdisc show dev {}", pod.host_ifname)));
         assert_fq(&host, "51cf:", (10_000, 34_224_000));
+    });
+}
+
+#[test]
+fn what_fq_drops_after_it_was_charged_is_shown() {
+    if !has_fq() {
+        return skip("what_fq_drops_after_it_was_charged_is_shown", "the kernel has no sch_fq");
+    }
+    with_ready_node("", |node| {
+        let (pod, remote) = (node.pod("a", 2), node.pod("remote", 9));
+        node.add(&pod, BOTH);
+        let dropped = || node.status(&pod)["ingress"]["fq_dropped_packets"].clone();
+        assert_eq!(dropped(), 0);
+        let flood = Flood { pod: &pod, remote: &remote, limit_bps: LIMIT };
+        flood.seconds_while(Way::Ingress, 1, || ());
+        assert_eq!(dropped(), 0);
+        let leaf = "parent 51ce:1 handle 51cf:";
+        tc(&format!("qdisc change dev {} {leaf} fq limit 1", pod.host_ifname));
+        flood.seconds_while(Way::Ingress, 1, || ());
+        let line = &node.status(&pod)["ingress"];
+        let reason = line["reason"].as_str().expect("a reason");
+        assert!(line["fq_dropped_packets"].as_u64() > Some(0), "{line}");
+        assert!(
+            reason.contains("; fq dropped ") && reason.ends_with(" that count as sent"),
+            "{line}"
+        );
     });
 }
 

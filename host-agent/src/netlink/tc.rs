@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
-    TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
+    TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption, TcStats2,
 };
 use nix::errno::Errno;
 
@@ -195,6 +195,15 @@ impl Netlink {
         Ok(roots)
     }
 
+    /// Packets that the fq below our classful root of this device has dropped of its own accord; None
+    /// without one. The kernel lists classes of one device (net/sched/sch_api.c, tc_dump_tclass), with
+    /// what their leaf counts; to ask for a qdisc would list all, or tell every listener (before 6.8).
+    pub fn fq_drops(&mut self, index: u32) -> Result<Option<u32>, Error> {
+        let ask = RouteNetlinkMessage::GetTrafficClass(TcMessage::with_index(index as i32));
+        let answers = self.request("list the classes of our qdisc", ask, NLM_F_DUMP)?;
+        Ok(answers.into_iter().find_map(drops_of_fq))
+    }
+
     /// Puts the classful root in the place of whatever is there. Only for a root whose owner is known
     /// and has made way (docs/decisions/0008-reconcile.md).
     pub fn replace_root_with_class(&mut self, link: &Link) -> Result<&'static str, Error> {
@@ -344,6 +353,18 @@ fn root(qdisc: TcMessage) -> Option<(u32, Root)> {
         TcAttribute::Kind(kind) => {
             Some((index, Root { kind, major, has_leaf: false, has_drop: false }))
         }
+        _ => None,
+    })
+}
+
+fn drops_of_fq(answer: RouteNetlinkMessage) -> Option<u32> {
+    let RouteNetlinkMessage::NewTrafficClass(class) = answer else { return None };
+    let has_fq = class.header.handle == CLASS && class.header.info == u32::from(LEAF);
+    class.attributes.into_iter().filter(|_| has_fq).find_map(|attribute| match attribute {
+        TcAttribute::Stats2(all) => all.into_iter().find_map(|stats| match stats {
+            TcStats2::Queue(queue) => Some(queue.drops),
+            _ => None,
+        }),
         _ => None,
     })
 }

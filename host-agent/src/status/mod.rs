@@ -6,6 +6,7 @@
 
 pub mod degraded;
 mod pods;
+mod queues;
 pub mod rates;
 pub mod text;
 

@@ -8,6 +8,7 @@ use anyhow::Result;
 use bpf::{Counters, Direction, Pins};
 use serde::{Deserialize, Serialize};
 
+use super::queues::{self, Queues};
 use crate::attach::Veth;
 use crate::limit::Origin;
 use crate::logging::harmless;
@@ -86,6 +87,9 @@ pub struct Line {
     pub aqm_dropped_packets: u64,
     /// Of the dropped ones: those that came before there was a table of flows.
     pub unready_dropped_packets: u64,
+    /// Not among the dropped but the sent ones: those that fq dropped below. None where it was not read.
+    #[serde(default)]
+    pub fq_dropped_packets: Option<u32>,
     pub marked_packets: u64,
     /// Sum of what every sent packet was made to wait.
     pub wait_ns: u64,
@@ -155,10 +159,13 @@ struct Counted {
 
 /// All pods, and what of them could not be read.
 pub fn read(paths: &Paths, pins: Option<&Pins>) -> Result<(Vec<Pod>, Vec<Trouble>)> {
-    let (mut pods, mut troubles) = (Vec::new(), Vec::new());
+    let (mut pods, mut queues, mut troubles) = (Vec::new(), Vec::new(), Vec::new());
     for claim in Records::new(paths.pods_dir()).list()? {
         match read_one(pins, &claim) {
-            Ok(Some(pod)) => pods.push(pod),
+            Ok(Some((pod, at))) => {
+                pods.push(pod);
+                queues.push(at);
+            }
             Ok(None) => {}
             Err(e) => troubles.push(Trouble {
                 code: "unreadable-record".into(),
@@ -168,11 +175,12 @@ pub fn read(paths: &Paths, pins: Option<&Pins>) -> Result<(Vec<Pod>, Vec<Trouble
             }),
         }
     }
+    queues::enter(&mut pods, &queues, super::now_ns());
     Ok((pods, troubles))
 }
 
 /// None if the pod has gone since the listing.
-fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<Pod>> {
+fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<(Pod, Queues)>> {
     let record = match claim.read() {
         Ok(record) => record,
         Err(e) if is_not_found(&e) => return Ok(None),
@@ -196,7 +204,8 @@ fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<Pod>> {
         _ => None,
     };
     bypassed.iter().for_each(|bypassed| ingress.tell_of_bypass(bypassed));
-    Ok(Some(Pod {
+    let queues = Queues::of(claim, &record);
+    let pod = Pod {
         container_id: claim.key.container_id.clone(),
         interface: claim.key.ifname.clone(),
         host_ifindex: record.host.as_ref().map(|host| host.ifindex),
@@ -212,7 +221,8 @@ fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<Pod>> {
         main: record.main,
         annotated: record.annotated,
         live: record.live,
-    }))
+    };
+    Ok(Some((pod, queues)))
 }
 
 fn is_not_found(error: &anyhow::Error) -> bool {
@@ -355,6 +365,7 @@ impl Line {
             dropped_bytes: counters.dropped_bytes,
             aqm_dropped_packets: counters.aqm_packets,
             unready_dropped_packets: counters.unready_packets,
+            fq_dropped_packets: None,
             marked_packets: counters.marked_packets,
             wait_ns: counters.sojourn_ns,
             mean_wait_ns: None,
@@ -387,6 +398,20 @@ impl Line {
                 self.reason
             );
         }
+    }
+
+    /// fq has room for all that is admitted: it drops only where its parameters were changed.
+    pub fn enter_fq_drops(&mut self, packets: Option<u32>) {
+        self.fq_dropped_packets = packets;
+        if let Some(packets @ 1..) = packets {
+            self.reason =
+                format!("{}; fq dropped {packets} packets that count as sent", self.reason);
+        }
+    }
+
+    /// All that was lost here.
+    pub fn lost_packets(&self) -> u64 {
+        self.dropped_packets + u64::from(self.fq_dropped_packets.unwrap_or(0))
     }
 
     /// What was found by looking comes before what the counters tell.

@@ -118,7 +118,7 @@ impl Row {
                     used_percent: line.limit_bps.map(|limit| used(limit) as u64),
                     mean_wait_ns: line.mean_wait_ns,
                     marked_packets: since(|line| line.marked_packets),
-                    dropped_packets: since(|line| line.dropped_packets),
+                    dropped_packets: since(|line| line.lost_packets()),
                     mode: line.mode.clone(),
                 });
             }

@@ -77,7 +77,7 @@ pub fn run_guest(jobs: &[Job], time: Time) -> Result<Vec<Outcome>> {
         .env("VM_OUT_DIR", out.path())
         .args([KERNEL, &overlay.path().display().to_string()])
         .arg(format!(
-            "modprobe tcp_bbr; SLUICE_BIN={DIR} {DIR}/bench guest 2> >(grep -v '^sluice: info:')"
+            "modprobe tcp_bbr; ulimit -n 20000; SLUICE_BIN={DIR} {DIR}/bench guest 2> >(grep -v '^sluice: info:')"
         ))
         .status()
         .with_context(|| format!("run {}", runner.display()))?;

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use tests::node::Node;
 
+use crate::crowd::{Crowd, CrowdPlan};
 use crate::packets::{self, Packets};
 use crate::rate::{Rate, RatePlan};
 use crate::row::{Row, RowPlan};
@@ -16,6 +17,7 @@ pub enum Job {
     Row(RowPlan),
     Rate(RatePlan),
     Packets(Setup),
+    Crowd(CrowdPlan),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,6 +25,7 @@ pub enum Outcome {
     Row(Row),
     Rate(Rate),
     Packets(Packets),
+    Crowd(Crowd),
 }
 
 impl Job {
@@ -31,6 +34,7 @@ impl Job {
             Self::Row(plan) => Outcome::Row(plan.run(node)),
             Self::Rate(plan) => Outcome::Rate(plan.run(node)),
             Self::Packets(setup) => Outcome::Packets(packets::run(*setup, node)),
+            Self::Crowd(plan) => Outcome::Crowd(plan.run(node)),
         }
     }
 
@@ -40,6 +44,7 @@ impl Job {
             Self::Row(plan) => 5.0 + plan.flows as f64 / 16.0,
             Self::Rate(plan) => 2.0 + plan.rate_bps as f64 / 5e6,
             Self::Packets(_) => 10.0,
+            Self::Crowd(plan) => 10.0 + plan.flows as f64 / 1000.0,
         }
     }
 }
@@ -50,6 +55,7 @@ impl fmt::Display for Outcome {
             Self::Row(row) => row.fmt(f),
             Self::Rate(rate) => rate.fmt(f),
             Self::Packets(packets) => packets.fmt(f),
+            Self::Crowd(crowd) => crowd.fmt(f),
         }
     }
 }

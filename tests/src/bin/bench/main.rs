@@ -9,6 +9,7 @@ mod boot_time;
 mod chain_time;
 mod check_time;
 mod choice;
+mod crowd;
 mod figure;
 mod frames;
 mod guest;
@@ -38,7 +39,7 @@ use guest::Time;
 use report::Report;
 
 /// P6 and P7, like P4 and P5, come from the same measurements.
-const GROUPS: [&str; 11] = ["S1", "M", "C", "N", "P1", "P2", "P3", "P4", "P5", "P6", "P7"];
+const GROUPS: [&str; 12] = ["S1", "M", "C", "N", "P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8"];
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -100,6 +101,7 @@ fn measure(wanted: impl Fn(&str) -> bool) -> Result<Report> {
     jobs.extend(wanted("P2").then(plan::packets).into_iter().flatten());
     jobs.extend(either(["P4", "P5"]).then(plan::rates).into_iter().flatten());
     jobs.extend(either(["P6", "P7"]).then(plan::rows).into_iter().flatten());
+    jobs.extend(wanted("P8").then(plan::crowds).into_iter().flatten());
     report.take(guest::measure(&jobs)?);
     if wanted("P4") {
         report.take_processors(&guest::run_guest(&plan::processors(), Time::Real)?);

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::crowd::Crowd;
 use crate::figure::Figure;
 use crate::plots;
 use crate::report::Report;
@@ -19,7 +20,7 @@ const HEAD: &str = "# Benchmarks
 
 Made by `make bench`; the same figures, and all that they come from, are in `target/report/bench.json`.
 
-P2 and P4 to P7 are measured in a QEMU guest (kernel 6.12, one processor) whose time is the number of instructions it
+P2 and P4 to P8 are measured in a QEMU guest (kernel 6.12, one processor) whose time is the number of instructions it
 has done, two nanoseconds each: no noise, the same on any machine. A pod is a routed veth, the remote machine a namespace
 behind another one. C, M, N, P1, P3 and S1 are measured on the kernel of the machine itself; C is what the released plugin and the CNI
 project's do in turn on the same veths.
@@ -47,6 +48,7 @@ pub fn write(report: &Report) -> Result<()> {
         let _ = write!(page, "\n## {title}\n\n![{title}](benchmarks/{name}.svg)\n");
     }
     rows(&mut page, &report.rows);
+    crowds(&mut page, &report.crowds);
     fs::write(PAGE, page).with_context(|| format!("write {PAGE}"))?;
     println!("written: {PAGE}, {PLOTS}");
     Ok(())
@@ -139,5 +141,21 @@ fn rows(page: &mut String, rows: &[Row]) {
         let _ = write!(page, "| {slowest:.3} | {fastest:.3} | {:.4} ", row.jain());
         let _ = write!(page, "| {:.3} | {:.3} | {} ", echo.median_ms, echo.p99_ms, echo.lost);
         let _ = writeln!(page, "| {:.3} | {:.3} |", request.median_ms, request.p99_ms);
+    }
+}
+
+fn crowds(page: &mut String, crowds: &[Crowd]) {
+    page.push_str("\n## Many flows at 10 Mbit/s\n\nA flood of UDP, four times the limit, and echoes that are a ");
+    page.push_str("new flow each; L2 rates in Mbit/s, times in milliseconds; then the first second of one flow a ");
+    page.push_str("minute later, as a multiple of the limit.\n\n");
+    page.push_str(
+        "| way | MTU | flows | set-up | goodput | echo median | p99 | lost | first second |\n",
+    );
+    page.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
+    for Crowd { plan, goodput_mbps, echo, first_second, .. } in crowds {
+        let (way, setup) = (plan.direction.name(), plan.setup.name());
+        let _ = write!(page, "| {way} | {} | {} | {setup} ", plan.mtu, plan.flows);
+        let _ = write!(page, "| {goodput_mbps:.2} | {:.3} | {:.3} ", echo.median_ms, echo.p99_ms);
+        let _ = writeln!(page, "| {} of {} | {first_second:.3} |", echo.lost, echo.asked);
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What guests are to measure for each group of figures, and nothing twice.
 
+use crate::crowd::CrowdPlan;
 use crate::jobs::Job;
 use crate::rate::{Path, Protocol, RatePlan};
 use crate::row::{Direction, RowPlan};
@@ -10,6 +11,8 @@ const MBIT: u64 = 1_000_000;
 /// All comparisons are made at this rate.
 pub const RATE_BPS: u64 = 20 * MBIT;
 const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
+/// More than there are buckets, as many as CAKE has, and far more than that.
+const CROWDS: [usize; 3] = [300, 1000, 10_000];
 const PATHS: [Path; 3] = [Path::PodToRemote, Path::RemoteToPod, Path::PodToPod];
 
 /// P6 and P7: Sluice and CAKE in all cases, the other peers in one of each direction.
@@ -72,4 +75,20 @@ pub fn packets() -> Vec<Job> {
     [Setup::None, Setup::Sluice, Setup::Fq, Setup::CiliumEdt, Setup::Upstream]
         .map(Job::Packets)
         .into()
+}
+
+/// P8: frames of EKS' own size, too.
+pub fn crowds() -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for direction in DIRECTIONS {
+        for (mtu, flows) in
+            [1500, 9001].into_iter().flat_map(|mtu| CROWDS.map(|flows| (mtu, flows)))
+        {
+            for setup in [Setup::Sluice, Setup::Cake, Setup::TbfFqCodel] {
+                let rate_bps = 10 * MBIT;
+                jobs.push(Job::Crowd(CrowdPlan { direction, mtu, flows, setup, rate_bps }));
+            }
+        }
+    }
+    jobs
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::crowd::{self, Crowd};
 use crate::figure::Figure;
 use crate::jobs::Outcome;
 use crate::packets::{self, Packets};
@@ -22,6 +23,7 @@ pub struct Report {
     pub rows: Vec<Row>,
     pub rates: Vec<Rate>,
     pub packets: Vec<Packets>,
+    pub crowds: Vec<Crowd>,
 }
 
 impl Report {
@@ -32,6 +34,7 @@ impl Report {
                 Outcome::Row(row) => self.rows.push(row),
                 Outcome::Rate(rate) => self.rates.push(rate),
                 Outcome::Packets(packets) => self.packets.push(packets),
+                Outcome::Crowd(crowd) => self.crowds.push(crowd),
             }
         }
         self.rows.sort_by_key(|row| row.plan.order());
@@ -43,6 +46,10 @@ impl Report {
         }
         if !self.rows.is_empty() {
             self.figures.extend(under_load::figures(&self.rows));
+        }
+        self.crowds.sort_by_key(|crowd| crowd.plan);
+        if !self.crowds.is_empty() {
+            self.figures.extend(crowd::figures(&self.crowds));
         }
     }
 

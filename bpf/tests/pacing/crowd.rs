@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Many flows at once: what a new one waits, what another source gets, what
+//! stands in the queue, and the seconds after a flood.
+
+use crate::histories::limit_of;
+use crate::host::*;
+use crate::{MS, PUT_OFF_NS, SEND, send_with_queued};
+
+const RATES: [u64; 3] = [1_000_000, 10_000_000, 100_000_000];
+const FLOWS: [usize; 3] = [300, 1000, 10_000];
+const START_NS: u64 = 1000 * MS;
+const ECHO: usize = 1_000_000;
+
+/// Four times the limit from so many flows of source 0, for so long, beside others.
+struct Flood {
+    line: Line,
+    flows: usize,
+    length: u32,
+    sent: usize,
+    next_ns: u64,
+}
+
+impl Flood {
+    fn new(limit: Limit, flows: usize, length: u32) -> Self {
+        Self { line: Line::new(limit), flows, length, sent: 0, next_ns: START_NS }
+    }
+
+    fn until(&mut self, now_ns: u64) -> Vec<Turn> {
+        let mut turns = Vec::new();
+        while self.next_ns < now_ns {
+            turns.push(self.line.send(self.sent % self.flows, self.next_ns, self.length));
+            self.sent += 1;
+            self.next_ns += host_cost_ns(&self.line.limit, self.length) / 4;
+        }
+        turns
+    }
+}
+
+#[test]
+fn new_flow_passes_a_flood_of_however_many_flows() {
+    for (rate, mtu) in RATES.into_iter().flat_map(|rate| [(rate, 1500), (rate, 9001)]) {
+        for flows in FLOWS {
+            let mut flood = Flood::new(limit_of(rate, mtu, false), flows, mtu + 14);
+            let (mut waits, mut lost) = (Vec::new(), 0);
+            for echo in 0..200 {
+                let now_ns = START_NS + 1000 * MS + echo as u64 * 20 * MS;
+                flood.until(now_ns);
+                let turn = flood.line.send(ECHO + echo, now_ns, 60);
+                match turn.action {
+                    SEND => waits.push(turn.departure_ns - now_ns),
+                    _ => lost += 1,
+                }
+            }
+            waits.sort_unstable();
+            assert!(lost <= 6, "{rate} bit/s, {mtu}, {flows} flows: {lost} of 200 lost");
+            assert_eq!(waits[waits.len() * 95 / 100], 0, "{rate} bit/s, {mtu}, {flows} flows");
+        }
+    }
+}
+
+#[test]
+fn source_that_floods_by_many_flows_leaves_half_to_another() {
+    for (rate, mtu) in RATES.into_iter().flat_map(|rate| [(rate, 1500), (rate, 9001)]) {
+        for flows in FLOWS {
+            let limit = limit_of(rate, mtu, false);
+            let mut flood = Flood::new(limit, flows, mtu + 14);
+            let (cost_ns, mut sent_ns) = (host_cost_ns(&limit, 1514), 0);
+            for packet in 0.. {
+                let now_ns = START_NS + packet * cost_ns;
+                if now_ns > START_NS + 10_000 * MS {
+                    break;
+                }
+                flood.until(now_ns);
+                let turn = flood.line.send_from(1, ECHO, now_ns, 1514);
+                let is_late = now_ns > START_NS + 2000 * MS;
+                sent_ns += if turn.action == SEND && is_late { cost_ns } else { 0 };
+            }
+            let percent = sent_ns / (80 * MS);
+            assert!(percent >= 45, "{rate} bit/s, {mtu}, {flows} flows: {percent} %");
+        }
+    }
+}
+
+#[test]
+fn what_a_pod_receives_never_stands_longer_than_the_horizon() {
+    for (rate, mtu) in RATES.into_iter().flat_map(|rate| [(rate, 1500), (rate, 9001)]) {
+        for flows in [1, 32, 256, 10_000] {
+            let limit = limit_of(rate, mtu, false);
+            let mut flood = Flood::new(limit, flows, 1442);
+            for second in 1..20 {
+                let (then_ns, now_ns) = (flood.next_ns, START_NS + second * 1000 * MS);
+                let turns = flood.until(now_ns);
+                let sent = turns.iter().filter(|turn| turn.action == SEND);
+                let latest_ns = sent.map(|turn| turn.departure_ns).max().expect("some are sent");
+                assert!(latest_ns <= now_ns + limit.horizon_ns, "{rate} bit/s, {mtu}, {flows}");
+                assert!(latest_ns > then_ns, "{rate} bit/s, {mtu}, {flows} flows: a stall");
+            }
+        }
+    }
+}
+
+#[test]
+fn tcp_of_a_pod_loses_nothing_of_what_small_queues_leaves_in_the_queue() {
+    for (rate, mtu) in [(20_000_000, 1500), (20_000_000, 9001), (1_000_000_000, 1500)] {
+        let limit = limit_of(rate, mtu, true);
+        let mut line = Line::new(limit);
+        line.waits = true;
+        let length = (u64::from(mtu) * 2).max(rate / 8000).min(65_536) as u32;
+        let bytes = send_with_queued(&mut line, 32, 3, length, START_NS, 3000);
+        assert!(bytes >= rate / 8 * 3 * 97 / 100, "{rate} bit/s, {mtu}: {bytes}");
+    }
+}
+
+#[test]
+fn first_second_after_any_flood_is_the_limit() {
+    for (rate, mtu) in RATES.into_iter().flat_map(|rate| [(rate, 1500), (rate, 9001)]) {
+        for flows in [1, 16, 256, 10_000] {
+            for rest_ms in [0, 50, 1000, 60_000] {
+                let part = first_second(limit_of(rate, mtu, false), flows, rest_ms);
+                let what = format!("{rate} bit/s, {mtu}, {flows} flows, {rest_ms} ms");
+                assert!((0.95..=1.05).contains(&part), "{what}: {part}");
+            }
+        }
+    }
+}
+
+/// What leaves in the second after a flood of three and a rest, by one flow at twice the limit, as a
+/// part of the limit.
+fn first_second(limit: Limit, flows: usize, rest_ms: u64) -> f64 {
+    let mut flood = Flood::new(limit, flows, 1442);
+    let start_ns = START_NS + (3000 + rest_ms) * MS;
+    let mut turns = flood.until(START_NS + 3000 * MS);
+    let cost_ns = host_cost_ns(&limit, 1442);
+    for now_ns in (start_ns..start_ns + 1000 * MS).step_by(cost_ns as usize / 2) {
+        turns.push(flood.line.send(ECHO, now_ns, 1442));
+    }
+    let second = start_ns..start_ns + 1000 * MS;
+    let left = turns.iter().filter(|t| t.action == SEND && second.contains(&t.departure_ns));
+    left.count() as f64 * cost_ns as f64 / 1e9
+}
+
+#[test]
+fn departure_is_never_far_behind_the_line() {
+    let limit = limit_of(10_000_000, 1500, false);
+    let mut flood = Flood::new(limit, 1, 1514);
+    for packet in 0..1000 {
+        let now_ns = START_NS + packet * MS;
+        flood.until(now_ns);
+        let line_ns = flood.line.clock.next_ns.max(now_ns);
+        let turn = flood.line.send(ECHO + packet as usize % 3, now_ns, 1514);
+        assert!(turn.action != SEND || turn.departure_ns <= line_ns + PUT_OFF_NS);
+    }
+}
