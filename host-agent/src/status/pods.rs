@@ -197,7 +197,7 @@ fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<(Pod, Queues)>>
         egress.tell_of_dodging(&counted.guard.0);
     }
     let mut ingress = Line::new(&record.ingress, &counted.ingress);
-    let why = record.admitted.map(|why| format!("started without limits: {why}"));
+    let why = record.admitted.as_ref().map(|why| format!("started without limits: {why}"));
     [&mut egress, &mut ingress].into_iter().for_each(|line| line.tell_of_problem(why.clone()));
     let bypassed = match (&record.ingress_guard, pins) {
         (Some(guard), Some(pins)) => Some(Bypassed::new(&guard.state, &pins.bypassed(claim.slot)?)),
