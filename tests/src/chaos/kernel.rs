@@ -26,8 +26,6 @@ const NLMSG_DONE: u16 = 3;
 /// struct nlmsghdr and struct tcmsg.
 const HEADERS: usize = 16 + 20;
 
-pub const ROOT: u32 = 0xffff_ffff;
-pub const CLSACT_EGRESS: u32 = 0xffff_fff3;
 pub const CLSACT_INGRESS: u32 = 0xffff_fff2;
 pub const OUR_ROOT: u32 = 0x51ce_0000;
 pub const OUR_CLASS: u32 = 0x51ce_0001;

@@ -11,8 +11,7 @@ use fastrand::Rng;
 
 use super::judge::Tally;
 use super::kernel::{
-    CLSACT_EGRESS, CLSACT_INGRESS, Device, Limits, OUR_CLASS, OUR_FILTER, OUR_LEAF, OUR_ROOT, ROOT,
-    tcx_programs,
+    CLSACT_INGRESS, Device, Limits, OUR_CLASS, OUR_FILTER, OUR_LEAF, OUR_ROOT, tcx_programs,
 };
 use super::ledger::{Ledger, Seen};
 use super::run::Run;
@@ -119,8 +118,8 @@ impl Measured {
         let from = Instant::now();
         let (paced, Self { inside, outside, .. }) = (run.pace.paced, self);
         let there = [
-            inside.filters(CLSACT_EGRESS).contains(&OUR_FILTER),
-            !paced || inside.has_qdisc(ROOT, OUR_ROOT),
+            inside.filters(OUR_ROOT).contains(&OUR_FILTER),
+            !paced || inside.has_qdisc(OUR_CLASS, OUR_LEAF),
             match run.pace.tcx {
                 // A link whose pin was removed is detached a little later.
                 true => self.guard_pin().exists() && tcx_programs(outside.index) > 0,
