@@ -56,6 +56,13 @@ pub fn executable(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{name} is not built: cargo build --workspace"))
 }
 
+/// Makes a file two minutes old.
+pub fn age(path: impl AsRef<std::path::Path>) {
+    let two_minutes_ago = std::time::SystemTime::now() - Duration::from_secs(120);
+    let file = std::fs::File::options().write(true).open(path).expect("open the file");
+    file.set_modified(two_minutes_ago).expect("set its time");
+}
+
 /// Asks again and again until there is an answer; panics with `what` after the deadline.
 pub fn wait_for<T>(what: &str, deadline: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + deadline;

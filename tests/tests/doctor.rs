@@ -190,6 +190,13 @@ fn list(dir: &Path, files: &mut Vec<String>) {
     }
 }
 
+/// What the records of all pods say.
+fn records() -> String {
+    let entries = fs::read_dir("/run/sluice/pods").expect("list the records");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths.filter_map(|path| fs::read_to_string(path).ok()).collect()
+}
+
 #[test]
 fn doctor_changes_nothing() {
     with_ready_node("", |node| {
@@ -202,6 +209,10 @@ fn doctor_changes_nothing() {
         // The kernel tells of a carrier a little later.
         wait_for("the pod's carrier", Duration::from_secs(5), || {
             pod.run("ip link show eth0").contains("state UP").then_some(())
+        });
+        // The guard in the pod is attached some seconds after ADD.
+        wait_for("both guards", Duration::from_secs(20), || {
+            (!records().contains("\"pending\"")).then_some(())
         });
         let before = state(&pod);
         for arguments in [&["doctor"][..], &["doctor", "--all"], &["doctor", "--json"]] {

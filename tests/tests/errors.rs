@@ -6,7 +6,7 @@ use std::process::Output;
 
 use nix::mount::{MsFlags, mount};
 use tests::cni::{Annotations, Call, expect_error};
-use tests::command::{output, run, tc, text};
+use tests::command::{age, output, tc, text};
 use tests::node::{CONF_DIR, CONFLIST, Node, Pod, with_node, with_ready_node};
 
 const BOTH: Annotations = Annotations { egress: 40_000_000, ingress: 40_000_000 };
@@ -304,7 +304,7 @@ fn add_before_the_agent_ever_ran_asks_to_try_again() {
         assert_eq!(error["code"], 11);
         assert_eq!(error["msg"], "sluice: open the shaper's pins (is sluice.service running?)");
         // An agent that has not come within a minute may never do.
-        run("touch", &["-d", "2 minutes ago", "/run/sluice/settings.toml"]);
+        age("/run/sluice/settings.toml");
         node.add(&pod, BOTH);
     });
 }

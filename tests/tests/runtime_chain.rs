@@ -7,7 +7,7 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tests::command::run;
+use tests::command::age;
 use tests::containerd::{Containerd, PodSpec};
 use tests::sluice_node::{
     AFTER, BEFORE, EGRESS, INGRESS, PORTMAP, SLUICE, SluiceNode, TUNING, conflist, on_each_release,
@@ -147,7 +147,7 @@ fn node_is_ready_by_our_status_too_where_containerd_asks_for_it() {
             assert_eq!(without.message, format!("Network plugin returns error: {pins}"));
         }
         // A node whose agent does not come, or which has no settings, is not held for ever.
-        run("touch", &["-d", "2 minutes ago", settings.to_str().expect("UTF-8")]);
+        age(&settings);
         assert!(node.runtime.status().expect("the status").ready);
         fs::rename(&settings, settings.with_file_name("aside")).expect("take it away");
         assert!(node.runtime.status().expect("the status").ready);

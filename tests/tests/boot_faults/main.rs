@@ -16,7 +16,7 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::cni::{Annotations, Call};
-use tests::command::{executable, ip, json as parse, run, text, wait_for};
+use tests::command::{age, executable, ip, json as parse, run, text, wait_for};
 use tests::conflist::{conflist, has_entry};
 use tests::node::{BIN_DIR, CONFLIST, Node, Pod, USER_DATA, with_node};
 
@@ -149,7 +149,7 @@ fn node_without_imds_has_the_defaults_and_the_limits_of_annotations() {
 
 /// For longer than any agent takes to start.
 fn wait_in_vain_for_the_agent() {
-    run("touch", &["-d", "2 minutes ago", SETTINGS]);
+    age(SETTINGS);
 }
 
 /// A pod starts without limits, which is said of it, and has them when `correct` has been.
