@@ -148,13 +148,13 @@ fn filter_with_another_pods_slot_is_put_right() {
     with_two_pods(|_, victim, _| {
         let host = &victim.host_ifname;
         let filter = || tc(&format!("filter show dev {host} parent 51ce:"));
-        assert!(filter().contains("flowid :1 "), "{}", filter());
+        assert!(filter().contains("flowid 51ce:1 "), "{}", filter());
         let pin = "/sys/fs/bpf/sluice/v1/shape_ingress";
         tc(&format!(
             "filter replace dev {host} parent 51ce: protocol all pref 1 handle 0x51ce bpf da \
-             object-pinned {pin} classid :2"
+             object-pinned {pin} classid 51ce:2"
         ));
-        wait_for("the own slot", SOON, || filter().contains("flowid :1 ").then_some(()));
+        wait_for("the own slot", SOON, || filter().contains("flowid 51ce:1 ").then_some(()));
     });
 }
 

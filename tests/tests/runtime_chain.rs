@@ -7,7 +7,7 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tests::command::age;
+use tests::command::{age, run};
 use tests::containerd::{Containerd, PodSpec};
 use tests::sluice_node::{
     AFTER, BEFORE, EGRESS, INGRESS, PORTMAP, SLUICE, SluiceNode, TUNING, conflist, on_each_release,
