@@ -16,7 +16,7 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::cni::{Annotations, Call};
-use tests::command::{age, executable, ip, json as parse, run, text, wait_for};
+use tests::command::{age, executable, ip, json as parse, text, wait_for};
 use tests::conflist::{conflist, has_entry};
 use tests::node::{BIN_DIR, CONFLIST, Node, Pod, USER_DATA, with_node};
 
