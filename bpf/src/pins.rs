@@ -40,6 +40,8 @@ pub struct Pins {
     bypassed: MapHandle,
     ingress_guard: OwnedFd,
     ingress_guard_tcx: Option<OwnedFd>,
+    /// Of the next load, which keeps what it holds.
+    proof: MapHandle,
 }
 
 impl Pins {
@@ -63,6 +65,7 @@ impl Pins {
                 Err(e) if e.is_not_pinned() => None,
                 opened => Some(opened?),
             },
+            proof: open_map(&dir.join("proof"))?,
         })
     }
 
@@ -76,15 +79,21 @@ impl Pins {
             ("delays", &self.delays),
             ("flows", &self.flows),
             ("guards", &self.guards),
+            ("pod_ends", &self.pod_ends),
+            ("bypassed", &self.bypassed),
+            ("proof", &self.proof),
         ];
         // The programs last: who finds them finds the rest.
+        let tcx = self.ingress_guard_tcx.as_ref().map(|program| (POD_GUARD, program));
         let programs = [
+            ("ingress_guard", &self.ingress_guard),
             ("guard", &self.guard),
             ("shape_egress", &self.shape_egress),
             ("shape_ingress", &self.shape_ingress),
         ];
         let maps = maps.map(|(name, map)| (name, map.as_fd()));
-        let all = maps.into_iter().chain(programs.map(|(name, fd)| (name, fd.as_fd())));
+        let programs = tcx.into_iter().chain(programs).map(|(name, fd)| (name, fd.as_fd()));
+        let all = maps.into_iter().chain(programs);
         let missing: Vec<_> = all.filter(|(name, _)| !self.dir.join(name).exists()).collect();
         for (name, fd) in &missing {
             let path = self.dir.join(name);

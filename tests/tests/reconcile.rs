@@ -638,6 +638,8 @@ fn pins_that_are_removed_come_back_with_all_they_held() {
         let pod = node.pod("a", 2);
         node.add(&pod, BOTH);
         node.guard(&pod);
+        let in_pod = || node.status(&pod)["bypassed"]["guard"].clone();
+        soon("the guard in the pod", || (in_pod() != "pending").then_some(()));
         let limits = || {
             let words = format!("-j map lookup pinned {PIN_DIR}/limits key 3 0 0 0");
             let output = output("bpftool", &words.split(' ').collect::<Vec<_>>());
@@ -651,7 +653,7 @@ fn pins_that_are_removed_come_back_with_all_they_held() {
             names
         };
         let before = all();
-        let filter = pod.run("tc filter show dev eth0 egress");
+        let filter = pod.run("tc filter show dev eth0 parent 51ce:");
         for remove in ["limits", "shape_egress", ""] {
             let path = format!("{PIN_DIR}/{remove}");
             node.signal_agent(Signal::SIGSTOP);
@@ -663,7 +665,7 @@ fn pins_that_are_removed_come_back_with_all_they_held() {
             soon("the pins", || (all() == before).then_some(()));
             assert_eq!(limits().as_ref(), Some(&held));
             // Limits were in force all the time, by the same program.
-            assert_eq!(pod.run("tc filter show dev eth0 egress"), filter);
+            assert_eq!(pod.run("tc filter show dev eth0 parent 51ce:"), filter);
             assert_eq!(node.status(&pod)["guard"]["state"], node.guard(&pod)["state"]);
         }
         // A pod can come and go again.
