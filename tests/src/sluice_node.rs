@@ -272,9 +272,10 @@ impl SluiceNode {
 
     /// The pod's guard, once the agent has found a place for it.
     pub fn guard(&self, name: &str) -> Value {
-        wait_for("the guard", PATIENCE, || {
-            let guard = self.pod(name)["guard"].clone();
-            (guard["state"] != "pending").then_some(guard)
+        wait_for("both guards", PATIENCE, || {
+            let pod = self.pod(name);
+            let pending = [&pod["guard"]["state"], &pod["bypassed"]["guard"]];
+            (!pending.contains(&&Value::from("pending"))).then(|| pod["guard"].clone())
         })
     }
 

@@ -13,7 +13,7 @@ use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use tests::command::wait_for;
+use tests::command::{run, wait_for};
 use tests::containerd::{BIN_DIR, Containerd, Pod, PodSpec};
 use tests::sluice_node::{
     AFTER, BEFORE, EGRESS, INGRESS, PORTMAP, SLUICE, SluiceNode, conflist, on_each_release,
@@ -204,24 +204,24 @@ fn waits_for_the_lock(pid: Pid) -> bool {
 }
 
 #[test]
-fn add_without_settings_or_pins_says_so_and_its_retry_succeeds() {
+fn add_waits_for_an_agent_that_is_about_to_start_and_for_no_settings() {
     on_each(|_, node| {
         node.end_agent(Signal::SIGTERM);
         let settings = node.runtime.host_path("/run/sluice/settings.toml");
-        let kept = settings.with_extension("kept");
-        fs::rename(&settings, &kept).expect("take the settings away");
-        let no_settings = "plugin type=\"sluice\" failed (add): sluice: find the settings in force \
-            (has `sluice boot` run?); read /run/sluice/settings.toml: No such file or directory";
-        refused_without_a_trace(node, &limited("a"), no_settings);
-        fs::rename(&kept, &settings).expect("put the settings back");
         let pins = node.runtime.host_path("/sys/fs/bpf/sluice");
         fs::remove_dir_all(pins).expect("take the pins away");
+        run("touch", &[settings.to_str().expect("UTF-8")]);
         let no_pins = "plugin type=\"sluice\" failed (add): sluice: open the shaper's pins (is \
             sluice.service running?); ";
-        refused_without_a_trace(node, &PodSpec { attempt: 1, ..limited("a") }, no_pins);
+        refused_without_a_trace(node, &limited("a"), no_pins);
+        let kept = settings.with_extension("kept");
+        fs::rename(&settings, &kept).expect("take the settings away");
+        let pod = node.run(&PodSpec { attempt: 1, ..limited("a") });
+        let why = node.record(&pod.id).expect("a record")["admitted"].to_string();
+        assert!(why.contains("find the settings in force (has `sluice boot` run?)"), "{why}");
+        fs::rename(&kept, &settings).expect("put the settings back");
         node.start_agent();
-        let pod = node.run(&PodSpec { attempt: 2, ..limited("a") });
-        assert_eq!(node.limits("a"), LIMITS);
+        wait_for("the limits", PATIENCE, || (node.limits("a") == LIMITS).then_some(()));
         node.remove(&pod.id);
         node.nothing_left();
     });
