@@ -34,8 +34,8 @@ fn limited(name: &str) -> PodSpec {
 
 /// What shapes a pod: its record, and the kernel's own word for both ends.
 fn shaping(node: &SluiceNode, pod: &Pod) -> (Option<Value>, [String; 2]) {
-    let inside =
-        ["tc qdisc show dev eth0", "tc filter show dev eth0 egress"].map(|l| node.run_in(pod, l));
+    let inside = ["tc qdisc show dev eth0", "tc filter show dev eth0 parent 51ce:"]
+        .map(|line| node.run_in(pod, line));
     (node.record(&pod.id), inside)
 }
 
