@@ -434,6 +434,7 @@ fn names_that_act_on_a_terminal_are_shown_escaped_everywhere() {
         node.start_agent_logging_to(File::create(log).expect("a log"));
         let mut pod = node.pod("a", 2);
         second_interface(&pod);
+        ip("-n a link set eth1 down"); // Linux 6.1 renames no device that is up
         ip("-n a link set eth1 name \u{1b}[31mE");
         pod.name = "\u{1b}[2Jweb\u{9b}1m\nforged".into();
         let mut call = Call::new("ADD", &pod, BOTH);
