@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::meter::{in_netns, set_congestion};
 
-/// Payload of each UDP packet.
-pub const UDP_PAYLOAD: usize = 1400;
+/// What a UDP packet leaves of the way's MTU: room for any header.
+const UDP_ROOM: usize = 100;
 const CHUNK: usize = 1 << 16;
 
 /// One end of traffic.
@@ -174,14 +174,15 @@ fn tcp_info(stream: &TcpStream) -> Sent {
 /// Offers UDP until the end, in batches a millisecond apart.
 pub fn offer_udp(target: SocketAddr, bits_per_sec: u64, progress: &Progress) {
     let socket = udp_socket(target);
+    let payload = udp_payload(&socket);
     let start = Instant::now();
     let mut sent_bits = 0;
     while !progress.is_over() {
         let due_bits = (start.elapsed().as_secs_f64() * bits_per_sec as f64) as u64;
         while sent_bits < due_bits {
             // A drop at the shaper is reported as ENOBUFS now and then; it is part of the offer.
-            let _ = socket.send(&[0; UDP_PAYLOAD]);
-            sent_bits += 8 * UDP_PAYLOAD as u64;
+            let _ = socket.send(&payload);
+            sent_bits += 8 * payload.len() as u64;
         }
         sleep(Duration::from_millis(1));
     }
@@ -193,6 +194,23 @@ pub fn udp_socket(target: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind(any).expect("bind");
     socket.connect(target).expect("connect");
     socket
+}
+
+/// What a connected socket's packets hold: 1400 bytes at MTU 1500.
+pub fn udp_payload(socket: &UdpSocket) -> Vec<u8> {
+    let ipv4 = socket.local_addr().expect("an address").is_ipv4();
+    let (level, option) = match ipv4 {
+        true => (libc::IPPROTO_IP, libc::IP_MTU),
+        false => (libc::IPPROTO_IPV6, libc::IPV6_MTU),
+    };
+    let mut mtu: libc::c_int = 0;
+    let mut size = size_of_val(&mtu) as libc::socklen_t;
+    // SAFETY: the kernel writes no more than `size` bytes into `mtu`.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut mtu).cast(), &raw mut size)
+    };
+    assert_eq!(result, 0, "the way's MTU");
+    vec![0; mtu as usize - UDP_ROOM]
 }
 
 /// Swallows UDP until the end; the kernel counts it.

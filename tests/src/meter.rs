@@ -8,13 +8,14 @@ use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::flows::{Progress, offer_udp};
 
 /// Ethernet header of every frame.
 const L2_BYTES: u64 = 14;
@@ -100,7 +101,7 @@ impl Transfer<'_> {
 
     /// The same, and does something of the test's meanwhile.
     pub fn seconds_while(&self, seconds: usize, meanwhile: impl FnOnce()) -> Vec<u64> {
-        let stop = &AtomicBool::new(false);
+        let stop = &Progress::new(0);
         thread::scope(|scope| {
             let (ready, bound) = mpsc::channel();
             let sink = in_netns(scope, self.to, move || self.receive(&ready, stop));
@@ -111,7 +112,7 @@ impl Transfer<'_> {
             // A panic in it must not leave the others running for ever.
             let done = panic::catch_unwind(AssertUnwindSafe(meanwhile));
             let rates = meter.join();
-            stop.store(true, Ordering::Relaxed);
+            stop.stop();
             source.join().expect("the sender");
             sink.join().expect("the sink");
             done.unwrap_or_else(|panic| panic::resume_unwind(panic));
@@ -119,7 +120,7 @@ impl Transfer<'_> {
         })
     }
 
-    fn receive(&self, ready: &mpsc::Sender<u16>, stop: &AtomicBool) {
+    fn receive(&self, ready: &mpsc::Sender<u16>, stop: &Progress) {
         match self.protocol {
             Protocol::Tcp => {
                 let listener = TcpListener::bind((self.address, 0)).expect("listen");
@@ -133,7 +134,7 @@ impl Transfer<'_> {
                 socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
                 ready.send(socket.local_addr().expect("a port").port()).expect("a receiver");
                 let mut buffer = [0; 2048];
-                while !stop.load(Ordering::Relaxed) {
+                while !stop.is_over() {
                     // Counted by the kernel; a timeout only lets us look at `stop`.
                     let _ = socket.recv(&mut buffer);
                 }
@@ -141,15 +142,15 @@ impl Transfer<'_> {
         }
     }
 
-    fn send(&self, target: SocketAddr, stop: &AtomicBool) {
+    fn send(&self, target: SocketAddr, stop: &Progress) {
         match self.protocol {
             Protocol::Tcp => send_tcp(target, stop),
-            Protocol::Udp(bits_per_sec) => send_udp(target, bits_per_sec, stop),
+            Protocol::Udp(bits_per_sec) => offer_udp(target, bits_per_sec, stop),
         }
     }
 }
 
-fn send_tcp(target: SocketAddr, stop: &AtomicBool) {
+fn send_tcp(target: SocketAddr, stop: &Progress) {
     use std::io::Write;
     let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(10)).expect("connect");
     stream.set_write_timeout(Some(Duration::from_millis(200))).expect("a timeout");
@@ -157,7 +158,7 @@ fn send_tcp(target: SocketAddr, stop: &AtomicBool) {
     // paces itself at half of the limit for 48 rounds (net/ipv4/tcp_bbr.c, bbr_lt_bw_sampling).
     set_congestion(&stream, "cubic");
     let chunk = vec![0; 1 << 16];
-    while !stop.load(Ordering::Relaxed) {
+    while !stop.is_over() {
         // A full queue times out; then we look at `stop` and go on.
         let _ = stream.write(&chunk);
     }
@@ -168,20 +169,4 @@ fn send_tcp(target: SocketAddr, stop: &AtomicBool) {
 pub fn set_congestion(stream: &TcpStream, name: &str) {
     let set = setsockopt(stream, sockopt::TcpCongestion, &name.into());
     set.unwrap_or_else(|e| panic!("congestion control by {name}: {e}"));
-}
-
-fn send_udp(target: SocketAddr, bits_per_sec: u64, stop: &AtomicBool) {
-    const PAYLOAD: usize = 1400;
-    let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
-    let start = Instant::now();
-    let mut sent_bits = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let due_bits = (start.elapsed().as_secs_f64() * bits_per_sec as f64) as u64;
-        while sent_bits < due_bits {
-            // A drop at the shaper is reported as ENOBUFS now and then; it is part of the offer.
-            let _ = socket.send_to(&[0; PAYLOAD], target);
-            sent_bits += 8 * PAYLOAD as u64;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
 }

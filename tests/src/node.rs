@@ -197,6 +197,12 @@ impl Pod {
         run("ip", &words)
     }
 
+    /// Both ends of its veth. EKS has 9001.
+    pub fn set_mtu(&self, mtu: u32) {
+        ip(&format!("link set {} mtu {mtu}", self.host_ifname));
+        ip(&format!("-n {} link set eth0 mtu {mtu}", self.name));
+    }
+
     pub fn delete(&self) {
         ip(&format!("netns del {}", self.name));
     }

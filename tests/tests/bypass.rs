@@ -31,11 +31,6 @@ fn wait_for_guard(node: &Node, pod: &Pod) {
     });
 }
 
-fn set_mtu(pod: &Pod, mtu: u32) {
-    ip(&format!("link set {} mtu {mtu}", pod.host_ifname));
-    ip(&format!("-n {} link set eth0 mtu {mtu}", pod.name));
-}
-
 fn transfer(from: &Pod, to: &Pod, protocol: Protocol, seconds: usize) -> Vec<u64> {
     let (inside, outside) = (from.netns(), to.netns());
     Transfer { from: &inside, to: &outside, address: to.address, protocol }.seconds(seconds)
@@ -54,7 +49,7 @@ fn packets_handed_to_a_pod_past_its_host_end_keep_its_limit_and_are_reported() {
     for mtu in [1500, 9001] {
         with_ready_node("", |node| {
             let (pod, remote) = (node.pod("a", 2), node.pod("remote", 9));
-            [&pod, &remote].iter().for_each(|pod| set_mtu(pod, mtu));
+            [&pod, &remote].iter().for_each(|pod| pod.set_mtu(mtu));
             node.add(&pod, INGRESS);
             wait_for_guard(node, &pod);
             assert!(!degraded(node).contains("\"bypassed\""));

@@ -9,9 +9,10 @@ use crate::guest;
 use crate::jobs::Job;
 use crate::row::{Direction, Row, RowPlan};
 use crate::setups::Setup;
+use crate::site::USUAL_MTU;
 
 pub const USAGE: &str = "bench rows [setups=sluice,cake,none,tbf-fq-codel,upstream,upstream-32kb,\
-cilium-edt] [directions=egress,ingress] [flows=1,8,32] [congestion=cubic,bbr] [mbit=20] [seconds=6]";
+cilium-edt] [directions=egress,ingress] [flows=1,8,32] [congestion=cubic,bbr] [mbit=20] [mtu=1500] [seconds=6]";
 
 struct Choice {
     setups: Vec<Setup>,
@@ -19,6 +20,7 @@ struct Choice {
     flows: Vec<usize>,
     congestion: Vec<String>,
     mbit: u64,
+    mtu: u32,
     seconds: usize,
 }
 
@@ -38,6 +40,7 @@ impl Choice {
             flows: vec![1, 8, 32],
             congestion: vec!["cubic".into()],
             mbit: 20,
+            mtu: USUAL_MTU,
             seconds: 6,
         };
         for word in words {
@@ -50,6 +53,7 @@ impl Choice {
                 }
                 "congestion" => choice.congestion = names(value)?,
                 "mbit" => choice.mbit = value.parse()?,
+                "mtu" => choice.mtu = value.parse()?,
                 "seconds" => choice.seconds = value.parse()?,
                 _ => bail!("{key}? usage: {USAGE}"),
             }
@@ -68,6 +72,7 @@ impl Choice {
                         flows: *flows,
                         congestion: congestion.clone(),
                         rate_bps: self.mbit * 1_000_000,
+                        mtu: self.mtu,
                         seconds: self.seconds,
                     }));
                 }

@@ -21,7 +21,7 @@ use tests::wire;
 use crate::figure::{Bound, Figure};
 use crate::row::Direction;
 use crate::setups::Setup;
-use crate::site::{Host, Site};
+use crate::site::Site;
 
 const ECHOES: usize = 250;
 /// The queue of one second and what that is worth after it.
@@ -54,12 +54,7 @@ pub struct Crowd {
 
 impl CrowdPlan {
     pub fn run(&self, node: &Node) -> Crowd {
-        let site = Site::make(node);
-        for host in [&site.pod, &site.remote] {
-            let Host { pod, .. } = host;
-            ip(&format!("link set {} mtu {}", pod.host_ifname, self.mtu));
-            ip(&format!("-n {} link set eth0 mtu {}", pod.name, self.mtu));
-        }
+        let site = Site::make(node, self.mtu);
         self.setup.apply(&site, self.direction.limit(self.rate_bps));
         let before = self.passed(&site);
         let (goodput_mbps, echo) = self.flood(&site);

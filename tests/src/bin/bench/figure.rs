@@ -4,6 +4,8 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::site::USUAL_MTU;
+
 /// Which side of `must` and `aim` is good.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
@@ -13,7 +15,7 @@ pub enum Bound {
 
 #[derive(Serialize)]
 pub struct Figure {
-    pub id: &'static str,
+    pub id: String,
     pub name: String,
     pub value: f64,
     pub unit: &'static str,
@@ -29,8 +31,8 @@ pub struct Figure {
 }
 
 impl Figure {
-    pub fn new(id: &'static str, name: impl Into<String>, unit: &'static str) -> Self {
-        let (name, nan) = (name.into(), f64::NAN);
+    pub fn new(id: impl Into<String>, name: impl Into<String>, unit: &'static str) -> Self {
+        let (id, name, nan) = (id.into(), name.into(), f64::NAN);
         let (must, aim, detail) = (nan, nan, String::new());
         Self {
             id,
@@ -56,6 +58,14 @@ impl Figure {
         self
     }
 
+    /// The same by frames of this MTU: a figure of its own.
+    pub fn at_mtu(mut self, mtu: u32) -> Self {
+        if mtu != USUAL_MTU {
+            self.id = format!("{}-{mtu}", self.id);
+        }
+        self
+    }
+
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = detail.into();
         self
@@ -75,7 +85,7 @@ impl Figure {
         };
         let detail = if self.detail.is_empty() { "" } else { &format!(" ({})", self.detail) };
         println!(
-            "{id:<26} {value:>9.3} {unit:<8} must {must} aim {aim}: {verdict}: {name}{detail}"
+            "{id:<31} {value:>9.3} {unit:<8} must {must} aim {aim}: {verdict}: {name}{detail}"
         );
     }
 }

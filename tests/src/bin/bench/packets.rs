@@ -11,13 +11,13 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tests::cni::Annotations;
-use tests::flows::{End, UDP_PAYLOAD, udp_socket};
+use tests::flows::{End, udp_payload, udp_socket};
 use tests::meter::in_netns;
 use tests::node::Node;
 
 use crate::figure::{Bound, Figure};
 use crate::setups::Setup;
-use crate::site::Site;
+use crate::site::{Site, USUAL_MTU};
 
 /// Far above what the machine can send.
 pub const UNREACHABLE_BPS: u64 = 1_000_000_000_000;
@@ -35,7 +35,7 @@ pub struct Packets {
 
 /// Both directions limited, so that all there is to a set-up is on.
 pub fn run(setup: Setup, node: &Node) -> Packets {
-    let site = Site::make(node);
+    let site = Site::make(node, USUAL_MTU);
     setup.apply(&site, Annotations { egress: UNREACHABLE_BPS, ingress: UNREACHABLE_BPS });
     let ns = ns_per_packet(site.pod.v4(), site.remote.v4());
     setup.remove(&site);
@@ -68,8 +68,9 @@ fn ns_per_packet(from: End<'_>, to: End<'_>) -> f64 {
 }
 
 fn send(socket: &UdpSocket, packets: usize) {
+    let payload = udp_payload(socket);
     for _ in 0..packets {
-        socket.send(&[0; UDP_PAYLOAD]).expect("send");
+        socket.send(&payload).expect("send");
     }
 }
 

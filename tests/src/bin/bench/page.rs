@@ -12,6 +12,7 @@ use crate::figure::Figure;
 use crate::plots;
 use crate::report::Report;
 use crate::row::{Direction, Row};
+use crate::site::MTUS;
 
 const PAGE: &str = "docs/benchmarks.md";
 const PLOTS: &str = "docs/benchmarks";
@@ -47,7 +48,9 @@ pub fn write(report: &Report) -> Result<()> {
         // A String takes all that is written.
         let _ = write!(page, "\n## {title}\n\n![{title}](benchmarks/{name}.svg)\n");
     }
-    rows(&mut page, &report.rows);
+    for mtu in MTUS {
+        rows(&mut page, mtu, &report.rows);
+    }
     crowds(&mut page, &report.crowds);
     fs::write(PAGE, page).with_context(|| format!("write {PAGE}"))?;
     println!("written: {PAGE}, {PLOTS}");
@@ -116,16 +119,15 @@ fn plots(report: &Report) -> Vec<(&'static str, &'static str, String)> {
     plots
 }
 
-fn rows(page: &mut String, rows: &[Row]) {
-    page.push_str(
-        "\n## All rows at 20 Mbit/s\n\nRates are payload in Mbit/s, times milliseconds.\n\n",
-    );
+fn rows(page: &mut String, mtu: u32, rows: &[Row]) {
+    let _ = writeln!(page, "\n## All rows at 20 Mbit/s, MTU {mtu}\n");
+    page.push_str("Rates are payload in Mbit/s, times milliseconds.\n\n");
     page.push_str("| way | flows | set-up | goodput | retransmissions of segments | slowest | fastest | Jain ");
     page.push_str("| echo median | p99 | lost | request median | p99 |\n");
     page.push_str(
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    for row in rows {
+    for row in rows.iter().filter(|row| row.plan.mtu == mtu) {
         let (plan, sent, echo, request) =
             (&row.plan, row.sent, row.probed.echo, row.probed.request);
         let [slowest, fastest] = row.slowest_and_fastest();

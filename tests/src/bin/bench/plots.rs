@@ -5,6 +5,7 @@ use crate::figure::Figure;
 use crate::rate::{Path, Protocol, Rate};
 use crate::row::{Direction, Row};
 use crate::setups::Setup;
+use crate::site::USUAL_MTU;
 use crate::svg::{Anchor, GREY, LogAxis, OWN, PEERS, Svg};
 
 const LABELS: f64 = 150.0;
@@ -43,7 +44,8 @@ pub fn latency(rows: &[Row], direction: Direction) -> String {
 
 fn is_compared(row: &Row, direction: Direction) -> bool {
     let plan = &row.plan;
-    plan.flows == 0 || plan.direction == direction && plan.flows == 8 && plan.congestion == "cubic"
+    let is_loaded = plan.direction == direction && plan.flows == 8 && plan.congestion == "cubic";
+    plan.mtu == USUAL_MTU && (plan.flows == 0 || is_loaded)
 }
 
 fn label(row: &Row) -> String {
@@ -87,7 +89,8 @@ pub fn rate(rates: &[Rate]) -> String {
 
 fn is_plain(rate: &Rate) -> bool {
     let plan = &rate.plan;
-    plan.path == Path::PodToRemote
+    plan.mtu == USUAL_MTU
+        && plan.path == Path::PodToRemote
         && plan.protocol == Protocol::Tcp
         && !plan.ipv6
         && plan.rate_bps == crate::plan::RATE_BPS

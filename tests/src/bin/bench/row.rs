@@ -59,6 +59,7 @@ pub struct RowPlan {
     pub flows: usize,
     pub congestion: String,
     pub rate_bps: u64,
+    pub mtu: u32,
     /// Of measurement, after the warm-up.
     pub seconds: usize,
 }
@@ -74,12 +75,12 @@ pub struct Row {
 
 impl RowPlan {
     /// As tables list rows.
-    pub fn order(&self) -> (Direction, bool, usize, Setup) {
-        (self.direction, self.congestion == "bbr", self.flows, self.setup)
+    pub fn order(&self) -> (u32, Direction, bool, usize, Setup) {
+        (self.mtu, self.direction, self.congestion == "bbr", self.flows, self.setup)
     }
 
     pub fn run(&self, node: &Node) -> Row {
-        let site = Site::make(node);
+        let site = Site::make(node, self.mtu);
         self.setup.apply(&site, self.direction.limit(self.rate_bps));
         let row = self.measure(&site);
         self.setup.remove(&site);
@@ -121,7 +122,8 @@ fn sum(sent: &[Sent]) -> Sent {
 impl fmt::Display for RowPlan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let (way, rate) = (self.direction.name(), self.rate_bps / 1_000_000);
-        write!(f, "{way}, {} flows of {} at {rate} Mbit/s", self.flows, self.congestion)
+        write!(f, "{way}, {} flows of {}, MTU {}, ", self.flows, self.congestion, self.mtu)?;
+        write!(f, "{rate} Mbit/s")
     }
 }
 

@@ -10,6 +10,10 @@ use tests::flows::End;
 use tests::ipv6::add_ipv6;
 use tests::node::{Node, Pod};
 
+pub const USUAL_MTU: u32 = 1500;
+/// EKS' own beside it.
+pub const MTUS: [u32; 2] = [USUAL_MTU, 9001];
+
 /// One end of traffic and its addresses.
 pub struct Host {
     pub pod: Pod,
@@ -18,8 +22,9 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn make(node: &Node, name: &str, number: u8) -> Self {
+    fn make(node: &Node, name: &str, number: u8, mtu: u32) -> Self {
         let pod = node.pod(name, number);
+        pod.set_mtu(mtu);
         let v6 = add_ipv6(&pod).into();
         Self { netns: pod.netns(), v6, pod }
     }
@@ -47,8 +52,10 @@ pub struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
-    pub fn make(node: &'a Node) -> Self {
-        Self { node, pod: Host::make(node, "pod", 2), remote: Host::make(node, "remote", 9) }
+    pub fn make(node: &'a Node, mtu: u32) -> Self {
+        let [pod, remote] =
+            [("pod", 2), ("remote", 9)].map(|(name, number)| Host::make(node, name, number, mtu));
+        Self { node, pod, remote }
     }
 }
 

@@ -20,7 +20,7 @@ use tests::node::{Node, with_node};
 use crate::figure::{Bound, Figure};
 use crate::packets::UNREACHABLE_BPS;
 use crate::setups::Setup;
-use crate::site::Site;
+use crate::site::{Site, USUAL_MTU};
 
 /// Rounds go on until the loss is known to one percentage point, or for so long.
 const LONGEST: Duration = Duration::from_secs(75);
@@ -126,7 +126,7 @@ fn deferred_ns() -> f64 {
 }
 
 fn gigabits_per_sec(setup: Setup, node: &Node) -> f64 {
-    let site = Site::make(node);
+    let site = Site::make(node, USUAL_MTU);
     setup.apply(&site, Annotations { egress: UNREACHABLE_BPS, ingress: UNREACHABLE_BPS });
     let progress = &Progress::new(1);
     let rate = thread::scope(|scope| {

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use crate::figure::{Bound, Figure};
 use crate::row::{Direction, Row, RowPlan};
 use crate::setups::Setup;
+use crate::site::MTUS;
 
 pub struct UnderLoad<'a> {
-    rows: &'a [Row],
+    rows: Vec<&'a Row>,
 }
 
 /// A value of one row; larger is worse where `worst` looks for the largest.
@@ -20,25 +21,25 @@ struct Case<'a> {
 }
 
 pub fn figures(rows: &[Row]) -> Vec<Figure> {
-    let all = UnderLoad { rows };
+    MTUS.into_iter().flat_map(|mtu| figures_at(mtu, rows)).collect()
+}
+
+fn figures_at(mtu: u32, rows: &[Row]) -> Vec<Figure> {
+    let all = UnderLoad { rows: rows.iter().filter(|row| row.plan.mtu == mtu).collect() };
+    let ways = [Direction::Egress, Direction::Ingress];
     let mut figures = Vec::new();
-    for direction in [Direction::Egress, Direction::Ingress] {
-        figures.push(all.median(direction));
-        figures.push(all.p99(direction));
-    }
+    figures.extend(ways.into_iter().flat_map(|way| [all.median(way), all.p99(way)]));
     figures.push(all.lost());
     figures.push(all.goodput());
     figures.push(all.retransmissions_egress());
     figures.push(all.retransmissions_ingress());
-    for direction in [Direction::Egress, Direction::Ingress] {
-        figures.push(all.jain(direction));
-    }
-    figures
+    figures.extend(ways.map(|way| all.jain(way)));
+    figures.into_iter().map(|figure| figure.at_mtu(mtu)).collect()
 }
 
 impl<'a> UnderLoad<'a> {
     fn loaded(&self) -> impl Iterator<Item = &'a Row> {
-        self.rows.iter().filter(|row| row.plan.flows > 0)
+        self.rows.iter().copied().filter(|row| row.plan.flows > 0)
     }
 
     fn of(&self, direction: Direction) -> impl Iterator<Item = &'a Row> {
