@@ -14,19 +14,30 @@ use crate::link::index;
 
 const PACKET_QDISC_BYPASS: c_int = 20;
 const ETH_P_IP: u16 = 0x0800;
-const PAYLOAD: usize = 1400;
+/// What the payload leaves of the MTU.
+const ROOM: usize = 100;
 const HEADERS: usize = 20 + 8;
 
-/// UDP datagrams from this namespace's eth0 to its gateway's MAC address, at so many bit/s of
-/// payload, until told to stop.
-pub fn flood(from: Ipv4Addr, to: Ipv4Addr, gateway: [u8; 6], bits_per_sec: u64, stop: &AtomicBool) {
-    let (socket, address, packet) = (bypassing(), address(gateway), datagram(from, to));
+pub struct Flood {
+    pub from: Ipv4Addr,
+    pub to: Ipv4Addr,
+    pub gateway: [u8; 6],
+    pub mtu: u32,
+    /// Bit/s of payload.
+    pub offer_bps: u64,
+}
+
+/// UDP datagrams from this namespace's eth0 to its gateway's MAC address, until told to stop.
+pub fn flood(plan: &Flood, stop: &AtomicBool) {
+    let payload = plan.mtu as usize - ROOM;
+    let packet = datagram(plan.from, plan.to, payload);
+    let (socket, address) = (bypassing(), address(plan.gateway));
     let (start, mut sent_bits) = (Instant::now(), 0);
     while !stop.load(Ordering::Relaxed) {
-        let due_bits = (start.elapsed().as_secs_f64() * bits_per_sec as f64) as u64;
+        let due_bits = (start.elapsed().as_secs_f64() * plan.offer_bps as f64) as u64;
         while sent_bits < due_bits {
             send(&socket, &address, &packet);
-            sent_bits += 8 * PAYLOAD as u64;
+            sent_bits += 8 * payload as u64;
         }
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -79,9 +90,9 @@ fn send(socket: &OwnedFd, address: &sockaddr_ll, packet: &[u8]) {
 }
 
 /// IPv4 and UDP without checksum, to the discard port.
-fn datagram(from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
-    let total = (HEADERS + PAYLOAD) as u16;
-    let mut packet = vec![0; HEADERS + PAYLOAD];
+fn datagram(from: Ipv4Addr, to: Ipv4Addr, payload: usize) -> Vec<u8> {
+    let total = (HEADERS + payload) as u16;
+    let mut packet = vec![0; HEADERS + payload];
     packet[..4].copy_from_slice(&[0x45, 0, (total >> 8) as u8, total as u8]);
     packet[8..10].copy_from_slice(&[64, 17]);
     packet[12..16].copy_from_slice(&from.octets());

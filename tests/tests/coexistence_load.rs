@@ -73,10 +73,15 @@ fn probe_again_and_again(server: SocketAddr) -> Vec<Option<Duration>> {
 /// little never waits behind those that flood.
 #[test]
 fn probes_are_answered_while_the_pod_is_flooded_tenfold_both_ways() {
+    [1500, 9001].into_iter().for_each(probes_are_answered);
+}
+
+fn probes_are_answered(mtu: u32) {
     with_ready_node("", |node| {
         // Where the kubelet's probes come from.
         ip("addr add 10.1.0.254/32 dev lo");
         let (pod, remote) = (&node.pod("a", 2), &node.pod("remote", 9));
+        [pod, remote].into_iter().for_each(|end| end.set_mtu(mtu));
         node.add(pod, BOTH);
         node.guard(pod);
         let (stop, (ready, bound)) = (&AtomicBool::new(false), mpsc::channel());
@@ -107,7 +112,7 @@ fn probes_are_answered_while_the_pod_is_flooded_tenfold_both_ways() {
         let mut answered: Vec<Duration> = times.iter().flatten().copied().collect();
         answered.sort_unstable();
         let [median, worst_but_one] = [PROBES / 2, PROBES - 2].map(|rank| answered.get(rank));
-        println!("answered {} of {PROBES}: {median:?}, p99 {worst_but_one:?}", answered.len());
+        println!("MTU {mtu}: answered {} of {PROBES}: {median:?}, p99 {worst_but_one:?}", answered.len());
         assert_eq!(answered.len(), PROBES, "probes failed: {times:?}");
         if !has_fq() {
             return skip(

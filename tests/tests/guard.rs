@@ -27,13 +27,57 @@ const TAMPERED_SECONDS: usize = 10;
 /// the clsact of network policy.
 fn guarded_pod(node: &Node) -> Pod {
     let pod = node.pod("a", 2);
-    if !has_tcx() {
-        PolicyAgent::start().allow(&pod.host_ifname);
-    }
-    node.add(&pod, EGRESS);
-    let state = if has_tcx() { "tcx" } else { "clsact" };
-    assert_eq!(node.guard(&pod)["state"], state);
+    guard(node, &[&pod]);
     pod
+}
+
+fn guard(node: &Node, pods: &[&Pod]) {
+    if !has_tcx() {
+        let policy = PolicyAgent::start();
+        pods.iter().for_each(|pod| policy.allow(&pod.host_ifname));
+    }
+    let state = if has_tcx() { "tcx" } else { "clsact" };
+    for pod in pods {
+        node.add(pod, EGRESS);
+        assert_eq!(node.guard(pod)["state"], state);
+    }
+}
+
+/// A guarded pod, and whom it sends to, by frames of this size.
+struct Pair {
+    mtu: u32,
+    pod: Pod,
+    remote: Pod,
+}
+
+/// One with frames of the usual size, one with EKS' own.
+fn guarded_pairs(node: &Node) -> [Pair; 2] {
+    let pairs = [(1500, "a", 2), (9001, "b", 3)].map(|(mtu, name, number)| {
+        let remote = node.pod(&format!("{name}2"), number + 10);
+        let pair = Pair { mtu, pod: node.pod(name, number), remote };
+        [&pair.pod, &pair.remote].into_iter().for_each(|end| end.set_mtu(mtu));
+        pair
+    });
+    guard(node, &pairs.each_ref().map(|pair| &pair.pod));
+    pairs
+}
+
+/// All pairs at once, for so many seconds.
+fn each(pairs: &[Pair], send: impl Fn(&Pair) -> Vec<u64> + Sync) -> Vec<Vec<u64>> {
+    let send = &send;
+    thread::scope(|scope| {
+        let threads: Vec<_> = pairs.iter().map(|pair| scope.spawn(move || send(pair))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a transfer")).collect()
+    })
+}
+
+/// Tampered with as `tamper` does, none of them gains anything.
+fn gain_nothing(what: &str, pairs: &[Pair], tamper: impl Fn(&Pod)) {
+    pairs.iter().for_each(|pair| tamper(&pair.pod));
+    let rates = each(pairs, |pair| flood(&pair.pod, &pair.remote, TAMPERED_SECONDS));
+    for (pair, rates) in pairs.iter().zip(&rates) {
+        assert_gains_nothing(&format!("{what}, MTU {}", pair.mtu), rates);
+    }
 }
 
 fn dropped(status: &Value) -> u64 {
@@ -65,42 +109,43 @@ fn assert_gains_nothing(what: &str, rates: &[u64]) {
     assert!(mean >= LIMIT * 90 / 100, "{what}: limit {LIMIT}, seconds {rates:?}");
 }
 
-fn take_off_filter(pod: &Pod) {
-    pod.run("tc filter del dev eth0 parent 51ce: prio 1");
-}
-
 #[test]
 fn pod_without_its_filter_gains_nothing_and_is_told_of() {
     with_ready_node("", |node| {
-        let (pod, remote) = (guarded_pod(node), node.pod("remote", 9));
+        let pairs = guarded_pairs(node);
         // Which would put it back.
         node.kill_agent(Signal::SIGKILL);
-        take_off_filter(&pod);
-        let rates = flood(&pod, &remote, TAMPERED_SECONDS);
-        assert_gains_nothing("without filter", &rates);
-        let status = node.status(&pod);
-        let count = dropped(&status);
-        assert!(count > 1000, "{status}");
-        let reason = format!(
-            "the pod's filter is gone; the pod gets round its shaper: the guard dropped {count} \
-             packets"
-        );
-        assert_eq!(status["egress"]["reason"], reason);
+        gain_nothing("without filter", &pairs, |pod| {
+            pod.run("tc filter del dev eth0 parent 51ce: prio 1");
+        });
+        for Pair { pod, .. } in &pairs {
+            let status = node.status(pod);
+            let count = dropped(&status);
+            assert!(count > 100, "{status}");
+            let reason = format!(
+                "the pod's filter is gone; the pod gets round its shaper: the guard dropped \
+                 {count} packets"
+            );
+            assert_eq!(status["egress"]["reason"], reason);
+        }
     });
 }
 
 #[test]
 fn pod_without_qdisc_and_filter_gains_nothing_and_is_told_of() {
     with_ready_node("", |node| {
-        let (pod, remote) = (guarded_pod(node), node.pod("remote", 9));
+        let pairs = guarded_pairs(node);
         // Which would put it back.
         node.kill_agent(Signal::SIGKILL);
-        pod.run("tc qdisc del dev eth0 root");
-        assert_gains_nothing("without both", &flood(&pod, &remote, TAMPERED_SECONDS));
-        let status = node.status(&pod);
-        let gone = "the pod's qdisc and filter are gone; ";
-        let reason = status["egress"]["reason"].as_str().expect("a reason");
-        assert!(reason.starts_with(gone) && reason.contains("the guard dropped"), "{reason}");
+        gain_nothing("without both", &pairs, |pod| {
+            pod.run("tc qdisc del dev eth0 root");
+        });
+        for Pair { pod, .. } in &pairs {
+            let status = node.status(pod);
+            let gone = "the pod's qdisc and filter are gone; ";
+            let reason = status["egress"]["reason"].as_str().expect("a reason");
+            assert!(reason.starts_with(gone) && reason.contains("the guard dropped"), "{reason}");
+        }
     });
 }
 
@@ -108,63 +153,81 @@ fn pod_without_qdisc_and_filter_gains_nothing_and_is_told_of() {
 #[test]
 fn pod_without_its_fq_gains_nothing_and_is_told_of() {
     with_ready_node("", |node| {
-        let (pod, remote) = (guarded_pod(node), node.pod("remote", 9));
+        let pairs = guarded_pairs(node);
         // Which would put it back.
         node.kill_agent(Signal::SIGKILL);
-        if node.status(&pod)["egress"]["mode"] != "paced" {
+        if node.status(&pairs[0].pod)["egress"]["mode"] != "paced" {
             return tests::kernel::skip("pod_without_its_fq", "without sch_fq there is none");
         }
-        pod.run("tc qdisc del dev eth0 parent 51ce:1 handle 51cf:");
-        assert_gains_nothing("without fq", &flood(&pod, &remote, TAMPERED_SECONDS));
-        assert_eq!(node.status(&pod)["egress"]["reason"], "the pod's qdisc is gone");
+        gain_nothing("without fq", &pairs, |pod| {
+            pod.run("tc qdisc del dev eth0 parent 51ce:1 handle 51cf:");
+        });
+        for Pair { pod, .. } in &pairs {
+            assert_eq!(node.status(pod)["egress"]["reason"], "the pod's qdisc is gone");
+        }
     });
+}
+
+fn gateway_of(pod: &Pod) -> [u8; 6] {
+    let mac = mac_of("", &pod.host_ifname);
+    let octets: Vec<u8> =
+        mac.split(':').map(|hex| u8::from_str_radix(hex, 16).expect("hex")).collect();
+    octets.try_into().expect("six octets")
+}
+
+fn flood_past_the_qdisc(Pair { mtu, pod, remote }: &Pair) -> Vec<u64> {
+    let stop = &AtomicBool::new(false);
+    let (from, to, gateway) = (pod.address, remote.address, gateway_of(pod));
+    let plan = &raw::Flood { from, to, gateway, mtu: *mtu, offer_bps: 2 * LIMIT };
+    thread::scope(|scope| {
+        let flood = move || raw::flood(plan, stop);
+        let floods = [(); 2].map(|()| in_netns(scope, &pod.netns(), flood));
+        let meter = in_netns(scope, &remote.netns(), move || measure_seconds(TAMPERED_SECONDS));
+        let rates = meter.join();
+        stop.store(true, Ordering::Relaxed);
+        floods.into_iter().for_each(|flood| flood.join().expect("a flood"));
+        rates.expect("rates")
+    })
 }
 
 #[test]
 fn pod_that_bypasses_its_qdisc_gains_nothing_and_is_told_of() {
     with_ready_node("", |node| {
-        let (pod, remote) = (guarded_pod(node), node.pod("remote", 9));
-        let gateway = mac_of("", &pod.host_ifname);
-        let octets: Vec<u8> =
-            gateway.split(':').map(|hex| u8::from_str_radix(hex, 16).expect("hex")).collect();
-        let gateway = octets.try_into().expect("six octets");
-        let stop = &AtomicBool::new(false);
-        let (from, to) = (pod.address, remote.address);
-        let rates = thread::scope(|scope| {
-            let flood = move || raw::flood(from, to, gateway, 2 * LIMIT, stop);
-            let floods = [(); 2].map(|()| in_netns(scope, &pod.netns(), flood));
-            let meter = in_netns(scope, &remote.netns(), move || measure_seconds(TAMPERED_SECONDS));
-            let rates = meter.join();
-            stop.store(true, Ordering::Relaxed);
-            floods.into_iter().for_each(|flood| flood.join().expect("a flood"));
-            rates.expect("rates")
-        });
-        assert_gains_nothing("qdisc bypass", &rates);
-        let status = node.status(&pod);
-        assert!(dropped(&status) > 1000, "{status}");
-        // Nothing but the kernel's own, neighbour discovery for instance.
-        assert!(status["egress"]["sent_packets"].as_u64() < Some(100), "{status}");
-        let reason = status["egress"]["reason"].as_str().expect("a reason");
-        assert!(reason.starts_with("the pod gets round its shaper"), "{reason}");
+        let pairs = guarded_pairs(node);
+        let rates = each(&pairs, flood_past_the_qdisc);
+        for (Pair { mtu, pod, .. }, rates) in pairs.iter().zip(&rates) {
+            assert_gains_nothing(&format!("qdisc bypass, MTU {mtu}"), rates);
+            let status = node.status(pod);
+            assert!(dropped(&status) > 100, "{status}");
+            // Nothing but the kernel's own, neighbour discovery for instance.
+            assert!(status["egress"]["sent_packets"].as_u64() < Some(100), "{status}");
+            let reason = status["egress"]["reason"].as_str().expect("a reason");
+            assert!(reason.starts_with("the pod gets round its shaper"), "{reason}");
+        }
     });
 }
 
 #[test]
 fn honest_pod_loses_nothing_to_the_guard() {
     with_ready_node("", |node| {
-        let (pod, remote) = (guarded_pod(node), node.pod("remote", 9));
-        let (from, to, address) = (pod.netns(), remote.netns(), remote.address);
-        let transfer = |protocol| Transfer { from: &from, to: &to, address, protocol };
-        transfer(Protocol::Tcp).seconds(3);
-        transfer(Protocol::Udp(2 * LIMIT)).seconds(3);
-        for _ in 0..3 {
-            // A burst after a pause, as the shaper's credit allows.
-            thread::sleep(Duration::from_millis(300));
-            transfer(Protocol::Udp(10 * LIMIT)).seconds(1);
+        let pairs = guarded_pairs(node);
+        each(&pairs, |Pair { pod, remote, .. }| {
+            let (from, to, address) = (pod.netns(), remote.netns(), remote.address);
+            let transfer = |protocol| Transfer { from: &from, to: &to, address, protocol };
+            transfer(Protocol::Tcp).seconds(3);
+            transfer(Protocol::Udp(2 * LIMIT)).seconds(3);
+            for _ in 0..3 {
+                // A burst after a pause, as the shaper's credit allows.
+                thread::sleep(Duration::from_millis(300));
+                transfer(Protocol::Udp(10 * LIMIT)).seconds(1);
+            }
+            Vec::new()
+        });
+        for Pair { pod, .. } in &pairs {
+            let status = node.status(pod);
+            assert_eq!(dropped(&status), 0, "{status}");
+            assert!(status["guard"]["passed_packets"].as_u64() > Some(1000), "{status}");
         }
-        let status = node.status(&pod);
-        assert_eq!(dropped(&status), 0, "{status}");
-        assert!(status["guard"]["passed_packets"].as_u64() > Some(5000), "{status}");
     });
 }
 
