@@ -112,7 +112,10 @@ fn probes_are_answered(mtu: u32) {
         let mut answered: Vec<Duration> = times.iter().flatten().copied().collect();
         answered.sort_unstable();
         let [median, worst_but_one] = [PROBES / 2, PROBES - 2].map(|rank| answered.get(rank));
-        println!("MTU {mtu}: answered {} of {PROBES}: {median:?}, p99 {worst_but_one:?}", answered.len());
+        println!(
+            "MTU {mtu}: answered {} of {PROBES}: {median:?}, p99 {worst_but_one:?}",
+            answered.len()
+        );
         assert_eq!(answered.len(), PROBES, "probes failed: {times:?}");
         if !has_fq() {
             return skip(
