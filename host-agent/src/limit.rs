@@ -6,7 +6,7 @@ use std::fmt;
 
 use bpf::{Direction, Mode, NS_PER_BYTE_SHIFT};
 use serde::{Deserialize, Serialize};
-use settings_model::{Burst, LatencyTarget, Rate};
+use settings_model::{Burst, LatencyTarget, Limit as Choice, Rate};
 
 use crate::netlink::Fq;
 
@@ -80,6 +80,10 @@ pub struct Limit {
     pub origin: Origin,
     pub latency_target: LatencyTarget,
     pub ecn: bool,
+    /// What was asked for, where a maximum has lowered it.
+    pub asked: Option<Choice>,
+    /// The burst that was asked for, where a maximum has lowered it.
+    pub asked_burst: Option<Burst>,
 }
 
 impl Limit {
@@ -185,6 +189,8 @@ mod tests {
             origin: Origin::NodeDefault,
             latency_target: "3ms".parse().unwrap(),
             ecn: true,
+            asked: None,
+            asked_burst: None,
         }
     }
 

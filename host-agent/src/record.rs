@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use bpf::{Direction, Slot};
 use serde::{Deserialize, Serialize};
-use settings_model::Bandwidth;
+use settings_model::{Bandwidth, Limit as Choice};
 
 use crate::file;
 use crate::limit::{Limit, Origin};
 use crate::logging::harmless;
 use crate::netlink::Gso;
-use crate::wanted::{Annotated, Live, Wanted};
+use crate::wanted::{Annotated, Live, Wanted, as_text};
 
 /// Identity of a pod interface, as the runtime names it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,6 +90,9 @@ pub enum Shaping {
     Limited {
         bits_per_sec: u64,
         origin: Origin,
+        /// What was asked for, where a maximum has lowered it. Absent from records of older versions.
+        #[serde(with = "as_text", default, skip_serializing_if = "Option::is_none")]
+        asked: Option<Choice>,
         /// Absent until the attachment is complete.
         mode: Option<Mode>,
         /// Of the device that sends in this direction, before we clamped it.
@@ -149,7 +152,8 @@ impl IngressGuard {
 impl Shaping {
     pub fn of(limit: &Limit, mode: Option<Mode>, gso_before: Gso) -> Self {
         let bits_per_sec = limit.rate.bits_per_sec();
-        Self::Limited { bits_per_sec, origin: limit.origin, mode, gso_before }
+        let Limit { origin, asked, .. } = *limit;
+        Self::Limited { bits_per_sec, origin, asked, mode, gso_before }
     }
 
     pub fn is_unlimited(&self) -> bool {
@@ -474,6 +478,7 @@ mod tests {
             ingress: Shaping::Limited {
                 bits_per_sec: 1000,
                 origin: Origin::PodAnnotation,
+                asked: "2kbit".parse().ok(),
                 mode: Some(Mode::Guarded("because".into())),
                 gso_before: Gso { max_size: 65536, ipv4_max_size: None },
             },
@@ -537,6 +542,16 @@ mod tests {
         value.as_object_mut().unwrap().remove("network");
         let read: Record = serde_json::from_value(value).unwrap();
         assert_eq!(read, Record { network: None, ..record() });
+    }
+
+    #[test]
+    fn record_of_a_version_without_maxima_is_still_read() {
+        let mut value = serde_json::to_value(record()).unwrap();
+        value["ingress"]["limited"].as_object_mut().unwrap().remove("asked").unwrap();
+        let read: Record = serde_json::from_value(value).unwrap();
+        let Shaping::Limited { bits_per_sec: 1000, asked: None, .. } = read.ingress else {
+            panic!("{:?}", read.ingress);
+        };
     }
 
     #[test]

@@ -41,12 +41,12 @@ pub fn holds(pins: &Pins, slot: Slot, record: &Record, wanted: &Wanted) -> Resul
     let same = |way, shaping: &Shaping, limit: Option<&Limit>| -> Result<bool> {
         Ok(match (shaping, limit) {
             (Shaping::Unlimited, None) => true,
-            (Shaping::Limited { origin, mode: Some(mode), .. }, Some(limit)) => {
+            (Shaping::Limited { origin, asked, mode: Some(mode), .. }, Some(limit)) => {
                 let enforced = match in_programs(mode) {
                     Some(mode) => same_but_for_mtu(pins.limit(slot, way)?, limit, mode, way),
                     None => true,
                 };
-                enforced && *origin == limit.origin
+                enforced && (*origin, *asked) == (limit.origin, limit.asked)
             }
             _ => false,
         })

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Why a pod has the limits it has: every source in its order, with its value
-//! and its place, and how the one that wins is enforced. Pure.
+//! and its place, the maximum that may lower the one that wins, and how the limit
+//! is enforced. Pure.
 
 use std::cmp::Reverse;
 use std::fmt::Write;
@@ -10,12 +11,12 @@ use settings_model::{Effective, Limit as Choice};
 
 use crate::api::TimeToLive;
 use crate::cni::annotations::{EGRESS_BURST, INGRESS_BURST, LATENCY_TARGET};
-use crate::limit::Origin;
+use crate::limit::{Limit, Origin};
 use crate::logging::harmless;
 use crate::record::Came;
 use crate::status::text::{duration, short};
 use crate::status::{GuardLine, Line, Pod, Status};
-use crate::wanted::Live;
+use crate::wanted::{Live, lowest};
 
 /// One interface of a pod.
 #[derive(Debug, Serialize)]
@@ -40,6 +41,8 @@ pub struct Trace {
 pub struct Way {
     /// Highest first.
     pub sources: Vec<Source>,
+    /// None where the settings have no maximum for this pod.
+    pub maximum: Option<Maximum>,
     /// How a limit queues here: `burst` and `latency-target`.
     pub queue: [Queueing; 2],
     /// The sources have changed since the limit was put in force.
@@ -59,6 +62,15 @@ pub struct Source {
     pub wins: bool,
 }
 
+/// What `max-egress` or `max-ingress` has to do with it; the lowest where there are two.
+#[derive(Debug, Serialize)]
+pub struct Maximum {
+    pub value: String,
+    pub place: String,
+    /// What it has lowered; None where the limit is not above it, or was set by hand.
+    pub asked: Option<String>,
+}
+
 /// One of the settings that the node has for all pods and a pod may have for itself.
 #[derive(Debug, Serialize)]
 pub struct Queueing {
@@ -66,6 +78,8 @@ pub struct Queueing {
     pub value: String,
     pub origin: Origin,
     pub place: String,
+    /// What `max-burst` has lowered, and its place.
+    pub asked: Option<(String, String)>,
 }
 
 /// Packets that were lost for one reason.
@@ -88,12 +102,14 @@ pub fn trace(status: &Status, settings: &Effective, namespace: &str, pod: &str) 
 impl Trace {
     fn of(status: &Status, settings: &Effective, pod: &Pod) -> Self {
         let enabled = settings.settings.bandwidth.enabled;
+        let wanted = pod.wanted(&settings.settings.bandwidth);
         let way = |name, line: &Line, guard| {
-            let sources = sources(settings, pod, name);
+            let wanted = if name == "egress" { wanted.egress } else { wanted.ingress };
             Way {
-                stale: is_stale(&sources, enabled, line),
-                sources,
-                queue: queue(settings, pod, name),
+                stale: wanted.map(|limit| limit.rate.bits_per_sec()) != line.limit_bps,
+                sources: sources(settings, pod, name),
+                maximum: maximum(settings, pod, name, wanted.as_ref()),
+                queue: queue(settings, pod, name, wanted.as_ref()),
                 enforced: line.clone(),
                 drops: drops(line, guard, status.at_ns),
             }
@@ -152,13 +168,35 @@ fn sources(settings: &Effective, pod: &Pod, way: &str) -> Vec<Source> {
     sources
 }
 
-fn queue(settings: &Effective, pod: &Pod, way: &str) -> [Queueing; 2] {
+/// The keys of a maximum that hold for this pod: the node's, and that of its class.
+fn maximum_keys(settings: &Effective, pod: &Pod, key: &str) -> [String; 2] {
+    let class = settings.settings.bandwidth.classes.class_for(&pod.namespace, &pod.pod);
+    let class = class.map_or(String::new(), |class| class.name.to_string());
+    [format!("bandwidth.{key}"), format!("bandwidth.class.{class}.{key}")]
+}
+
+fn maximum(settings: &Effective, pod: &Pod, way: &str, wanted: Option<&Limit>) -> Option<Maximum> {
+    let bandwidth = &settings.settings.bandwidth;
+    let class = bandwidth.classes.class_for(&pod.namespace, &pod.pod);
+    let of_class = class.and_then(|class| match way {
+        "egress" => class.max_egress,
+        _ => class.max_ingress,
+    });
+    let of_node = if way == "egress" { bandwidth.max_egress } else { bandwidth.max_ingress };
+    let max = lowest([of_node, of_class])?;
+    let [node_key, class_key] = maximum_keys(settings, pod, &format!("max-{way}"));
+    let key = if of_node == Some(Choice::Rate(max)) { node_key } else { class_key };
+    let asked = wanted.and_then(|limit| limit.asked).map(|asked| asked.to_string());
+    Some(Maximum { value: max.to_string(), place: settings.origin(&key).to_string(), asked })
+}
+
+fn queue(settings: &Effective, pod: &Pod, way: &str, wanted: Option<&Limit>) -> [Queueing; 2] {
     let (bandwidth, own) = (&settings.settings.bandwidth, &pod.annotated);
     let of = |key: &'static str, own: Option<String>, name: &str, node: String| {
         let from_node = || settings.origin(&format!("bandwidth.{key}")).to_string();
         let origin = if own.is_some() { Origin::PodAnnotation } else { Origin::NodeDefault };
         let place = own.as_ref().map_or_else(from_node, |_| name.into());
-        Queueing { key, value: own.unwrap_or(node), origin, place }
+        Queueing { key, value: own.unwrap_or(node), origin, place, asked: None }
     };
     let (burst, annotation) = match way {
         "egress" => (own.egress_burst, EGRESS_BURST),
@@ -166,20 +204,15 @@ fn queue(settings: &Effective, pod: &Pod, way: &str) -> [Queueing; 2] {
     };
     let burst = burst.map(|burst| burst.to_string());
     let target = own.latency_target.map(|target| target.to_string());
-    [
-        of("burst", burst, annotation, bandwidth.burst.to_string()),
-        of("latency-target", target, LATENCY_TARGET, bandwidth.latency_target.to_string()),
-    ]
-}
-
-fn is_stale(sources: &[Source], enabled: bool, line: &Line) -> bool {
-    let winner = sources.iter().find(|source| source.wins);
-    let value = winner.and_then(|source| source.value.as_deref()).filter(|_| enabled);
-    let wanted = value.and_then(|value| value.parse().ok()).and_then(|choice| match choice {
-        Choice::Rate(rate) => Some(rate.bits_per_sec()),
-        _ => None,
-    });
-    wanted != line.limit_bps
+    let mut burst = of("burst", burst, annotation, bandwidth.burst.to_string());
+    if let Some(limit @ Limit { asked_burst: Some(_), .. }) = wanted {
+        let [node_key, class_key] = maximum_keys(settings, pod, "max-burst");
+        let key = if bandwidth.max_burst == Some(limit.burst) { node_key } else { class_key };
+        let asked = std::mem::replace(&mut burst.value, limit.burst.to_string());
+        burst.asked = Some((asked, settings.origin(&key).to_string()));
+    }
+    let node_target = bandwidth.latency_target.to_string();
+    [burst, of("latency-target", target, LATENCY_TARGET, node_target)]
 }
 
 fn drops(line: &Line, guard: Option<&GuardLine>, at_ns: u64) -> Vec<Drop> {
@@ -263,10 +296,20 @@ impl Way {
             let row = format!("  {mark} {:<15} {value:<11} {place}", source.origin.to_string());
             let _ = writeln!(text, "{}", row.trim_end());
         }
-        for Queueing { key, value, place, .. } in
+        if let Some(Maximum { value, place, asked }) = &self.maximum {
+            let (mark, lowers) = match asked {
+                Some(asked) => ("->", format!(", lowers {asked}")),
+                None => ("  ", String::new()),
+            };
+            let _ = writeln!(text, "  {mark} {:<15} {value:<11} {place}{lowers}", "maximum");
+        }
+        for Queueing { key, value, place, asked, .. } in
             self.queue.iter().filter(|_| line.limit_bps.is_some())
         {
-            let _ = writeln!(text, "     {key:<15} {value:<11} {place}");
+            let lowered = asked.as_ref().map_or(String::new(), |(asked, by)| {
+                format!(": {asked}, lowered by max-burst, {by}")
+            });
+            let _ = writeln!(text, "     {key:<15} {value:<11} {place}{lowered}");
         }
         if self.stale {
             *text += "  not what the sources say: the limit in force is older than they are\n";
@@ -360,6 +403,41 @@ mod tests {
         let text = text(&trace(&status(vec![pod(), newer]), &settings(), "default", "web"));
         let containers: Vec<_> = text.lines().filter(|l| l.starts_with("container ")).collect();
         assert_eq!(containers, ["container new", "container 0123456789abcdef"]);
+    }
+
+    #[test]
+    fn maximum_is_told_with_what_it_lowers() {
+        const MAXIMA: &str = "[sluice]\nversion = 1\n[sluice.bandwidth]\nmax-egress = '20Mbit'\n\
+                              max-ingress = '1Gbit'\nmax-burst = '20ms'\n\
+                              [[sluice.bandwidth.class]]\nname = 'all'\nnamespaces = ['*']\n\
+                              max-ingress = '20Mbit'\nmax-burst = '10ms'\n";
+        let settings = settings_model::merge(&[("user-data", MAXIMA)]).unwrap();
+        let mut pod = pod();
+        pod.annotated.egress = "1Gbit".parse().ok();
+        pod.annotated.egress_burst = "64MiB".parse().ok();
+        let traces = trace(&status(vec![pod.clone()]), &settings, "default", "web");
+        assert!(!traces[0].egress.stale && !traces[0].ingress.stale);
+        let text = text(&traces);
+        let expected = "\
+             \x20 -> pod annotation  1Gbit       kubernetes.io/egress-bandwidth\n\
+             \x20    class           -\n\
+             \x20    node default    unlimited   default\n\
+             \x20 -> maximum         20Mbit      user-data:4, lowers 1Gbit\n\
+             \x20    burst           10ms        sluice.dev/egress-burst: 64MiB, lowered by max-burst, \
+             user-data:11\n";
+        assert!(text.contains(expected), "{text}");
+        let expected = "\
+             \x20 -> node default    unlimited   default\n\
+             \x20 -> maximum         20Mbit      user-data:10, lowers unlimited\n\
+             \x20    burst           5ms         default\n";
+        assert!(text.contains(expected), "{text}");
+
+        pod.live = Some(Live { egress: "1Gbit".parse().ok(), ingress: None, until: 0 });
+        pod.egress.limit_bps = Some(1_000_000_000);
+        let traces = trace(&status(vec![pod]), &settings, "default", "web");
+        assert!(!traces[0].egress.stale);
+        let asked = traces[0].egress.maximum.as_ref().unwrap().asked.as_deref();
+        assert_eq!(asked, None);
     }
 
     #[test]

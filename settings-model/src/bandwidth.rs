@@ -7,10 +7,10 @@
 
 use serde_json::Value;
 
-use crate::burst::{Burst, burst};
+use crate::burst::{Burst, burst, some_burst};
 use crate::class::{self, Classes};
 use crate::latency::{LatencyTarget, latency_target};
-use crate::rate::{Capacity, Limit, capacity, limit};
+use crate::rate::{Capacity, Limit, capacity, limit, some_limit};
 use crate::reader::{Table, boolean};
 use crate::words::{word, words};
 
@@ -25,6 +25,12 @@ pub struct Bandwidth {
     pub default_ingress: Limit,
     /// `burst`: how far a pod may run ahead of its rate; default 5 ms.
     pub burst: Burst,
+    /// `max-egress`: what no pod may send more than, whatever it asks for; default none.
+    pub max_egress: Option<Limit>,
+    /// `max-ingress`: what no pod may receive more than, whatever it asks for; default none.
+    pub max_ingress: Option<Limit>,
+    /// `max-burst`: what no pod's burst may be above, whatever it asks for; default none.
+    pub max_burst: Option<Burst>,
     /// `latency-target`: how long a packet may wait for its pod's limit; default 5 ms.
     pub latency_target: LatencyTarget,
     /// `ecn`: whether packets that can be marked are marked instead of dropped; default true.
@@ -56,6 +62,9 @@ impl Default for Bandwidth {
             default_egress: Limit::Unlimited,
             default_ingress: Limit::Unlimited,
             burst: Burst::default(),
+            max_egress: None,
+            max_ingress: None,
+            max_burst: None,
             latency_target: LatencyTarget::default(),
             ecn: true,
             count: Count::default(),
@@ -68,18 +77,33 @@ impl Default for Bandwidth {
 
 impl Bandwidth {
     pub(crate) fn rows(&self) -> Vec<(&'static str, Value)> {
-        vec![
+        let mut rows = vec![
             ("enabled", self.enabled.into()),
             ("default-egress", self.default_egress.to_string().into()),
             ("default-ingress", self.default_ingress.to_string().into()),
             ("burst", self.burst.to_string().into()),
+        ];
+        rows.extend(maximum_rows(self.max_egress, self.max_ingress, self.max_burst));
+        rows.extend([
             ("latency-target", self.latency_target.to_string().into()),
             ("ecn", self.ecn.into()),
             ("count", self.count.to_string().into()),
             ("node-egress", self.node_egress.to_string().into()),
             ("node-ingress", self.node_ingress.to_string().into()),
-        ]
+        ]);
+        rows
     }
+}
+
+/// Those that are given: a program without these keys can read what one with them prints.
+pub(crate) fn maximum_rows(
+    egress: Option<Limit>,
+    ingress: Option<Limit>,
+    burst: Option<Burst>,
+) -> Vec<(&'static str, Value)> {
+    let rates = [("max-egress", egress), ("max-ingress", ingress)];
+    let rates = rates.into_iter().filter_map(|(key, max)| Some((key, max?.to_string().into())));
+    rates.chain(burst.map(|max| ("max-burst", max.to_string().into()))).collect()
 }
 
 pub(crate) fn read(table: &mut Table<'_, '_>, bandwidth: &mut Bandwidth) {
@@ -87,6 +111,9 @@ pub(crate) fn read(table: &mut Table<'_, '_>, bandwidth: &mut Bandwidth) {
     table.set("default-egress", limit, &mut bandwidth.default_egress);
     table.set("default-ingress", limit, &mut bandwidth.default_ingress);
     table.set("burst", burst, &mut bandwidth.burst);
+    table.set("max-egress", some_limit, &mut bandwidth.max_egress);
+    table.set("max-ingress", some_limit, &mut bandwidth.max_ingress);
+    table.set("max-burst", some_burst, &mut bandwidth.max_burst);
     table.set("latency-target", latency_target, &mut bandwidth.latency_target);
     table.set("ecn", boolean, &mut bandwidth.ecn);
     table.set("count", word, &mut bandwidth.count);
@@ -104,8 +131,9 @@ mod tests {
     fn each_key_sets_its_own_field() {
         let text = "sluice.version = 1\n[sluice.bandwidth]\nenabled = false\n\
                     default-egress = '1Mbit'\ndefault-ingress = '2Mbit'\nburst = '3us'\n\
+                    max-egress = '7Mbit'\nmax-ingress = '8Mbit'\nmax-burst = '9us'\n\
                     latency-target = '4ms'\necn = false\ncount = 'l2'\n\
-                    node-egress = '5Mbit'\nnode-ingress = '6Mbit'\n";
+                    node-egress = '15Mbit'\nnode-ingress = '16Mbit'\n";
         let limit = |text: &str| text.parse::<Limit>().expect("limit");
         assert_eq!(
             parse("t", text).expect("settings").bandwidth,
@@ -114,11 +142,14 @@ mod tests {
                 default_egress: limit("1Mbit"),
                 default_ingress: limit("2Mbit"),
                 burst: "3us".parse().expect("burst"),
+                max_egress: Some(limit("7Mbit")),
+                max_ingress: Some(limit("8Mbit")),
+                max_burst: Some("9us".parse().expect("burst")),
                 latency_target: "4ms".parse().expect("latency target"),
                 ecn: false,
                 count: Count::L2,
-                node_egress: "5Mbit".parse().expect("capacity"),
-                node_ingress: "6Mbit".parse().expect("capacity"),
+                node_egress: "15Mbit".parse().expect("capacity"),
+                node_ingress: "16Mbit".parse().expect("capacity"),
                 classes: Classes::default(),
             }
         );

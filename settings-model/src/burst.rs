@@ -93,6 +93,17 @@ impl Burst {
     }
 }
 
+impl Burst {
+    /// Whether it is above another one at any rate: of one kind they can be compared without one.
+    pub(crate) fn is_above(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Time(time), Self::Time(other)) => time > other,
+            (Self::Bytes(count), Self::Bytes(other)) => count > other,
+            _ => false,
+        }
+    }
+}
+
 impl Default for Burst {
     /// 5 ms.
     fn default() -> Self {
@@ -128,6 +139,11 @@ impl fmt::Display for Burst {
 /// Rule of a key that holds a burst.
 pub(crate) fn burst(value: &DeValue<'_>) -> Result<Burst, Refusal> {
     from_string(value, WORDS)
+}
+
+/// Rule of a key that holds a burst, or is not given.
+pub(crate) fn some_burst(value: &DeValue<'_>) -> Result<Option<Burst>, Refusal> {
+    burst(value).map(Some)
 }
 
 #[cfg(test)]

@@ -12,10 +12,12 @@ use std::fmt;
 use serde_json::Value;
 use toml::de::DeValue;
 
+use crate::bandwidth::maximum_rows;
+use crate::burst::{Burst, some_burst};
 use crate::code;
 use crate::pattern::{Patterns, patterns};
 use crate::problem::{Refusal, quote};
-use crate::rate::{Limit, limit};
+use crate::rate::{Limit, some_limit};
 use crate::reader::{Table, wrong_type};
 
 /// Most classes of a node: every two are compared, and no person keeps an eye on more.
@@ -61,12 +63,20 @@ pub struct Class {
     pub egress: Option<Limit>,
     /// `ingress`: what each of its pods may receive; the node's default where not given.
     pub ingress: Option<Limit>,
+    /// `max-egress`: what none of its pods may send more than; the node's maximum holds as well.
+    pub max_egress: Option<Limit>,
+    /// `max-ingress`: what none of its pods may receive more than; the node's holds as well.
+    pub max_ingress: Option<Limit>,
+    /// `max-burst`: what the burst of none of its pods may be above; the node's holds as well.
+    pub max_burst: Option<Burst>,
 }
 
 impl Class {
     fn named(name: ClassName) -> Self {
         let (namespaces, pods) = (Patterns::all(), Patterns::all());
-        Self { name, namespaces, pods, egress: None, ingress: None }
+        let (egress, ingress) = (None, None);
+        let (max_egress, max_ingress, max_burst) = (None, None, None);
+        Self { name, namespaces, pods, egress, ingress, max_egress, max_ingress, max_burst }
     }
 
     /// How precisely it matches a pod, if it does.
@@ -84,6 +94,7 @@ impl Class {
         let limits = [("egress", self.egress), ("ingress", self.ingress)];
         let given = limits.into_iter().filter_map(|(key, limit)| Some((key, limit?)));
         rows.extend(given.map(|(key, limit)| (key, limit.to_string().into())));
+        rows.extend(maximum_rows(self.max_egress, self.max_ingress, self.max_burst));
         rows
     }
 }
@@ -132,10 +143,9 @@ pub(crate) fn read(table: &mut Table<'_, '_>, classes: &mut Classes) {
     table.set("pods", patterns, &mut class.pods);
     table.set("egress", some_limit, &mut class.egress);
     table.set("ingress", some_limit, &mut class.ingress);
-}
-
-fn some_limit(value: &DeValue<'_>) -> Result<Option<Limit>, Refusal> {
-    limit(value).map(Some)
+    table.set("max-egress", some_limit, &mut class.max_egress);
+    table.set("max-ingress", some_limit, &mut class.max_ingress);
+    table.set("max-burst", some_burst, &mut class.max_burst);
 }
 
 fn name(value: &DeValue<'_>) -> Result<ClassName, Refusal> {

@@ -33,6 +33,7 @@ codes! {
     DUPLICATE_CLASS = "duplicate-class", "A class name that one document gives twice.";
     AMBIGUOUS_CLASSES = "ambiguous-classes", "Two classes that match the same pods equally well.";
     LIMIT_ABOVE_CAPACITY = "limit-above-capacity", "A pod's limit above the node's capacity.";
+    ABOVE_MAXIMUM = "above-maximum", "A limit or burst above the maximum that the settings have for it.";
     BURST_TOO_SMALL = "burst-too-small", "A burst that does not hold two full frames.";
     MAX_PODS_DIFFER = "max-pods-differ", "Our max-pods and kubernetes' contradict each other.";
     IPV6_WITHOUT_PREFIXES = "ipv6-without-prefixes", "IPv6 pods in a cluster that delegates no prefixes.";

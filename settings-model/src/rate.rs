@@ -176,6 +176,11 @@ pub(crate) fn limit(value: &DeValue<'_>) -> Result<Limit, Refusal> {
     from_string(value, LIMIT_WORDS)
 }
 
+/// Rule of a key that holds a limit, or is not given.
+pub(crate) fn some_limit(value: &DeValue<'_>) -> Result<Option<Limit>, Refusal> {
+    limit(value).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

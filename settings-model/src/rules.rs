@@ -4,6 +4,8 @@
 //!
 //! Runs on what is in force, not on each layer: a layer may be corrected by a later one.
 
+use std::fmt::Display;
+
 use crate::Settings;
 use crate::bandwidth::Bandwidth;
 use crate::burst::Burst;
@@ -28,6 +30,8 @@ pub(crate) fn check(draft: &Draft, notes: &mut Notes) {
     check_targets(&draft.settings.prefix_delegation, notes);
     check_burst(bandwidth, notes);
     check_capacity(bandwidth, notes);
+    check_maximum(bandwidth, notes);
+    check_max_burst(bandwidth, notes);
     check_classes(bandwidth, notes);
 }
 
@@ -45,17 +49,24 @@ fn class_key(class: &Class, key: &str) -> String {
 /// Every key that limits a pod, with its rate.
 fn limits(bandwidth: &Bandwidth) -> Vec<LimitKey> {
     let node = [
-        ("bandwidth.default-egress".to_owned(), bandwidth.default_egress, true),
-        ("bandwidth.default-ingress".to_owned(), bandwidth.default_ingress, false),
+        ("default-egress", Some(bandwidth.default_egress), true),
+        ("default-ingress", Some(bandwidth.default_ingress), false),
+        ("max-egress", bandwidth.max_egress, true),
+        ("max-ingress", bandwidth.max_ingress, false),
     ];
+    let node = node.map(|(key, limit, egress)| (join("bandwidth", key), limit, egress));
     let classes = bandwidth.classes.iter().flat_map(|class| {
-        let egress = class.egress.map(|limit| (class_key(class, "egress"), limit, true));
-        let ingress = class.ingress.map(|limit| (class_key(class, "ingress"), limit, false));
-        egress.into_iter().chain(ingress)
+        let keys = [
+            ("egress", class.egress, true),
+            ("ingress", class.ingress, false),
+            ("max-egress", class.max_egress, true),
+            ("max-ingress", class.max_ingress, false),
+        ];
+        keys.map(|(key, limit, egress)| (class_key(class, key), limit, egress))
     });
     let limited = |(key, limit, egress)| match limit {
-        Limit::Unlimited => None,
-        Limit::Rate(rate) => Some(LimitKey { key, rate, egress }),
+        None | Some(Limit::Unlimited) => None,
+        Some(Limit::Rate(rate)) => Some(LimitKey { key, rate, egress }),
     };
     node.into_iter().chain(classes).filter_map(limited).collect()
 }
@@ -158,6 +169,69 @@ fn check_capacity(bandwidth: &Bandwidth, notes: &mut Notes) {
     }
 }
 
+/// No limit is above the maxima that hold for it, and no class' maximum above the node's. "unlimited"
+/// never is: it means as much as the maximum allows.
+fn check_maximum(bandwidth: &Bandwidth, notes: &mut Notes) {
+    let limits = limits(bandwidth);
+    for limit in &limits {
+        let way = if limit.egress { "egress" } else { "ingress" };
+        let own = limit.key.strip_suffix(way).map(|class| format!("{class}max-{way}"));
+        let node = format!("bandwidth.max-{way}");
+        let above = own
+            .into_iter()
+            .chain([node])
+            .find_map(|key| limits.iter().find(|max| max.key == key && limit.rate > max.rate));
+        let Some(max) = above else { continue };
+        refuse_above((&limit.key, &limit.rate), (&max.key, &max.rate), notes);
+    }
+}
+
+/// The same for bursts of one kind; time and bytes can only be compared at a pod's rate.
+fn check_max_burst(bandwidth: &Bandwidth, notes: &mut Notes) {
+    let node = "bandwidth.max-burst";
+    let of_classes = bandwidth.classes.iter();
+    let of_classes =
+        of_classes.filter_map(|class| Some((class_key(class, "max-burst"), class.max_burst?)));
+    let of_node = bandwidth.max_burst.map(|max| (node.to_owned(), max));
+    for (key, max) in of_classes.chain(of_node) {
+        if matches!(max, Burst::Bytes(count) if count.bytes() < LEAST_BURST_BYTES) {
+            let Some(given) = notes.given.get(&key) else { continue };
+            let least = format!("use at least {LEAST_BURST_BYTES}B, or a time, e.g. \"5ms\"");
+            let message = format!("\"{max}\" does not hold two frames; {least}");
+            let why = Refusal::new(code::BURST_TOO_SMALL, message);
+            notes.report.add(Finding::new(given.place, &given.path, why));
+        }
+        if let Some(node_max) = bandwidth.max_burst.filter(|node_max| max.is_above(*node_max)) {
+            refuse_above((&key, &max), (node, &node_max), notes);
+        }
+    }
+    let burst = bandwidth.burst;
+    let Some(max) = bandwidth.max_burst.filter(|max| burst.is_above(*max)) else { return };
+    match (notes.given.get("bandwidth.burst"), notes.given.get(node)) {
+        (None, Some(given)) => {
+            let message = format!(
+                "\"{max}\" is below burst, whose default is \"{burst}\"; give burst as well"
+            );
+            let why = Refusal::new(code::ABOVE_MAXIMUM, message);
+            notes.report.add(Finding::new(given.place, &given.path, why));
+        }
+        _ => refuse_above(("bandwidth.burst", &burst), (node, &max), notes),
+    }
+}
+
+/// Refuses a value above a maximum; both are given.
+fn refuse_above(
+    (key, value): (&str, &dyn Display),
+    (max_key, max): (&str, &dyn Display),
+    notes: &mut Notes,
+) {
+    let Some((given, at)) = notes.given.get(key).zip(notes.given.get(max_key)) else { return };
+    let before = format!("\"{value}\" is above {max_key} = \"{max}\" at ");
+    let why =
+        Refusal::beside(code::ABOVE_MAXIMUM, before, at.place, format!("; use at most \"{max}\""));
+    notes.report.add(Finding::new(given.place, &given.path, why));
+}
+
 fn check_classes(bandwidth: &Bandwidth, notes: &mut Notes) {
     for class in bandwidth.classes.iter() {
         check_complete(class, notes);
@@ -176,7 +250,8 @@ fn check_classes(bandwidth: &Bandwidth, notes: &mut Notes) {
 fn check_complete(class: &Class, notes: &mut Notes) {
     let given = |key| notes.given.get(&class_key(class, key));
     let Some(named) = given("name").cloned() else { return };
-    let no_limit = given("egress").is_none() && given("ingress").is_none();
+    let limits = ["egress", "ingress", "max-egress", "max-ingress", "max-burst"];
+    let no_limit = limits.iter().all(|key| given(key).is_none());
     if given("namespaces").is_none() {
         let why = "missing; write namespaces = [\"*\"] for all, or patterns";
         refuse_sibling(&named, "namespaces", why, notes);

@@ -38,6 +38,7 @@ const PIECES: &[&str] = &[
     "egress = '1M'\n",
     "'*'",
     "default-egress",
+    "max-egress",
     "conf-dir",
     ".",
     " = ",
@@ -96,6 +97,8 @@ fn values(key: &str) -> &'static [&'static str] {
         "default-egress" | "default-ingress" | "egress" | "ingress" => {
             &["'unlimited'", "'1kbit'", "'10M'", "'1.5Gibit'", "'1e9'"]
         }
+        "max-egress" | "max-ingress" => &["'unlimited'", "'2Gibit'", "'100Gbit'"],
+        "max-burst" => &["'500ms'", "'1s'", "'64MiB'"],
         "burst" => &["'1ns'", "'5 ms'", "'0.5s'", "'4KiB'", "'64MiB'"],
         "latency-target" => &["'1ms'", "'1.5ms'", "'100ms'"],
         "count" => &["'l2'"],
@@ -131,10 +134,13 @@ prop_compose! {
         pods in prop::option::of(select(values("pods"))),
         egress in select(values("egress")),
         ingress in prop::option::of(select(values("ingress"))),
+        max in prop::option::of(select(values("max-egress"))),
+        max_burst in prop::option::of(select(values("max-burst"))),
     ) -> String {
         let line = |key: &str, value: Option<&str>| value.map(|v| format!("{key} = {v}\n")).unwrap_or_default();
         format!("[[sluice.bandwidth.class]]\nname = {name}\nnamespaces = {namespaces}\negress = {egress}\n")
-            + &line("pods", pods) + &line("ingress", ingress)
+            + &line("pods", pods) + &line("ingress", ingress) + &line("max-egress", max)
+            + &line("max-burst", max_burst)
     }
 }
 

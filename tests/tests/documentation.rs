@@ -50,6 +50,30 @@ fn every_test_that_the_table_of_collisions_names_is_there() {
 }
 
 #[test]
+fn every_test_that_the_threat_model_names_is_there() {
+    let document = fs::read_to_string(repository().join("SECURITY.md")).expect("the document");
+    let named = named(&document);
+    assert!(named.len() > 40, "only {} tests are named", named.len());
+    let missing: Vec<_> = named.iter().filter(|(file, name)| !is_test(file, name)).collect();
+    assert!(missing.is_empty(), "no such test: {missing:#?}");
+}
+
+#[test]
+fn each_line_of_the_threat_model_has_a_test_or_says_why_not() {
+    let document = fs::read_to_string(repository().join("SECURITY.md")).expect("the document");
+    let (_, model) = document.split_once("## Threat model").expect("the threat model");
+    let rows = model.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+    let rows: Vec<Vec<_>> = rows.skip(2).map(|row| row.split(" | ").collect()).collect();
+    assert!(rows.len() > 20, "only {} rows", rows.len());
+    for row in rows {
+        let [who, may, _, shown] = row[..] else { panic!("not four cells: {row:?}") };
+        assert!(!who.is_empty() && !may.is_empty() && !shown.is_empty(), "{row:?}");
+        let told = shown.contains(".rs::") || shown.contains("docs/");
+        assert!(told, "neither a test nor a place that says why: {row:?}");
+    }
+}
+
+#[test]
 fn all_48_collisions_are_told_each_with_a_test_or_why_there_is_none() {
     let document = coexistence();
     let rows = rows(&document);

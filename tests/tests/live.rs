@@ -186,3 +186,18 @@ fn annotation_still_wins_and_burst_latency_target_and_ecn_reach_the_programs() {
         assert_eq!(told(2)["target_ns"], 0);
     });
 }
+
+#[test]
+fn maximum_reaches_pods_that_are_there_and_goes_again() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        node.add(&pod, Annotations { egress: 20 * MBIT, ingress: 0 });
+        let keys = "max-egress = \"5Mbit\"\nmax-ingress = \"7Mbit\"";
+        reload(node, &pod, keys, |s| limits(s) == (Some(5 * MBIT), Some(7 * MBIT)));
+        assert_eq!(node.status(&pod)["egress"]["asked"], "20Mbit");
+        // The same limit, no longer for the maximum's sake.
+        let keys = "default-ingress = \"7Mbit\"";
+        reload(node, &pod, keys, |s| limits(s) == (Some(20 * MBIT), Some(7 * MBIT)));
+        assert_eq!(node.status(&pod)["ingress"]["asked"], Value::Null);
+    });
+}

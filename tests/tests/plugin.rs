@@ -358,6 +358,60 @@ fn own_annotations_reach_the_limit_and_others_do_not_matter() {
     });
 }
 
+#[test]
+fn no_annotation_raises_a_limit_above_the_maximum() {
+    let keys = "max-egress = \"10Mbit\"\nmax-ingress = \"30Mbit\"\nmax-burst = \"6ms\"";
+    with_ready_node(keys, |node| {
+        let pod = node.pod("a", 2);
+        let mut call = Call::new("ADD", &pod, BOTH);
+        call.stdin["runtimeConfig"][ANNOTATIONS] =
+            json!({"sluice.dev/egress-burst": "64MiB", "sluice.dev/ingress-burst": "2ms"});
+        let output = call.run(&pod);
+        assert!(output.status.success(), "{}", text(&output));
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            told,
+            "sluice: default/a: its annotation asks for egress 20Mbit, above the maximum: it has 10Mbit\n\
+             sluice: default/a: its annotation asks for egress burst 64MiB, above the maximum: it has 6ms\n"
+        );
+        // Nothing asks for more, or for a limit at all.
+        let (cached, none) = (node.pod("b", 3), node.pod("c", 4));
+        cache(&cached, json!({"EgressRate": 1_000_000_000, "IngressRate": LIMIT}));
+        node.add(&none, Annotations { egress: 0, ingress: 0 });
+        let told = |pod: &Pod| {
+            wait_for("the limits", Duration::from_secs(20), || {
+                let status = node.status(pod);
+                let way = |way: &str| {
+                    let line = &status[way];
+                    let told = line["mode"].is_string();
+                    told.then(|| json!([line["limit_bps"], line["origin"], line["asked"]]))
+                };
+                Some([way("egress")?, way("ingress")?])
+            })
+        };
+        let (own, of_node) = ("pod-annotation", "node-default");
+        assert_eq!(
+            told(&pod),
+            [json!([10_000_000, own, "20Mbit"]), json!([20_000_000, own, null])]
+        );
+        assert_eq!(told(&cached)[0], json!([10_000_000, own, "1Gbit"]));
+        let asked =
+            [json!([10_000_000, of_node, "unlimited"]), json!([30_000_000, of_node, "unlimited"])];
+        assert_eq!(told(&none), asked);
+        let bursts = [0, 1].map(|way| limit_in_map(1, way)["burst_ns"].as_u64());
+        assert_eq!(bursts, [Some(6_000_000), Some(2_000_000)]);
+        let trace = node.sluice_json(&["trace", "default/a", "--json"]);
+        assert_eq!(trace[0]["egress"]["maximum"]["value"], "10Mbit");
+        assert_eq!(trace[0]["egress"]["maximum"]["asked"], "20Mbit");
+        assert_eq!(trace[0]["ingress"]["maximum"]["asked"], Value::Null);
+        assert_eq!(trace[0]["egress"]["queue"][0]["asked"][0], "64MiB");
+        // Root of the node is above it.
+        let set = ["limit", "set", "default/a", "--egress", "1Gbit", "--for", "10m"];
+        assert!(node.sluice(&set).status.success());
+        assert_eq!(told(&pod)[0], json!([1_000_000_000, "live-override", null]));
+    });
+}
+
 /// A pod that runs already, as the result cache tells of it.
 fn cache(pod: &Pod, bandwidth: Value) {
     let (host_ifname, netns) = (pod.host_ifname.as_str(), pod.netns());

@@ -89,6 +89,9 @@ fn add(paths: &Paths, request: &Request) -> Result<String, Error> {
         Err(e) if is_starting(paths, &e) => return Err(pins_error(e)),
         Err(e) => return admit(paths, &records, request, &anyhow::Error::from(e).context(NO_PINS)),
     };
+    let Request { namespace, pod, .. } = request;
+    let clamped = wanted.clamped(&request.annotated);
+    clamped.iter().for_each(|told| complain(format!("{namespace}/{pod}: {told}")));
     shape(paths, &pins, &records, request, &wanted).or_else(|e| {
         // What the node has for all pods is noted, and the agent reports that it is not enforced.
         match e.source.is::<NoHostEnd>() && !wanted.is_annotated() {

@@ -335,6 +335,8 @@ fn gso_max_size(bits_per_sec: u64, mtu: u32) -> Option<u32> {
         origin: Origin::NodeDefault,
         latency_target: bandwidth.latency_target,
         ecn: bandwidth.ecn,
+        asked: None,
+        asked_burst: None,
     };
     Some(limit.gso_max_size(mtu))
 }

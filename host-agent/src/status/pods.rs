@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use bpf::{Counters, Direction, Pins};
 use serde::{Deserialize, Serialize};
+use settings_model::{Bandwidth, Limit};
 
 use super::queues::{self, Queues};
 use crate::attach::Veth;
@@ -15,7 +16,7 @@ use crate::logging::harmless;
 use crate::paths::Paths;
 use crate::record::{Came, Claim, Guard, Mode, Record, Records, Shaping};
 use crate::report::Trouble;
-use crate::wanted::{Annotated, Live};
+use crate::wanted::{Annotated, Live, Wanted, as_text};
 
 /// One interface of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +78,9 @@ impl State {
 pub struct Line {
     pub limit_bps: Option<u64>,
     pub origin: Option<Origin>,
+    /// What was asked for, where a maximum has lowered it: a rate or "unlimited".
+    #[serde(with = "as_text", default)]
+    pub asked: Option<Limit>,
     /// Of an interval; None in what was read once.
     pub measured_bps: Option<u64>,
     pub sent_packets: u64,
@@ -334,6 +338,11 @@ impl Pod {
         self.container_id.get(..SHORT_ID).unwrap_or(&self.container_id)
     }
 
+    /// What these settings, and whatever was said about this pod, give it.
+    pub fn wanted(&self, bandwidth: &Bandwidth) -> Wanted {
+        Wanted::of(bandwidth, &self.namespace, &self.pod, &self.annotated, self.live.as_ref())
+    }
+
     pub fn state(&self) -> State {
         self.egress.state().max(self.ingress.state())
     }
@@ -349,15 +358,16 @@ const DODGING: &str = "the pod gets round its shaper";
 
 impl Line {
     fn new(shaping: &Shaping, (counters, delays): &(Counters, bpf::Delays)) -> Self {
-        let (limit_bps, origin, (mode, reason)) = match shaping {
-            Shaping::Unlimited => (None, None, (None, "no limit asked for".into())),
-            Shaping::Limited { bits_per_sec, origin, mode, .. } => {
-                (Some(*bits_per_sec), Some(*origin), explain(mode.as_ref()))
+        let (limit_bps, origin, asked, (mode, reason)) = match shaping {
+            Shaping::Unlimited => (None, None, None, (None, "no limit asked for".into())),
+            Shaping::Limited { bits_per_sec, origin, asked, mode, .. } => {
+                (Some(*bits_per_sec), Some(*origin), *asked, explain(mode.as_ref()))
             }
         };
         Self {
             limit_bps,
             origin,
+            asked,
             measured_bps: None,
             sent_packets: counters.sent_packets,
             sent_bytes: counters.sent_bytes,

@@ -132,9 +132,10 @@ pub fn table(status: &Status) -> String {
         };
         let name = format!("{name:<32} {:<7}", pod.interface);
         for (way, line) in pod.ways() {
+            let asked = line.asked.map_or(String::new(), |asked| format!("; asked: {asked}"));
             let _ = writeln!(
                 text,
-                "{name} {way:<8} {:>10} {:<15} {:>10} {:>8} {:>7} {:>7} {} ({})",
+                "{name} {way:<8} {:>10} {:<15} {:>10} {:>8} {:>7} {:>7} {} ({}{asked})",
                 line.limit_bps.map_or("unlimited".into(), short),
                 line.origin.map_or("-".into(), |origin| origin.to_string()),
                 line.measured_bps.map_or("-".into(), short),
@@ -203,6 +204,7 @@ pub mod tests {
         Line {
             limit_bps: Some(20_000_000),
             origin: Some(Origin::NodeDefault),
+            asked: None,
             measured_bps: None,
             sent_packets: 0,
             sent_bytes: 0,
