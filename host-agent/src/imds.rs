@@ -10,6 +10,7 @@ pub mod interface;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 use std::{fmt, mem};
 
@@ -19,6 +20,12 @@ pub use http::Host;
 
 /// IPv4 and IPv6; link-local, so only the host's own hypervisor can answer.
 const ENDPOINTS: [&str; 2] = ["http://169.254.169.254", "http://[fd00:ec2::254]"];
+
+/// Whether that is where IMDS is.
+pub fn is_endpoint(address: &SocketAddr) -> bool {
+    let url = format!("http://{address}");
+    ENDPOINTS.iter().any(|endpoint| url == format!("{endpoint}:80"))
+}
 const TOKEN_PATH: &str = "/latest/api/token";
 const USER_DATA_PATH: &str = "/latest/user-data";
 

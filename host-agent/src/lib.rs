@@ -46,6 +46,7 @@ pub mod shape;
 pub mod standalone;
 pub mod status;
 pub mod sys_admin;
+pub mod tcp;
 pub mod trace;
 pub mod unmet;
 pub mod user_data;

@@ -3,14 +3,21 @@
 //! proxy, follows no redirect, reads no more than user data may have.
 
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use ureq::http::Response;
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
+};
 use ureq::{Agent, Body, Error};
 
-use super::{Answer, Outside, Request, Silence};
+use crate::tcp;
 use crate::user_data::carrier::MOST_RAW;
+
+use super::{Answer, Outside, Request, Silence};
 
 /// Longer than any request of ours lives between its two steps.
 const TOKEN_SECONDS: &str = "60";
@@ -29,7 +36,70 @@ impl Default for Host {
             .max_redirects(0)
             .max_idle_connections(0)
             .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")));
-        Self { agent: config.build().new_agent(), start: Instant::now() }
+        let agent = Agent::with_parts(config.build(), Direct, DefaultResolver::default());
+        Self { agent, start: Instant::now() }
+    }
+}
+
+/// Connects as this process may (tcp.rs), to the one address that an endpoint has.
+#[derive(Debug)]
+struct Direct;
+
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    buffers: LazyBuffers,
+}
+
+impl<In: Transport> Connector<In> for Direct {
+    type Out = Connection;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        _: Option<In>,
+    ) -> Result<Option<Connection>, Error> {
+        let address = details.addrs.first().ok_or(Error::HostNotFound)?;
+        let (timeout, config) = (details.timeout, details.config);
+        let stream = tcp::connect(*address, *timeout.after).map_err(in_time(timeout))?;
+        let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
+        Ok(Some(Connection { stream, buffers }))
+    }
+}
+
+impl Transport for Connection {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        let bytes = self.buffers.output().get(..amount).unwrap_or_default();
+        self.stream.set_write_timeout(Some(at_least(timeout)))?;
+        self.stream.write_all(bytes).map_err(in_time(timeout))
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        self.stream.set_read_timeout(Some(at_least(timeout)))?;
+        let got = self.stream.read(self.buffers.input_append_buf()).map_err(in_time(timeout))?;
+        self.buffers.input_appended(got);
+        Ok(got > 0)
+    }
+
+    /// Never used again.
+    fn is_open(&mut self) -> bool {
+        false
+    }
+}
+
+/// The kernel takes no time of 0.
+fn at_least(timeout: NextTimeout) -> Duration {
+    (*timeout.after).max(Duration::from_millis(1))
+}
+
+fn in_time(timeout: NextTimeout) -> impl Fn(io::Error) -> Error {
+    move |error| match error.kind() {
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => Error::Timeout(timeout.reason),
+        _ => Error::Io(error),
     }
 }
 

@@ -22,6 +22,7 @@ use anyhow::{Context, Result};
 use log::warn;
 use nix::poll::{PollFd, PollFlags};
 
+use crate::tcp;
 use connection::{Connection, Stream};
 pub use peer::Group;
 pub use request::{MAX_BYTES, Method, Request, parse};
@@ -85,7 +86,7 @@ impl Server {
         self.metrics_asked = address;
         let Some(address) = address else { return Ok(()) };
         let listen = || -> io::Result<TcpListener> {
-            let listener = TcpListener::bind(address)?;
+            let listener = tcp::listen(address)?;
             listener.set_nonblocking(true)?;
             Ok(listener)
         };
