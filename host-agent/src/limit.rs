@@ -6,7 +6,7 @@ use std::fmt;
 
 use bpf::{Direction, Mode, NS_PER_BYTE_SHIFT};
 use serde::{Deserialize, Serialize};
-use settings_model::{Burst, LatencyTarget, Rate};
+use settings_model::{Burst, GuardPlace, LatencyTarget, Rate};
 
 use crate::netlink::Fq;
 
@@ -80,6 +80,8 @@ pub struct Limit {
     pub origin: Origin,
     pub latency_target: LatencyTarget,
     pub ecn: bool,
+    /// Where its guard may be without tcx.
+    pub guard: GuardPlace,
 }
 
 impl Limit {
@@ -185,6 +187,7 @@ mod tests {
             origin: Origin::NodeDefault,
             latency_target: "3ms".parse().unwrap(),
             ecn: true,
+            guard: GuardPlace::default(),
         }
     }
 

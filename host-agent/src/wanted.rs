@@ -116,6 +116,7 @@ impl Sources {
                 origin,
                 latency_target: self.latency_target.unwrap_or(bandwidth.latency_target),
                 ecn: bandwidth.ecn,
+                guard: bandwidth.guard,
             }),
             _ => None,
         }

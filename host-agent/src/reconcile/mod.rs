@@ -458,7 +458,12 @@ impl Reconciler {
         let Some(pod) = longest_without_guard(&mut self.pods, now) else { return Ok(()) };
         pod.guard_due = None;
         let claim = pod.claim.clone();
-        let done = crate::live::attach_guard(&self.records, &self.pins, &claim);
+        let done = crate::live::attach_guard(
+            &self.records,
+            &self.pins,
+            &claim,
+            self.settings.bandwidth.guard,
+        );
         match (done, self.pods.get_mut(&claim.key)) {
             (Ok(wait), Some(pod)) => pod.guard_due = wait.map(|wait| Instant::now() + wait),
             (Err(e), Some(pod)) => pod.failed(&e.context("attach the guard")),
