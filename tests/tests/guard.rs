@@ -313,7 +313,6 @@ fn own_clsact_gives_the_guard_a_place_and_is_left_to_policy() {
         tc(&format!("qdisc del dev {device} clsact"));
         wait_for("a new clsact", Duration::from_secs(10), || has_clsact(device).then_some(()));
         guarded();
-        let policy = PolicyAgent::start();
         policy.allow(device);
         guard_in_front(device);
         // When we leave, what is policy's stays.
