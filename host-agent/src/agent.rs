@@ -5,7 +5,7 @@
 //! one loop. Everything that shapes is in the kernel, pinned; this process may
 //! end at any moment without any limit noticing.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -35,8 +35,9 @@ use crate::watches::{News, Watches};
 
 /// To change a pod that is there: its maps and its devices.
 const KEPT: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
-/// To get at its network namespace; raised for that call alone (sys_admin.rs).
-const WITHIN_REACH: Capability = Capability::CAP_SYS_ADMIN;
+/// To get at its network namespace, and to see who asks on the socket; raised for those calls alone
+/// (raised.rs).
+const WITHIN_REACH: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE];
 
 /// Under its unit the directory of pins can be made by who starts the agent only.
 const BEGIN_AGAIN: &str = "the pins were removed and cannot be put back; ends to be started again";
@@ -229,17 +230,7 @@ fn timeout(until: Instant) -> PollTimeout {
 
 /// Two agents would each take the other for a stranger. Held until the process ends.
 pub fn lock(paths: &Paths) -> Result<File> {
-    let path = paths.agent_lock();
-    let open = || -> io::Result<File> {
-        path.parent().map_or(Ok(()), fs::create_dir_all)?;
-        File::create(&path)
-    };
-    let file = open().with_context(|| format!("open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!("{} is locked: another agent runs", path.display()),
-        Err(TryLockError::Error(e)) => Err(e).context(format!("lock {}", path.display())),
-    }
+    paths.agent_lock().take(Duration::ZERO).context("an agent runs already")
 }
 
 fn deaf(events: &Events) -> Option<Trouble> {
@@ -286,7 +277,7 @@ fn drop_capabilities() -> Result<(), caps::errors::CapsError> {
     let held = caps::read(None, CapSet::Permitted)?;
     let mut kept: CapsHashSet = KEPT.into_iter().filter(|one| held.contains(one)).collect();
     caps::set(None, CapSet::Effective, &kept)?;
-    kept.extend(held.contains(&WITHIN_REACH).then_some(WITHIN_REACH));
+    kept.extend(WITHIN_REACH.into_iter().filter(|one| held.contains(one)));
     caps::set(None, CapSet::Permitted, &kept)
 }
 

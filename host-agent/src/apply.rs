@@ -8,10 +8,12 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::file;
+use crate::lock::Lock;
 use crate::plan::{FileContent, Part, Plugin};
 
 /// What was there before.
@@ -62,8 +64,13 @@ impl Planned<'_> {
     }
 }
 
-/// Applies it; gives the paths that were written.
-pub fn apply(part: &Part) -> Result<Vec<PathBuf>> {
+/// Longer than the agent takes to keep a conflist.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Applies it; gives the paths that were written. `alone` is held meanwhile: the agent keeps the conflist
+/// too.
+pub fn apply(part: &Part, alone: &Lock) -> Result<Vec<PathBuf>> {
+    let _alone = alone.take(PATIENCE)?;
     let mut done = Vec::new();
     let mut changed = Vec::new();
     let all = part.plugin.iter().map(Planned::Plugin).chain(part.files.iter().map(Planned::File));
@@ -105,7 +112,6 @@ fn remove(path: &Path, done: &mut Vec<Before>) -> Result<bool> {
         }
         found => found.with_context(attempt).and_then(|_| read(path))?,
     };
-    let _alone = path.parent().map(file::lock_directory).transpose()?;
     fs::remove_file(path).with_context(attempt)?;
     done.push(before);
     Ok(true)
@@ -134,8 +140,6 @@ fn write(wanted: &Planned, done: &mut Vec<Before>) -> Result<bool> {
     // A file keeps the mode that somebody gave it; a new one gets ours.
     let mode = if let Before::File { mode, .. } = &before { Some(*mode) } else { None };
     done.push(before);
-    // Until it is read back: the agent keeps the conflist too.
-    let _alone = path.parent().map(file::lock_directory).transpose()?;
     wanted.put(mode)?;
     if !wanted.is_there().with_context(|| format!("read back {}", path.display()))? {
         bail!("read back {}: it does not hold what was written", path.display());
@@ -199,6 +203,11 @@ fn undo_one(before: Before) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn apply(part: &Part) -> Result<Vec<PathBuf>> {
+        let locks = tempfile::tempdir().unwrap();
+        super::apply(part, &Lock::new(locks.path(), "files"))
+    }
 
     fn content(path: PathBuf, content: &str) -> FileContent {
         FileContent { path, content: content.into(), mode: 0o644 }

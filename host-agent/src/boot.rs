@@ -7,18 +7,20 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use settings_model::{Effective, OnInvalid, Problems, Settings};
 
-use crate::apply::apply;
+use crate::apply::{self, apply};
 use crate::conflist::StaticRates;
 use crate::facts::Facts;
 use crate::file;
 use crate::generation::Generations;
 use crate::kubelet::{self, Earlier, Kubelet, Started};
 use crate::layers::{Document, Layers, merge};
+use crate::lock::Lock;
 use crate::machine;
 use crate::paths::Paths;
 use crate::plan::{Part, Plan, Upstream};
@@ -110,6 +112,10 @@ pub enum Reason {
     Defaults,
 }
 
+/// For another boot or reload to end: its own waits for IMDS are over by then. Twice that, for the rehearsal
+/// too, fits beside IMDS into the unit's TimeoutStartSec=.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Where things are, for one boot.
 pub struct Boot<'a> {
     pub paths: &'a Paths,
@@ -130,7 +136,11 @@ impl Boot<'_> {
     /// good ones only, for whatever is in the way of them would be in the way of defaults too.
     pub fn run(&self, layers: Result<Layers>) -> Result<InForce, Refused> {
         // Two at once (SIGHUP and `sluice reload`) would put a mixture in force.
-        let _alone = self.paths.lock().map_err(|error| Refused { error, instead: None })?;
+        let _alone = self
+            .paths
+            .boot_lock()
+            .take(PATIENCE)
+            .map_err(|error| Refused { error, instead: None })?;
         let below = match &layers {
             Ok(layers) => layers.without_user_data(),
             Err(error) => Layers::of_image(self.paths)
@@ -171,7 +181,7 @@ impl Boot<'_> {
     /// a directory that is removed again, it has code, configuration and plugin off the disk, and
     /// through dm-verity, by the time that IMDS answers and kubelet waits.
     pub fn rehearse(&self, layers: &Layers) -> Result<()> {
-        let _alone = self.paths.lock()?;
+        let _alone = self.paths.boot_lock().take(PATIENCE)?;
         let documents = layers.documents();
         let asked = merge(&documents)?;
         let dir = self.paths.rehearsal_dir();
@@ -234,8 +244,8 @@ impl Boot<'_> {
             plan.unmet.push(unmet::plugin(format!("{why:#}")));
             Vec::new()
         });
-        changed.extend(apply(&plan.settings)?);
-        match put_kubelet(&plan.kubelet) {
+        changed.extend(apply(&plan.settings, &self.paths.files_lock())?);
+        match put_kubelet(&plan.kubelet, &self.paths.files_lock()) {
             Ok(paths) => {
                 changed.extend(paths);
                 plan.max_pods = self.after_earlier(plan.max_pods.take());
@@ -258,16 +268,16 @@ impl Boot<'_> {
         let plugin = self.plugin;
         fs::File::open(plugin)
             .with_context(|| format!("read the CNI plugin's binary {}", plugin.display()))?;
-        apply(part)
+        apply(part, &self.paths.files_lock())
     }
 
     /// A runtime starts no pod by a chain whose plugin is not there.
     fn put_entry(&self, settings: &Settings, part: &Part) -> Result<Vec<PathBuf>> {
         if chain::has_plugin(self.paths, settings) {
-            return apply(part);
+            return apply(part, &self.paths.files_lock());
         }
         let dir = self.paths.resolve(settings.cni.conf_dir.as_ref());
-        let _alone = file::lock_directory(&dir)?;
+        let _alone = self.paths.files_lock().take(apply::PATIENCE)?;
         chain::take_out(&dir).map(|_| Vec::new())
     }
 
@@ -332,8 +342,9 @@ impl Boot<'_> {
 
 /// Without the record of it where that cannot be written: only a later move of kubelet's directory
 /// needs that.
-fn put_kubelet(part: &Part) -> Result<Vec<PathBuf>> {
-    apply(part).or_else(|first| apply(&kubelet::without_record(part)).map_err(|_| first))
+fn put_kubelet(part: &Part, alone: &Lock) -> Result<Vec<PathBuf>> {
+    let without = || apply(&kubelet::without_record(part), alone);
+    apply(part, alone).or_else(|first| without().map_err(|_| first))
 }
 
 /// That one was kept is the agent's to tell, as long as it is so.

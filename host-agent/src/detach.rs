@@ -11,16 +11,15 @@ use bpf::{Direction, Pins};
 use settings_model::{KubeletConfig, Settings};
 
 use crate::agent;
-use crate::apply::apply;
+use crate::apply::{self, apply};
 use crate::attach::{End, Veth};
-use crate::file;
 use crate::kubelet::Kubelet;
 use crate::live::in_force;
 use crate::netlink::{FILTER_HANDLE, Netlink};
 use crate::paths::Paths;
 use crate::plan::Part;
 use crate::reconcile::{adopt, chain};
-use crate::record::{Key, Records};
+use crate::record::{Key, Records, VERBS_WAIT};
 use crate::shape;
 use crate::standalone;
 
@@ -30,8 +29,8 @@ pub fn detach(paths: &Paths) -> Result<usize> {
     standalone::take_off(paths)?;
     remove_entry(paths)?;
     leave_kubelet(paths)?;
-    let records = Records::new(paths.pods_dir());
-    let _seized = records.seize()?;
+    let records = Records::new(paths);
+    let _seized = records.seize(VERBS_WAIT)?;
     let pins = Pins::open(&paths.pin_dir()).ok();
     let claims = records.list()?;
     let mut left = Vec::new();
@@ -77,14 +76,18 @@ pub fn remove_plugin(paths: &Paths) -> Result<()> {
 /// From its next start on it takes as many pods as it would without us.
 fn leave_kubelet(paths: &Paths) -> Result<()> {
     let told = Kubelet::probe(paths, &[])?.tell(KubeletConfig::None, 0, false)?;
-    apply(&Part { files: told.files, obsolete: told.obsolete, ..Part::default() }).map(|_| ())
+    apply(
+        &Part { files: told.files, obsolete: told.obsolete, ..Part::default() },
+        &paths.files_lock(),
+    )
+    .map(|_| ())
 }
 
 /// First, so that no new pod comes meanwhile.
 fn remove_entry(paths: &Paths) -> Result<()> {
     let settings = in_force(paths).unwrap_or_else(|_| Settings::default());
     let dir = paths.resolve(settings.cni.conf_dir.as_ref());
-    let _alone = file::lock_directory(&dir)?;
+    let _alone = paths.files_lock().take(apply::PATIENCE)?;
     chain::take_out(&dir).map(|_| ())
 }
 
@@ -162,7 +165,7 @@ mod tests {
         fs::write(&unit, text).unwrap();
         let told = Kubelet::probe(&paths, &[]).unwrap();
         let told = told.tell(KubeletConfig::Nodeadm, 17, false).unwrap();
-        apply(&Part { files: told.files, ..Part::default() }).unwrap();
+        apply(&Part { files: told.files, ..Part::default() }, &paths.files_lock()).unwrap();
         assert!(root.path().join("etc/eks/nodeadm.d/00-sluice.yaml").exists());
         leave_kubelet(&paths).unwrap();
         assert!(!root.path().join("etc/eks").exists());

@@ -128,25 +128,6 @@ pub fn exchange(path: &Path, content: &[u8], mode: u32) -> Result<Vec<u8>> {
     before.with_context(|| format!("write {}", path.display()))
 }
 
-/// Held by whoever writes files there, until it is dropped, since all use the same temporary names.
-/// None where there is no such directory.
-pub fn lock_directory(dir: &Path) -> Result<Option<File>> {
-    lock_with(dir, |dir| dir.lock()).with_context(|| format!("lock {}", dir.display()))
-}
-
-/// The same for who must not be kept waiting: an error of the kind `WouldBlock` while somebody else
-/// holds it.
-pub fn try_lock_directory(dir: &Path) -> io::Result<Option<File>> {
-    lock_with(dir, |dir| dir.try_lock().map_err(io::Error::from))
-}
-
-fn lock_with(dir: &Path, lock: impl Fn(&File) -> io::Result<()>) -> io::Result<Option<File>> {
-    match File::open(dir) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        opened => opened.and_then(|dir| lock(&dir).map(|()| Some(dir))),
-    }
-}
-
 /// One name for all attempts, so that what a killed one left is overwritten by the next.
 fn temporary(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();

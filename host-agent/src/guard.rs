@@ -8,8 +8,8 @@
 //! With tcx each is a link at the head, which no foreign filter can get in front
 //! of by accident. Without, it is a filter in front of the others on clsact,
 //! because an OK ends the chain: on the host's end as a guest on network policy's
-//! clsact, never making or removing that (docs/decisions/0006-guard.md); in the
-//! pod on one that it makes, unless an `ingress` qdisc is there.
+//! clsact, never removing that, and making one only where `bandwidth.guard` says so
+//! (docs/decisions/0006-guard.md); in the pod on one that it makes, unless an `ingress` qdisc is there.
 //!
 //! The agent attaches them, soon after ADD: a new tcx link waits until no packet is
 //! under way in the old list (kernel/bpf/tcx.c, tcx_entry_sync), ten times as
@@ -22,6 +22,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bpf::{Direction, Pins, Slot};
 use nix::errno::Errno;
+use settings_model::GuardPlace;
 
 use crate::attach::{End, Veth};
 use crate::netlink::{self, FILTER_HANDLE, Filter};
@@ -35,18 +36,44 @@ const INGRESS_AFTER: Duration = Duration::from_secs(1);
 const CLSACT_AFTER: Duration = Duration::from_secs(5);
 
 /// Puts the guard where this kernel and this device let it be.
-pub fn attach(pins: &Pins, slot: Slot, host: &mut End) -> Result<Guard> {
-    match pins.attach_guard(host.link.index, slot)? {
-        true => Ok(Guard::Tcx),
-        false => bring_to_front(pins, slot, host),
+pub fn attach(pins: &Pins, slot: Slot, host: &mut End, place: GuardPlace) -> Result<Guard> {
+    if pins.attach_guard(host.link.index, slot)? {
+        return Ok(Guard::Tcx);
     }
-}
-
-/// Makes the filter the first one of clsact, where there is a clsact.
-pub fn bring_to_front(pins: &Pins, slot: Slot, host: &mut End) -> Result<Guard> {
+    if place == GuardPlace::OwnClsact {
+        make_clsact(host)?;
+    }
     let program = pins.program(Direction::Guard);
     let filter = Filter { program, name: "sluice_guard", slot: slot.number() };
     put_in_front(host, &filter, pins.program_id(Direction::Guard)?)
+}
+
+/// It stays for as long as the device does: policy may use it by now, and taking it away would take policy's
+/// filters along.
+fn make_clsact(host: &mut End) -> Result<()> {
+    if host.netlink.ingress_kind(&host.link)?.is_some() {
+        return Ok(());
+    }
+    match host.netlink.add_clsact(&host.link) {
+        // Policy has just made one.
+        Err(e) if e.errno() == Some(Errno::EEXIST) => Ok(()),
+        made => Ok(made?),
+    }
+}
+
+/// Tells the journal of a pod that nothing guards, once; status and metrics say it as long as it is so.
+pub fn tell(record: &Record, before: Option<&Guard>) {
+    let (namespace, pod) = (&record.namespace, &record.pod);
+    if let Some(guard @ Guard::Off(why)) = &record.guard
+        && before != Some(guard)
+    {
+        log::warn!(
+            POD_NAMESPACE = namespace.as_str(),
+            POD_NAME = pod.as_str(),
+            CODE = "guard-off";
+            "{namespace}/{pod}: no guard, {why}: with CAP_NET_RAW the pod can send past its limit"
+        );
+    }
 }
 
 /// The ingress guard, for a pod that is reached through its namespace.

@@ -6,7 +6,7 @@ use std::fmt;
 
 use bpf::{Direction, Mode, NS_PER_BYTE_SHIFT};
 use serde::{Deserialize, Serialize};
-use settings_model::{Burst, LatencyTarget, Limit as Choice, Rate};
+use settings_model::{Burst, GuardPlace, LatencyTarget, Limit as Choice, Rate};
 
 use crate::netlink::Fq;
 
@@ -84,6 +84,8 @@ pub struct Limit {
     pub asked: Option<Choice>,
     /// The burst that was asked for, where a maximum has lowered it.
     pub asked_burst: Option<Burst>,
+    /// Where its guard may be without tcx.
+    pub guard: GuardPlace,
 }
 
 impl Limit {
@@ -191,6 +193,7 @@ mod tests {
             ecn: true,
             asked: None,
             asked_burst: None,
+            guard: GuardPlace::default(),
         }
     }
 

@@ -3,6 +3,8 @@
 //! where they reach the shaper as any other limit does, and taken out again
 //! when their time is up.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use crate::live;
@@ -10,6 +12,9 @@ use crate::paths::Paths;
 use crate::reconcile::Reconciler;
 use crate::record::{Claim, Records, Shaping};
 use crate::wanted::Live;
+
+/// Verbs take milliseconds; the agent's loop stands still meanwhile.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a limit was not set or cleared, where that is not trouble with the node.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -42,8 +47,8 @@ pub fn set(
 }
 
 fn write(paths: &Paths, namespace: &str, pod: &str, limit: Option<Live>) -> Result<Vec<Claim>> {
-    let records = Records::new(paths.pods_dir());
-    let _seized = records.seize()?;
+    let records = Records::new(paths);
+    let _seized = records.seize(PATIENCE)?;
     let (mut known, mut changed) = (false, Vec::new());
     for claim in records.list()? {
         let Ok(mut record) = claim.read() else { continue };
@@ -64,7 +69,7 @@ fn write(paths: &Paths, namespace: &str, pod: &str, limit: Option<Live>) -> Resu
 /// What could not be changed has been logged; here it must not pass for done.
 fn check(paths: &Paths, namespace: &str, pod: &str) -> Result<()> {
     let bandwidth = live::in_force(paths)?.bandwidth;
-    for claim in Records::new(paths.pods_dir()).list()? {
+    for claim in Records::new(paths).list()? {
         let Ok(record) = claim.read() else { continue };
         if record.namespace != namespace || record.pod != pod {
             continue;
@@ -116,7 +121,7 @@ mod tests {
     fn node(pods: &[&str]) -> (tempfile::TempDir, Paths) {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::below(dir.path());
-        let records = Records::new(paths.pods_dir());
+        let records = Records::new(&paths);
         for (n, pod) in pods.iter().enumerate() {
             let key = Key { container_id: format!("c{n}"), ifname: format!("eth{n}") };
             records.claim(key, &record(pod)).unwrap();
@@ -132,7 +137,7 @@ mod tests {
     fn every_interface_of_the_pod_and_no_other_gets_the_limit() {
         let (_dir, paths) = node(&["web", "web", "db"]);
         assert_eq!(write(&paths, "default", "web", until(9)).unwrap().len(), 2);
-        let lives: Vec<_> = Records::new(paths.pods_dir()).list().unwrap();
+        let lives: Vec<_> = Records::new(&paths).list().unwrap();
         let lives: Vec<_> = lives.iter().map(|claim| claim.read().unwrap().live).collect();
         assert_eq!(lives, [until(9), until(9), None]);
         assert_eq!(write(&paths, "default", "web", None).unwrap().len(), 2);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bpf::Pins;
-use settings_model::Settings;
+use settings_model::{GuardPlace, Settings};
 
 use crate::attach::End;
 use crate::guard;
@@ -29,7 +29,7 @@ pub fn in_force(paths: &Paths) -> Result<Settings> {
 /// Gives every pod the limits that the settings in force ask for, without an agent. A pod that
 /// cannot be changed is told of and keeps what it has; the others go on.
 pub fn apply(paths: &Paths) -> Result<()> {
-    if Records::new(paths.pods_dir()).list()?.is_empty() {
+    if Records::new(paths).list()?.is_empty() {
         return Ok(());
     }
     let mut reconciler = Reconciler::open(paths)?;
@@ -44,7 +44,12 @@ pub fn apply(paths: &Paths) -> Result<()> {
 
 /// Attaches one guard that ADD has left to us; gives when to come again for the other one. Verbs go on
 /// meanwhile, so a pod may have gone before its guard is there; then that is taken off again.
-pub fn attach_guard(records: &Records, pins: &Pins, claim: &Claim) -> Result<Option<Duration>> {
+pub fn attach_guard(
+    records: &Records,
+    pins: &Pins,
+    claim: &Claim,
+    place: GuardPlace,
+) -> Result<Option<Duration>> {
     let _shared = records.share()?;
     let Ok(mut record) = claim.read() else { return Ok(None) };
     let host = record.host.clone().filter(|_| record.guard == Some(Guard::Pending));
@@ -54,8 +59,9 @@ pub fn attach_guard(records: &Records, pins: &Pins, claim: &Claim) -> Result<Opt
             if !end.may_be_of(&record.netns) {
                 return Ok(None);
             }
-            let guard = guard::attach(pins, claim.slot, &mut end)?;
+            let guard = guard::attach(pins, claim.slot, &mut end, place)?;
             record.guard = Some(guard.clone());
+            guard::tell(&record, None);
             if !records.rewrite(claim, &record)? {
                 complain(&guard::detach(pins, claim.slot, &mut end, &guard));
             }

@@ -2,10 +2,9 @@
 //! Every fixed path of the node, below one root that unit tests can replace.
 //! Paths that the settings name (CNI directories) are not here.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use crate::lock::Lock;
 
 /// Where Sluice keeps its state on this node.
 #[derive(Clone, Debug)]
@@ -18,11 +17,30 @@ impl Paths {
         Self { root: root.into() }
     }
 
-    /// Held by who changes what is in force, until the file is closed. The root directory itself is
-    /// locked, since it is there on every node and needs no room.
-    pub fn lock(&self) -> Result<File> {
-        let lock = || File::open(&self.root).and_then(|root| root.lock().map(|()| root));
-        lock().with_context(|| format!("lock {}", self.root.display()))
+    /// Only root can open what is in there.
+    pub fn locks_dir(&self) -> PathBuf {
+        self.root.join("run/sluice/locks")
+    }
+
+    /// Held by who changes what is in force.
+    pub fn boot_lock(&self) -> Lock {
+        Lock::new(&self.locks_dir(), "boot")
+    }
+
+    /// Held by who writes files that the agent and a boot both write, since all use the same temporary
+    /// names.
+    pub fn files_lock(&self) -> Lock {
+        Lock::new(&self.locks_dir(), "files")
+    }
+
+    /// Shared by verbs of the plugin, and held by who changes pods that are there.
+    pub fn pods_lock(&self) -> Lock {
+        Lock::new(&self.locks_dir(), "pods")
+    }
+
+    /// Held for a listing of records and one small file.
+    pub fn records_lock(&self) -> Lock {
+        Lock::new(&self.locks_dir(), "records")
     }
 
     /// A path of the settings, seen below this root.
@@ -91,8 +109,8 @@ impl Paths {
     }
 
     /// Held as long as an agent runs.
-    pub fn agent_lock(&self) -> PathBuf {
-        self.root.join("run/sluice/agent.lock")
+    pub fn agent_lock(&self) -> Lock {
+        Lock::new(&self.locks_dir(), "agent")
     }
 
     /// The BPF file system.

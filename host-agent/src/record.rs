@@ -7,9 +7,9 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bpf::{Direction, Slot};
@@ -18,8 +18,10 @@ use settings_model::{Bandwidth, Limit as Choice};
 
 use crate::file;
 use crate::limit::{Limit, Origin};
+use crate::lock::Lock;
 use crate::logging::harmless;
 use crate::netlink::Gso;
+use crate::paths::Paths;
 use crate::wanted::{Annotated, Live, Wanted, as_text};
 
 /// Identity of a pod interface, as the runtime names it.
@@ -206,8 +208,10 @@ impl Record {
     }
 }
 
-/// How often a busy lock is tried; verbs take a few milliseconds.
-const LOCK_STEP: Duration = Duration::from_micros(500);
+/// Of a verb: the agent holds a pod for milliseconds, and a runtime waits for two minutes and more.
+pub const VERBS_WAIT: Duration = Duration::from_secs(30);
+/// For a listing and one small file.
+const RECORDS_WAIT: Duration = Duration::from_secs(10);
 
 /// The maps have no room for another pod interface.
 #[derive(Debug, thiserror::Error)]
@@ -217,6 +221,8 @@ pub struct NoFreeSlot;
 /// The directory of records.
 pub struct Records {
     dir: PathBuf,
+    pods: Lock,
+    records: Lock,
 }
 
 /// A record's file, which holds its slot.
@@ -228,14 +234,13 @@ pub struct Claim {
 }
 
 impl Records {
-    pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
+    pub fn new(paths: &Paths) -> Self {
+        Self { dir: paths.pods_dir(), pods: paths.pods_lock(), records: paths.records_lock() }
     }
 
     /// Takes the lowest free slot for this interface, or that of the one it came with, and writes its
     /// record. What a writer that was killed has left of this container goes on the way.
     pub fn claim(&self, key: Key, record: &Record) -> Result<Claim> {
-        fs::create_dir_all(&self.dir).with_context(|| format!("create {}", self.dir.display()))?;
         let _lock = self.lock()?;
         let claims = self.list_without_unfinished(&key)?;
         let main = record.main.as_ref().and_then(|main| {
@@ -318,42 +323,13 @@ impl Records {
     /// Held by a verb from reading the settings until its record is as it leaves it; any number of
     /// verbs at once.
     pub fn share(&self) -> Result<File> {
-        self.lock_dir(File::lock_shared)
+        self.pods.share(VERBS_WAIT)
     }
 
     /// Held by who changes pods that are already there: no verb runs meanwhile, so none can work with
     /// older settings, and no record is written again that a DEL has removed.
-    pub fn seize(&self) -> Result<File> {
-        self.lock_dir(File::lock)
-    }
-
-    /// The same, but not for ever: None when a verb has not ended by then.
-    pub fn seize_within(&self, patience: Duration) -> Result<Option<File>> {
-        let deadline = Instant::now() + patience;
-        loop {
-            let mut busy = false;
-            let attempt = self.lock_dir(|dir| match dir.try_lock() {
-                Err(TryLockError::WouldBlock) => {
-                    busy = true;
-                    Ok(())
-                }
-                Err(TryLockError::Error(e)) => Err(e),
-                Ok(()) => Ok(()),
-            })?;
-            match busy {
-                false => return Ok(Some(attempt)),
-                true if Instant::now() >= deadline => return Ok(None),
-                true => std::thread::sleep(LOCK_STEP),
-            }
-        }
-    }
-
-    fn lock_dir(&self, lock: impl FnOnce(&File) -> std::io::Result<()>) -> Result<File> {
-        let open = || {
-            fs::create_dir_all(&self.dir)?;
-            File::open(&self.dir).and_then(|dir| lock(&dir).map(|()| dir))
-        };
-        open().with_context(|| format!("lock {}", self.dir.display()))
+    pub fn seize(&self, patience: Duration) -> Result<File> {
+        self.pods.take(patience)
     }
 
     /// Writes a record again, unless it has been removed meanwhile; says whether it is there.
@@ -403,12 +379,9 @@ impl Records {
         Ok(claims(&files))
     }
 
-    /// Held until the file is closed, by whatever end of the process; held only for a listing and
-    /// one small file, so waiting needs no bound.
     fn lock(&self) -> Result<File> {
-        let path = self.dir.join(".lock");
-        let lock = || File::create(&path).and_then(|file| file.lock().map(|()| file));
-        lock().with_context(|| format!("lock {}", path.display()))
+        fs::create_dir_all(&self.dir).with_context(|| format!("create {}", self.dir.display()))?;
+        self.records.take(RECORDS_WAIT)
     }
 }
 
@@ -488,14 +461,20 @@ mod tests {
         }
     }
 
+    fn none() -> (tempfile::TempDir, Records) {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::new(&Paths::below(dir.path()));
+        fs::create_dir_all(&records.dir).unwrap();
+        (dir, records)
+    }
+
     fn key(id: &str) -> Key {
         Key { container_id: id.into(), ifname: "eth0".into() }
     }
 
     #[test]
     fn lowest_free_slot_is_given_and_comes_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let records = Records::new(dir.path().join("pods"));
+        let (_dir, records) = none();
         let first = records.claim(key("a"), &record()).unwrap();
         let second = records.claim(key("b"), &record()).unwrap();
         assert_eq!((first.slot.number(), second.slot.number()), (1, 2));
@@ -507,8 +486,7 @@ mod tests {
 
     #[test]
     fn record_that_was_removed_is_not_written_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let records = Records::new(dir.path().into());
+        let (_dir, records) = none();
         let claim = records.claim(key("a"), &record()).unwrap();
         assert!(records.rewrite(&claim, &record()).unwrap());
         records.release(&claim).unwrap();
@@ -518,14 +496,13 @@ mod tests {
 
     #[test]
     fn unfinished_records_of_a_container_go_with_it_and_no_others() {
-        let dir = tempfile::tempdir().unwrap();
-        let records = Records::new(dir.path().into());
+        let (_dir, records) = none();
         let claim = records.claim(key("a"), &record()).unwrap();
-        let leave = |name: &str| File::create(dir.path().join(name)).map(|_| ()).unwrap();
+        let leave = |name: &str| File::create(records.dir.join(name)).map(|_| ()).unwrap();
         let names = [".7@a@eth0.json.tmp", ".1@a@eth1.json.tmp", ".8@b@eth0.json.tmp"];
         names.into_iter().for_each(leave);
         records.release(&claim).unwrap();
-        let left = || names.map(|name| dir.path().join(name).exists());
+        let left = || names.map(|name| records.dir.join(name).exists());
         assert_eq!(left(), [false, false, true]);
         records.tidy(&key("b")).unwrap();
         assert_eq!(left(), [false; 3]);
@@ -556,20 +533,19 @@ mod tests {
 
     #[test]
     fn full_directory_says_so() {
-        let dir = tempfile::tempdir().unwrap();
+        let (_dir, records) = none();
         for slot in Slot::all() {
-            File::create(dir.path().join(format!("{}@x{0}@eth0.json", slot.number()))).unwrap();
+            File::create(records.dir.join(format!("{}@x{0}@eth0.json", slot.number()))).unwrap();
         }
-        let error = Records::new(dir.path().into()).claim(key("a"), &record()).unwrap_err();
+        let error = records.claim(key("a"), &record()).unwrap_err();
         assert_eq!(error.to_string(), "no free slot: all 1023 are taken");
     }
 
     #[test]
     fn record_reads_back_and_foreign_files_are_left_out() {
-        let dir = tempfile::tempdir().unwrap();
-        let records = Records::new(dir.path().into());
-        File::create(dir.path().join("notes.json")).unwrap();
-        File::create(dir.path().join("0@x@eth0.json")).unwrap();
+        let (_dir, records) = none();
+        File::create(records.dir.join("notes.json")).unwrap();
+        File::create(records.dir.join("0@x@eth0.json")).unwrap();
         let claim = records.claim(key("a"), &record()).unwrap();
         assert_eq!(records.list().unwrap(), vec![claim.clone()]);
         assert_eq!(claim.read().unwrap(), record());

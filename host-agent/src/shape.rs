@@ -234,7 +234,7 @@ impl Shaper<'_> {
         let Some(foreign) = obstacle.downcast_ref::<ForeignRoot>().map(ToString::to_string) else {
             return Err(obstacle);
         };
-        match guard::attach(self.pins, self.slot, &mut self.veth.host)? {
+        match guard::attach(self.pins, self.slot, &mut self.veth.host, limit.guard)? {
             Guard::Off(reason) => {
                 Err(obstacle.context(format!("no guard could enforce the limit either: {reason}")))
             }

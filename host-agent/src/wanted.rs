@@ -152,6 +152,7 @@ impl Sources {
             origin,
             latency_target: self.latency_target.unwrap_or(bandwidth.latency_target),
             ecn: bandwidth.ecn,
+            guard: bandwidth.guard,
             asked: Some(choice).filter(|choice| *choice != Choice::Rate(rate)),
             asked_burst: held.map(|_| burst),
         })

@@ -37,6 +37,8 @@ pub struct Bandwidth {
     pub ecn: bool,
     /// `count`: what a bit is.
     pub count: Count,
+    /// `guard`: where the guard of what a pod sends may be on a kernel without tcx; default policy-only.
+    pub guard: GuardPlace,
     /// `node-egress`: what the node can send; default auto.
     pub node_egress: Capacity,
     /// `node-ingress`: what the node can receive; default auto.
@@ -55,6 +57,18 @@ pub enum Count {
 
 words!(Count: "l2" = L2);
 
+/// Where the guard of what a pod sends may be on a kernel without tcx.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GuardPlace {
+    /// On network policy's clsact alone; nowhere without one.
+    #[default]
+    PolicyOnly,
+    /// On a clsact that is made for it where there is none.
+    OwnClsact,
+}
+
+words!(GuardPlace: "policy-only" = PolicyOnly, "own-clsact" = OwnClsact);
+
 impl Default for Bandwidth {
     fn default() -> Self {
         Self {
@@ -68,6 +82,7 @@ impl Default for Bandwidth {
             latency_target: LatencyTarget::default(),
             ecn: true,
             count: Count::default(),
+            guard: GuardPlace::default(),
             node_egress: Capacity::default(),
             node_ingress: Capacity::default(),
             classes: Classes::default(),
@@ -88,6 +103,7 @@ impl Bandwidth {
             ("latency-target", self.latency_target.to_string().into()),
             ("ecn", self.ecn.into()),
             ("count", self.count.to_string().into()),
+            ("guard", self.guard.to_string().into()),
             ("node-egress", self.node_egress.to_string().into()),
             ("node-ingress", self.node_ingress.to_string().into()),
         ]);
@@ -117,6 +133,7 @@ pub(crate) fn read(table: &mut Table<'_, '_>, bandwidth: &mut Bandwidth) {
     table.set("latency-target", latency_target, &mut bandwidth.latency_target);
     table.set("ecn", boolean, &mut bandwidth.ecn);
     table.set("count", word, &mut bandwidth.count);
+    table.set("guard", word, &mut bandwidth.guard);
     table.set("node-egress", capacity, &mut bandwidth.node_egress);
     table.set("node-ingress", capacity, &mut bandwidth.node_ingress);
     table.each("class", "name", &mut bandwidth.classes, class::read);
@@ -132,7 +149,7 @@ mod tests {
         let text = "sluice.version = 1\n[sluice.bandwidth]\nenabled = false\n\
                     default-egress = '1Mbit'\ndefault-ingress = '2Mbit'\nburst = '3us'\n\
                     max-egress = '7Mbit'\nmax-ingress = '8Mbit'\nmax-burst = '9us'\n\
-                    latency-target = '4ms'\necn = false\ncount = 'l2'\n\
+                    latency-target = '4ms'\necn = false\ncount = 'l2'\nguard = 'own-clsact'\n\
                     node-egress = '15Mbit'\nnode-ingress = '16Mbit'\n";
         let limit = |text: &str| text.parse::<Limit>().expect("limit");
         assert_eq!(
@@ -148,6 +165,7 @@ mod tests {
                 latency_target: "4ms".parse().expect("latency target"),
                 ecn: false,
                 count: Count::L2,
+                guard: GuardPlace::OwnClsact,
                 node_egress: "15Mbit".parse().expect("capacity"),
                 node_ingress: "16Mbit".parse().expect("capacity"),
                 classes: Classes::default(),

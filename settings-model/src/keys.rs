@@ -5,7 +5,7 @@
 //! Never reads a document; the sections do, and tests hold the two together.
 
 use crate::agent::OnInvalid;
-use crate::bandwidth::Count;
+use crate::bandwidth::{Count, GuardPlace};
 use crate::cni::{CniMode, UpstreamBandwidth};
 use crate::effect::WITHOUT_EFFECT;
 use crate::max_pods::ENIS;
@@ -108,6 +108,8 @@ pub(crate) const KEYS: &[Key] = &[
         "Whether packets that can carry a congestion mark are marked rather than dropped."),
     key("bandwidth.count", Shape::Words(spellings::<Count>), Some("\"l2\""), "\"l2\"",
         "What a bit is: of L2 frames as they are on the pod's veth, without preamble and checksum."),
+    key("bandwidth.guard", Shape::Words(spellings::<GuardPlace>), Some("\"policy-only\""), "\"own-clsact\"",
+        "Where, on a kernel without tcx (before 6.6), the guard of what a pod sends may be: on the clsact of network policy alone, or on one of its own where there is none."),
     key("bandwidth.node-egress", CAPACITY, Some("\"auto\""), "\"10Gbit\"",
         "What the node can send; \"auto\" is the baseline of its instance type. No limit may be above it."),
     key("bandwidth.node-ingress", CAPACITY, Some("\"auto\""), "\"10Gbit\"",

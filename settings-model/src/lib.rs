@@ -41,7 +41,7 @@ mod v1;
 mod words;
 
 pub use agent::{Agent, Listen, ListenAddress, OnInvalid};
-pub use bandwidth::{Bandwidth, Count};
+pub use bandwidth::{Bandwidth, Count, GuardPlace};
 pub use burst::{Burst, BurstTime, ByteCount};
 pub use class::{Class, ClassName, Classes};
 pub use cni::{Cni, CniMode, UpstreamBandwidth};

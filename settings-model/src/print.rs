@@ -126,6 +126,7 @@ burst = "64KB"
 latency-target = "5ms"
 ecn = true
 count = "l2"
+guard = "policy-only"
 node-egress = "auto"
 node-ingress = "auto"
 

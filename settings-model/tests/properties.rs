@@ -102,6 +102,7 @@ fn values(key: &str) -> &'static [&'static str] {
         "burst" => &["'1ns'", "'5 ms'", "'0.5s'", "'4KiB'", "'64MiB'"],
         "latency-target" => &["'1ms'", "'1.5ms'", "'100ms'"],
         "count" => &["'l2'"],
+        "guard" => &["'policy-only'", "'own-clsact'"],
         "node-egress" | "node-ingress" => &["'auto'", "'100Gbit'", "'1P'"],
         "namespaces" | "pods" => &["['*']", "['a-*', '*-b']", "['web']", "['db-?', 'x.y']"],
         "mode" => &["'chain'", "'off'"],

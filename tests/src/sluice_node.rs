@@ -236,9 +236,10 @@ impl SluiceNode {
 
     /// Held by the caller until it is dropped: no ADD or DEL of ours comes further than its start.
     pub fn hold_verbs(&self) -> File {
-        let dir = File::open(self.runtime.host_path("/run/sluice/pods")).expect("the records");
-        dir.lock().expect("lock the records");
-        dir
+        let lock = self.runtime.host_path("/run/sluice/locks/pods");
+        let lock = File::create(lock).expect("the lock of the pods");
+        lock.lock().expect("lock the pods");
+        lock
     }
 
     /// Codes of what `sluice status` says is degraded.

@@ -37,8 +37,11 @@ const USER_DATA: &str = "/run/node/user-data.toml";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What sluice.service allows (CapabilityBoundingSet=, NoNewPrivileges=).
-const AS_THE_UNIT: [&str; 3] =
-    ["--no-new-privs", "--bounding-set", "-all,+net_admin,+bpf,+sys_admin,+net_broadcast"];
+const AS_THE_UNIT: [&str; 3] = [
+    "--no-new-privs",
+    "--bounding-set",
+    "-all,+net_admin,+bpf,+sys_admin,+sys_ptrace,+net_broadcast",
+];
 
 pub struct Node {
     pub containerd: ContainerdNode,

@@ -54,8 +54,8 @@ fn socket_is_for_root_where_there_is_no_group() {
             .expect("run setpriv");
         let response =
             Response::parse(&output.stdout).unwrap_or_else(|| panic!("{}", text(&output)));
-        let told = json!({"error": "only root and the group sluice may ask"});
-        assert_eq!((response.status, response.json()), (403, told));
+        let told = response.json()["error"].clone();
+        assert_eq!((response.status, told), (403, json!("only root and the group sluice may ask")));
         assert_goes_on();
     });
 }
@@ -72,16 +72,67 @@ fn members_of_the_group_may_ask() {
         node.wait_for_api();
         let socket = fs::symlink_metadata(SOCKET).expect("the socket");
         assert_eq!((socket.permissions().mode() & 0o777, socket.gid()), (0o660, 54321));
-        let curl = |gid: &str| {
-            let output = Command::new("setpriv")
-                .args(["--reuid", NOBODY, "--regid", gid, "--clear-groups"])
-                .args(["curl", "-s", "-i", "--unix-socket", SOCKET, "http://x/v1/pods"])
-                .output();
-            Response::parse(&output.expect("run setpriv").stdout).map(|response| response.status)
+        let curl = |gid: &str, asked: &[&str]| {
+            let drop = ["setpriv", "--reuid", NOBODY, "--regid", gid, "--clear-groups"];
+            ask_as(&drop, asked)
         };
-        assert_eq!(curl("54321"), Some(200));
+        let pods = ["http://x/v1/pods"];
+        assert_eq!(curl("54321", &pods).map(|response| response.status), Some(200));
+        // They change nothing.
+        let refused = curl("54321", &["-X", "POST", "http://x/v1/reload"]).expect("a response");
+        assert_eq!(refused.status, 403);
+        let told = refused.json()["error"].as_str().expect("an error").to_owned();
+        assert!(told.ends_with(" is of user 65534"), "{told}");
         // The kernel itself does not let others connect.
-        assert_eq!(curl(NOBODY), None);
+        assert!(curl(NOBODY, &pods).is_none());
+    });
+}
+
+/// What curl, started by these words, is answered.
+fn ask_as(words: &[&str], asked: &[&str]) -> Option<Response> {
+    let curl = ["curl", "-s", "-i", "--unix-socket", SOCKET];
+    let output = output(words[0], &[&words[1..], &curl[..], asked].concat());
+    Response::parse(&output.stdout)
+}
+
+#[test]
+fn container_is_refused_and_root_without_its_capabilities_changes_nothing() {
+    with_node(|node| {
+        node.boot_with("");
+        let log = fs::File::create("/run/agent.log").expect("a log");
+        node.start_agent_logging_to(log);
+        node.wait_for_api();
+        let pod = node.pod("a", 2);
+        node.add(&pod, BOTH);
+        let status = ["http://x/v1/status"];
+        let limit = r#"{"egress": "1kbit", "ingress": "1kbit", "for": "7d"}"#;
+        let set = ["-X", "PUT", "-d", limit, "http://x/v1/pods/default/a/limit"];
+        let containers: &[(&str, &[&str])] = &[
+            ("mnt", &["unshare", "--mount"]),
+            ("pid", &["unshare", "--pid", "--fork"]),
+            ("cgroup", &["unshare", "--cgroup"]),
+            ("user", &["unshare", "--user", "--map-root-user"]),
+            ("mnt", &["unshare", "--mount", "--pid", "--fork", "--cgroup", "--net"]),
+        ];
+        for (kind, container) in containers {
+            for asked in [&status[..], &set[..]] {
+                let refused = ask_as(container, asked).expect("a response");
+                let told = refused.json()["error"].as_str().expect("an error").to_owned();
+                let why = format!("{kind} namespace other than the host's: a container");
+                assert!(refused.status == 403 && told.ends_with(&why), "{container:?}: {told}");
+            }
+        }
+        // As a container that shares all of these with the host has it.
+        let bare = ["unshare", "--net", "setpriv", "--bounding-set=-all", "--inh-caps=-all"];
+        assert_eq!(ask_as(&bare, &status).map(|response| response.status), Some(200));
+        let refused = ask_as(&bare, &set).expect("a response");
+        let told = refused.json()["error"].as_str().expect("an error").to_owned();
+        assert!(refused.status == 403 && told.ends_with("has no CAP_SYS_ADMIN"), "{told}");
+        assert_eq!(limits(node, &pod).0, Some(20 * MBIT));
+        // The agent's log has one of them, not all.
+        let log = fs::read_to_string("/run/agent.log").expect("the log");
+        assert_eq!(log.matches("refused a request on the socket: process ").count(), 1, "{log}");
+        assert_eq!(ask_as(&["env"], &set).map(|response| response.status), Some(200));
     });
 }
 

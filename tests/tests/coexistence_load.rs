@@ -209,6 +209,6 @@ fn adds_come_through_while_the_agent_adopts_250_pods() {
         let emulated = std::env::var_os("SLUICE_NO_SKIP").is_some();
         assert!(emulated || worst(&beside) <= WORST, "{beside:?}");
         let records = fs::read_dir("/run/sluice/pods").expect("the records").count();
-        assert!(records > ADOPTED + usize::from(ADDS), "{records} records");
+        assert!(records >= ADOPTED + usize::from(ADDS), "{records} records");
     });
 }

@@ -334,6 +334,62 @@ fn without_any_place_for_the_guard_it_is_off_and_a_foreign_root_is_an_error() {
     });
 }
 
+fn has_clsact(device: &str) -> bool {
+    tc(&format!("qdisc show dev {device}")).contains("clsact")
+}
+
+#[test]
+fn own_clsact_gives_the_guard_a_place_and_is_left_to_policy() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        node.add(&pod, EGRESS);
+        let device = &pod.host_ifname;
+        node.guard(&pod);
+        if !has_tcx() {
+            // What is loud until somebody decides.
+            let [told] = &node.troubles("guard-off")[..] else { panic!("one entry") };
+            let next = told["next_step"].as_str().expect("a next step");
+            assert!(next.contains("bandwidth.guard = \"own-clsact\""), "{told}");
+        }
+        assert!(!has_clsact(device));
+        node.boot_with("guard = \"own-clsact\"");
+        if has_tcx() {
+            node.signal_agent(Signal::SIGHUP);
+            let other = node.pod("b", 3);
+            node.add(&other, EGRESS);
+            assert_eq!(node.guard(&other)["state"], "tcx");
+            assert!(!has_clsact(device) && !has_clsact(&other.host_ifname));
+            return;
+        }
+        let guarded = || {
+            wait_for("the guard", Duration::from_secs(10), || {
+                (node.status(&pod)["guard"]["state"] == "clsact").then_some(())
+            });
+            guard_in_front(device);
+        };
+        guarded();
+        assert!(node.troubles("guard-off").is_empty());
+        // Policy comes, and finds a clsact; it goes with its clsact, and comes again.
+        let policy = PolicyAgent::start();
+        policy.allow(device);
+        guard_in_front(device);
+        tc(&format!("qdisc del dev {device} clsact"));
+        wait_for("a new clsact", Duration::from_secs(10), || has_clsact(device).then_some(()));
+        guarded();
+        policy.allow(device);
+        guard_in_front(device);
+        // When we leave, what is policy's stays.
+        node.del(&pod);
+        let left = tc(&format!("filter show dev {device} ingress"));
+        assert!(!left.contains("0x51ce") && left.contains("handle"), "{left}");
+        // Without policy ADD has a place too: a foreign root qdisc in the pod is no error then.
+        let other = node.pod("b", 3);
+        other.run("tc qdisc add dev eth0 root handle 5: pfifo limit 100");
+        node.add(&other, EGRESS);
+        assert_eq!(node.status(&other)["egress"]["mode"], "guarded");
+    });
+}
+
 fn send_from(pod: &Pod, to: &Pod) {
     let target = (to.address, 9);
     let send = move || {

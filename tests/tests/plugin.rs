@@ -78,12 +78,12 @@ fn second_host_ifname(pod: &Pod) -> String {
     format!("{}1", pod.host_ifname)
 }
 
-/// Names of the records' files, and of whatever else is there but the lock.
+/// Names of the records' files, and of whatever else is there.
 fn records() -> Vec<String> {
     let Ok(entries) = fs::read_dir("/run/sluice/pods") else { return Vec::new() };
     let names = entries.map(|entry| entry.expect("an entry").file_name());
     let names = names.map(|name| name.into_string().expect("UTF-8"));
-    let mut names: Vec<_> = names.filter(|name| name != ".lock").collect();
+    let mut names: Vec<_> = names.collect();
     names.sort();
     names
 }

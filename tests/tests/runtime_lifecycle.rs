@@ -9,7 +9,6 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -199,8 +198,9 @@ fn kill_during_our_add(node: &mut SluiceNode, spec: &PodSpec, at: impl FnOnce(Pi
 
 /// Then it has read all that the runtime had to say.
 fn waits_for_the_lock(pid: Pid) -> bool {
-    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
-    call.split(' ').next() == Some(&libc::SYS_flock.to_string())
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let mut opened = files.filter_map(|file| fs::read_link(file.path()).ok());
+    opened.any(|path| path.ends_with("run/sluice/locks/pods"))
 }
 
 #[test]

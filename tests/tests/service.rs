@@ -28,9 +28,9 @@ const IN_FORCE: &str = "/run/sluice/settings.toml";
 const MBIT: u64 = 1_000_000;
 const NONE: Annotations = Annotations { egress: 0, ingress: 0 };
 const EGRESS: Annotations = Annotations { egress: 20 * MBIT, ingress: 0 };
-/// CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_BPF and CAP_NET_BROADCAST by their numbers.
-const BOUNDING: u64 = 1 << 12 | 1 << 21 | 1 << 39 | 1 << 11;
-const PERMITTED: u64 = 1 << 12 | 1 << 21 | 1 << 39;
+/// CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_BPF and CAP_NET_BROADCAST by their numbers.
+const BOUNDING: u64 = 1 << 12 | 1 << 19 | 1 << 21 | 1 << 39 | 1 << 11;
+const PERMITTED: u64 = 1 << 12 | 1 << 19 | 1 << 21 | 1 << 39;
 const EFFECTIVE: u64 = 1 << 12 | 1 << 39;
 
 /// Runs a test in the guest: no pod, the agent active, these bandwidth settings in force.

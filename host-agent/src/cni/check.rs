@@ -8,7 +8,7 @@ use bpf::{Direction, Pins};
 
 use super::error::{Code, Error};
 use super::request::Request;
-use super::verbs::{new_record, pins_error};
+use super::verbs::{lock_error, new_record, pins_error};
 use crate::attach::Veth;
 use crate::live::in_force;
 use crate::netlink::FILTER_HANDLE;
@@ -17,12 +17,12 @@ use crate::record::{Claim, Guard, Mode, Record, Records, Shaping};
 
 /// An error that names all that is missing, of the interface and of those that came with it.
 pub fn check(paths: &Paths, request: &Request) -> Result<(), Error> {
-    let records = Records::new(paths.pods_dir());
+    let records = Records::new(paths);
     if !records.is_there() {
         return unrecorded(paths, request);
     }
     // Whoever changes a pod has seized these, so record, maps and devices agree meanwhile.
-    let _shared = records.share().map_err(Error::with(Code::Io))?;
+    let _shared = records.share().map_err(lock_error)?;
     let claims = records.find_all(&request.key).map_err(Error::with(Code::Io))?;
     if claims.iter().all(|claim| claim.key != request.key) {
         return unrecorded(paths, request);

@@ -10,9 +10,9 @@ use serde::{Deserialize, Deserializer};
 
 use super::complain;
 use super::error::{Code, Error};
-use super::verbs::take_off;
+use super::verbs::{lock_error, take_off};
 use crate::paths::Paths;
-use crate::record::{Claim, Key, Record, Records};
+use crate::record::{Claim, Key, Record, Records, VERBS_WAIT};
 
 /// The attachments to one network that are to stay.
 #[derive(Debug)]
@@ -73,11 +73,11 @@ impl Valid {
 
 /// Goes on after a failure, and tells of all that was left.
 pub fn gc(paths: &Paths, valid: &Valid) -> Result<(), Error> {
-    let records = Records::new(paths.pods_dir());
+    let records = Records::new(paths);
     if !records.is_there() {
         return Ok(());
     }
-    let _seized = records.seize().map_err(Error::with(Code::Io))?;
+    let _seized = records.seize(VERBS_WAIT).map_err(lock_error)?;
     let pins = Pins::open(&paths.pin_dir()).ok();
     let mut left = Vec::new();
     for Stale { claim, shares_device, .. } in stale(&records, valid)? {

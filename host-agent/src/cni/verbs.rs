@@ -16,6 +16,7 @@ use super::{CNI_VERSIONS, check, complain, gc};
 use crate::attach::{NoHostEnd, Veth};
 use crate::limit::Limit;
 use crate::live::in_force;
+use crate::lock::Busy;
 use crate::netlink::Gso;
 use crate::paths::Paths;
 use crate::record::{Came, Claim, Key, NoFreeSlot, Record, Records, Shaping};
@@ -61,7 +62,7 @@ fn supported(asked: &str) -> String {
 fn status(paths: &Paths) -> Result<(), Error> {
     match Pins::open(&paths.pin_dir()) {
         Err(e) if is_starting(paths, &e) => Err(Error::with(Code::NotAvailable)(e)),
-        _ => Records::new(paths.pods_dir()).has_room().map_err(Error::with(Code::NotAvailable)),
+        _ => Records::new(paths).has_room().map_err(Error::with(Code::NotAvailable)),
     }
 }
 
@@ -73,8 +74,8 @@ fn is_starting(paths: &Paths, error: &bpf::Error) -> bool {
 }
 
 fn add(paths: &Paths, request: &Request) -> Result<String, Error> {
-    let records = Records::new(paths.pods_dir());
-    let _shared = records.share().map_err(Error::with(Code::Io))?;
+    let records = Records::new(paths);
+    let _shared = records.share().map_err(lock_error)?;
     let settings = match in_force(paths) {
         Ok(settings) => settings,
         Err(e) => return admit(paths, &records, request, &e.context(NO_SETTINGS)),
@@ -245,13 +246,14 @@ fn and_then(first: anyhow::Error, left: &[String]) -> anyhow::Error {
 /// Needs the environment only, so no configuration is too broken to clear up after.
 fn del(paths: &Paths, environment: &Environment) -> Result<(), Error> {
     let key = environment.key()?;
-    let records = Records::new(paths.pods_dir());
+    let records = Records::new(paths);
     // After the node has started anew nothing is attached, and there is nothing to make for that.
     if !records.is_there() {
         return Ok(());
     }
-    // Where that cannot be had there is no record either, or none that can be removed.
-    let _shared = records.share();
+    // Without it there is no record either, or none that can be removed; or somebody hangs, and a record that
+    // is written again behind us is collected by the agent.
+    let _shared = records.share().inspect_err(|e| complain(format!("{e:#}")));
     forget(paths, None, &records, &key)?;
     // A file too many is no reason to keep a pod from going.
     if let Err(e) = records.tidy(&key) {
@@ -291,6 +293,11 @@ pub(super) fn take_off(pins: Option<&Pins>, records: &Records, claim: &Claim) ->
 pub(super) fn pins_error(error: bpf::Error) -> Error {
     let code = if error.is_not_pinned() { Code::TryAgainLater } else { Code::Attach };
     Error { code, source: anyhow::Error::from(error).context(NO_PINS) }
+}
+
+pub(super) fn lock_error(source: anyhow::Error) -> Error {
+    let code = if source.is::<Busy>() { Code::TryAgainLater } else { Code::Io };
+    Error { code, source }
 }
 
 fn claim_error(source: anyhow::Error) -> Error {

@@ -226,7 +226,10 @@ impl<'a> PodCheck<'a> {
                 Finding::degraded(code::GUARD_OFF, subject)
                     .seen(reason)
                     .why(why)
-                    .remedy("switch network policy on, or use an image with kernel 6.6 or newer"),
+                    .remedy(
+                        "set bandwidth.guard = \"own-clsact\", switch network policy on, or use an image with \
+                         kernel 6.6 or newer",
+                    ),
             ),
             Guard::Tcx => self.in_place(&subject, self.host, severity, Layer::Tcx),
             Guard::Clsact => self.in_place(&subject, self.host, severity, Layer::Clsact),
@@ -337,6 +340,7 @@ fn gso_max_size(bits_per_sec: u64, mtu: u32) -> Option<u32> {
         ecn: bandwidth.ecn,
         asked: None,
         asked_burst: None,
+        guard: bandwidth.guard,
     };
     Some(limit.gso_max_size(mtu))
 }

@@ -164,7 +164,7 @@ fn settings(paths: &Paths) -> Option<Result<Settings, String>> {
 }
 
 fn pods(paths: &Paths, programs: &mut Programs) -> Result<Vec<Pod>> {
-    let claims = Records::new(paths.pods_dir()).list()?;
+    let claims = Records::new(paths).list()?;
     let pins = bpf::Pins::open(&paths.pin_dir()).ok();
     let pods = claims.into_iter().map(|claim| {
         let record = claim.read().map_err(|e| format!("{e:#}"));

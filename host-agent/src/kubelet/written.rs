@@ -14,6 +14,7 @@ use super::fixtures::{Ask, Case};
 use super::words::environment_file;
 use super::{DROP_IN, ENV_FILE, Kubelet, NODEADM_FILE, RECORD, Record, WRITABLE};
 use crate::apply::apply;
+use crate::lock::Lock;
 use crate::paths::Paths;
 use crate::plan::{FileContent, Part};
 
@@ -154,7 +155,8 @@ fn put(case: &Case, root: &Path, ask: &Ask) -> bool {
     }
     told.files.iter().for_each(|file| check(file, root, ask.pods));
     let part = Part { files: told.files, obsolete: told.obsolete, ..Part::default() };
-    apply(&part).unwrap();
+    let locks = tempfile::tempdir().unwrap();
+    apply(&part, &Lock::new(locks.path(), "files")).unwrap();
     true
 }
 
@@ -267,7 +269,7 @@ fn units_may_write_wherever_boot_writes() {
         paths.rehearsal_dir(),
         paths.network_file(),
         paths.pods_dir(),
-        paths.agent_lock(),
+        paths.locks_dir(),
         RECORD.into(),
         "/etc/cni/net.d".into(),
         "/opt/cni/bin".into(),

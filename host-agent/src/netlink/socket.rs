@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 
+use caps::Capability;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
@@ -14,14 +15,14 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::sched::{CloneFlags, setns};
 
-use crate::sys_admin;
+use crate::raised;
 
 /// Runs `call` in another network namespace. The calling thread goes there and back: a thread made for
 /// that would have to wait for a processor first, on a busy node longer than all the rest takes.
 pub fn inside<T>(netns: impl AsFd, call: impl FnOnce() -> T) -> Result<T, Error> {
     let error = |e: io::Error| Error::new("enter the network namespace", e);
     let own = File::open(OWN_NAMESPACE).map_err(error)?;
-    sys_admin::with(|| {
+    raised::with(Capability::CAP_SYS_ADMIN, || {
         setns(netns.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|e| error(e.into()))?;
         let result = call();
         if let Err(e) = setns(&own, CloneFlags::CLONE_NEWNET) {

@@ -4,7 +4,6 @@
 //! (contest.rs). Where it is not wanted it is taken out.
 
 use std::fs::{self, Metadata};
-use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,13 +16,14 @@ use crate::boot::rates_kept;
 use crate::conflist::{decode, has_entry, remove};
 use crate::facts::{TextFile, active_conflist, with_entry};
 use crate::file;
+use crate::lock::unless_busy;
 use crate::paths::Paths;
 use crate::plan::{Upstream, conflist_file, is_chained, upstream};
 use crate::report::Trouble;
 
 /// Writes in a row while somebody else writes between them.
 const ATTEMPTS: u32 = 10;
-/// Until the next try where somebody else, a boot, holds the directory.
+/// Until the next try where somebody else, a boot, writes files.
 const BUSY: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Default)]
@@ -60,12 +60,12 @@ impl Chain {
         self.due.take_if(|due| *due <= now)?;
         let dir = paths.resolve(settings.cni.conf_dir.as_ref());
         // A boot at the same time would write the same temporary file; should it hang, we do not.
-        let alone = match file::try_lock_directory(&dir) {
-            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+        let alone = match unless_busy(paths.files_lock().take(Duration::ZERO)).transpose() {
+            None => {
                 self.due = Some(now + BUSY);
                 return None;
             }
-            locked => locked.with_context(|| format!("lock {}", dir.display())),
+            Some(alone) => alone,
         };
         let kept = alone.and_then(|_alone| {
             if is_chained(settings) && has_plugin(paths, settings) {

@@ -22,6 +22,7 @@ use settings_model::Settings;
 
 use crate::capacity::Capacity;
 use crate::live::in_force;
+use crate::lock::unless_busy;
 use crate::metrics::SinceStart;
 use crate::netlink::{Changed, Netlink, Roots};
 use crate::paths::Paths;
@@ -86,7 +87,7 @@ impl Reconciler {
         let now = Instant::now();
         let mut reconciler = Self {
             paths: paths.clone(),
-            records: Records::new(paths.pods_dir()),
+            records: Records::new(paths),
             pins: Pins::open(&paths.pin_dir())?,
             netlink: Netlink::open()?,
             roots: None,
@@ -393,7 +394,7 @@ impl Reconciler {
             pod.due = None;
             let claim = pod.claim.clone();
             let old_is_through = pod.guard_lowered.is_some_and(|when| when <= Instant::now());
-            let Some(_seized) = self.records.seize_within(PATIENCE)? else {
+            let Some(_seized) = unless_busy(self.records.seize(PATIENCE))? else {
                 self.make_due(claim, Instant::now() + RETRY);
                 continue;
             };
@@ -457,7 +458,12 @@ impl Reconciler {
         let Some(pod) = longest_without_guard(&mut self.pods, now) else { return Ok(()) };
         pod.guard_due = None;
         let claim = pod.claim.clone();
-        let done = crate::live::attach_guard(&self.records, &self.pins, &claim);
+        let done = crate::live::attach_guard(
+            &self.records,
+            &self.pins,
+            &claim,
+            self.settings.bandwidth.guard,
+        );
         match (done, self.pods.get_mut(&claim.key)) {
             (Ok(wait), Some(pod)) => pod.guard_due = wait.map(|wait| Instant::now() + wait),
             (Err(e), Some(pod)) => pod.failed(&e.context("attach the guard")),
@@ -478,7 +484,7 @@ impl Reconciler {
         }
         let ours = missed.into_iter().filter(|cached| !cached.is_left_alone(&self.settings));
         let wanted = ours.map(|cached| (cached.key.clone(), cached.record())).collect();
-        let Some(seized) = self.records.seize_within(PATIENCE)? else { return Ok(()) };
+        let Some(seized) = unless_busy(self.records.seize(PATIENCE))? else { return Ok(()) };
         let (claims, without) = self.records.claim_all(wanted)?;
         self.set_trouble("no-slot", no_slot(&without));
         let slots: Vec<_> = claims.iter().map(|claim| claim.slot).collect();

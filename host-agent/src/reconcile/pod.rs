@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use nix::unistd::Pid;
-use settings_model::Bandwidth;
+use settings_model::{Bandwidth, GuardPlace};
 
 use crate::attach::{End, NoHostEnd, Veth};
 use crate::guard;
@@ -146,7 +146,7 @@ impl Shaper<'_> {
         }
         // What has just been attached is there, whatever older lists say.
         let done = if new { Ok(()) } else { self.mend(record, wanted, node.roots, seen) };
-        seen.mended.extend(self.mend_guard(record)?);
+        seen.mended.extend(self.mend_guard(record, node.bandwidth.guard)?);
         // Without the proof that the shaper gives, honest packets would be charged twice.
         if done.is_ok() {
             seen.mended.extend(self.mend_ingress_guard(record)?);
@@ -212,7 +212,11 @@ impl Shaper<'_> {
 
     /// The link of a guard whose pin or device somebody took is made anew; one on clsact is put
     /// back in front.
-    fn mend_guard(&mut self, record: &mut Record) -> Result<Option<(&'static str, String)>> {
+    fn mend_guard(
+        &mut self,
+        record: &mut Record,
+        place: GuardPlace,
+    ) -> Result<Option<(&'static str, String)>> {
         let index = self.veth.host.link.index;
         match &record.guard {
             Some(Guard::Tcx) if !self.pins.renew_guard(index)? => {
@@ -220,7 +224,9 @@ impl Shaper<'_> {
                 Ok(Some(("guard", "the guard is gone".into())))
             }
             Some(Guard::Clsact | Guard::Off(_)) => {
-                record.guard = Some(guard::attach(self.pins, self.slot, &mut self.veth.host)?);
+                let guard = guard::attach(self.pins, self.slot, &mut self.veth.host, place)?;
+                let before = record.guard.replace(guard);
+                guard::tell(record, before.as_ref());
                 Ok(None)
             }
             Some(Guard::Tcx | Guard::Pending) | None => Ok(None),

@@ -9,6 +9,9 @@ use std::time::Instant;
 use nix::poll::PollFlags;
 use nix::sys::socket::{Shutdown, shutdown};
 
+use serde_json::json;
+
+use super::peer::May;
 use super::request::{MAX_BYTES, Method, parse};
 use super::response::Response;
 use super::{Answer, Door, PATIENCE};
@@ -21,6 +24,9 @@ pub struct Connection {
     door: Door,
     deadline: Instant,
     state: State,
+    may: May,
+    /// Why it was refused, until that is logged.
+    refusal: Option<String>,
 }
 
 enum State {
@@ -47,16 +53,23 @@ enum Step {
     Over,
 }
 
+/// Who may do what.
+const ALLOWED: &str =
+    "all: root of the host, with CAP_SYS_ADMIN and in no container; GET: the group sluice too";
 /// More than this is not listened to from who has been refused.
 const DRAINED_BYTES: usize = 1 << 20;
 
 impl Connection {
-    pub fn new(stream: Box<dyn Stream>, door: Door, allowed: bool) -> Self {
-        let state = match allowed {
-            true => State::Reading(Vec::new()),
-            false => refuse(&Response::error(403, "only root and the group sluice may ask")),
+    pub fn new(stream: Box<dyn Stream>, door: Door, may: May) -> Self {
+        let (state, refusal) = match &may {
+            May::All | May::Read(_) => (State::Reading(Vec::new()), None),
+            May::Nothing(why) => (refuse(&forbidden(why)), Some(why.clone())),
         };
-        Self { stream, door, deadline: Instant::now() + PATIENCE, state }
+        Self { stream, door, deadline: Instant::now() + PATIENCE, state, may, refusal }
+    }
+
+    pub fn take_refusal(&mut self) -> Option<String> {
+        self.refusal.take()
     }
 
     pub fn stream(&self) -> &dyn Stream {
@@ -112,7 +125,13 @@ impl Connection {
                     Ok(None) => Step::Next(State::Reading(std::mem::take(bytes))),
                     Err(response) => Step::Next(refuse(&response)),
                     Ok(Some(request)) => {
-                        let response = answer(&request);
+                        let response = match &self.may {
+                            May::Read(why) if !request.method.only_reads() => {
+                                self.refusal = Some(why.clone());
+                                forbidden(why)
+                            }
+                            _ => answer(&request),
+                        };
                         let rest = match request.method {
                             Method::Head => response.head().into_bytes(),
                             _ => response.to_bytes(),
@@ -158,6 +177,10 @@ fn after_error(kind: ErrorKind) -> Step {
         ErrorKind::WouldBlock | ErrorKind::Interrupted => Step::Blocked,
         _ => Step::Over,
     }
+}
+
+fn forbidden(why: &str) -> Response {
+    Response::not_allowed(403, why, &json!(ALLOWED))
 }
 
 fn refuse(response: &Response) -> State {

@@ -25,6 +25,7 @@ use nix::poll::{PollFd, PollFlags};
 use crate::tcp;
 use connection::{Connection, Stream};
 pub use peer::Group;
+use peer::{Doorkeeper, May};
 pub use request::{MAX_BYTES, Method, Request, parse};
 pub use response::{JSON, Response};
 
@@ -39,6 +40,9 @@ const NEWCOMERS: usize = 64;
 /// No new connection is accepted for so long after the kernel refused one, e.g. for want of files.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// A peer that asks on and on fills no journal.
+const REFUSALS_EVERY: Duration = Duration::from_secs(60);
+
 /// Where a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
@@ -51,8 +55,9 @@ pub enum Door {
 /// Both doors and who stands in them.
 pub struct Server {
     socket: UnixListener,
-    /// Members of it may use the socket, beside root.
-    group: Group,
+    doorkeeper: Doorkeeper,
+    /// When a refusal was logged last.
+    refused: Option<Instant>,
     metrics: Option<TcpListener>,
     /// Where metrics were last asked for, whether they could be served there or not.
     metrics_asked: Option<SocketAddr>,
@@ -72,7 +77,8 @@ impl Server {
             listen(socket, &group).with_context(|| format!("listen on {}", socket.display()))?;
         Ok(Self {
             socket: listener,
-            group,
+            doorkeeper: Doorkeeper::new(group),
+            refused: None,
             metrics: None,
             metrics_asked: None,
             connections: Vec::new(),
@@ -122,7 +128,12 @@ impl Server {
         if self.paused.is_none() {
             self.let_in(answer, now);
         }
-        self.connections.retain_mut(|connection| connection.go_on(answer, now));
+        let refused = &mut self.refused;
+        self.connections.retain_mut(|connection| {
+            let stays = connection.go_on(answer, now);
+            log_refusal(refused, connection, now);
+            stays
+        });
     }
 
     fn let_in(&mut self, answer: &mut Answer, now: Instant) {
@@ -145,27 +156,29 @@ impl Server {
     fn accept(&mut self, door: Door, answer: &mut Answer, now: Instant) -> io::Result<bool> {
         let accepted = match door {
             Door::Socket => self.socket.accept().and_then(|(stream, _)| {
-                let allowed = peer::may(&stream, &self.group);
+                let may = self.doorkeeper.may(&stream);
                 stream.set_nonblocking(true)?;
-                Ok((Box::new(stream) as Box<dyn Stream>, allowed))
+                Ok((Box::new(stream) as Box<dyn Stream>, may))
             }),
             Door::Metrics => {
                 let Some(listener) = &self.metrics else { return Ok(false) };
                 listener.accept().and_then(|(stream, _)| {
                     stream.set_nonblocking(true)?;
-                    Ok((Box::new(stream) as Box<dyn Stream>, true))
+                    Ok((Box::new(stream) as Box<dyn Stream>, May::All))
                 })
             }
         };
-        let (stream, allowed) = match accepted {
+        let (stream, may) = match accepted {
             Ok(accepted) => accepted,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             // Who hung up before being let in is no trouble of ours.
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => return Ok(true),
             Err(e) => return Err(e),
         };
-        let mut new = Connection::new(stream, door, allowed);
-        if new.go_on(answer, now) {
+        let mut new = Connection::new(stream, door, may);
+        let stays = new.go_on(answer, now);
+        log_refusal(&mut self.refused, &mut new, now);
+        if stays {
             self.make_room(door);
             self.connections.push(new);
         }
@@ -183,6 +196,14 @@ impl Server {
         if let Some(oldest) = oldest {
             self.connections.remove(oldest).send_away();
         }
+    }
+}
+
+fn log_refusal(last: &mut Option<Instant>, connection: &mut Connection, now: Instant) {
+    let Some(why) = connection.take_refusal() else { return };
+    if last.is_none_or(|last| now.saturating_duration_since(last) >= REFUSALS_EVERY) {
+        *last = Some(now);
+        warn!(CODE = "peer-refused"; "refused a request on the socket: {why}");
     }
 }
 

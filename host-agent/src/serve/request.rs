@@ -73,6 +73,10 @@ impl Method {
         }
     }
 
+    pub fn only_reads(&self) -> bool {
+        matches!(self, Self::Get | Self::Head)
+    }
+
     pub fn name(&self) -> &str {
         match self {
             Self::Get => "GET",

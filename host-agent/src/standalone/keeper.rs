@@ -17,6 +17,7 @@ use crate::facts::active_conflist;
 use crate::file;
 use crate::imds::interface::{Interface, InterfaceError};
 use crate::imds::{Host, jittered};
+use crate::lock::private_directory;
 use crate::netlink::{Link, Netlink};
 use crate::paths::Paths;
 use crate::report::Trouble;
@@ -132,6 +133,9 @@ impl Keeper {
         if before != Some(now) {
             now.write(&self.paths)?;
         }
+        // host-local locks a file in there; by itself it would let everybody in.
+        let ipam = self.paths.resolve(Path::new(network::STORE));
+        private_directory(&ipam).with_context(|| format!("create {}", ipam.display()))?;
         write(&now.conflist, &conflist)?;
         // Settings have named another directory.
         before.filter(|b| b.conflist != now.conflist).map_or(Ok(()), |b| remove(&b.conflist))?;

@@ -12,20 +12,25 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 
 use super::network::NAME;
+use crate::lock::wait;
 
 /// No ADD that goes on for so long comes to anything: kubelet gives up after four minutes.
 const LEAKED_AFTER: Duration = Duration::from_secs(600);
+
+/// host-local holds its lock for a listing and a small file.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Addresses that no longer belong to anybody are given back: taken long ago, not routed to any pod,
 /// and by a container that the runtime knows no result of. Gives them.
 pub fn free_leaked(store: &Path, results: &Path) -> Result<Vec<IpAddr>> {
     let attempt = || format!("look for leaked addresses in {}", store.display());
-    let lock = match File::open(store.join("lock")) {
+    let path = store.join("lock");
+    let lock = match File::open(&path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         lock => lock.with_context(attempt)?,
     };
     // host-local's own; held until the end, so that no address is taken anew meanwhile.
-    lock.lock().with_context(attempt)?;
+    wait(&lock, &path, PATIENCE, File::try_lock).with_context(attempt)?;
     let mut freed = Vec::new();
     for (address, path) in old_addresses(store).with_context(attempt)? {
         let text = fs::read_to_string(&path).with_context(attempt)?;

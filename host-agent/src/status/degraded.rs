@@ -128,8 +128,10 @@ fn of_pods(all: &[Pod]) -> Vec<Trouble> {
         ),
         (
             "guard-off",
-            "no guard: the pod could take its own shaper off; sluice pods says why",
-            "use a kernel with tcx (6.6), or network policy, whose clsact the guard shares",
+            "no guard: a pod with CAP_NET_RAW can send past its limit, and one with CAP_NET_ADMIN take it \
+             off; sluice pods says why",
+            "set bandwidth.guard = \"own-clsact\"; or use a kernel with tcx (6.6), or network policy, whose \
+             clsact the guard shares",
             |pod| pod.guard.as_ref().is_some_and(|guard| guard.state == "off"),
         ),
         (

@@ -164,7 +164,7 @@ struct Counted {
 /// All pods, and what of them could not be read.
 pub fn read(paths: &Paths, pins: Option<&Pins>) -> Result<(Vec<Pod>, Vec<Trouble>)> {
     let (mut pods, mut queues, mut troubles) = (Vec::new(), Vec::new(), Vec::new());
-    for claim in Records::new(paths.pods_dir()).list()? {
+    for claim in Records::new(paths).list()? {
         match read_one(pins, &claim) {
             Ok(Some((pod, at))) => {
                 pods.push(pod);
@@ -276,7 +276,7 @@ impl Delays {
 
 /// Tells of each pod what somebody has taken off of it.
 pub fn look_at_devices(paths: &Paths, pods: &mut [Pod]) -> Result<()> {
-    for claim in Records::new(paths.pods_dir()).list()? {
+    for claim in Records::new(paths).list()? {
         let same =
             |pod: &&mut Pod| pod.slot == claim.slot.number() && pod.interface == claim.key.ifname;
         let (Some(pod), Ok(record)) = (pods.iter_mut().find(same), claim.read()) else { continue };

@@ -19,7 +19,7 @@ use crate::pinned_map::{self, Held};
 /// Two frames; a millisecond of any of the rates is less.
 const CLAMPED: u32 = 3000;
 /// Made by whoever comes first.
-const LOCK: &str = "/run/sluice/pods/.lock";
+const LOCKS: [&str; 2] = ["/run/sluice/locks/pods", "/run/sluice/locks/records"];
 
 /// An agent before there was any pod.
 pub struct Baseline {
@@ -37,7 +37,10 @@ impl Baseline {
             resident_kib: resident_kib(process),
             conflist: fs::read_to_string(CONFLIST).expect("the conflist"),
             in_conf_dir: files_below(CONF_DIR),
-            in_run_dir: files_below("/run/sluice").into_iter().chain([LOCK.into()]).collect(),
+            in_run_dir: files_below("/run/sluice")
+                .into_iter()
+                .chain(LOCKS.map(Into::into))
+                .collect(),
         }
     }
 }

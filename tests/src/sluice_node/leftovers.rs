@@ -48,7 +48,7 @@ impl SluiceNode {
         list("device", self.devices());
         list("qdisc", self.qdiscs());
         list("link", self.names_in(&format!("{PIN_DIR}/links")));
-        list("record", without(self.names_in("/run/sluice/pods"), &[".lock"]));
+        list("record", self.names_in("/run/sluice/pods"));
         list("namespace", self.names_in("/run/netns"));
         list("address", self.addresses());
         list("result", self.names_in("/var/lib/cni/results"));
