@@ -29,7 +29,7 @@ upgraded() {
       complain "$unit has not come up again; what was in force is: journalctl -u $unit"
   done
   # An agent keeps the sockets that it has; the next ones are made by the new executable.
-  systemctl try-restart sluice-tcp.service || true
+  systemctl try-restart sluice-aide.service || true
 }
 
 # The scripts of an rpm may have a network namespace of their own, with nothing in it (plugin "unshare" of rpm 4.20).
@@ -40,7 +40,7 @@ detach() {
 # Takes off what the agent and `boot` have put on the node. Outside of a running system there is nothing, unless boot
 # was run there; and a chroot must not touch the network of the node around it.
 removing() {
-  if is_running; then systemctl stop sluice.service sluice-tcp.socket sluice-tcp.service sluice-boot.service; fi
+  if is_running; then systemctl stop sluice.service sluice-aide.socket sluice-aide.service sluice-boot.service; fi
   if is_running || [ -e /run/sluice/settings.toml ]; then
     detach || {
       complain "something of ours would be left, so nothing is removed"

@@ -35,8 +35,8 @@ use crate::watches::{News, Watches};
 
 /// To change a pod that is there: its maps and its devices.
 const KEPT: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
-/// To get at its network namespace, and to see who asks on the socket; raised for those calls alone
-/// (raised.rs).
+/// To get at its network namespace, and to see who asks on the socket, where no unit leaves that to the
+/// aide; raised for those calls alone (raised.rs).
 const WITHIN_REACH: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE];
 
 /// Under its unit the directory of pins can be made by who starts the agent only.

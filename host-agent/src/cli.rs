@@ -28,7 +28,7 @@ use crate::paths::Paths;
 use crate::preview::preview;
 use crate::status::{Status, text};
 use crate::user_data::{self, carrier::CarrierError};
-use crate::{agent, detach, doctor, kubelet, live, tcp, trace, unmet};
+use crate::{agent, aide, detach, doctor, kubelet, live, trace, unmet};
 use node::{PodName, Source};
 
 /// Shares a Kubernetes node's bandwidth fairly among its pods, beside network policy.
@@ -61,9 +61,9 @@ enum Command {
     Generate(Generated),
     /// Load the shaper, keep it pinned, and wait: for SIGHUP to read the settings anew, or SIGTERM
     Agent(Asked),
-    /// Makes the agent's TCP sockets; sluice-tcp.service
+    /// Does what the agent's unit does not let it do; sluice-aide.service
     #[command(hide = true)]
-    Tcp,
+    Aide,
     /// Take everything off the node that is Sluice's; the agent must have been stopped
     Detach {
         /// Also the plugin's binary in cni.bin-dir, as when the package is removed
@@ -166,7 +166,7 @@ pub fn run(arguments: Arguments) -> Result<u8> {
             let reload = || booted(&paths, &asked);
             agent::run(&paths, reload).map(|()| 0)
         }
-        Command::Tcp => tcp::serve().map(|()| 0),
+        Command::Aide => aide::serve().map(|()| 0),
         Command::Status(shown) => show(&paths, &shown, text::screen).map(|()| 0),
         Command::Pods(shown) => show(&paths, &shown, text::table).map(|()| 0),
         Command::Top(asked) => top::run(&Source::new(&paths), &asked).map(|()| 0),

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod aide;
 pub mod api;
 pub mod apply;
 pub mod attach;
@@ -47,7 +48,6 @@ pub mod serve;
 pub mod shape;
 pub mod standalone;
 pub mod status;
-pub mod tcp;
 pub mod trace;
 pub mod unmet;
 pub mod user_data;

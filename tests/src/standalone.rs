@@ -36,7 +36,7 @@ pub const STORE: &str = "/run/sluice/ipam/sluice";
 const USER_DATA: &str = "/run/node/user-data.toml";
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What sluice.service allows (CapabilityBoundingSet=, NoNewPrivileges=).
+/// What sluice.service and sluice-aide.service allow (CapabilityBoundingSet=, NoNewPrivileges=): there is no aide here.
 const AS_THE_UNIT: [&str; 3] = [
     "--no-new-privs",
     "--bounding-set",

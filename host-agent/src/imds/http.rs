@@ -14,7 +14,7 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Agent, Body, Error};
 
-use crate::tcp;
+use crate::aide;
 use crate::user_data::carrier::MOST_RAW;
 
 use super::{Answer, Outside, Request, Silence};
@@ -41,7 +41,7 @@ impl Default for Host {
     }
 }
 
-/// Connects as this process may (tcp.rs), to the one address that an endpoint has.
+/// Connects as this process may (aide.rs), to the one address that an endpoint has.
 #[derive(Debug)]
 struct Direct;
 
@@ -61,7 +61,7 @@ impl<In: Transport> Connector<In> for Direct {
     ) -> Result<Option<Connection>, Error> {
         let address = details.addrs.first().ok_or(Error::HostNotFound)?;
         let (timeout, config) = (details.timeout, details.config);
-        let stream = tcp::connect(*address, *timeout.after).map_err(in_time(timeout))?;
+        let stream = aide::connect(*address, *timeout.after).map_err(in_time(timeout))?;
         let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
         Ok(Some(Connection { stream, buffers }))
     }

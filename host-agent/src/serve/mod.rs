@@ -22,10 +22,10 @@ use anyhow::{Context, Result};
 use log::warn;
 use nix::poll::{PollFd, PollFlags};
 
-use crate::tcp;
+use crate::aide;
 use connection::{Connection, Stream};
-pub use peer::Group;
 use peer::{Doorkeeper, May};
+pub use peer::{Group, Host};
 pub use request::{MAX_BYTES, Method, Request, parse};
 pub use response::{JSON, Response};
 
@@ -92,7 +92,7 @@ impl Server {
         self.metrics_asked = address;
         let Some(address) = address else { return Ok(()) };
         let listen = || -> io::Result<TcpListener> {
-            let listener = tcp::listen(address)?;
+            let listener = aide::listen(address)?;
             listener.set_nonblocking(true)?;
             Ok(listener)
         };

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use caps::Capability;
+use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::getsockopt;
@@ -18,7 +18,7 @@ use nix::sys::socket::sockopt::{PeerCredentials, PeerPidfd};
 use nix::unistd::getppid;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::raised;
+use crate::{aide, raised};
 
 /// Its members may read what the agent has to tell.
 const NAME: &str = "sluice";
@@ -73,28 +73,22 @@ pub enum May {
     Nothing(String),
 }
 
-/// Who is let in.
-pub struct Doorkeeper {
-    group: Group,
-    /// Of each kind, that of whoever started the agent, systemd or a shell of root's, and its own: a unit has
-    /// mounts of its own.
-    host: Vec<(&'static str, Vec<PathBuf>)>,
-}
-
 /// As /proc/PID/ns calls them. Containers share one or another with the host, and never all; a process that
 /// has a user namespace of its own is root in that only.
 const NAMESPACES: [&str; 4] = ["mnt", "pid", "cgroup", "user"];
 /// CAP_SYS_ADMIN, by its bit. A container may be given everything else of root.
 const SYS_ADMIN: u64 = 1 << 21;
 
+/// Who is let in.
+pub struct Doorkeeper {
+    group: Group,
+    host: Host,
+}
+
 impl Doorkeeper {
     /// While all capabilities are there: systemd is not everybody's to look at.
     pub fn new(group: Group) -> Self {
-        let starter = getppid().to_string();
-        let of = |kind| {
-            ["self", &starter].into_iter().filter_map(|of| namespace(of, kind).ok()).collect()
-        };
-        Self { group, host: NAMESPACES.map(|kind| (kind, of(kind))).into() }
+        Self { group, host: Host::of_this() }
     }
 
     /// Root of the host everything, and members of the group to read. Who cannot be told is neither.
@@ -106,8 +100,7 @@ impl Doorkeeper {
             return May::Nothing("only root and the group sluice may ask".into());
         }
         let pid = peer.pid();
-        let look = || self.look(stream, pid);
-        let capabilities = match raised::with(Capability::CAP_SYS_PTRACE, look) {
+        let capabilities = match self.look(stream) {
             Ok(capabilities) => capabilities,
             Err(why) => return May::Nothing(format!("process {pid}: {why:#}")),
         };
@@ -118,10 +111,35 @@ impl Doorkeeper {
         }
     }
 
+    /// By ourselves where we may; the unit leaves it to the aide.
+    fn look(&self, stream: &UnixStream) -> Result<u64> {
+        let ptrace = Capability::CAP_SYS_PTRACE;
+        match caps::has_cap(None, CapSet::Permitted, ptrace) {
+            Ok(true) => raised::with(ptrace, || self.host.look(stream)),
+            _ => aide::look_at(stream),
+        }
+    }
+}
+
+/// The host's namespaces, of each kind.
+pub struct Host(Vec<(&'static str, Vec<PathBuf>)>);
+
+impl Host {
+    /// Those of whoever started this process, systemd or a shell of root's, and its own: a unit has
+    /// mounts of its own.
+    pub fn of_this() -> Self {
+        let starter = getppid().to_string();
+        let of = |kind| {
+            ["self", &starter].into_iter().filter_map(|of| namespace(of, kind).ok()).collect()
+        };
+        Self(NAMESPACES.map(|kind| (kind, of(kind))).into())
+    }
+
     /// The peer's capabilities, if it is a process of the host.
-    fn look(&self, stream: &UnixStream, pid: i32) -> Result<u64> {
+    pub fn look(&self, stream: &UnixStream) -> Result<u64> {
+        let pid = getsockopt(stream, PeerCredentials).context("find who asks")?.pid();
         let peer = pidfd(stream, pid).context("find the process that asks")?;
-        for (kind, host) in &self.host {
+        for (kind, host) in &self.0 {
             let found = namespace(&pid.to_string(), kind)?;
             ensure!(host.contains(&found), "{kind} namespace other than the host's: a container");
         }
