@@ -69,7 +69,7 @@ impl Lock {
     }
 }
 
-/// None for a lock that is busy, to those who can do something else meanwhile.
+/// None for a lock that is busy, to those who do something else meanwhile and come again.
 pub fn unless_busy<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Err(e) if e.is::<Busy>() => Ok(None),

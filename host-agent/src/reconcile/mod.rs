@@ -22,7 +22,7 @@ use settings_model::Settings;
 
 use crate::capacity::Capacity;
 use crate::live::in_force;
-use crate::lock::unless_busy;
+use crate::lock::{Busy, unless_busy};
 use crate::metrics::SinceStart;
 use crate::netlink::{Changed, Netlink, Roots};
 use crate::paths::Paths;
@@ -394,9 +394,13 @@ impl Reconciler {
             pod.due = None;
             let claim = pod.claim.clone();
             let old_is_through = pod.guard_lowered.is_some_and(|when| when <= Instant::now());
-            let Some(_seized) = unless_busy(self.records.seize(PATIENCE))? else {
-                self.make_due(claim, Instant::now() + RETRY);
-                continue;
+            let _seized = match self.records.seize(PATIENCE) {
+                Err(e) if e.is::<Busy>() => {
+                    log::warn!("{e:#}; its pod's turn comes later");
+                    self.make_due(claim, Instant::now() + RETRY);
+                    continue;
+                }
+                seized => seized?,
             };
             let (records, pins) = (&self.records, &self.pins);
             let node = Node { records, pins, bandwidth: &self.settings.bandwidth, roots: &roots };
