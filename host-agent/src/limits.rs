@@ -3,6 +3,8 @@
 //! where they reach the shaper as any other limit does, and taken out again
 //! when their time is up.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use crate::live;
@@ -10,6 +12,9 @@ use crate::paths::Paths;
 use crate::reconcile::Reconciler;
 use crate::record::{Claim, Records, Shaping};
 use crate::wanted::Live;
+
+/// A verb of the pod that takes longer hangs.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why a limit was not set or cleared, where that is not trouble with the node.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -43,17 +48,20 @@ pub fn set(
 
 fn write(paths: &Paths, namespace: &str, pod: &str, limit: Option<Live>) -> Result<Vec<Claim>> {
     let records = Records::new(paths.pods_dir());
-    let _seized = records.seize()?;
     let (mut known, mut changed) = (false, Vec::new());
     for claim in records.list()? {
-        let Ok(mut record) = claim.read() else { continue };
+        let Ok(record) = claim.read() else { continue };
         if record.namespace != namespace || record.pod != pod {
             continue;
         }
         known = true;
+        let Some(_held) = records.hold_within(&claim.key.container_id, PATIENCE)? else {
+            anyhow::bail!("a verb of the pod has not ended for {PATIENCE:?}: try again");
+        };
+        let Ok(mut record) = claim.read() else { continue };
         if record.live.is_some() || limit.is_some() {
             record.live = limit;
-            claim.write(&record)?;
+            records.rewrite(&claim, &record)?;
             changed.push(claim);
         }
     }

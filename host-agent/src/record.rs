@@ -8,11 +8,15 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bpf::{Direction, Slot};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc::{F_WRLCK, SEEK_SET, flock};
 use serde::{Deserialize, Serialize};
 use settings_model::Bandwidth;
 
@@ -202,6 +206,7 @@ impl Record {
     }
 }
 
+const LOCK: &str = ".lock";
 /// How often a busy lock is tried; verbs take a few milliseconds.
 const LOCK_STEP: Duration = Duration::from_micros(500);
 
@@ -317,8 +322,55 @@ impl Records {
         self.lock_dir(File::lock_shared)
     }
 
-    /// Held by who changes pods that are already there: no verb runs meanwhile, so none can work with
-    /// older settings, and no record is written again that a DEL has removed.
+    /// Held by the one that works on this container's devices, a verb or the agent, so that no record is
+    /// written again that a DEL has removed. Nothing else waits for it: how long that work takes is up
+    /// to the pod. A byte of the lock's file for each container, which leaves nothing behind.
+    pub fn hold(&self, container_id: &str) -> Result<File> {
+        self.lock_container(container_id, true).map(|(file, _)| file)
+    }
+
+    /// The same, but not for ever: None when a verb has not ended by then.
+    pub fn hold_within(&self, container_id: &str, patience: Duration) -> Result<Option<File>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let (file, held) = self.lock_container(container_id, false)?;
+            match held {
+                true => return Ok(Some(file)),
+                false if Instant::now() >= deadline => return Ok(None),
+                false => std::thread::sleep(LOCK_STEP),
+            }
+        }
+    }
+
+    /// Whether it could be had.
+    fn lock_container(&self, container_id: &str, waits: bool) -> Result<(File, bool)> {
+        let place = flock {
+            l_type: F_WRLCK as i16,
+            l_whence: SEEK_SET as i16,
+            l_start: place_of(container_id),
+            l_len: 1,
+            l_pid: 0,
+        };
+        let how =
+            if waits { FcntlArg::F_OFD_SETLKW(&place) } else { FcntlArg::F_OFD_SETLK(&place) };
+        let lock = || -> std::io::Result<(File, bool)> {
+            fs::create_dir_all(&self.dir)?;
+            let file = self.open_lock()?;
+            match fcntl(&file, how) {
+                Err(Errno::EAGAIN) => Ok((file, false)),
+                locked => Ok(locked.map(|_| (file, true))?),
+            }
+        };
+        lock().with_context(|| format!("lock the records of container {container_id}"))
+    }
+
+    fn open_lock(&self) -> std::io::Result<File> {
+        let mut options = File::options();
+        options.write(true).create(true).mode(0o600).open(self.dir.join(LOCK))
+    }
+
+    /// Held for a moment by the one that gives slots to pods that are there already: no verb runs
+    /// meanwhile.
     pub fn seize(&self) -> Result<File> {
         self.lock_dir(File::lock)
     }
@@ -402,10 +454,17 @@ impl Records {
     /// Held until the file is closed, by whatever end of the process; held only for a listing and
     /// one small file, so waiting needs no bound.
     fn lock(&self) -> Result<File> {
-        let path = self.dir.join(".lock");
-        let lock = || File::create(&path).and_then(|file| file.lock().map(|()| file));
-        lock().with_context(|| format!("lock {}", path.display()))
+        let lock = || self.open_lock().and_then(|file| file.lock().map(|()| file));
+        lock().with_context(|| format!("lock {}", self.dir.join(LOCK).display()))
     }
+}
+
+/// Of a container's byte in the lock's file, which has no end: FNV-1a. Two at one place would only wait
+/// for each other.
+fn place_of(container_id: &str) -> i64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    let hash = container_id.bytes().fold(0xcbf2_9ce4_8422_2325, step);
+    (hash >> 2).cast_signed()
 }
 
 fn claims(files: &[PathBuf]) -> Vec<Claim> {

@@ -75,6 +75,7 @@ fn is_starting(paths: &Paths, error: &bpf::Error) -> bool {
 fn add(paths: &Paths, request: &Request) -> Result<String, Error> {
     let records = Records::new(paths.pods_dir());
     let _shared = records.share().map_err(Error::with(Code::Io))?;
+    let _held = records.hold(&request.key.container_id).map_err(Error::with(Code::Io))?;
     let settings = match in_force(paths) {
         Ok(settings) => settings,
         Err(e) => return admit(paths, &records, request, &e.context(NO_SETTINGS)),
@@ -184,7 +185,8 @@ fn shape_others(
     main: &mut Veth,
     wanted: &Wanted,
 ) -> anyhow::Result<()> {
-    for ifname in main.others()? {
+    let on_host = main.host.netlink.links()?;
+    for ifname in main.others(&on_host) {
         let key = Key { container_id: request.key.container_id.clone(), ifname };
         // It had an ADD of its own.
         if records.find(&key)?.is_some() {
@@ -249,6 +251,7 @@ fn del(paths: &Paths, environment: &Environment) -> Result<(), Error> {
     }
     // Where that cannot be had there is no record either, or none that can be removed.
     let _shared = records.share();
+    let _held = records.hold(&key.container_id);
     forget(paths, None, &records, &key)?;
     // A file too many is no reason to keep a pod from going.
     if let Err(e) = records.tidy(&key) {
