@@ -199,20 +199,16 @@ fn hear(reconciler: &mut Reconciler, news: News) -> Result<()> {
 
 impl Wakers {
     fn next(&self, reconciler: &Reconciler) -> Instant {
-        let others = [self.watches.next(), self.server.deadline()];
+        let others = [self.watches.next(), self.server.deadline(), self.events.next()];
         others.into_iter().flatten().fold(reconciler.next(), Instant::min)
     }
 
     fn wait(&self, until: Instant) -> Result<()> {
-        let sources: [BorrowedFd; 5] = [
-            self.reload.as_fd(),
-            self.end.as_fd(),
-            self.watches.as_fd(),
-            self.events.as_fd(),
-            self.background.as_fd(),
-        ];
+        let sources: [BorrowedFd; 4] =
+            [self.reload.as_fd(), self.end.as_fd(), self.watches.as_fd(), self.background.as_fd()];
+        let sources = sources.into_iter().chain(self.events.poll_fds());
         let mut sources: Vec<PollFd> =
-            sources.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+            sources.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         sources.extend(self.server.poll_fds());
         match poll(&mut sources, timeout(until)) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),

@@ -15,7 +15,7 @@ use bpf::{Direction, Mode, Pins, Slot};
 use nix::errno::Errno;
 
 use crate::limit::Limit;
-use crate::netlink::{self, Filter, Fq, Gso, Link, Netlink, ROOT_HANDLE, Root, Roots};
+use crate::netlink::{self, Filter, Fq, Gso, Link, Netlink, ROOT_HANDLE, Root};
 
 /// One end of a veth pair, with a socket of its namespace.
 pub struct End {
@@ -99,20 +99,17 @@ impl Veth {
     }
 
     /// Names of the pod's other interfaces that lead to the host: those of further network cards, or
-    /// of egress-cni for the other address family.
-    pub fn others(&mut self) -> Result<Vec<String>, netlink::Error> {
-        let mut links = self.pod.netlink.links()?;
-        links.retain(|link| link.is_pair && link.index != self.pod.link.index);
-        let mut names = Vec::new();
-        for link in links {
-            let host = other_end(&mut self.host.netlink, &link);
-            // Of the pair that was found the kernel has said that it leads into the pod.
-            let same_pod = |host: Link| host.peer_netns == self.host.link.peer_netns;
-            if host.is_ok_and(same_pod) {
-                names.push(link.name);
-            }
-        }
-        Ok(names)
+    /// of egress-cni for the other address family. Found among the devices of the host: how many there
+    /// are in the pod is up to the pod.
+    pub fn others(&mut self, on_host: &[Link]) -> Vec<String> {
+        let own = &self.host.link;
+        // Of the pair that was found the kernel has said that it leads into the pod.
+        let same_pod = |host: &&Link| {
+            host.is_pair && host.index != own.index && host.peer_netns == own.peer_netns
+        };
+        let inside = on_host.iter().filter(same_pod).filter_map(|host| host.peer_index);
+        let netlink = &mut self.pod.netlink;
+        inside.filter_map(|index| Some(netlink.link_by_index(index).ok()?.name)).collect()
     }
 
     /// Shapes this direction. After a failure the caller decides what goes on and calls
@@ -182,7 +179,7 @@ impl Veth {
         let replaces = way == Direction::Ingress && self.replaces_upstream;
         let end = self.sender(way);
         let kind = match end.netlink.add_root_with_class(&end.link) {
-            Err(e) if is_there(&e) => match end.root()?.unwrap_or_default() {
+            Err(e) if is_there(&e) => match end.netlink.root(&end.link)? {
                 // An older version's, without a class; the packets in it are lost.
                 Root { kind, major: ROOT_HANDLE, .. } if kind == "fq" => {
                     end.netlink.delete_root(&end.link)?;
@@ -263,26 +260,15 @@ impl Veth {
         way: Direction,
         mode: Mode,
     ) -> Result<Option<&'static str>, netlink::Error> {
-        let roots = (self.pod.netlink.roots()?, self.host.netlink.roots()?);
-        Ok(self.look(way, mode, &roots.1, &roots.0)?.missing)
+        Ok(self.look(way, mode)?.missing)
     }
 
-    /// How our attachment on this way is. `host` and `pod` are the root qdiscs of either side.
-    pub fn look(
-        &mut self,
-        way: Direction,
-        mode: Mode,
-        host: &Roots,
-        pod: &Roots,
-    ) -> Result<Look, netlink::Error> {
-        let (roots, names) = match way {
-            Direction::Ingress => (host, HOST_PIECES),
-            _ => (pod, POD_PIECES),
-        };
+    /// How our attachment on this way is.
+    pub fn look(&mut self, way: Direction, mode: Mode) -> Result<Look, netlink::Error> {
+        let names = if way == Direction::Ingress { HOST_PIECES } else { POD_PIECES };
         let End { netlink, link } = self.sender(way);
-        let root = roots.get(&link.index).filter(|root| root.is_ours());
-        let policed = mode == Mode::Policed;
-        let whole = root.is_some_and(|root| root.has_drop && (policed || root.has_leaf));
+        let layout = netlink.layout(link)?;
+        let whole = layout.root && layout.drop && (mode == Mode::Policed || layout.leaf);
         let filter = netlink.root_filter(link)?;
         let old = way == Direction::Egress && netlink.egress_filter(link)?.is_some();
         let missing = match (whole, filter.is_some()) {
@@ -299,7 +285,7 @@ impl Veth {
     /// Whether the pod's end carries a qdisc or a filter with our handle.
     pub fn has_egress_of_ours(&mut self) -> Result<bool, netlink::Error> {
         let old = self.pod.netlink.egress_filter(&self.pod.link)?.is_some();
-        Ok(old || self.pod.root()?.is_some_and(|root| root.is_ours()))
+        Ok(old || self.pod.netlink.layout(&self.pod.link)?.root)
     }
 
     /// Undoes what was attached, last thing first; gives what could not be undone.
@@ -383,10 +369,6 @@ impl End {
         }
     }
 
-    fn root(&mut self) -> Result<Option<Root>, netlink::Error> {
-        Ok(self.netlink.roots()?.remove(&self.link.index))
-    }
-
     /// Whether the device now has something else than `before`.
     fn clamp(&mut self, limit: &Limit, before: Gso) -> Result<bool, netlink::Error> {
         self.restore(before.clamped(limit.gso_max_size(self.link.mtu)))?;
@@ -402,8 +384,8 @@ impl End {
     }
 
     fn foreign_root(&mut self, error: &netlink::Error) -> Option<ForeignRoot> {
-        let root = if is_there(error) { self.root().ok()? } else { None };
-        let Root { kind, major, .. } = root.filter(|root| !root.is_ours())?;
+        let root = is_there(error).then(|| self.netlink.root(&self.link))?;
+        let Root { kind, major } = root.ok().filter(|root| !root.is_ours())?;
         Some(ForeignRoot { device: self.link.name.clone(), kind, major })
     }
 }

@@ -15,7 +15,7 @@ use crate::apply::{self, apply};
 use crate::attach::{End, Veth};
 use crate::kubelet::Kubelet;
 use crate::live::in_force;
-use crate::netlink::{FILTER_HANDLE, Netlink};
+use crate::netlink::Netlink;
 use crate::paths::Paths;
 use crate::plan::Part;
 use crate::reconcile::{adopt, chain};
@@ -30,11 +30,13 @@ pub fn detach(paths: &Paths) -> Result<usize> {
     remove_entry(paths)?;
     leave_kubelet(paths)?;
     let records = Records::new(paths);
-    let _seized = records.seize(VERBS_WAIT)?;
+    // Verbs that are under way have then ended, and no chain names us any more.
+    drop(records.seize(VERBS_WAIT)?);
     let pins = Pins::open(&paths.pin_dir()).ok();
     let claims = records.list()?;
     let mut left = Vec::new();
     for claim in &claims {
+        let _held = records.hold(&claim.key.container_id, VERBS_WAIT)?;
         let netns = claim.read().map(|record| record.netns).unwrap_or_default();
         let found = Veth::find(&netns, &claim.key.ifname);
         if let Err(error) = &found
@@ -111,20 +113,17 @@ fn sweep_pods(paths: &Paths) -> Result<Vec<String>> {
 /// Devices of the host with a root qdisc or a filter that carries our handle.
 fn sweep_host() -> Result<Vec<String>> {
     let mut netlink = Netlink::open()?;
-    let roots = netlink.roots()?;
+    let roots = netlink.roots_of_ours()?;
     let mut errors = Vec::new();
     // Only ends that lead out of this namespace can ever have been ours.
     let links =
         netlink.links()?.into_iter().filter(|link| link.is_pair && link.peer_netns.is_some());
     for link in links {
-        if roots.get(&link.index).is_some_and(|root| root.is_ours()) {
+        if roots.contains(&link.index) {
             errors.extend(netlink.delete_root(&link).err());
         }
-        // A device without clsact has no such list.
-        let filters = netlink.ingress_filters(&link).unwrap_or_default();
-        if filters.iter().any(|filter| filter.handle == FILTER_HANDLE) {
-            let mut end = End { netlink: Netlink::open()?, link };
-            errors.extend(end.netlink.delete_ingress_filter(&end.link).err());
+        if netlink.ingress_filter(&link)?.is_some() {
+            errors.extend(netlink.delete_ingress_filter(&link).err());
         }
     }
     Ok(errors.iter().map(ToString::to_string).collect())

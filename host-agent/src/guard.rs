@@ -110,20 +110,27 @@ pub fn due_in(pins: &Pins, record: &Record) -> Option<Duration> {
 
 fn put_in_front(end: &mut End, filter: &Filter, program_id: u32) -> Result<Guard> {
     // On `ingress` the priority may be another's, and its owner would be refused.
-    if end.netlink.ingress_kind(&end.link)?.as_deref() != Some("clsact") {
+    if end.netlink.ingress_kind(&end.link)? != Some("clsact") {
         return Ok(Guard::Off(off_reason(end)));
     }
-    let filters = end.netlink.ingress_filters(&end.link)?;
-    match filters.iter().position(|listed| listed.handle == FILTER_HANDLE) {
-        Some(0) if filters[0].program_id == Some(program_id) => return Ok(Guard::Clsact),
-        Some(0) => {
-            end.netlink.replace_ingress_filter(&end.link, filter)?;
+    let End { netlink, link } = end;
+    match netlink.first_ingress_filter(link)?.filter(|first| first.handle == FILTER_HANDLE) {
+        Some(first) if first.program_id == Some(program_id) => return Ok(Guard::Clsact),
+        Some(_) => {
+            netlink.replace_ingress_filter(link, filter)?;
             return Ok(Guard::Clsact);
         }
-        Some(_) => end.netlink.delete_ingress_filter(&end.link)?,
         None => {}
     }
-    match end.netlink.add_ingress_filter(&end.link, filter) {
+    let added = match netlink.add_ingress_filter(link, filter) {
+        // It is further back.
+        Err(e) if e.errno() == Some(Errno::EEXIST) => {
+            netlink.delete_ingress_filter(link)?;
+            netlink.add_ingress_filter(link, filter)
+        }
+        added => added,
+    };
+    match added {
         Ok(()) => Ok(Guard::Clsact),
         // A foreign filter of another kind has the priority that policy shares.
         Err(e) if e.errno() == Some(Errno::EINVAL) => Ok(Guard::Off(off_reason(end))),

@@ -13,8 +13,8 @@ use crate::reconcile::Reconciler;
 use crate::record::{Claim, Records, Shaping};
 use crate::wanted::Live;
 
-/// Verbs take milliseconds; the agent's loop stands still meanwhile.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A verb of the pod that takes longer hangs.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why a limit was not set or cleared, where that is not trouble with the node.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -48,17 +48,18 @@ pub fn set(
 
 fn write(paths: &Paths, namespace: &str, pod: &str, limit: Option<Live>) -> Result<Vec<Claim>> {
     let records = Records::new(paths);
-    let _seized = records.seize(PATIENCE)?;
     let (mut known, mut changed) = (false, Vec::new());
     for claim in records.list()? {
-        let Ok(mut record) = claim.read() else { continue };
+        let Ok(record) = claim.read() else { continue };
         if record.namespace != namespace || record.pod != pod {
             continue;
         }
         known = true;
+        let _held = records.hold(&claim.key.container_id, PATIENCE)?;
+        let Ok(mut record) = claim.read() else { continue };
         if record.live.is_some() || limit.is_some() {
             record.live = limit;
-            claim.write(&record)?;
+            records.rewrite(&claim, &record)?;
             changed.push(claim);
         }
     }

@@ -11,12 +11,14 @@ use settings_model::{GuardPlace, Settings};
 
 use crate::attach::End;
 use crate::guard;
+use crate::lock::unless_busy;
 use crate::paths::Paths;
 use crate::reconcile::Reconciler;
 use crate::record::{Claim, Guard, IngressGuard, Records};
 
 /// How long all the node's pods may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// The settings in force; `sluice boot` replaces the file whole.
 pub fn in_force(paths: &Paths) -> Result<Settings> {
@@ -42,15 +44,17 @@ pub fn apply(paths: &Paths) -> Result<()> {
     Ok(())
 }
 
-/// Attaches one guard that ADD has left to us; gives when to come again for the other one. Verbs go on
-/// meanwhile, so a pod may have gone before its guard is there; then that is taken off again.
+/// Attaches one guard that ADD has left to us; gives when to come again for the other one, or because
+/// a verb of the pod has not ended.
 pub fn attach_guard(
     records: &Records,
     pins: &Pins,
     claim: &Claim,
     place: GuardPlace,
 ) -> Result<Option<Duration>> {
-    let _shared = records.share()?;
+    let Some(_held) = unless_busy(records.hold(&claim.key.container_id, Duration::ZERO))? else {
+        return Ok(Some(AGAIN));
+    };
     let Ok(mut record) = claim.read() else { return Ok(None) };
     let host = record.host.clone().filter(|_| record.guard == Some(Guard::Pending));
     match (host, record.ingress_guard.clone()) {

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result};
-use nix::libc::{O_DIRECTORY, O_NOFOLLOW};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc::{F_WRLCK, O_DIRECTORY, O_NOFOLLOW, SEEK_SET, flock};
 use nix::unistd::geteuid;
 use rustix::fs::{major, minor};
 
@@ -44,6 +46,23 @@ impl Lock {
     /// For any number at once, and nobody alone.
     pub fn share(&self, patience: Duration) -> Result<File> {
         self.acquire(patience, File::try_lock_shared)
+    }
+
+    /// One byte of the file for one alone, which leaves nothing behind however many places there are
+    /// (fcntl(2), F_OFD_SETLK). Who asks at `place` waits for nobody at another.
+    pub fn take_place(&self, place: i64, patience: Duration) -> Result<File> {
+        let byte = flock {
+            l_type: F_WRLCK as i16,
+            l_whence: SEEK_SET as i16,
+            l_start: place,
+            l_len: 1,
+            l_pid: 0,
+        };
+        self.acquire(patience, |file| match fcntl(file, FcntlArg::F_OFD_SETLK(&byte)) {
+            Ok(_) => Ok(()),
+            Err(Errno::EAGAIN | Errno::EACCES) => Err(TryLockError::WouldBlock),
+            Err(e) => Err(TryLockError::Error(e.into())),
+        })
     }
 
     fn acquire(

@@ -351,6 +351,11 @@ fn report(encoder: &mut DescriptorEncoder, version: &str, report: &Report) -> En
             "Times that our entry was put into the conflist",
             report.conflist_writes,
         ),
+        (
+            "deferred_looks",
+            "Looks that were put off because a pod's devices change too often",
+            report.deferred,
+        ),
         ("passes", "Whole passes of the agent over its pods", report.passes),
     ];
     for (name, help, count) in counters {

@@ -38,6 +38,11 @@ impl Paths {
         Lock::new(&self.locks_dir(), "pods")
     }
 
+    /// A place in it is held by who works on that container's devices.
+    pub fn containers_lock(&self) -> Lock {
+        Lock::new(&self.locks_dir(), "containers")
+    }
+
     /// Held for a listing of records and one small file.
     pub fn records_lock(&self) -> Lock {
         Lock::new(&self.locks_dir(), "records")

@@ -222,6 +222,7 @@ pub struct NoFreeSlot;
 pub struct Records {
     dir: PathBuf,
     pods: Lock,
+    containers: Lock,
     records: Lock,
 }
 
@@ -235,7 +236,12 @@ pub struct Claim {
 
 impl Records {
     pub fn new(paths: &Paths) -> Self {
-        Self { dir: paths.pods_dir(), pods: paths.pods_lock(), records: paths.records_lock() }
+        Self {
+            dir: paths.pods_dir(),
+            pods: paths.pods_lock(),
+            containers: paths.containers_lock(),
+            records: paths.records_lock(),
+        }
     }
 
     /// Takes the lowest free slot for this interface, or that of the one it came with, and writes its
@@ -326,10 +332,17 @@ impl Records {
         self.pods.share(VERBS_WAIT)
     }
 
-    /// Held by who changes pods that are already there: no verb runs meanwhile, so none can work with
-    /// older settings, and no record is written again that a DEL has removed.
+    /// Held for a moment by the one that gives slots to pods that are there already: no verb runs
+    /// meanwhile.
     pub fn seize(&self, patience: Duration) -> Result<File> {
         self.pods.take(patience)
+    }
+
+    /// Held by the one that works on this container's devices, a verb or the agent, so that no record is
+    /// written again that a DEL has removed. Nothing else waits for it: how long that work takes is up
+    /// to the pod.
+    pub fn hold(&self, container_id: &str, patience: Duration) -> Result<File> {
+        self.containers.take_place(place_of(container_id), patience)
     }
 
     /// Writes a record again, unless it has been removed meanwhile; says whether it is there.
@@ -383,6 +396,14 @@ impl Records {
         fs::create_dir_all(&self.dir).with_context(|| format!("create {}", self.dir.display()))?;
         self.records.take(RECORDS_WAIT)
     }
+}
+
+/// Of a container's byte in the lock's file, which has no end: FNV-1a. Two at one place would only wait
+/// for each other.
+fn place_of(container_id: &str) -> i64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    let hash = container_id.bytes().fold(0xcbf2_9ce4_8422_2325, step);
+    (hash >> 2).cast_signed()
 }
 
 fn claims(files: &[PathBuf]) -> Vec<Claim> {

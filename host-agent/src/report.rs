@@ -17,6 +17,9 @@ pub struct Report {
     pub last_pass_ns: u64,
     /// Pods whose attachment somebody had taken off and that were given it again.
     pub repairs: u64,
+    /// Looks that were put off because a pod's devices change too often.
+    #[serde(default)]
+    pub deferred: u64,
     /// Pods that the chain had missed.
     pub adopted: u64,
     /// Records whose pod had gone without a DEL.

@@ -12,7 +12,7 @@ use settings_model::Rate;
 use crate::attach::{End, ForeignRoot, Look, Veth};
 use crate::guard;
 use crate::limit::Limit;
-use crate::netlink::{self, Gso, Roots};
+use crate::netlink::{self, Gso};
 use crate::record::{Claim, Guard, HostEnd, Mode, Record, Shaping};
 use crate::wanted::Wanted;
 
@@ -132,25 +132,19 @@ impl Shaper<'_> {
 
     /// Puts back what somebody has taken off the pod's end, and this version's program into the filter.
     /// Where somebody else's root qdisc was in the way, it tries again as soon as that is gone.
-    pub fn mend_egress(
-        &mut self,
-        record: &mut Record,
-        limit: &Limit,
-        (host, pod): (&Roots, &Roots),
-    ) -> Result<Option<String>> {
+    pub fn mend_egress(&mut self, record: &mut Record, limit: &Limit) -> Result<Option<String>> {
         let Shaping::Limited { mode: Some(mode), gso_before, .. } = record.egress.clone() else {
             return Ok(None);
         };
         let Some(in_programs) = in_programs(&mode) else {
-            let free = pod.get(&self.veth.pod.link.index).is_none_or(|root| root.major == 0);
-            if free {
+            if self.veth.pod.link.has_no_qdisc() {
                 let (mode, _) = self.attach_egress(limit).context("shape pod egress")?;
                 record.egress = Shaping::of(limit, Some(mode), gso_before);
             }
             return Ok(None);
         };
         let way = Direction::Egress;
-        let look = self.veth.look(way, in_programs, host, pod)?;
+        let look = self.veth.look(way, in_programs)?;
         let Some(missing) = look.missing else { return self.renew(way, look, limit, gso_before) };
         let (mode, guard) = self.attach_egress(limit).context("mend pod egress")?;
         if guard != Guard::Pending {
@@ -162,23 +156,13 @@ impl Shaper<'_> {
     }
 
     /// The same for the host's end.
-    pub fn mend_ingress(
-        &mut self,
-        record: &mut Record,
-        limit: &Limit,
-        (host, pod): (&Roots, &Roots),
-    ) -> Result<Option<String>> {
+    pub fn mend_ingress(&mut self, record: &mut Record, limit: &Limit) -> Result<Option<String>> {
         let Shaping::Limited { mode: Some(mode), gso_before, .. } = record.ingress.clone() else {
             return Ok(None);
         };
         let way = Direction::Ingress;
         let Some(in_programs) = in_programs(&mode) else { return Ok(None) };
-        let mut look = self.veth.look(way, in_programs, host, pod)?;
-        if look.missing.is_some() {
-            // The list of the host's qdiscs may be older than this pod's attachment.
-            let now = self.veth.host.netlink.roots()?;
-            look = self.veth.look(way, in_programs, &now, pod)?;
-        }
+        let look = self.veth.look(way, in_programs)?;
         let Some(missing) = look.missing else { return self.renew(way, look, limit, gso_before) };
         let attached = self.veth.attach(self.pins, self.slot, way, limit);
         let mode = attached.context("mend pod ingress")?;

@@ -17,6 +17,11 @@ pub fn has_fq() -> bool {
     add.status.success()
 }
 
+/// Whether this is the emulated guest, which is slow.
+pub fn in_guest() -> bool {
+    std::env::var_os("SLUICE_NO_SKIP").is_some()
+}
+
 /// Whether a program can be a tcx link. tc and bpftool of Debian bookworm know nothing of tcx, so the
 /// kernel's own list of its functions is asked.
 pub fn has_tcx() -> bool {

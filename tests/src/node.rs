@@ -138,6 +138,10 @@ impl Node {
         kill(Pid::from_raw(agent.id() as i32), signal).expect("signal the agent");
     }
 
+    pub fn agent_pid(&self) -> u32 {
+        self.agent.as_ref().expect("the agent runs").id()
+    }
+
     /// A pod's namespace and veth pair, as the main plugin leaves them.
     pub fn pod(&self, name: &str, number: u8) -> Pod {
         self.pod_at(name, number, &format!("eni{name}"))

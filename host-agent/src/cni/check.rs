@@ -11,9 +11,8 @@ use super::request::Request;
 use super::verbs::{lock_error, new_record, pins_error};
 use crate::attach::Veth;
 use crate::live::in_force;
-use crate::netlink::FILTER_HANDLE;
 use crate::paths::Paths;
-use crate::record::{Claim, Guard, Mode, Record, Records, Shaping};
+use crate::record::{Claim, Guard, Mode, Record, Records, Shaping, VERBS_WAIT};
 
 /// An error that names all that is missing, of the interface and of those that came with it.
 pub fn check(paths: &Paths, request: &Request) -> Result<(), Error> {
@@ -21,8 +20,9 @@ pub fn check(paths: &Paths, request: &Request) -> Result<(), Error> {
     if !records.is_there() {
         return unrecorded(paths, request);
     }
-    // Whoever changes a pod has seized these, so record, maps and devices agree meanwhile.
     let _shared = records.share().map_err(lock_error)?;
+    // Record, maps and devices agree meanwhile.
+    let _held = records.hold(&request.key.container_id, VERBS_WAIT).map_err(lock_error)?;
     let claims = records.find_all(&request.key).map_err(Error::with(Code::Io))?;
     if claims.iter().all(|claim| claim.key != request.key) {
         return unrecorded(paths, request);
@@ -105,10 +105,7 @@ fn missing_guard(pins: &Pins, record: &Record, veth: &mut Veth) -> anyhow::Resul
     let host = &mut veth.host;
     let is_there = match &record.guard {
         Some(Guard::Tcx) => pins.guard_links()?.contains(&host.link.index),
-        Some(Guard::Clsact) => {
-            let filters = host.netlink.ingress_filters(&host.link)?;
-            filters.iter().any(|filter| filter.handle == FILTER_HANDLE)
-        }
+        Some(Guard::Clsact) => host.netlink.ingress_filter(&host.link)?.is_some(),
         Some(Guard::Pending | Guard::Off(_)) | None => false,
     };
     Ok((!is_there).then(|| "the guard, which alone enforces the limit, is gone".into()))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! GC: takes away what is left of attachments that the runtime no longer knows.
-//! The spec wants no ADD or DEL under way meanwhile; the records are seized all
+//! The spec wants no ADD or DEL under way meanwhile; each container is held all
 //! the same, because an orphaned ADD asks no runtime.
 
 use std::collections::BTreeSet;
@@ -77,10 +77,14 @@ pub fn gc(paths: &Paths, valid: &Valid) -> Result<(), Error> {
     if !records.is_there() {
         return Ok(());
     }
-    let _seized = records.seize(VERBS_WAIT).map_err(lock_error)?;
+    let shared = records.share().map_err(lock_error)?;
     let pins = Pins::open(&paths.pin_dir()).ok();
     let mut left = Vec::new();
     for Stale { claim, shares_device, .. } in stale(&records, valid)? {
+        let _held = records.hold(&claim.key.container_id, VERBS_WAIT).map_err(lock_error)?;
+        if !claim.is_there() {
+            continue;
+        }
         let complaints = match shares_device {
             true => records.release(&claim).err().map(|e| format!("{e:#}")).into_iter().collect(),
             false => take_off(pins.as_ref(), &records, &claim),
@@ -89,6 +93,8 @@ pub fn gc(paths: &Paths, valid: &Valid) -> Result<(), Error> {
         let of_container = format!("{ifname} of container {}", claim.key.container_id);
         left.extend(complaints.iter().map(|complaint| format!("{of_container}: {complaint}")));
     }
+    drop(shared);
+    let _seized = records.seize(VERBS_WAIT).map_err(lock_error)?;
     left.extend(records.tidy_all().err().map(|e| format!("{e:#}")));
     if left.is_empty() { Ok(()) } else { Err(Error::new(Code::Attach, left.join("; "))) }
 }

@@ -19,7 +19,7 @@ use crate::live::in_force;
 use crate::lock::Busy;
 use crate::netlink::Gso;
 use crate::paths::Paths;
-use crate::record::{Came, Claim, Key, NoFreeSlot, Record, Records, Shaping};
+use crate::record::{Came, Claim, Key, NoFreeSlot, Record, Records, Shaping, VERBS_WAIT};
 use crate::shape::{self, Shaper};
 use crate::wanted::Wanted;
 
@@ -76,6 +76,7 @@ fn is_starting(paths: &Paths, error: &bpf::Error) -> bool {
 fn add(paths: &Paths, request: &Request) -> Result<String, Error> {
     let records = Records::new(paths);
     let _shared = records.share().map_err(lock_error)?;
+    let _held = records.hold(&request.key.container_id, VERBS_WAIT).map_err(lock_error)?;
     let settings = match in_force(paths) {
         Ok(settings) => settings,
         Err(e) => return admit(paths, &records, request, &e.context(NO_SETTINGS)),
@@ -188,7 +189,8 @@ fn shape_others(
     main: &mut Veth,
     wanted: &Wanted,
 ) -> anyhow::Result<()> {
-    for ifname in main.others()? {
+    let on_host = main.host.netlink.links()?;
+    for ifname in main.others(&on_host) {
         let key = Key { container_id: request.key.container_id.clone(), ifname };
         // It had an ADD of its own.
         if records.find(&key)?.is_some() {
@@ -254,6 +256,8 @@ fn del(paths: &Paths, environment: &Environment) -> Result<(), Error> {
     // Without it there is no record either, or none that can be removed; or somebody hangs, and a record that
     // is written again behind us is collected by the agent.
     let _shared = records.share().inspect_err(|e| complain(format!("{e:#}")));
+    let _held =
+        records.hold(&key.container_id, VERBS_WAIT).inspect_err(|e| complain(format!("{e:#}")));
     forget(paths, None, &records, &key)?;
     // A file too many is no reason to keep a pod from going.
     if let Err(e) = records.tidy(&key) {

@@ -40,6 +40,7 @@ codes! {
     FILTER_MISSING = "filter-missing", "Our filter is not where it was: a limit is not enforced.";
     FQ_MISSING = "fq-missing", "Our fq is not where it was: nothing holds packets back.";
     FOREIGN_ROOT_QDISC = "foreign-root-qdisc", "Somebody else's root qdisc is on a pod's device.";
+    TOO_MANY_FILTERS = "too-many-filters", "A pod's device has more filters than are read.";
     SHAPER_HIDDEN = "shaper-hidden", "Somebody ends the chain before our filter runs.";
     POLICED = "policed", "A limit is enforced by dropping, for want of fq.";
     GUARDED = "guarded", "A limit is enforced by the guard alone.";

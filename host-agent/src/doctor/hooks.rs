@@ -61,6 +61,8 @@ pub struct Surveyed {
     pub device: Device,
     pub qdiscs: Vec<Qdisc>,
     pub hooks: Vec<Hook>,
+    /// Whether a hook has more filters than were read.
+    pub more_filters: bool,
 }
 
 /// What one network namespace has.
@@ -160,19 +162,16 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 impl Namespace {
-    /// Looks at the caller's namespace; `only` restricts it to the device of that name.
-    pub fn look(programs: &mut Programs, only: Option<&str>) -> Result<Self> {
+    /// Looks at the caller's namespace, which is the host's: it lists all that there is.
+    pub fn look(programs: &mut Programs) -> Result<Self> {
         let mut netlink = Survey::open()?;
         let (devices, qdiscs) = (netlink.devices()?, netlink.qdiscs()?);
         let ifbs = devices.iter().filter_map(|ifb| Some((ifb.index, owner::of_ifb(ifb)?)));
         programs.ifbs = ifbs.collect();
         let mut found = Self::default();
         for device in devices {
-            if only.is_some_and(|only| only != device.name) {
-                continue;
-            }
             let own = qdiscs.iter().filter(|q| q.device == device.index).cloned().collect();
-            let mut surveyed = Surveyed { device, qdiscs: own, hooks: Vec::new() };
+            let mut surveyed = Surveyed { device, qdiscs: own, ..Surveyed::default() };
             let has_tcx = surveyed.look(&mut netlink, programs);
             found.has_tcx = found.has_tcx.or(has_tcx);
             found.devices.push(surveyed);
@@ -186,6 +185,17 @@ impl Namespace {
 }
 
 impl Surveyed {
+    /// Looks at one device of the caller's namespace, which is a pod's.
+    pub fn in_pod(programs: &mut Programs, ifname: &str) -> Result<Option<Self>> {
+        let mut netlink = Survey::open()?;
+        let Some(device) = netlink.device(ifname)? else { return Ok(None) };
+        programs.ifbs = BTreeMap::new();
+        let qdiscs = netlink.qdiscs_of(device.index)?;
+        let mut surveyed = Self { device, qdiscs, ..Self::default() };
+        surveyed.look(&mut netlink, programs);
+        Ok(Some(surveyed))
+    }
+
     pub fn root(&self) -> Option<&Qdisc> {
         self.qdiscs.iter().find(|qdisc| qdisc.is_root())
     }
@@ -247,7 +257,8 @@ impl Surveyed {
         layer: Layer,
         parent: u32,
     ) {
-        let filters = netlink.filters(self.device.index, parent).unwrap_or_default();
+        let (filters, more) = netlink.filters(self.device.index, parent).unwrap_or_default();
+        self.more_filters |= more;
         let entries = filters.into_iter().map(|f| programs.entry(f.program, None, Some(f)));
         self.add(side, layer, entries.collect());
     }

@@ -60,6 +60,17 @@ impl<'a> PodCheck<'a> {
         if let Some(guard) = &record.ingress_guard {
             self.ingress_guard(&guard.state);
         }
+        if self.inside.more_filters {
+            let name = &self.inside.device.name;
+            let finding =
+                Finding::note(code::TOO_MANY_FILTERS, format!("pod {} ({name} inside)", self.name));
+            self.tell(
+                finding
+                    .seen("it has more filters than are read: the first 1024 of each hook")
+                    .why("those behind are not judged")
+                    .remedy("see what in the pod adds them"),
+            );
+        }
         self.findings
     }
 

@@ -100,7 +100,7 @@ impl Survey {
         let bpffs = paths.bpffs();
         let pins = bpf::survey::pins_below(&bpffs).unwrap_or_default();
         let mut programs = Programs::new(&bpffs, pins);
-        let host = Namespace::look(&mut programs, None).context("survey the node's devices")?;
+        let host = Namespace::look(&mut programs).context("survey the node's devices")?;
         let pods = pods(paths, &mut programs)?;
         let settings = settings(paths);
         let cni = Cni::read(paths, settings.as_ref().and_then(|s| s.as_ref().ok()));
@@ -189,7 +189,7 @@ fn inside(netns: &Path, ifname: &str, programs: &mut Programs) -> Result<Surveye
     let look = || -> Result<Surveyed> {
         setns(&file, CloneFlags::CLONE_NEWNET)
             .with_context(|| format!("enter the network namespace {}", netns.display()))?;
-        let found = Namespace::look(programs, Some(ifname))?.devices.pop();
+        let found = Surveyed::in_pod(programs, ifname)?;
         found.with_context(|| format!("find {ifname} in {}", netns.display()))
     };
     let looked = thread::scope(|scope| scope.spawn(look).join());

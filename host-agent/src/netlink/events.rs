@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What others do to links, qdiscs and filters, on the host and in the pods: one
-//! socket in the multicast groups of both, that also hears of every network
-//! namespace which has an id here, as that of each veth's other end has
-//! (net/netlink/af_netlink.c, do_one_broadcast). Only the place of each event is
-//! read; what holds there now is asked for anew, so no event can be misread.
+//! What others do to links, qdiscs and filters, on the host and in the pods: two
+//! sockets in the multicast groups of both. One hears of the host alone, the other
+//! also of every network namespace which has an id here, as that of each veth's
+//! other end has (net/netlink/af_netlink.c, do_one_broadcast). Only the place of
+//! each event is read; what holds there now is asked for anew, so no event can be
+//! misread.
+//!
+//! A pod makes as many events as it likes. They fill the second socket only, which
+//! the kernel bounds; each is read a bounded number of times a second; and what
+//! was lost of other pods is looked for (reconcile/mod.rs).
 
 use std::collections::BTreeSet;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
@@ -25,15 +31,26 @@ const HEADER_BYTES: usize = 16;
 const IFINDEX_AT: usize = HEADER_BYTES + 4;
 /// nlmsg_type, and the flags behind it.
 const KIND_AT: usize = 4;
-const RTM_NEWQDISC: u16 = 36;
-const RTM_DELQDISC: u16 = 37;
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
 /// An event of a link with all its attributes has about two thousand.
 const DATAGRAM_BYTES: usize = 32 << 10;
+/// After events a socket is left alone so long, and then so many are read: less than a tenth of a
+/// processor, however many there are.
+const PAUSE: Duration = Duration::from_millis(50);
+const AT_ONCE: usize = 512;
 
-/// A socket that hears of every change to a link, qdisc or filter.
+/// Hears of every change to a link, qdisc or filter.
 pub struct Events {
-    socket: Socket,
+    host: Ear,
+    pods: Ear,
     hears_pods: bool,
+}
+
+/// A socket, and when it is read again.
+struct Ear {
+    socket: Socket,
+    next: Instant,
 }
 
 /// Where something changed.
@@ -41,8 +58,8 @@ pub struct Events {
 pub struct Changed {
     /// Devices of this namespace.
     pub host: BTreeSet<u32>,
-    /// Whether one of them has got or lost a qdisc.
-    pub host_qdiscs: bool,
+    /// Whether one of them is new, has gone or is another one now.
+    pub host_links: bool,
     /// Namespaces, by the id that this one has for them.
     pub inside: BTreeSet<i32>,
     /// More happened than the socket could hold.
@@ -52,11 +69,9 @@ pub struct Changed {
 impl Events {
     pub fn open() -> Result<Self, Error> {
         let open = || -> io::Result<Self> {
-            let mut socket = Socket::new(NETLINK_ROUTE)?;
-            socket.bind(&SocketAddr::new(0, 1 << (RTNLGRP_LINK - 1) | 1 << (RTNLGRP_TC - 1)))?;
-            socket.set_non_blocking(true)?;
-            let hears_pods = socket.set_listen_all_namespaces(true).is_ok();
-            Ok(Self { socket, hears_pods })
+            let (host, pods) = (Ear::open()?, Ear::open()?);
+            let hears_pods = pods.socket.set_listen_all_namespaces(true).is_ok();
+            Ok(Self { host, pods, hears_pods })
         };
         open().map_err(|e| Error::new("listen to changes of links, qdiscs and filters", e))
     }
@@ -66,20 +81,59 @@ impl Events {
         self.hears_pods
     }
 
-    /// Everything that is there to read, without waiting for more.
-    pub fn read(&self) -> Result<Changed, Error> {
-        let (mut changed, mut buffer) = (Changed::default(), vec![0; DATAGRAM_BYTES]);
-        loop {
+    /// Those to be waited for; the others are left alone until [`Self::next`].
+    pub fn poll_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let now = Instant::now();
+        self.ears().into_iter().filter(move |ear| ear.next <= now).map(|ear| ear.socket.as_fd())
+    }
+
+    /// When there may be something to read again.
+    pub fn next(&self) -> Option<Instant> {
+        let now = Instant::now();
+        self.ears().into_iter().map(|ear| ear.next).filter(|next| *next > now).min()
+    }
+
+    fn ears(&self) -> [&Ear; 2] {
+        [&self.host, &self.pods]
+    }
+
+    /// What is there to read, without waiting for more.
+    pub fn read(&mut self) -> Result<Changed, Error> {
+        let mut changed = Changed::default();
+        let now = Instant::now();
+        for (ear, of_pods) in [(&mut self.host, false), (&mut self.pods, true)] {
+            if ear.next <= now && ear.read(&mut changed, of_pods)? {
+                ear.next = now + PAUSE;
+            }
+        }
+        Ok(changed)
+    }
+}
+
+impl Ear {
+    fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind(&SocketAddr::new(0, 1 << (RTNLGRP_LINK - 1) | 1 << (RTNLGRP_TC - 1)))?;
+        socket.set_non_blocking(true)?;
+        Ok(Self { socket, next: Instant::now() })
+    }
+
+    /// Whether there was anything.
+    fn read(&self, changed: &mut Changed, of_pods: bool) -> Result<bool, Error> {
+        let mut buffer = vec![0; DATAGRAM_BYTES];
+        for count in 0..AT_ONCE {
             match self.receive(&mut buffer) {
                 Ok((length, Some(netns))) if length > 0 => {
                     changed.inside.insert(netns);
                 }
+                Ok(_) if of_pods => {}
                 Ok((length, _)) => changed.hear(&buffer[..length]),
-                Err(Errno::EAGAIN) => return Ok(changed),
+                Err(Errno::EAGAIN) => return Ok(count > 0),
                 Err(Errno::ENOBUFS) => changed.lost = true,
                 Err(e) => return Err(Error::new("read changes of links and filters", e.into())),
             }
         }
+        Ok(true)
     }
 
     /// One datagram, and the namespace that it tells of if it is another one.
@@ -102,18 +156,12 @@ fn netns_of(message: &ControlMessageOwned) -> Option<i32> {
     Some(i32::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-impl AsFd for Events {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
 impl Changed {
     fn hear(&mut self, mut datagram: &[u8]) {
         while let (Some(length), Some(device)) = (word(datagram, 0), word(datagram, IFINDEX_AT)) {
             self.host.insert(device);
             let kind = word(datagram, KIND_AT).unwrap_or(0) as u16;
-            self.host_qdiscs |= [RTM_NEWQDISC, RTM_DELQDISC].contains(&kind);
+            self.host_links |= [RTM_NEWLINK, RTM_DELLINK].contains(&kind);
             let step = (length as usize).next_multiple_of(4).max(HEADER_BYTES);
             datagram = datagram.get(step..).unwrap_or_default();
         }
@@ -144,10 +192,10 @@ mod tests {
 
     #[test]
     fn devices_of_all_messages_of_a_datagram_are_read() {
-        // RTM_NEWLINK and RTM_NEWTFILTER
-        let changed = heard(&[event(38, 16, 7), event(36, 44, 9)].concat());
-        assert_eq!((changed.host, changed.host_qdiscs), (BTreeSet::from([7, 9]), false));
-        assert!(heard(&[event(36, 44, 9), event(36, RTM_DELQDISC, 9)].concat()).host_qdiscs);
+        // RTM_NEWQDISC and RTM_NEWTFILTER
+        let changed = heard(&[event(38, 36, 7), event(36, 44, 9)].concat());
+        assert_eq!((changed.host, changed.host_links), (BTreeSet::from([7, 9]), false));
+        assert!(heard(&[event(36, 44, 9), event(36, RTM_DELLINK, 9)].concat()).host_links);
     }
 
     #[test]

@@ -31,6 +31,15 @@ pub struct Link {
     /// Whether it is one of two ends, as of a veth or netkit.
     pub is_pair: bool,
     pub is_ifb: bool,
+    /// Kind of its root qdisc.
+    pub qdisc: String,
+}
+
+impl Link {
+    /// Whether its root qdisc is the kernel's own, which makes way for any other.
+    pub fn has_no_qdisc(&self) -> bool {
+        ["", "noop", "noqueue"].contains(&self.qdisc.as_str())
+    }
 }
 
 /// Largest super-packet that a device is given to send, in bytes.
@@ -70,7 +79,7 @@ impl Netlink {
         self.link(&format!("find the interface with index {index}"), ask)
     }
 
-    /// All devices of the namespace.
+    /// All devices of the namespace; only ever for the host's.
     pub fn links(&mut self) -> Result<Vec<Link>, Error> {
         let mut ask = LinkMessage::default();
         ask.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
@@ -149,6 +158,7 @@ fn read_link(message: LinkMessage) -> Link {
         peer_netns: None,
         is_pair: false,
         is_ifb: false,
+        qdisc: String::new(),
     };
     for attribute in message.attributes {
         match attribute {
@@ -158,6 +168,7 @@ fn read_link(message: LinkMessage) -> Link {
             LinkAttribute::TxQueueLen(packets) => link.tx_queue_len = Some(packets),
             LinkAttribute::GsoMaxSize(bytes) => link.gso.max_size = bytes,
             LinkAttribute::GsoIpv4MaxSize(bytes) => link.gso.ipv4_max_size = Some(bytes),
+            LinkAttribute::Qdisc(kind) => link.qdisc = kind,
             LinkAttribute::Link(index) => link.peer_index = Some(index),
             LinkAttribute::LinkNetNsId(id) => link.peer_netns = Some(id),
             LinkAttribute::LinkInfo(infos) => {

@@ -5,11 +5,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use caps::Capability;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -67,8 +67,8 @@ fn hint(source: &io::Error) -> &'static str {
 }
 
 /// More than any datagram: the kernel makes those of a list 32 KiB at most (net/netlink/af_netlink.c,
-/// netlink_dump).
-const DATAGRAM_BYTES: usize = 64 << 10;
+/// netlink_dump), and a pod may give a device other names of 64 KiB (rtnetlink.c, rtnl_alt_ifname).
+const DATAGRAM_BYTES: usize = 128 << 10;
 
 /// The calling thread's own namespace.
 const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";
@@ -79,11 +79,25 @@ pub struct Netlink {
     sequence: u32,
     /// Of the last datagram; pages of it that were never written are no memory.
     datagram: Vec<u8>,
+    /// The namespace, where that is not the caller's.
+    netns: Option<OwnedFd>,
+}
+
+/// What the kernel has said to one request.
+struct Heard {
+    answers: Vec<RouteNetlinkMessage>,
+    /// Whether there is more.
+    cut: bool,
 }
 
 impl Netlink {
     /// A socket of the caller's network namespace.
     pub fn open() -> Result<Self, Error> {
+        let datagram = Vec::with_capacity(DATAGRAM_BYTES);
+        Ok(Self { socket: Self::socket()?, sequence: 0, datagram, netns: None })
+    }
+
+    fn socket() -> Result<Socket, Error> {
         let open = || -> io::Result<Socket> {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
             socket.bind_auto()?;
@@ -92,13 +106,15 @@ impl Netlink {
             socket.set_cap_ack(true)?;
             Ok(socket)
         };
-        let socket = open().map_err(|e| Error::new("open a netlink socket", e))?;
-        Ok(Self { socket, sequence: 0, datagram: Vec::with_capacity(DATAGRAM_BYTES) })
+        open().map_err(|e| Error::new("open a netlink socket", e))
     }
 
     /// A socket of another namespace.
     pub fn open_in(netns: impl AsFd) -> Result<Self, Error> {
-        inside(netns, Self::open)?
+        let opened = inside(&netns, Self::open)??;
+        let netns = netns.as_fd().try_clone_to_owned();
+        let netns = netns.map_err(|e| Error::new("keep the network namespace", e))?;
+        Ok(Self { netns: Some(netns), ..opened })
     }
 
     /// Sends one request and gives back what the kernel answers, in order, without the final
@@ -109,7 +125,27 @@ impl Netlink {
         message: RouteNetlinkMessage,
         flags: u16,
     ) -> Result<Vec<RouteNetlinkMessage>, Error> {
-        self.send(message, flags).and_then(|()| self.receive()).map_err(|e| Error::new(what, e))
+        let heard = self.send(message, flags).and_then(|()| self.receive(usize::MAX));
+        heard.map(|heard| heard.answers).map_err(|e| Error::new(what, e))
+    }
+
+    /// The first answers to a request for a list, and no others: how long it is may be up to a pod.
+    pub(super) fn first_of_list(
+        &mut self,
+        what: &str,
+        message: RouteNetlinkMessage,
+        at_most: usize,
+    ) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        let heard = self.send(message, NLM_F_DUMP).and_then(|()| self.receive(at_most));
+        let heard = heard.map_err(|e| Error::new(what, e))?;
+        if heard.cut {
+            // The kernel goes on with the list at each read, and begins no other one before that.
+            self.socket = match &self.netns {
+                Some(netns) => inside(netns, Self::socket)??,
+                None => Self::socket()?,
+            };
+        }
+        Ok(heard.answers)
     }
 
     fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
@@ -124,7 +160,7 @@ impl Netlink {
         self.socket.send(&bytes, 0).map(|_| ())
     }
 
-    fn receive(&mut self) -> io::Result<Vec<RouteNetlinkMessage>> {
+    fn receive(&mut self, at_most: usize) -> io::Result<Heard> {
         let mut answers = Vec::new();
         loop {
             self.datagram.clear();
@@ -143,8 +179,13 @@ impl Netlink {
                     NetlinkPayload::Error(error) if error.code.is_some() => {
                         return Err(io::Error::from_raw_os_error(error.raw_code().abs()));
                     }
-                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(answers),
+                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => {
+                        return Ok(Heard { answers, cut: false });
+                    }
                     _ => {}
+                }
+                if answers.len() >= at_most {
+                    return Ok(Heard { answers, cut: true });
                 }
             }
         }

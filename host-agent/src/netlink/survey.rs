@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Everything that is on the devices of a network namespace, whoever put it
-//! there: dumps of devices, qdiscs and filters, and nothing that changes any.
+//! there: dumps of devices, qdiscs and filters, and nothing that changes any. In
+//! a pod's namespace one device is asked for, and what is on that.
 //! The attributes are read here, not by the message crate: a kind of device
 //! that it does not know must not hide all others.
 
@@ -11,8 +12,11 @@ use serde::Serialize;
 
 use super::link::Gso;
 use super::socket::Error;
+use super::tc::ROOT_HANDLE;
 
 const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+const NLM_F_ECHO: u16 = 0x8;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_DUMP: u16 = 0x300;
 const NLMSG_ERROR: u16 = 2;
@@ -54,12 +58,17 @@ const IFINFOMSG_BYTES: usize = 16;
 const TCMSG_BYTES: usize = 20;
 /// A dump during which something changed is asked for anew, so often.
 const TRIES: usize = 5;
+/// Of one list of filters, which may be a pod's, no more is read.
+const FILTERS: usize = 1024;
 
 /// Parents of filters: the two sides of clsact. An ingress qdisc takes both for its only one.
 pub const CLSACT_INGRESS: u32 = 0xffff_fff2;
 pub const CLSACT_EGRESS: u32 = 0xffff_fff3;
 /// Parent of the root qdisc.
 pub const ROOT_PARENT: u32 = 0xffff_ffff;
+/// Parents of the qdiscs of a device that matter: root, clsact or ingress, and the two leaves of ours.
+const PARENTS: [u32; 4] =
+    [ROOT_PARENT, 0xffff_fff1, (ROOT_HANDLE as u32) << 16 | 1, (ROOT_HANDLE as u32) << 16 | 2];
 
 /// A network device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -144,51 +153,102 @@ pub struct Survey {
 impl Survey {
     /// Of the caller's network namespace.
     pub fn open() -> Result<Self, Error> {
+        Ok(Self { socket: Self::socket()?, sequence: 0 })
+    }
+
+    fn socket() -> Result<Socket, Error> {
         let open = || -> io::Result<Socket> {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
             socket.bind_auto()?;
             socket.connect(&SocketAddr::new(0, 0))?;
             Ok(socket)
         };
-        let socket = open().map_err(|e| Error::new("open a netlink socket", e))?;
-        Ok(Self { socket, sequence: 0 })
+        open().map_err(|e| Error::new("open a netlink socket", e))
+    }
+
+    /// The device of this name; None without one.
+    pub fn device(&mut self, name: &str) -> Result<Option<Device>, Error> {
+        let value = [name.as_bytes(), &[0]].concat();
+        let length = (4 + value.len()) as u16;
+        let mut body = vec![0; IFINFOMSG_BYTES];
+        body.extend([length.to_ne_bytes(), IFLA_IFNAME.to_ne_bytes()].concat());
+        body.extend(value);
+        body.resize(body.len().next_multiple_of(4), 0);
+        let answers = self.one(&format!("find the interface {name}"), RTM_GETLINK, &body)?;
+        Ok(answers.iter().find_map(|bytes| read_device(bytes)))
+    }
+
+    /// The qdiscs of one device, as far as they matter.
+    pub fn qdiscs_of(&mut self, device: u32) -> Result<Vec<Qdisc>, Error> {
+        let mut qdiscs = Vec::new();
+        for parent in PARENTS {
+            let what = format!("ask for a qdisc of the device with index {device}");
+            let answers = self.one(&what, RTM_GETQDISC, &tcmsg(device, parent))?;
+            qdiscs.extend(answers.iter().filter_map(|bytes| read_qdisc(bytes)));
+        }
+        Ok(qdiscs)
     }
 
     /// All devices.
     pub fn devices(&mut self) -> Result<Vec<Device>, Error> {
-        let answers = self.dump("list the devices", RTM_GETLINK, &[0; IFINFOMSG_BYTES])?;
+        let (answers, _) =
+            self.dump("list the devices", RTM_GETLINK, &[0; IFINFOMSG_BYTES], usize::MAX)?;
         Ok(answers.iter().filter_map(|bytes| read_device(bytes)).collect())
     }
 
     /// All qdiscs of all devices.
     pub fn qdiscs(&mut self) -> Result<Vec<Qdisc>, Error> {
-        let answers = self.dump("list the qdiscs", RTM_GETQDISC, &tcmsg(0, 0))?;
+        let (answers, _) = self.dump("list the qdiscs", RTM_GETQDISC, &tcmsg(0, 0), usize::MAX)?;
         Ok(answers.iter().filter_map(|bytes| read_qdisc(bytes)).collect())
     }
 
-    /// Filters below a parent: a side of clsact, or a qdisc's handle.
-    pub fn filters(&mut self, device: u32, parent: u32) -> Result<Vec<ListedFilter>, Error> {
+    /// Filters below a parent: a side of clsact, or a qdisc's handle. Also says whether there are more.
+    pub fn filters(
+        &mut self,
+        device: u32,
+        parent: u32,
+    ) -> Result<(Vec<ListedFilter>, bool), Error> {
         let what = format!("list the filters of the device with index {device}");
-        let answers = self.dump(&what, RTM_GETTFILTER, &tcmsg(device, parent))?;
+        let (answers, cut) = self.dump(&what, RTM_GETTFILTER, &tcmsg(device, parent), FILTERS)?;
         let filters = answers.iter().filter_map(|bytes| read_filter(bytes));
-        Ok(filters.filter(ListedFilter::is_one).collect())
+        Ok((filters.filter(ListedFilter::is_one).collect(), cut))
     }
 
-    fn dump(&mut self, what: &str, kind: u16, body: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let (answers, whole) = self.ask(kind, body).map_err(|e| Error::new(what, e))?;
-            if whole || tries == TRIES {
-                return Ok(answers);
+    /// What is not there has no answer.
+    fn one(&mut self, what: &str, kind: u16, body: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+        match self.ask(kind, NLM_F_ACK | NLM_F_ECHO, body, usize::MAX) {
+            Ok(answer) => Ok(answer.bodies),
+            Err(e) => {
+                Some(Error::new(what, e)).filter(|e| !e.is_not_found()).map_or(Ok(Vec::new()), Err)
             }
         }
     }
 
-    /// Bodies of the answers, and whether nothing changed meanwhile.
-    fn ask(&mut self, kind: u16, body: &[u8]) -> io::Result<(Vec<Vec<u8>>, bool)> {
+    fn dump(
+        &mut self,
+        what: &str,
+        kind: u16,
+        body: &[u8],
+        at_most: usize,
+    ) -> Result<(Vec<Vec<u8>>, bool), Error> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let answer = self.ask(kind, NLM_F_DUMP, body, at_most);
+            let Answer { bodies, whole, cut } = answer.map_err(|e| Error::new(what, e))?;
+            if cut {
+                // The kernel begins no other list before this one's end was read.
+                self.socket = Self::socket()?;
+            }
+            if whole || cut || tries == TRIES {
+                return Ok((bodies, cut));
+            }
+        }
+    }
+
+    fn ask(&mut self, kind: u16, flags: u16, body: &[u8], at_most: usize) -> io::Result<Answer> {
         self.sequence += 1;
-        let flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let flags = NLM_F_REQUEST | flags;
         let length = (HEADER_BYTES + body.len()) as u32;
         let header = [
             &length.to_ne_bytes()[..],
@@ -199,25 +259,36 @@ impl Survey {
             body,
         ];
         self.socket.send(&header.concat(), 0)?;
-        let (mut answers, mut whole) = (Vec::new(), true);
+        let mut answer = Answer { bodies: Vec::new(), whole: true, cut: false };
         loop {
             let (datagram, _) = self.socket.recv_from_full()?;
             for message in messages(&datagram) {
                 if message.sequence != self.sequence {
                     continue;
                 }
-                whole &= message.flags & NLM_F_DUMP_INTR == 0;
+                answer.whole &= message.flags & NLM_F_DUMP_INTR == 0;
                 match message.kind {
-                    NLMSG_DONE => return Ok((answers, whole)),
-                    NLMSG_ERROR => {
-                        let errno = i32_at(message.body, 0).unwrap_or(0).abs();
-                        return Err(io::Error::from_raw_os_error(errno));
-                    }
-                    _ => answers.push(message.body.to_vec()),
+                    NLMSG_DONE => return Ok(answer),
+                    NLMSG_ERROR => match i32_at(message.body, 0).unwrap_or(0).abs() {
+                        0 => return Ok(answer),
+                        errno => return Err(io::Error::from_raw_os_error(errno)),
+                    },
+                    _ => answer.bodies.push(message.body.to_vec()),
                 }
+            }
+            if answer.bodies.len() >= at_most {
+                return Ok(Answer { cut: true, ..answer });
             }
         }
     }
+}
+
+struct Answer {
+    bodies: Vec<Vec<u8>>,
+    /// Whether nothing changed meanwhile.
+    whole: bool,
+    /// Whether there is more.
+    cut: bool,
 }
 
 struct Message<'a> {

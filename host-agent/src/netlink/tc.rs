@@ -5,10 +5,12 @@
 //! (aws-ebpf-sdk-go pkg/tc/tc.go, Detach). Creation is exclusive: what is
 //! already there is never replaced.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{
+    DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE,
+};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption, TcStats2,
@@ -40,6 +42,8 @@ const DROP_LEAF: TcHandle = TcHandle { major: DROP_HANDLE, minor: 0 };
 const CLSACT: TcHandle = TcHandle { major: 0xffff, minor: 0 };
 const CLSACT_EGRESS: TcHandle = TcHandle { major: 0xffff, minor: TcHandle::MIN_EGRESS };
 const CLSACT_INGRESS: TcHandle = TcHandle { major: 0xffff, minor: TcHandle::MIN_INGRESS };
+/// Of a list that may be a pod's so much is read; what is ours comes first.
+const FIRST: usize = 256;
 
 /// A direct-action BPF filter.
 pub struct Filter<'a> {
@@ -55,10 +59,17 @@ pub struct Filter<'a> {
 pub struct Root {
     pub kind: String,
     pub major: u16,
-    /// Whether our fq is below it.
-    pub has_leaf: bool,
-    /// Whether our leaf that takes no packet is below it.
-    pub has_drop: bool,
+}
+
+/// What of our qdiscs is on a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// The root, with its classes.
+    pub root: bool,
+    /// fq below it.
+    pub leaf: bool,
+    /// Below it the leaf that takes no packet.
+    pub drop: bool,
 }
 
 impl Root {
@@ -71,9 +82,6 @@ impl Root {
         self.kind == "tbf" && self.major == 1
     }
 }
-
-/// The root qdiscs of a namespace, by device.
-pub type Roots = BTreeMap<u32, Root>;
 
 /// A filter of ours as the kernel lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,9 +151,19 @@ impl Netlink {
         self.delete_filter(link, CLSACT_INGRESS, "ingress")
     }
 
-    /// The filters on clsact's ingress side, in the order in which they run.
-    pub fn ingress_filters(&mut self, link: &Link) -> Result<Vec<Listed>, Error> {
-        self.filters(link, CLSACT_INGRESS)
+    /// Our filter on clsact's ingress side.
+    pub fn ingress_filter(&mut self, link: &Link) -> Result<Option<Listed>, Error> {
+        self.own_filter(link, CLSACT_INGRESS)
+    }
+
+    /// The filter on clsact's ingress side that runs first. The kernel also lists each priority itself,
+    /// without a handle.
+    pub fn first_ingress_filter(&mut self, link: &Link) -> Result<Option<Listed>, Error> {
+        let message = tc_message(link, CLSACT_INGRESS, TcHandle::UNSPEC);
+        let ask = RouteNetlinkMessage::GetTrafficFilter(message);
+        let what = format!("list the filters of {}", link.name);
+        let answers = self.first_of_list(&what, ask, FIRST)?;
+        Ok(answers.into_iter().filter_map(listed).find(|filter| filter.handle != 0))
     }
 
     /// Our filter on clsact's egress side, where older versions put it in a pod.
@@ -167,41 +185,59 @@ impl Netlink {
         self.put_filter(link, CLSACT_INGRESS, filter, NLM_F_CREATE)
     }
 
-    /// The root qdiscs of all devices: the kernel lists them all, whichever one is asked for
-    /// (net/sched/sch_api.c, tc_dump_qdisc).
-    pub fn roots(&mut self) -> Result<Roots, Error> {
+    /// Devices of the host whose root qdisc is ours. Never for a pod's namespace: the kernel lists all
+    /// qdiscs of all devices, whichever one is asked for (net/sched/sch_api.c, tc_dump_qdisc).
+    pub fn roots_of_ours(&mut self) -> Result<BTreeSet<u32>, Error> {
         let ask = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
         let answers = self.request("list the qdiscs", ask, NLM_F_DUMP)?;
-        let qdiscs: Vec<_> = answers
-            .into_iter()
-            .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewQueueDiscipline(qdisc) => Some(qdisc),
-                _ => None,
-            })
-            .collect();
-        let below = |parent, handle| {
-            let is_it =
-                move |q: &&TcMessage| (q.header.parent, q.header.handle) == (parent, handle);
-            qdiscs.iter().filter(is_it).map(|q| q.header.index as u32).collect::<Vec<_>>()
+        let roots = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewQueueDiscipline(qdisc) => Some(qdisc.header),
+            _ => None,
+        });
+        let ours = roots.filter(|q| (q.parent, q.handle) == (TcHandle::ROOT, ROOT));
+        Ok(ours.map(|root| root.index as u32).collect())
+    }
+
+    /// What of our qdiscs is on this device. Told by classes, which the kernel lists for one device,
+    /// those of the root first, each with its leaf (sch_api.c, tc_dump_tclass_root).
+    pub fn layout(&mut self, link: &Link) -> Result<Layout, Error> {
+        let classes = self.first_classes(link.index)?;
+        let ours = |class: &&TcMessage| class.header.handle.major == ROOT_HANDLE;
+        if classes.first().filter(ours).is_none() {
+            return Ok(Layout::default());
+        }
+        let has = |class: TcHandle, leaf: TcHandle| {
+            let place = (class, u32::from(leaf));
+            classes.iter().any(|class| (class.header.handle, class.header.info) == place)
         };
-        let (leaves, drops) = (below(CLASS, LEAF), below(DROP_CLASS, DROP_LEAF));
-        let mut roots: Roots = qdiscs.into_iter().filter_map(root).collect();
-        for index in leaves {
-            roots.entry(index).and_modify(|root| root.has_leaf = true);
-        }
-        for index in drops {
-            roots.entry(index).and_modify(|root| root.has_drop = true);
-        }
-        Ok(roots)
+        Ok(Layout { root: true, leaf: has(CLASS, LEAF), drop: has(DROP_CLASS, DROP_LEAF) })
+    }
+
+    /// The root qdisc of one device. Only for what was in the way of ours: the kernel tells every
+    /// listener of such a question, so that each look would cause the next one (sch_api.c, qdisc_notify).
+    pub fn root(&mut self, link: &Link) -> Result<Root, Error> {
+        let ask = tc_message(link, TcHandle::ROOT, TcHandle::UNSPEC);
+        let ask = RouteNetlinkMessage::GetQueueDiscipline(ask);
+        let what = format!("ask for the root qdisc of {}", link.name);
+        let answers = self.request(&what, ask, NLM_F_ECHO)?;
+        Ok(answers.into_iter().find_map(root).unwrap_or_default())
     }
 
     /// Packets that the fq below our classful root of this device has dropped of its own accord; None
     /// without one. The kernel lists classes of one device (net/sched/sch_api.c, tc_dump_tclass), with
     /// what their leaf counts; to ask for a qdisc would list all, or tell every listener (before 6.8).
     pub fn fq_drops(&mut self, index: u32) -> Result<Option<u32>, Error> {
+        Ok(self.first_classes(index)?.into_iter().find_map(drops_of_fq))
+    }
+
+    fn first_classes(&mut self, index: u32) -> Result<Vec<TcMessage>, Error> {
         let ask = RouteNetlinkMessage::GetTrafficClass(TcMessage::with_index(index as i32));
-        let answers = self.request("list the classes of our qdisc", ask, NLM_F_DUMP)?;
-        Ok(answers.into_iter().find_map(drops_of_fq))
+        let answers = self.first_of_list("list the classes of our qdisc", ask, FIRST)?;
+        let classes = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewTrafficClass(class) => Some(class),
+            _ => None,
+        });
+        Ok(classes.collect())
     }
 
     /// Puts the classful root in the place of whatever is there. Only for a root whose owner is known
@@ -299,21 +335,16 @@ impl Netlink {
         self.request(&what, RouteNetlinkMessage::DelTrafficFilter(message), 0).map(|_| ())
     }
 
+    /// Asked for by all that names it, so that nothing else is listed.
     fn own_filter(&mut self, link: &Link, parent: TcHandle) -> Result<Option<Listed>, Error> {
-        let filters = self.filters(link, parent)?;
-        Ok(filters.into_iter().find(|filter| filter.handle == FILTER_HANDLE))
-    }
-
-    fn filters(&mut self, link: &Link, parent: TcHandle) -> Result<Vec<Listed>, Error> {
-        let ask = RouteNetlinkMessage::GetTrafficFilter(tc_message(link, parent, TcHandle::UNSPEC));
-        let what = format!("list the filters of {}", link.name);
-        let answers = self.request(&what, ask, NLM_F_DUMP)?;
-        let filters = answers.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewTrafficFilter(filter) => Some(listed(filter)),
-            _ => None,
-        });
-        // The kernel prints a line for each priority itself, which has no handle.
-        Ok(filters.filter(|filter| filter.handle != 0).collect())
+        let mut message = tc_message(link, parent, FILTER_HANDLE.into());
+        message.header.info = filter_info();
+        message.attributes.push(TcAttribute::Kind("bpf".into()));
+        let what = format!("ask for the filter {FILTER_HANDLE:#x} of {}", link.name);
+        match self.request(&what, RouteNetlinkMessage::GetTrafficFilter(message), 0) {
+            Err(e) if e.is_not_found() => Ok(None),
+            answers => Ok(answers?.into_iter().find_map(listed)),
+        }
     }
 }
 
@@ -344,21 +375,16 @@ fn filter_info() -> u32 {
     (FILTER_PRIORITY << 16) | u32::from((ETH_P_ALL as u16).to_be())
 }
 
-fn root(qdisc: TcMessage) -> Option<(u32, Root)> {
-    if qdisc.header.parent != TcHandle::ROOT {
-        return None;
-    }
-    let (index, major) = (qdisc.header.index as u32, qdisc.header.handle.major);
+fn root(answer: RouteNetlinkMessage) -> Option<Root> {
+    let RouteNetlinkMessage::NewQueueDiscipline(qdisc) = answer else { return None };
+    let major = qdisc.header.handle.major;
     qdisc.attributes.into_iter().find_map(|attribute| match attribute {
-        TcAttribute::Kind(kind) => {
-            Some((index, Root { kind, major, has_leaf: false, has_drop: false }))
-        }
+        TcAttribute::Kind(kind) => Some(Root { kind, major }),
         _ => None,
     })
 }
 
-fn drops_of_fq(answer: RouteNetlinkMessage) -> Option<u32> {
-    let RouteNetlinkMessage::NewTrafficClass(class) = answer else { return None };
+fn drops_of_fq(class: TcMessage) -> Option<u32> {
     let has_fq = class.header.handle == CLASS && class.header.info == u32::from(LEAF);
     class.attributes.into_iter().filter(|_| has_fq).find_map(|attribute| match attribute {
         TcAttribute::Stats2(all) => all.into_iter().find_map(|stats| match stats {
@@ -369,7 +395,8 @@ fn drops_of_fq(answer: RouteNetlinkMessage) -> Option<u32> {
     })
 }
 
-fn listed(filter: TcMessage) -> Listed {
+fn listed(answer: RouteNetlinkMessage) -> Option<Listed> {
+    let RouteNetlinkMessage::NewTrafficFilter(filter) = answer else { return None };
     let handle = filter.header.handle.into();
     let mut options = filter.attributes.into_iter().filter_map(|attribute| match attribute {
         TcAttribute::Options(options) => Some(options),
@@ -383,7 +410,7 @@ fn listed(filter: TcMessage) -> Listed {
             _ => {}
         }
     }
-    listed
+    Some(listed)
 }
 
 /// include/uapi/linux/rtnetlink.h

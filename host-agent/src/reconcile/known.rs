@@ -17,6 +17,12 @@ pub const RETRY: Duration = Duration::from_secs(5);
 /// queue at its share. Until then the guard, which is the second line, has that limit too.
 const GUARD_LOWERED_AFTER: Duration = Duration::from_secs(2);
 
+/// Events of one pod cause so many looks in a row, and then one in this time. What a pod does in its own
+/// namespace must not cost the node more.
+const LOOKS: u32 = 20;
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const DEFERRAL_LOGGED_EVERY: Duration = Duration::from_secs(300);
+
 /// What is known of a pod interface beside its record.
 pub struct Pod {
     pub claim: Claim,
@@ -32,6 +38,10 @@ pub struct Pod {
     pub health: Health,
     pub failures: u32,
     pub trouble: Option<Trouble>,
+    /// When all looks that its events have caused would be through, one in [`LOOK_EVERY`].
+    looks_until: Instant,
+    /// When it was last logged that they are put off.
+    deferral_logged: Option<Instant>,
 }
 
 impl Pod {
@@ -47,6 +57,34 @@ impl Pod {
             health: Health::default(),
             failures: 0,
             trouble: None,
+            looks_until: Instant::now(),
+            deferral_logged: None,
+        }
+    }
+
+    /// An event of it; says whether that was one too many, so that the look at it must wait.
+    pub fn heard(&mut self, now: Instant, settle: Duration) -> bool {
+        let soon = now + settle;
+        let when = self.looks_until.checked_sub(LOOKS * LOOK_EVERY).map_or(soon, |e| e.max(soon));
+        if self.due.is_some_and(|due| due <= when) {
+            return false;
+        }
+        self.looks_until = self.looks_until.max(now) + LOOK_EVERY;
+        self.is_due(when);
+        let deferred = when > soon;
+        if deferred {
+            self.log_deferral(now);
+        }
+        deferred
+    }
+
+    fn log_deferral(&mut self, now: Instant) {
+        let recent =
+            |logged: Instant| now.saturating_duration_since(logged) < DEFERRAL_LOGGED_EVERY;
+        if self.deferral_logged.is_none_or(|logged| !recent(logged)) {
+            let what = "its devices change all the time; looked at once a second";
+            self.warn("deferred", "", what);
+            self.deferral_logged = Some(now);
         }
     }
 
@@ -158,6 +196,32 @@ mod tests {
         assert_eq!(saw(true, true, second), Some(GUARD_LOWERED_AFTER + second));
         assert_eq!(saw(true, false, second), None);
         assert_eq!(pod.due, Some(now + GUARD_LOWERED_AFTER));
+    }
+
+    #[test]
+    fn events_without_end_cause_a_look_a_second_and_peace_gives_the_rest_back() {
+        let claim = Claim::parse("/run/sluice/pods/1@a@eth0.json".as_ref()).unwrap();
+        let (mut pod, start) = (Pod::new(claim), Instant::now());
+        pod.looks_until = start;
+        // An event each millisecond, and looks when they are due.
+        let mut looks = |from: u32, until: u32| {
+            let mut looks = 0;
+            for millis in from..until {
+                let now = start + Duration::from_millis(millis.into());
+                if pod.due.is_some_and(|due| due <= now) {
+                    pod.due = None;
+                    looks += 1;
+                }
+                pod.heard(now, Duration::from_millis(20));
+            }
+            looks
+        };
+        let first = looks(0, 10_000);
+        assert!((LOOKS..=LOOKS + 10).contains(&first), "{first}");
+        let second = looks(10_000, 20_000);
+        assert!((9..=10).contains(&second), "{second}");
+        let after_peace = looks(60_000, 61_000);
+        assert!((LOOKS..=LOOKS + 2).contains(&after_peace), "{after_peace}");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::capacity::Capacity;
 use crate::live::in_force;
 use crate::lock::{Busy, unless_busy};
 use crate::metrics::SinceStart;
-use crate::netlink::{Changed, Netlink, Roots};
+use crate::netlink::{Changed, Link, Netlink};
 use crate::paths::Paths;
 use crate::record::{Claim, Key, NoFreeSlot, Record, Records};
 use crate::report::{NOT_ADOPTED, Report, Trouble, some};
@@ -35,6 +35,8 @@ pub use pod::is_netns;
 
 /// Finds what no event tells: a link that was detached, an event that got lost.
 const PASS_EVERY: Duration = Duration::from_secs(300);
+/// Whole passes because events got lost come no closer: a pod may make more events than can be held.
+const LOST_EVERY: Duration = Duration::from_secs(10);
 /// How long the loop works before it lets verbs, and whoever asks, have their turn.
 const SLICE: Duration = Duration::from_millis(20);
 const BREAK: Duration = Duration::from_millis(1);
@@ -53,9 +55,8 @@ pub struct Reconciler {
     records: Records,
     pins: Pins,
     netlink: Netlink,
-    /// Root qdiscs of the host, as they were before the last event told of another one. What is
-    /// missing there is asked for anew.
-    roots: Option<Roots>,
+    /// The host's devices; None since one of them has changed.
+    links: Option<Vec<Link>>,
     settings: Settings,
     /// Whether those are in force; before any are, no pod and no file is changed.
     in_force: bool,
@@ -66,6 +67,7 @@ pub struct Reconciler {
     deleted: BTreeMap<Key, Instant>,
     next_guard: Instant,
     next_pass: Instant,
+    next_for_lost: Instant,
     pass: Option<Pass>,
     troubles: BTreeMap<&'static str, Trouble>,
     /// What is wrong with files of the result cache.
@@ -90,7 +92,7 @@ impl Reconciler {
             records: Records::new(paths),
             pins: Pins::open(&paths.pin_dir())?,
             netlink: Netlink::open()?,
-            roots: None,
+            links: None,
             settings: Settings::default(),
             in_force: false,
             reads: 0,
@@ -99,6 +101,7 @@ impl Reconciler {
             deleted: BTreeMap::new(),
             next_guard: now,
             next_pass: now,
+            next_for_lost: now,
             pass: None,
             troubles: BTreeMap::new(),
             unread: BTreeMap::new(),
@@ -176,18 +179,18 @@ impl Reconciler {
 
     /// Links, qdiscs or filters were changed by somebody.
     pub fn changed(&mut self, changed: &Changed) {
+        let now = Instant::now();
         if changed.lost {
-            self.lost();
+            self.next_pass = self.next_pass.min(self.next_for_lost.max(now));
         }
-        if changed.host_qdiscs || changed.lost {
-            self.roots = None;
+        if changed.host_links || changed.lost {
+            self.links = None;
         }
-        let due = Instant::now() + SETTLE;
         for pod in self.pods.values_mut() {
             let host = pod.host_index.is_some_and(|index| changed.host.contains(&index));
             let inside = pod.netns.is_some_and(|netns| changed.inside.contains(&netns));
             if host || inside {
-                pod.is_due(due);
+                self.report.deferred += u64::from(pod.heard(now, SETTLE));
             }
         }
     }
@@ -318,6 +321,8 @@ impl Reconciler {
 
     fn begin_pass(&mut self, now: Instant) -> Result<()> {
         self.next_pass = now + PASS_EVERY;
+        self.next_for_lost = now + LOST_EVERY;
+        self.links = None;
         self.pass.get_or_insert(Pass { began: now, worked: Duration::ZERO });
         self.deleted.retain(|_, when| when.elapsed() < DELETED_FOR);
         let claims = self.records.list()?;
@@ -385,32 +390,32 @@ impl Reconciler {
             self.wait_for_settings(due);
             return Ok(());
         }
-        let roots = match self.roots.take() {
-            Some(roots) => roots,
-            None => self.netlink.roots()?,
+        let links = match self.links.take() {
+            Some(links) => links,
+            None => self.netlink.links()?,
         };
         for key in due {
             let Some(pod) = self.pods.get_mut(&key) else { continue };
             pod.due = None;
             let claim = pod.claim.clone();
             let old_is_through = pod.guard_lowered.is_some_and(|when| when <= Instant::now());
-            let _seized = match self.records.seize(PATIENCE) {
+            let _held = match self.records.hold(&key.container_id, PATIENCE) {
                 Err(e) if e.is::<Busy>() => {
                     log::warn!("{e:#}; its pod's turn comes later");
                     self.make_due(claim, Instant::now() + RETRY);
                     continue;
                 }
-                seized => seized?,
+                held => held?,
             };
             let (records, pins) = (&self.records, &self.pins);
-            let node = Node { records, pins, bandwidth: &self.settings.bandwidth, roots: &roots };
+            let node = Node { records, pins, bandwidth: &self.settings.bandwidth, links: &links };
             let result = pod::bring(&node, &claim, old_is_through);
             self.note(&claim, result);
             if began.elapsed() >= SLICE {
                 break;
             }
         }
-        self.roots = Some(roots);
+        self.links = Some(links);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One pod interface, brought to what it should be: limits by the settings in
 //! force, and everything in its place that our record says was put there. It
-//! runs while no verb does, so a half-done ADD that it meets is a dead one.
+//! runs while no verb of the pod does, so a half-done ADD that it meets is a dead one.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -18,7 +18,7 @@ use settings_model::{Bandwidth, GuardPlace};
 
 use crate::attach::{End, NoHostEnd, Veth};
 use crate::guard;
-use crate::netlink::Roots;
+use crate::netlink::Link;
 use crate::record::{Came, Claim, Guard, IngressGuard, Record, Records, Shaping};
 use crate::shape::{self, Shaper};
 use crate::wanted::Wanted;
@@ -28,8 +28,8 @@ pub struct Node<'a> {
     pub records: &'a Records,
     pub pins: &'a Pins,
     pub bandwidth: &'a Bandwidth,
-    /// Root qdiscs of the host's devices.
-    pub roots: &'a Roots,
+    /// The host's devices.
+    pub links: &'a [Link],
 }
 
 /// What was found and done.
@@ -101,7 +101,7 @@ pub fn bring(node: &Node, claim: &Claim, old_is_through: bool) -> Result<Option<
         Err(e) => seen.failed = Some(e),
     }
     if record.main.is_none() {
-        seen.others = veth.others()?;
+        seen.others = veth.others(node.links);
     }
     Ok(Some(seen))
 }
@@ -115,10 +115,9 @@ impl Shaper<'_> {
         wanted: &Wanted,
         seen: &mut Seen,
     ) -> Result<()> {
-        let new = record.is_unlimited();
         if !shape::holds(node.pins, claim.slot, record, wanted)? {
             shape::prepare(record, self.veth, wanted);
-            claim.write(record)?;
+            node.records.rewrite(claim, record)?;
             seen.changed = true;
             self.change_ways(record, wanted)?;
             log::info!(
@@ -144,8 +143,7 @@ impl Shaper<'_> {
         if record.is_unlimited() || self.is_of_another(node)? {
             return Ok(());
         }
-        // What has just been attached is there, whatever older lists say.
-        let done = if new { Ok(()) } else { self.mend(record, wanted, node.roots, seen) };
+        let done = self.mend(record, wanted, seen);
         seen.mended.extend(self.mend_guard(record, node.bandwidth.guard)?);
         // Without the proof that the shaper gives, honest packets would be charged twice.
         if done.is_ok() {
@@ -187,21 +185,14 @@ impl Shaper<'_> {
     }
 
     /// What is in the way of one piece does not keep another one from being mended.
-    fn mend(
-        &mut self,
-        record: &mut Record,
-        wanted: &Wanted,
-        host: &Roots,
-        seen: &mut Seen,
-    ) -> Result<()> {
-        let pod = self.veth.pod.netlink.roots()?;
+    fn mend(&mut self, record: &mut Record, wanted: &Wanted, seen: &mut Seen) -> Result<()> {
         let (mut egress, mut ingress) = (Ok(None), Ok(None));
         if let Some(limit) = &wanted.egress {
-            egress = self.mend_egress(record, limit, (host, &pod));
+            egress = self.mend_egress(record, limit);
             self.settle(Direction::Egress, &egress);
         }
         if let Some(limit) = &wanted.ingress {
-            ingress = self.mend_ingress(record, limit, (host, &pod));
+            ingress = self.mend_ingress(record, limit);
             self.settle(Direction::Ingress, &ingress);
         }
         let mended = |found: &Result<Option<String>>| found.as_ref().ok().cloned().flatten();
@@ -355,11 +346,12 @@ pub fn is_netns(path: &Path) -> bool {
 fn collect(node: &Node, claim: &Claim) -> Result<()> {
     let complaints = shape::remove(Some(node.pins), claim, None);
     complaints.iter().for_each(|complaint| log::warn!("{complaint}"));
-    node.records.release(claim)?;
-    if node.records.list()?.iter().all(|other| other.slot != claim.slot) {
+    // Before another pod can have the slot.
+    let is_own = |other: &Claim| other == claim || other.slot != claim.slot;
+    if node.records.list()?.iter().all(is_own) {
         node.pins.clear(claim.slot)?;
     }
-    Ok(())
+    node.records.release(claim)
 }
 
 fn seconds_since_1970() -> u64 {
