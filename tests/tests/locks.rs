@@ -81,7 +81,7 @@ fn locks_are_files_of_root_in_a_directory_of_mode_0700_whatever_was_there() {
             })
             .collect();
         names.sort();
-        assert_eq!(names, ["agent", "boot", "files", "pods", "records"]);
+        assert_eq!(names, ["agent", "boot", "containers", "files", "pods", "records"]);
         assert_eq!(fs::metadata(LOCKS).expect("the locks").mode() & 0o7777, 0o700);
         assert!(output("chown", &["1000", LOCKS]).status.success());
         let refused = boot(node);

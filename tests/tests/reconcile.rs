@@ -502,7 +502,7 @@ fn detach_takes_off_all_of_ours_and_nothing_else() {
         cache(&lost, &["ptp"], bandwidth(LIMIT, LIMIT));
         let refused = node.sluice(&["detach"]);
         assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
-        assert!(String::from_utf8_lossy(&refused.stderr).contains("another agent runs"));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("an agent runs already"));
         node.kill_agent(Signal::SIGTERM);
         let record = records().into_iter().find(|name| name.contains("lost")).expect("a record");
         fs::remove_file(format!("/run/sluice/pods/{record}")).expect("lose a record");
