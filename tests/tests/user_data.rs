@@ -134,8 +134,8 @@ fn boot_is_rehearsed_before_imds_is_asked_and_leaves_nothing_of_that() {
         in_force(&boot("60"), GOT);
         let made = inotify.read_events().expect("what was made");
         let made: Vec<_> = made.into_iter().filter_map(|event| event.name).collect();
-        // For the plugin, and for what is in force; that of generations was there.
-        assert_eq!(made, ["opt", "run"]);
+        // For locks and what is in force, and for the plugin; that of generations was there.
+        assert_eq!(made, ["run", "opt"]);
     });
 }
 
