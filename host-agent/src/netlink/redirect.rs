@@ -49,7 +49,8 @@ impl Netlink {
     /// qdisc of a kind that it is not (sch_api.c, tc_get_qdisc), and for a filter below a class that
     /// clsact denies before it looks for the chain, which `ingress` does not (sch_ingress.c, clsact_find).
     pub fn ingress_kind(&mut self, link: &Link) -> Result<Option<&'static str>, Error> {
-        let mut qdisc = tc_message(link, TcHandle::INGRESS, TcHandle::UNSPEC);
+        // By its handle: where one was taken off, the parent still has a qdisc, which does nothing.
+        let mut qdisc = tc_message(link, TcHandle::UNSPEC, INGRESS);
         qdisc.attributes.push(TcAttribute::Kind(NO_KIND.into()));
         let what = format!("ask for the ingress qdisc of {}", link.name);
         match self.request(&what, RouteNetlinkMessage::GetQueueDiscipline(qdisc), 0) {
