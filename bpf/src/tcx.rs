@@ -38,12 +38,13 @@ pub(crate) fn attach_ingress(program: BorrowedFd, ifindex: u32, pin: &Path) -> R
     if renew_ingress(program, ifindex, pin)? {
         return Ok(true);
     }
+    // First, so that a pin never stands for a link that is made and not pinned yet.
+    remove_pin(pin)?;
     let link = match create(program, ifindex) {
         Ok(link) => link,
         Err(e) if e.raw_os_error() == Some(EINVAL) => return Ok(false),
         Err(source) => return Err(error(source)),
     };
-    remove_pin(pin)?;
     let pinned = self::pin(link.as_fd(), pin);
     pinned.map_err(|source| Error::PinLink { path: pin.to_owned(), source })?;
     Ok(true)

@@ -19,11 +19,8 @@ use crate::pinned_map::{self, Held};
 /// Two frames; a millisecond of any of the rates is less.
 const CLAMPED: u32 = 3000;
 /// Made by whoever comes first.
-const LOCKS: [&str; 3] = [
-    "/run/sluice/locks/containers",
-    "/run/sluice/locks/pods",
-    "/run/sluice/locks/records",
-];
+const LOCKS: [&str; 3] =
+    ["/run/sluice/locks/containers", "/run/sluice/locks/pods", "/run/sluice/locks/records"];
 
 /// An agent before there was any pod.
 pub struct Baseline {
