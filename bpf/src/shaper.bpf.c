@@ -27,19 +27,6 @@ const volatile struct {
 	struct sluice_pod_end pod_end;
 } contract;
 
-/*
- * The kernel's hash keeps fragments and ICMP by address, TCP and UDP by port,
- * and is there already for most packets.
- */
-static __always_inline struct sluice_flow *
-find_flow(struct __sk_buff *skb, struct sluice_flows *table,
-	  const struct sluice_clock *clock, __u64 now_ns)
-{
-	__u32 hash = skb->hash ?: bpf_get_hash_recalc(skb);
-
-	return sluice_find_flow(table, clock, hash, now_ns);
-}
-
 /* Offsets from the Ethernet header: protocol, source, destination. */
 enum { IPV4_PROTOCOL = 14 + 9, IPV4_SOURCE = 14 + 12, IPV4_DESTINATION = 14 + 16 };
 enum { IPV6_PROTOCOL = 14 + 6, IPV6_SOURCE = 14 + 8, IPV6_DESTINATION = 14 + 24 };
@@ -143,7 +130,12 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	packet.segments = skb->gso_segs;
 	packet.waits = direction == SLUICE_EGRESS && limit->mode == SLUICE_PACED &&
 		       is_tcp(skb);
-	flow = find_flow(skb, table, clock, packet.now_ns);
+	/*
+	 * The kernel's hash keeps fragments and ICMP by address, TCP and UDP by
+	 * port, and is there already for most packets.
+	 */
+	packet.hash = skb->hash ?: bpf_get_hash_recalc(skb);
+	flow = sluice_find_flow(table, clock, &packet);
 	if (clock->active > SLUICE_FLOWS_ALONE)
 		source = sluice_find_source(table, clock, source_hash(skb, direction),
 					    packet.now_ns);

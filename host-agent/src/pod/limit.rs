@@ -32,10 +32,13 @@ const MTU: u32 = 1500;
 const L2_BYTES: u64 = 14;
 /// The smallest frame that carries anything over IP; it decides how many fit into the queue.
 const MIN_FRAME_BYTES: u64 = 14 + 20 + 8;
-/// What a pod's own TCP may keep queued above the horizon: pacing.h's SLUICE_STANDING_NS and
-/// SLUICE_STANDING_BYTES_LOG2.
+/// What may be queued above the horizon by a pod's own TCP, and by others in quanta: pacing.h's
+/// SLUICE_STANDING_NS, SLUICE_STANDING_BYTES_LOG2 and SLUICE_RECEIVED. For a flow that has nothing
+/// queued there is a part more, SLUICE_LAST_ROOM.
 const STANDING_NS: u64 = 1_000_000_000;
 const STANDING_BYTES: u64 = 1 << 24;
+const RECEIVED: u64 = 4;
+const LAST_ROOM: u64 = 4;
 /// Above the queue there may be what left early, some put-off departures and a super-packet.
 const FQ_MARGIN_NS: u64 = 100_000_000;
 
@@ -130,13 +133,17 @@ impl Limit {
         Fq { limit: packets, flow_limit: packets, horizon_us }
     }
 
-    /// The longest queue that the programs keep, in time (pacing.h, sluice_room_ns).
+    /// The longest queue that the programs keep, in time (pacing.h, sluice_queue_ns and sluice_room_ns).
     fn queue_ns(&self, way: Direction, mtu: u32) -> u64 {
-        let horizon_ns = self.horizon_ns(Mode::Paced, mtu);
-        match way {
-            Direction::Ingress => horizon_ns,
-            _ => horizon_ns.max(STANDING_NS.min(self.cost_ns(STANDING_BYTES))),
-        }
+        let most_ns = STANDING_NS.min(self.cost_ns(STANDING_BYTES));
+        let standing_ns = match way {
+            Direction::Ingress => {
+                most_ns.min(2 * RECEIVED * self.cost_ns(self.quantum_bytes(way, mtu)))
+            }
+            _ => most_ns,
+        };
+        let queue_ns = self.horizon_ns(Mode::Paced, mtu).max(standing_ns);
+        queue_ns.saturating_add(queue_ns / LAST_ROOM)
     }
 
     /// Clamp for super-packets: one of 64 KiB at 20 Mbit/s would block the line for 26 ms. A device
@@ -228,9 +235,9 @@ mod tests {
     #[test]
     fn fq_holds_the_longest_queue_of_the_smallest_frames() {
         let fq = |rate: &str, way| limit(rate).for_fq(way, 1500);
-        let packets = Fq { limit: 59_523, flow_limit: 59_523, horizon_us: 10_100_000 };
+        let packets = Fq { limit: 66_964, flow_limit: 66_964, horizon_us: 10_125_000 };
         assert_eq!(fq("100Mbit", Direction::Ingress), packets);
-        let packets = Fq { limit: 327_380, flow_limit: 327_380, horizon_us: 11_000_000 };
+        let packets = Fq { limit: 401_785, flow_limit: 401_785, horizon_us: 11_250_000 };
         assert_eq!(fq("100Mbit", Direction::Egress), packets);
         assert_eq!(fq("1Mbit", Direction::Ingress).flow_limit, 10_000);
         assert_eq!(fq("100Gbit", Direction::Ingress).flow_limit, 500_000);
@@ -258,6 +265,8 @@ mod tests {
         assert!(header.contains(&format!("#define SLUICE_STANDING_NS {STANDING_NS}ULL\n")));
         let log2 = STANDING_BYTES.ilog2();
         assert!(header.contains(&format!("#define SLUICE_STANDING_BYTES_LOG2 {log2}\n")));
+        assert!(header.contains(&format!("#define SLUICE_RECEIVED {RECEIVED}\n")));
+        assert!(header.contains(&format!("#define SLUICE_LAST_ROOM {LAST_ROOM}\n")));
     }
 
     #[test]
