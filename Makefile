@@ -14,12 +14,24 @@ help: ## This list
 setup: ## Install the system packages that are missing (Debian, Ubuntu; root)
 	@tests/setup
 
-fmt: ## Format all Rust code
-	cargo fmt --all
+C_SOURCES = $$(git ls-files '*.c' '*.h')
+# By their first line; those in Rust's tests and in test data are not ours to format.
+SCRIPTS = $$(git grep -lE '^\#!/bin/((ba)?sh|busybox sh)$$' -- ':!*.rs' ':!*/testdata/*' ':!fuzz/seeds')
+MAINTAINER_SCRIPTS = packaging/deb/{preinst,postinst,prerm,postrm}
 
-lint: setup ## Formatting and clippy, without changing anything
+fmt: ## Format all Rust and C code
+	@tests/setup --lint
+	cargo fmt --all
+	clang-format-19 -i $(C_SOURCES)
+
+lint: ## Formatting, clippy, shell scripts and dependencies (deny.toml), without changing anything
+	@tests/setup --lint
 	cargo fmt --all --check
+	clang-format-19 --dry-run -Werror $(C_SOURCES)
+	shellcheck --external-sources --source-path=SCRIPTDIR packaging/maintain.sh $(SCRIPTS)
+	for script in $(MAINTAINER_SCRIPTS); do cat packaging/maintain.sh $$script | shellcheck -; done
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(TEST) --quiet --test dependencies
 
 build: setup ## Debug build of everything
 	cargo build --locked --workspace
