@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Every test that a document names is there.
+//! Every test that a document names is there, and every file of tests is run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -20,13 +20,32 @@ fn rows(document: &str) -> Vec<Vec<&str>> {
     cells.filter(|cells| cells[0].parse::<u32>().is_ok()).collect()
 }
 
-/// `file::name`; a file without a directory is one of tests/tests.
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = folder.read_dir().unwrap_or_else(|e| panic!("list {}: {e}", folder.display()));
+    entries.map(|entry| entry.expect("an entry").path())
+}
+
+/// Files of tests by the name that their target is to have, as paths in the repository: what lies in an area.
+fn files_of_tests() -> BTreeMap<String, String> {
+    let areas = entries(&repository().join("tests/tests")).collect::<Vec<_>>();
+    let tests = areas.iter().flat_map(|area| entries(area));
+    let named = tests.map(|test| {
+        let file = if test.is_dir() { test.join("main.rs") } else { test.clone() };
+        let name = test.file_stem().expect("a name").to_string_lossy().into_owned();
+        let path = file.strip_prefix(repository()).expect("in the repository").to_string_lossy();
+        (name, path.into_owned())
+    });
+    named.collect()
+}
+
+/// `file::name`; a file without a directory is one of tests/tests, in whatever area.
 fn named(document: &str) -> BTreeSet<(String, String)> {
+    let files = files_of_tests();
     let spans = document.split('`').skip(1).step_by(2);
     let names = spans.filter_map(|span| {
         let (file, name) = span.split_once(".rs::")?;
-        let file = format!("{file}.rs");
-        Some((if file.contains('/') { file } else { format!("tests/tests/{file}") }, name.into()))
+        let path = if file.contains('/') { None } else { files.get(file).cloned() };
+        Some((path.unwrap_or_else(|| format!("{file}.rs")), name.into()))
     });
     names.collect()
 }
@@ -90,17 +109,31 @@ fn all_48_collisions_are_told_each_with_a_test_or_why_there_is_none() {
 #[test]
 fn every_test_of_coexistence_is_in_the_table() {
     let document = coexistence();
-    let dir = fs::read_dir(repository().join("tests/tests")).expect("list the tests");
-    let files = dir.map(|entry| entry.expect("an entry").path());
-    let files = files.filter(|path| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("coexistence"))
-    });
-    for path in files {
-        let text = fs::read_to_string(&path).expect("read a test");
-        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let files = files_of_tests();
+    let files: Vec<_> = files.iter().filter(|(name, _)| name.starts_with("coexistence")).collect();
+    assert!(files.len() >= 6, "{files:?}");
+    for (file, path) in files {
+        let text = fs::read_to_string(repository().join(path)).expect("read a test");
         let tests = text.split("#[test]\nfn ").skip(1).filter_map(|rest| rest.split_once('('));
         for (name, _) in tests {
-            assert!(document.contains(&format!("`{file}::{name}`")), "{file}::{name} is not there");
+            assert!(
+                document.contains(&format!("`{file}.rs::{name}`")),
+                "{file}.rs::{name} is not there"
+            );
         }
     }
+}
+
+/// Cargo finds no tests in folders by itself: one that is not listed would never run, and nobody would see.
+#[test]
+fn every_file_of_tests_is_a_target_of_its_own_name() {
+    let manifest = fs::read_to_string(repository().join("tests/Cargo.toml")).expect("the manifest");
+    let targets = manifest.split("[[test]]\n").skip(1).map(|target| {
+        let value = |key| {
+            let line = target.lines().find_map(|line| line.strip_prefix(key)?.strip_suffix('"'));
+            line.unwrap_or_else(|| panic!("no {key}…\" in {target}")).to_owned()
+        };
+        (value("name = \""), format!("tests/{}", value("path = \"")))
+    });
+    assert_eq!(targets.collect::<BTreeMap<_, _>>(), files_of_tests());
 }

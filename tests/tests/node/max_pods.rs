@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 use tests::command::{executable, text};
 
-const CSV: &str = include_str!("../../data/ec2-instances.csv");
+const CSV: &str = include_str!("../../../data/ec2-instances.csv");
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(executable("sluice")).args(arguments).output().expect("run sluice")
