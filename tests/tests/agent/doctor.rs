@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::cni::Annotations;
 use tests::command::{ip, json as parse, output, run, tc, text, wait_for};
-use tests::kernel::{has_fq, has_tcx, skip};
+use tests::kernel::{has_fq, has_tcx, skip, skip_for_tcx};
 use tests::link::index;
 use tests::node::{CONF_DIR, CONFLIST, Node, PIN_DIR, Pod, with_node, with_ready_node};
 use tests::policy_agent::{PolicyAgent, Side, Verdict};
@@ -311,7 +311,7 @@ fn guarded_pod_is_degraded_and_says_by_what() {
 #[test]
 fn program_that_passes_in_front_of_policy_and_guard_is_a_fault() {
     if !has_tcx() {
-        return;
+        return skip_for_tcx("program_that_passes_in_front_of_policy_and_guard_is_a_fault");
     }
     with_ready_node("", |node| {
         let (_agent, pod) = pod_with_policy(node);
@@ -344,7 +344,7 @@ fn program_that_passes_in_front_of_policy_and_guard_is_a_fault() {
 fn guard_behind_policy_on_clsact_is_told() {
     // With tcx it is never behind.
     if has_tcx() {
-        return;
+        return skip_for_tcx("guard_behind_policy_on_clsact_is_told");
     }
     with_ready_node("", |node| {
         let (agent, pod) = pod_with_policy(node);
@@ -362,7 +362,9 @@ fn guard_behind_policy_on_clsact_is_told() {
 #[test]
 fn neighbours_that_never_end_the_chain_are_no_finding_and_unknown_ones_stay_unknown() {
     if !has_tcx() {
-        return;
+        return skip_for_tcx(
+            "neighbours_that_never_end_the_chain_are_no_finding_and_unknown_ones_stay_unknown",
+        );
     }
     with_ready_node("", |node| {
         let (_agent, pod) = pod_with_policy(node);

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::cni::{Annotations, Call};
 use tests::command::{tc, wait_for};
-use tests::kernel::has_tcx;
+use tests::kernel::{has_tcx, skip_for_tcx};
 use tests::link::index;
 use tests::meter::{Protocol, Transfer, in_netns, measure_seconds};
 use tests::node::{Node, PIN_DIR, Pod, mac_of, with_ready_node};
@@ -308,7 +308,9 @@ fn foreign_root_qdisc_in_the_pod_stays_and_the_guard_enforces() {
 #[test]
 fn without_any_place_for_the_guard_it_is_off_and_a_foreign_root_is_an_error() {
     if has_tcx() {
-        return;
+        return skip_for_tcx(
+            "without_any_place_for_the_guard_it_is_off_and_a_foreign_root_is_an_error",
+        );
     }
     with_ready_node("", |node| {
         let pod = node.pod("a", 2);
@@ -422,7 +424,7 @@ fn verdict_holds(node: &Node, pod: &Pod, remote: &Pod, verdict: Verdict) {
 #[test]
 fn foreign_tcx_program_that_passes_hides_nothing_from_the_guard() {
     if !has_tcx() {
-        return;
+        return skip_for_tcx("foreign_tcx_program_that_passes_hides_nothing_from_the_guard");
     }
     with_ready_node("", |node| {
         let _agent = PolicyAgent::start();
