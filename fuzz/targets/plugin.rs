@@ -6,10 +6,11 @@
 #![no_main]
 
 use host_agent::cni::{
-    CNI_VERSIONS, Code, Command, Environment, Error, POD_ANNOTATIONS, Request, Valid, annotated, run,
+    CNI_VERSIONS, Code, Command, Environment, Error, Request, Valid, annotated, run,
 };
-use host_agent::paths::Paths;
-use host_agent::wanted::Annotated;
+use host_agent::host::paths::Paths;
+use host_agent::pod::annotations::CAPABILITY;
+use host_agent::pod::wanted::Annotated;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -54,7 +55,7 @@ fn request(environment: &Environment, stdin: &str) {
 fn cached(stdin: &str) {
     let Ok(value) = serde_json::from_str::<Value>(stdin) else { return };
     let raw = |key: &str| value["runtimeConfig"].get(key).map(Value::to_string);
-    let (bandwidth, annotations) = (raw("bandwidth"), raw(POD_ANNOTATIONS));
+    let (bandwidth, annotations) = (raw("bandwidth"), raw(CAPABILITY));
     if let Ok(annotated) = annotated(bandwidth.as_deref(), annotations.as_deref()) {
         round_trip(&annotated);
     }
@@ -82,7 +83,10 @@ fn answered(environment: &Environment, stdin: &str) {
     match (&answer, command) {
         (Ok(said), Some(Command::Version)) => {
             let said: Value = serde_json::from_str(said).expect("JSON");
-            assert_eq!(said["supportedVersions"].as_array().map(Vec::len), Some(CNI_VERSIONS.len()));
+            assert_eq!(
+                said["supportedVersions"].as_array().map(Vec::len),
+                Some(CNI_VERSIONS.len())
+            );
         }
         (Ok(said), Some(Command::Del | Command::Gc)) => assert!(said.is_empty()),
         (Ok(said), _) => panic!("{command:?} succeeded where nothing is: {said}"),

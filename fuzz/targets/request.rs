@@ -5,10 +5,10 @@
 #![no_main]
 
 use anyhow::{Result, bail};
+use host_agent::api::http::{Door, JSON, MAX_BYTES, parse};
 use host_agent::api::{Node, Reloaded, answer};
-use host_agent::serve::{Door, JSON, MAX_BYTES, parse};
+use host_agent::pod::wanted::Live;
 use host_agent::status::Status;
-use host_agent::wanted::Live;
 use libfuzzer_sys::fuzz_target;
 
 /// Takes note of what it is told to change.
@@ -64,7 +64,11 @@ fuzz_target!(|bytes: &[u8]| {
             Err(response) => response,
         };
         assert!((200..600).contains(&response.status), "{}", response.status);
-        assert!(response.status == 200 || node.changes == 0 , "changed, and answered {}", response.status);
+        assert!(
+            response.status == 200 || node.changes == 0,
+            "changed, and answered {}",
+            response.status
+        );
         assert!(door == Door::Socket || node.changes == 0, "metrics' door changed something");
         if response.content_type == JSON {
             assert!(str::from_utf8(&response.body).is_ok());

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use dlmalloc::GlobalDlmalloc;
 use host_agent::cni::{Environment, run};
-use host_agent::paths::Paths;
+use host_agent::host::paths::Paths;
 
 /// Released with musl, whose allocator asks the kernel for pages, and gives them back, at every other
 /// step; a call of the plugin needs a few hundred kilobytes for a millisecond.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use host_agent::cli::{Arguments, report, run};
-use host_agent::logging;
+use host_agent::host::logging;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -9,14 +9,14 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use super::{print, settings};
+use crate::addresses::instance::Instance;
 use crate::cluster_config::check::AwsNode;
 use crate::cluster_config::user_data::{self, Os};
 use crate::cluster_config::{
     Wanted, addon, eksctl, env, karpenter, launch_template, overview, terraform,
 };
-use crate::instance::Instance;
-use crate::layers::merge;
-use crate::paths::Paths;
+use crate::host::paths::Paths;
+use crate::settings::layers::merge;
 
 #[derive(Args)]
 pub struct ClusterConfig {

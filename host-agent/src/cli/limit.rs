@@ -6,7 +6,8 @@ use clap::Subcommand;
 
 use super::node::{PodName, Source};
 use super::print;
-use crate::api::{LimitAsked, TimeToLive};
+use crate::api::LimitAsked;
+use crate::pod::time_to_live::TimeToLive;
 
 #[derive(Subcommand)]
 pub enum Limit {

@@ -11,12 +11,12 @@ use serde::Serialize;
 use settings_model::Settings;
 
 use super::{print, settings};
+use crate::addresses::instance::Instance;
+use crate::addresses::max_pods::{Machine, MaxPods, max_pods};
 use crate::boot::InForce;
-use crate::instance::Instance;
-use crate::layers::{Layers, merge};
-use crate::machine;
-use crate::max_pods::{Machine, MaxPods, max_pods};
-use crate::paths::Paths;
+use crate::boot::machine;
+use crate::host::paths::Paths;
+use crate::settings::layers::{Layers, merge};
 
 #[derive(Args)]
 pub struct Asked {

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::Uid;
 
 use crate::api::Pods;
-use crate::client::Client;
-use crate::paths::Paths;
+use crate::api::client::Client;
+use crate::host::paths::Paths;
 use crate::status::Status;
 use crate::status::rates::measure;
 

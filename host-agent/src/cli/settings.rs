@@ -12,12 +12,12 @@ use settings_model::{Effective, Entry, Origin, Problems, Warning, code};
 
 use super::print;
 use crate::boot::InForce;
-use crate::generation::Generations;
-use crate::kubelet::{self, Refused};
-use crate::layers::{Document, Layers, merge};
-use crate::logging::harmless_lines;
-use crate::paths::Paths;
-use crate::user_data;
+use crate::boot::kubelet::{self, Refused};
+use crate::host::logging::harmless_lines;
+use crate::host::paths::Paths;
+use crate::settings::generation::Generations;
+use crate::settings::layers::{Document, Layers, merge};
+use crate::settings::user_data;
 
 #[derive(Args)]
 pub struct Check {

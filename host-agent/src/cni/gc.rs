@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer};
 use super::complain;
 use super::error::{Code, Error};
 use super::verbs::{lock_error, take_off};
-use crate::paths::Paths;
-use crate::record::{Claim, Key, Record, Records, VERBS_WAIT};
+use crate::host::paths::Paths;
+use crate::pod::record::{Claim, Key, Record, Records, VERBS_WAIT};
 
 /// The attachments to one network that are to stay.
 #[derive(Debug)]

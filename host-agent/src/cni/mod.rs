@@ -4,14 +4,12 @@
 //! it, and hands the result through unchanged. It needs the pins and the
 //! settings in force, no running agent.
 
-pub mod annotations;
 mod check;
-mod error;
+pub(crate) mod error;
 mod gc;
 mod request;
 mod verbs;
 
-pub use annotations::CAPABILITY as POD_ANNOTATIONS;
 pub use error::{Code, Error};
 pub use gc::Valid;
 pub use request::{Command, Environment, Request, annotated};
@@ -19,7 +17,7 @@ pub use verbs::run;
 
 /// To standard error, which runtimes put into the journal.
 pub(crate) fn complain(what: impl std::fmt::Display) {
-    eprintln!("sluice: {}", crate::logging::harmless(&what.to_string()));
+    eprintln!("sluice: {}", crate::host::logging::harmless(&what.to_string()));
 }
 
 /// Versions of the CNI spec that requests may carry, oldest first.

@@ -11,10 +11,10 @@ use serde_json::{Number, Value};
 use settings_model::{Burst, ByteCount, Rate};
 
 use super::CNI_VERSIONS;
-use super::annotations::{self, PodAnnotations};
 use super::error::{Code, Error};
-use crate::record::Key;
-use crate::wanted::Annotated;
+use crate::pod::annotations::{self, PodAnnotations};
+use crate::pod::record::Key;
+use crate::pod::wanted::Annotated;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {

@@ -13,15 +13,15 @@ use serde_json::json;
 use super::error::{Code, Error};
 use super::request::{Command, Environment, Request, cni_version};
 use super::{CNI_VERSIONS, check, complain, gc};
-use crate::attach::{NoHostEnd, Veth};
-use crate::limit::Limit;
-use crate::live::in_force;
-use crate::lock::Busy;
+use crate::agent::reconcile::once::in_force;
+use crate::host::lock::Busy;
+use crate::host::paths::Paths;
 use crate::netlink::Gso;
-use crate::paths::Paths;
-use crate::record::{Came, Claim, Key, NoFreeSlot, Record, Records, Shaping, VERBS_WAIT};
-use crate::shape::{self, Shaper};
-use crate::wanted::Wanted;
+use crate::pod::limit::Limit;
+use crate::pod::record::{Came, Claim, Key, NoFreeSlot, Record, Records, Shaping, VERBS_WAIT};
+use crate::pod::shaper::{self, Shaper};
+use crate::pod::veth::{NoHostEnd, Veth};
+use crate::pod::wanted::Wanted;
 
 /// From settings in force to pins: longer than any agent takes that comes at all.
 const AGENT_STARTS_WITHIN: Duration = Duration::from_secs(60);
@@ -153,7 +153,7 @@ fn shape(
         veth = find(request)?;
     }
     let mut record = new_record(request);
-    shape::prepare(&mut record, &veth, wanted);
+    shaper::prepare(&mut record, &veth, wanted);
     let claim = records.claim(request.key.clone(), &record).map_err(claim_error)?;
     let mut shaper = Shaper { pins, slot: claim.slot, veth: &mut veth };
     let cleared = pins.clear(claim.slot).map_err(anyhow::Error::from);
@@ -198,7 +198,7 @@ fn shape_others(
         }
         let mut veth = Veth::find(&request.netns, &key.ifname)?;
         let mut record = new_record(request).for_other(&request.key.ifname);
-        shape::prepare(&mut record, &veth, wanted);
+        shaper::prepare(&mut record, &veth, wanted);
         let claim = records.claim(key, &record)?;
         let mut shaper = Shaper { pins, slot: claim.slot, veth: &mut veth };
         let done = attach(&mut shaper, &mut record, wanted).and_then(|()| claim.write(&record));
@@ -285,7 +285,7 @@ fn forget(paths: &Paths, pins: Option<&Pins>, records: &Records, key: &Key) -> R
 pub(super) fn take_off(pins: Option<&Pins>, records: &Records, claim: &Claim) -> Vec<String> {
     let record = claim.read().ok();
     let mut veth = record.as_ref().and_then(|r| Veth::find(&r.netns, &claim.key.ifname).ok());
-    let mut complaints = shape::remove(pins, claim, veth.as_mut());
+    let mut complaints = shaper::remove(pins, claim, veth.as_mut());
     if record.is_none_or(|record| record.main.is_none()) {
         let cleared = pins.map_or(Ok(()), |pins| pins.clear(claim.slot));
         complaints.extend(cleared.err().map(|e| e.to_string()));

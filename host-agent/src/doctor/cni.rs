@@ -10,11 +10,11 @@ use settings_model::Settings;
 use super::code;
 use super::finding::{Finding, Severity};
 use super::survey::{Cni, Survey};
+use crate::boot::facts::TextFile;
+pub use crate::boot::plan::is_chained;
+use crate::boot::plan::{Upstream, upstream};
 use crate::boot::rates_kept;
-use crate::conflist;
-use crate::facts::TextFile;
-pub use crate::plan::is_chained;
-use crate::plan::{Upstream, upstream};
+use crate::libcni::conflist;
 
 const OWN: &str = "sluice";
 const UPSTREAM: &str = "bandwidth";
@@ -163,7 +163,7 @@ mod tests {
     use settings_model::UpstreamBandwidth;
 
     use super::*;
-    use crate::conflist::ENTRY;
+    use crate::libcni::conflist::ENTRY;
 
     fn codes(files: &[&str]) -> Vec<&'static str> {
         let file = |(number, text): (usize, &&str)| {

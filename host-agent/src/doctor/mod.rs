@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 pub use finding::{Finding, Severity};
 use survey::Survey;
 
-use crate::paths::Paths;
+use crate::host::paths::Paths;
 
 /// What was seen, and what is to be said of it.
 pub struct Diagnosis {

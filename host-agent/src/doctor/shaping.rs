@@ -10,9 +10,9 @@ use super::finding::{Finding, Severity};
 use super::hooks::{Ends, Entry, Layer, Side, Surveyed};
 use super::owner::Owner;
 use super::survey::{Pod, Survey};
-use crate::limit::{Limit, Origin};
 use crate::netlink::{FILTER_HANDLE, Gso, LEAF_HANDLE, ROOT_HANDLE};
-use crate::record::{Guard, Mode, Record, Shaping};
+use crate::pod::limit::{Limit, Origin};
+use crate::pod::record::{Guard, Mode, Record, Shaping};
 
 const REPAIR: &str = "the agent repairs it while it runs: systemctl restart sluice; \
                       else restart the pod";

@@ -7,7 +7,7 @@ use super::code;
 use super::finding::{Finding, Severity};
 use super::survey::{Pod, Survey};
 use crate::boot::Reason;
-use crate::logging::harmless;
+use crate::host::logging::harmless;
 
 pub fn check(survey: &Survey) -> Vec<Finding> {
     [settings(survey), pins(survey), records(survey), agent(survey)].concat()
@@ -140,7 +140,7 @@ fn agent(survey: &Survey) -> Vec<Finding> {
         return Vec::new();
     }
     let pending = survey.pods.iter().filter_map(|pod| pod.record.as_ref().ok());
-    let guards = pending.filter(|r| r.guard == Some(crate::record::Guard::Pending)).count();
+    let guards = pending.filter(|r| r.guard == Some(crate::pod::record::Guard::Pending)).count();
     let seen = match guards {
         0 => "its socket does not answer".to_owned(),
         count => format!("its socket does not answer; {count} guards wait for it"),

@@ -22,9 +22,9 @@ pub use node::{BpfFs, Kernel};
 
 use super::hooks::{Namespace, Programs, Surveyed, hex};
 use super::text;
-use crate::logging::harmless;
-use crate::paths::Paths;
-use crate::record::{Claim, Record, Records};
+use crate::host::logging::harmless;
+use crate::host::paths::Paths;
+use crate::pod::record::{Claim, Record, Records};
 
 #[derive(Debug)]
 pub struct Survey {

@@ -14,8 +14,8 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Agent, Body, Error};
 
-use crate::aide;
-use crate::user_data::carrier::MOST_RAW;
+use crate::host::aide;
+use crate::settings::user_data::carrier::MOST_RAW;
 
 use super::{Answer, Outside, Request, Silence};
 
@@ -41,7 +41,7 @@ impl Default for Host {
     }
 }
 
-/// Connects as this process may (aide.rs), to the one address that an endpoint has.
+/// Connects as this process may (host/aide.rs), to the one address that an endpoint has.
 #[derive(Debug)]
 struct Direct;
 

@@ -8,7 +8,7 @@
 //!
 //! A pod makes as many events as it likes. They fill the second socket only, which
 //! the kernel bounds; each is read a bounded number of times a second; and what
-//! was lost of other pods is looked for (reconcile/mod.rs).
+//! was lost of other pods is looked for (agent/reconcile/).
 
 use std::collections::BTreeSet;
 use std::io::{self, IoSliceMut};

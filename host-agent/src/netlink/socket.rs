@@ -15,14 +15,14 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::sched::{CloneFlags, setns};
 
-use crate::raised;
+use crate::host::capability;
 
 /// Runs `call` in another network namespace. The calling thread goes there and back: a thread made for
 /// that would have to wait for a processor first, on a busy node longer than all the rest takes.
 pub fn inside<T>(netns: impl AsFd, call: impl FnOnce() -> T) -> Result<T, Error> {
     let error = |e: io::Error| Error::new("enter the network namespace", e);
     let own = File::open(OWN_NAMESPACE).map_err(error)?;
-    raised::with(Capability::CAP_SYS_ADMIN, || {
+    capability::with(Capability::CAP_SYS_ADMIN, || {
         setns(netns.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|e| error(e.into()))?;
         let result = call();
         if let Err(e) = setns(&own, CloneFlags::CLONE_NEWNET) {

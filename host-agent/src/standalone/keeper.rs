@@ -13,14 +13,14 @@ use settings_model::{CniMode, Settings};
 
 use super::known::Known;
 use super::{CONFLIST, network, nft, remove, store, take_off};
-use crate::facts::active_conflist;
-use crate::file;
+use crate::boot::facts::active_conflist;
+use crate::host::file;
+use crate::host::lock::private_directory;
+use crate::host::paths::Paths;
 use crate::imds::interface::{Interface, InterfaceError};
 use crate::imds::{Host, jittered};
-use crate::lock::private_directory;
 use crate::netlink::{Link, Netlink};
-use crate::paths::Paths;
-use crate::report::Trouble;
+use crate::trouble::Trouble;
 
 /// From one look to the next, on average.
 const PAUSE: Duration = Duration::from_secs(60);

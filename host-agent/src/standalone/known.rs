@@ -10,9 +10,9 @@ use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::file;
+use crate::host::file;
+use crate::host::paths::Paths;
 use crate::imds::interface::Interface;
-use crate::paths::Paths;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {

@@ -2,7 +2,7 @@
 //! Standalone mode: no aws-node; pods have addresses of the prefixes that are
 //! delegated to the node, by a conflist of ours, and leave the VPC with the
 //! node's address. The agent's second thread asks, writes and tells
-//! (background.rs), so that neither IMDS nor nft keeps the loop waiting (docs/decisions/0009-standalone.md).
+//! (agent/background.rs), so that neither IMDS nor nft keeps the loop waiting (docs/decisions/0009-standalone.md).
 
 mod keeper;
 mod known;
@@ -17,7 +17,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use settings_model::Settings;
 
-use crate::paths::Paths;
+use crate::host::paths::Paths;
 use known::Known;
 
 pub use keeper::Keeper;

@@ -6,8 +6,8 @@ use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::conflist::ENTRY;
 use crate::imds::interface::Interface;
+use crate::libcni::conflist::ENTRY;
 
 /// Of the CNI network and of the table.
 pub const NAME: &str = "sluice";

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 
 use super::network::NAME;
-use crate::lock::wait;
+use crate::host::lock::wait;
 
 /// No ADD that goes on for so long comes to anything: kubelet gives up after four minutes.
 const LEAKED_AFTER: Duration = Duration::from_secs(600);

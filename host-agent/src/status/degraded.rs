@@ -5,8 +5,8 @@
 
 use super::{Pod, State, Status, pods};
 use crate::boot::Reason;
-use crate::report::{Trouble, some};
-use crate::unmet;
+use crate::boot::unmet;
+use crate::trouble::{Trouble, some};
 
 /// Code of pods without their limit, which a look at the devices may find more of.
 pub const BROKEN: &str = "broken";

@@ -5,10 +5,13 @@
 //! are for the reader of two such pictures to compute (`rates`).
 
 pub mod degraded;
+pub mod metrics;
 mod pods;
 mod queues;
 pub mod rates;
+pub mod report;
 pub mod text;
+pub mod trace;
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,10 +23,11 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::boot::InForce;
-use crate::generation::Verdict;
-use crate::kubelet::Started;
-use crate::paths::Paths;
-use crate::report::{Report, Trouble};
+use crate::boot::kubelet::Started;
+use crate::host::paths::Paths;
+use crate::settings::generation::Verdict;
+use crate::status::report::Report;
+use crate::trouble::Trouble;
 
 pub use pods::{Delays, Drops, GuardLine, Line, Pod, State, need_container};
 
@@ -157,7 +161,7 @@ fn has_module(paths: &Paths, release: &str, name: &str) -> bool {
 /// Generations of settings that are gone, or cannot be read here, have none.
 fn verdict(paths: &Paths, settings: Option<&InForce>) -> Option<Verdict> {
     let number = settings?.generation?;
-    let all = crate::generation::Generations::new(paths).list();
+    let all = crate::settings::generation::Generations::new(paths).list();
     all.into_iter().find(|generation| generation.number == number).map(|found| found.verdict)
 }
 

@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use settings_model::{Bandwidth, Limit};
 
 use super::queues::{self, Queues};
-use crate::attach::Veth;
-use crate::limit::Origin;
-use crate::logging::harmless;
-use crate::paths::Paths;
-use crate::record::{Came, Claim, Guard, Mode, Record, Records, Shaping};
-use crate::report::Trouble;
-use crate::wanted::{Annotated, Live, Wanted, as_text};
+use crate::host::logging::harmless;
+use crate::host::paths::Paths;
+use crate::pod::limit::Origin;
+use crate::pod::record::{Came, Claim, Guard, Mode, Record, Records, Shaping};
+use crate::pod::veth::Veth;
+use crate::pod::wanted::{Annotated, Live, Wanted, as_text};
+use crate::trouble::Trouble;
 
 /// One interface of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

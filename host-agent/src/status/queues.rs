@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::pods::Pod;
-use crate::attach::End;
 use crate::netlink::Netlink;
-use crate::record::{Claim, Mode, Record, Shaping};
+use crate::pod::record::{Claim, Mode, Record, Shaping};
+use crate::pod::veth::End;
 
 /// Of one picture of the node: the agent's loop waits for it.
 const BUDGET: Duration = Duration::from_millis(20);

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use settings_model::Rate;
 
 use super::{Kernel, State, Status, need_container};
-use crate::capacity::{Capacity, numbers};
-use crate::report::NOT_ADOPTED;
+use crate::addresses::capacity::{Capacity, numbers};
+use crate::status::report::NOT_ADOPTED;
 
 /// One screen: is it well, and if not, what to do. Begins with the settings.
 pub fn screen(status: &Status) -> String {
@@ -192,13 +192,14 @@ pub fn duration(ns: u64) -> String {
 pub mod tests {
     use super::super::{Agent, GuardLine, Line, Pod};
     use super::*;
+    use crate::addresses::capacity::{self, Finding, Seen};
     use crate::boot::{InForce, Reason};
-    use crate::capacity::{self, Finding, Seen};
-    use crate::generation::Verdict;
-    use crate::limit::Origin;
-    use crate::record::Came;
-    use crate::report::{Report, Trouble};
-    use crate::wanted::Annotated;
+    use crate::pod::limit::Origin;
+    use crate::pod::record::Came;
+    use crate::pod::wanted::Annotated;
+    use crate::settings::generation::Verdict;
+    use crate::status::report::Report;
+    use crate::trouble::Trouble;
 
     fn line() -> Line {
         Line {

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::api::Pods;
-use crate::logging::harmless;
+use crate::host::logging::harmless;
 use crate::status::Line;
 use crate::status::text::{duration, short};
 

@@ -11,8 +11,8 @@ use settings_model::Settings;
 
 use super::names_in;
 use crate::boot::InForce;
-use crate::facts::{self, TextFile};
-use crate::paths::Paths;
+use crate::boot::facts::{self, TextFile};
+use crate::host::paths::Paths;
 
 /// The runtime's loopback has a result of its own.
 const LOOPBACK: &str = "lo";

@@ -9,8 +9,8 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use serde::Serialize;
 
 use super::names_in;
+use crate::host::paths::Paths;
 use crate::netlink::trial;
-use crate::paths::Paths;
 
 /// What shaping needs of qdiscs and filters.
 const KINDS: [&str; 5] = ["fq", "prio", "htb", "clsact", "cls_bpf"];

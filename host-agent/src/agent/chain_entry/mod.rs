@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Our entry in the active conflist: the VPC CNI writes its file anew at every
+//! start and merges nothing, so the entry is put back, at once, however often
+//! (contest.rs). Where it is not wanted it is taken out.
+
+mod contest;
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Error, Result, bail};
+use settings_model::Settings;
+
+use self::contest::{Advice, Contest, Stamp};
+use crate::boot::facts::{TextFile, active_conflist, with_entry};
+use crate::boot::plan::{Upstream, conflist_file, is_chained, upstream};
+use crate::boot::rates_kept;
+use crate::host::file;
+use crate::host::lock::unless_busy;
+use crate::host::paths::Paths;
+use crate::libcni::conflist::{decode, has_entry, remove};
+use crate::trouble::Trouble;
+
+/// Writes in a row while somebody else writes between them.
+const ATTEMPTS: u32 = 10;
+/// Until the next try where somebody else, a boot, writes files.
+const BUSY: Duration = Duration::from_millis(5);
+
+#[derive(Debug, Default)]
+pub struct Chain {
+    due: Option<Instant>,
+    writes: u64,
+    contest: Contest,
+    /// Whether an entry of the upstream plugin was taken out, and nobody has written the file without
+    /// one since.
+    replaced: bool,
+}
+
+impl Chain {
+    /// Times that the entry was put back, or taken out as the settings say.
+    pub fn writes(&self) -> u64 {
+        self.writes
+    }
+
+    pub fn look_again(&mut self, now: Instant) {
+        self.due = Some(now);
+    }
+
+    pub fn next(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Looks if it is time to, and writes if it must; gives what is wrong now, if it has looked.
+    pub fn keep(
+        &mut self,
+        paths: &Paths,
+        settings: &Settings,
+        now: Instant,
+    ) -> Option<Option<Trouble>> {
+        self.due.take_if(|due| *due <= now)?;
+        let dir = paths.resolve(settings.cni.conf_dir.as_ref());
+        // A boot at the same time would write the same temporary file; should it hang, we do not.
+        let alone = match unless_busy(paths.files_lock().take(Duration::ZERO)).transpose() {
+            None => {
+                self.due = Some(now + BUSY);
+                return None;
+            }
+            Some(alone) => alone,
+        };
+        let kept = alone.and_then(|_alone| {
+            if is_chained(settings) && has_plugin(paths, settings) {
+                self.put_in(settings, &dir, now)
+            } else if is_chained(settings) {
+                self.take_out(&dir).map(|()| Some(no_plugin(paths, settings)))
+            } else {
+                self.take_out(&dir).map(|()| None)
+            }
+        });
+        Some(kept.unwrap_or_else(|e| {
+            let next_step = "new pods get no limit from the chain until this is put right";
+            Some(trouble("conflist", &dir, format!("{e:#}"), next_step))
+        }))
+    }
+
+    fn put_in(&mut self, settings: &Settings, dir: &Path, now: Instant) -> Result<Option<Trouble>> {
+        let found = active_conflist(dir)?;
+        let edited = conflist_file(settings, &found)?;
+        let (Some(found), Some(edited)) = (found, edited) else {
+            let what = "there is no CNI configuration yet".into();
+            let next_step = "the main CNI plugin writes it; the entry is added then";
+            return Ok(Some(trouble("no-conflist", dir, what, next_step)));
+        };
+        let upstream = upstream(settings, &found);
+        if found.text.as_bytes() != edited.content
+            && let Some(until) = self.write(settings, &found, &edited.content, now)?
+        {
+            self.due = Some(until);
+            let what = "somebody takes our entry out again and again".into();
+            let next_step = "find who else edits the conflist; until then pods are adopted instead";
+            return Ok(Some(trouble("contested", &found.path, what, next_step)));
+        }
+        Ok(self.beside(upstream, &found.path))
+    }
+
+    /// Gives until when the file is left as it is, if there is a contest for it.
+    fn write(
+        &mut self,
+        settings: &Settings,
+        found: &TextFile,
+        content: &[u8],
+        now: Instant,
+    ) -> Result<Option<Instant>> {
+        let upstream = upstream(settings, found);
+        let look = || fs::metadata(&found.path);
+        let meta = look().with_context(|| format!("look at {}", found.path.display()))?;
+        if !has_entry(&found.text).unwrap_or(false) && !upstream.is_some_and(Upstream::stays) {
+            self.replaced = false;
+            match self.contest.gone(stamp(&meta), now) {
+                Advice::PutBack => {}
+                // Whether it is a contest is to be seen.
+                Advice::Hold(until) => {
+                    self.due = Some(until);
+                    return Ok(None);
+                }
+                Advice::StandBack(until) => return Ok(Some(until)),
+            }
+            self.contest.put_back(now);
+        }
+        let edit = |text: TextFile| {
+            let edited = conflist_file(settings, &Some(text))?;
+            Ok(edited.map(|edited| edited.content).unwrap_or_default())
+        };
+        replace(found, content, &meta, edit)?;
+        self.writes += 1;
+        self.replaced |= upstream == Some(Upstream::Replaced);
+        let path = found.path.display();
+        match upstream {
+            None => log::info!("put our entry into {path}"),
+            Some(Upstream::Replaced) => log::warn!(
+                CODE = "upstream-replaced";
+                "put our entry into {path} in the place of the upstream \"bandwidth\" plugin's"
+            ),
+            Some(Upstream::Kept | Upstream::HasRates(_)) => {
+                log::warn!(CODE = "upstream-kept"; "took our entry out of {path}: the upstream \"bandwidth\" plugin is there, and is to be kept");
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is to be told of the upstream plugin.
+    fn beside(&self, upstream: Option<Upstream>, path: &Path) -> Option<Trouble> {
+        match upstream {
+            Some(Upstream::Kept) => {
+                let what = "the upstream \"bandwidth\" plugin is in the chain, and we are not: \
+                            cni.upstream-bandwidth is \"keep\""
+                    .into();
+                let next_step = "new pods are limited by it; to have them limited by us, set \
+                                 \"replace\", or take it out (VPC CNI: ENABLE_BANDWIDTH_PLUGIN=false)";
+                Some(trouble("upstream-kept", path, what, next_step))
+            }
+            Some(Upstream::HasRates(rates)) => {
+                let next_step = format!(
+                    "to have pods limited by us, give bandwidth.{rates}, or rates of your own, or take \
+                     them out of the entry"
+                );
+                Some(trouble("upstream-rates", path, rates_kept(&rates), &next_step))
+            }
+            _ if self.replaced => {
+                let what =
+                    "the upstream \"bandwidth\" plugin was in the chain; we have its place: \
+                            cni.upstream-bandwidth is \"replace\""
+                        .into();
+                let next_step = "have its owner leave it out, so that both agree (VPC CNI: \
+                                 ENABLE_BANDWIDTH_PLUGIN=false)";
+                Some(trouble("upstream-replaced", path, what, next_step))
+            }
+            _ => None,
+        }
+    }
+
+    fn take_out(&mut self, dir: &Path) -> Result<()> {
+        self.writes += take_out(dir)?;
+        (self.contest, self.replaced) = (Contest::default(), false);
+        Ok(())
+    }
+}
+
+/// Whether there is something that a runtime can run for our entry.
+pub fn has_plugin(paths: &Paths, settings: &Settings) -> bool {
+    let found = fs::metadata(plugin(paths, settings));
+    found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+fn plugin(paths: &Paths, settings: &Settings) -> PathBuf {
+    paths.resolve(settings.cni.bin_dir.as_ref()).join("sluice")
+}
+
+/// A chain with our entry would start no pod.
+fn no_plugin(paths: &Paths, settings: &Settings) -> Trouble {
+    let what = "the plugin's executable is not there, so our entry is not in the conflist".into();
+    let next_step = "new pods are limited by the agent, shortly after they start; sluice reload \
+                     installs the plugin";
+    trouble("conflist", &plugin(paths, settings), what, next_step)
+}
+
+/// Takes our entry out of every list; gives how many had it. An entry of the upstream plugin that it
+/// has replaced is not known any more: the VPC CNI has it written at its next start.
+pub fn take_out(dir: &Path) -> Result<u64> {
+    let mut written = 0;
+    for found in with_entry(dir)? {
+        let path = found.path.display();
+        let look = || fs::metadata(&found.path);
+        let meta = look().with_context(|| format!("look at {path}"))?;
+        let edit = |found: TextFile| {
+            let text = remove(&found.text);
+            text.map(String::into_bytes).with_context(|| format!("take the entry out of {path}"))
+        };
+        replace(&found, &edit(found.clone())?, &meta, edit)?;
+        log::info!(
+            "took our entry out of {path}; an upstream \"bandwidth\" plugin's that it had replaced comes \
+             back when its owner writes the file anew (VPC CNI: when aws-node starts)"
+        );
+        written += 1;
+    }
+    Ok(written)
+}
+
+/// What somebody has written since `found` was read is not lost: it is edited in its turn.
+fn replace(
+    found: &TextFile,
+    content: &[u8],
+    meta: &Metadata,
+    edit: impl Fn(TextFile) -> Result<Vec<u8>>,
+) -> Result<()> {
+    let (path, mode) = (&found.path, meta.permissions().mode() & 0o7777);
+    let mut expected = found.text.clone().into_bytes();
+    let mut content = content.to_vec();
+    for _ in 0..ATTEMPTS {
+        let before = file::exchange(path, &content, mode)?;
+        if before == expected {
+            return Ok(());
+        }
+        // What cannot be edited is put back as it was, and looked at again.
+        let newer = decode(before.clone()).map(|text| TextFile { path: path.clone(), text });
+        let next = newer.map_err(Error::from).and_then(&edit).unwrap_or(before);
+        expected = std::mem::replace(&mut content, next);
+    }
+    bail!("write {}: somebody writes it all the time", path.display());
+}
+
+fn stamp(meta: &Metadata) -> Stamp {
+    (meta.ino(), meta.mtime(), meta.mtime_nsec())
+}
+
+fn trouble(code: &str, subject: &Path, what: String, next_step: &str) -> Trouble {
+    let subject = subject.display().to_string();
+    Trouble { code: code.into(), subject, what, next_step: next_step.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::libcni::conflist::{ENTRY, add};
+
+    const OLD: &str = r#"{"plugins":[{"type":"old"}]}"#;
+
+    /// What is in the file after an edit of `OLD` while somebody has written `newer` instead.
+    fn written(newer: Option<&[u8]>) -> (Result<()>, Option<Vec<u8>>) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("10-aws.conflist");
+        fs::write(&path, OLD).unwrap();
+        let meta = fs::metadata(&path).unwrap();
+        let found = TextFile { path: path.clone(), text: OLD.into() };
+        match newer {
+            Some(newer) => fs::write(&path, newer).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        let edit = |file: TextFile| Ok(add(&file.text)?.into_bytes());
+        let result = replace(&found, add(OLD).unwrap().as_bytes(), &meta, edit);
+        (result, fs::read(&path).ok())
+    }
+
+    #[test]
+    fn what_somebody_writes_at_the_same_moment_is_edited_and_not_lost() {
+        let newer = r#"{"plugins":[{"type":"new","mtu":1500}]}"#;
+        let (result, left) = written(Some(newer.as_bytes()));
+        result.unwrap();
+        assert_eq!(left.unwrap(), newer.replace("}]", &format!("}},{ENTRY}]")).as_bytes());
+        // It may be what we would have made of it.
+        let edited = add(newer).unwrap();
+        assert_eq!(written(Some(edited.as_bytes())).1.unwrap(), edited.as_bytes());
+    }
+
+    #[test]
+    fn what_cannot_be_edited_is_put_back() {
+        for broken in [&b"{"[..], b"\xff"] {
+            let (result, left) = written(Some(broken));
+            result.unwrap();
+            assert_eq!(left.unwrap(), broken);
+        }
+    }
+
+    #[test]
+    fn list_that_has_just_gone_is_not_made_again() {
+        let (result, left) = written(None);
+        assert!(format!("{:#}", result.unwrap_err()).ends_with("(os error 2)"));
+        assert_eq!(left, None);
+    }
+}

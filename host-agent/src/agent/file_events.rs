@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Files that tell the agent something: records of pods, the settings in force,
+//! the runtime's result cache, the directory of conflists. The last two are
+//! other people's and may come late, so they are looked for until they are there.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use settings_model::Settings;
+
+use crate::host::paths::Paths;
+use crate::pod::record::Claim;
+
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What a file told.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    RecordWritten(Claim),
+    RecordRemoved(Claim),
+    Settings,
+    /// What `sluice boot` has left, which comes after the settings.
+    Boot,
+    /// A file of the result cache, which may have gone.
+    Cached(PathBuf),
+    Conflist,
+    /// A pin was removed, or the directory of pins.
+    Unpinned,
+    /// More happened than could be held.
+    Lost,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Place {
+    Records,
+    State,
+    Cache,
+    Conflists,
+    Pins,
+    /// A directory above one of the last two that is not there yet.
+    Above,
+}
+
+pub struct Watches {
+    inotify: Inotify,
+    paths: Paths,
+    watched: HashMap<WatchDescriptor, (Place, PathBuf)>,
+    looked: Option<Instant>,
+}
+
+impl Watches {
+    pub fn open(paths: &Paths) -> Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
+            .context("watch the agent's files")?;
+        let watched = HashMap::new();
+        let mut watches = Self { inotify, paths: paths.clone(), watched, looked: None };
+        let pods = paths.pods_dir();
+        fs::create_dir_all(&pods).with_context(|| format!("create {}", pods.display()))?;
+        let state = paths.settings_in_force();
+        watches.watch(Place::State, state.parent().unwrap_or(&state))?;
+        watches.watch(Place::Records, &pods)?;
+        watches.watch_pins()?;
+        Ok(watches)
+    }
+
+    /// Again after the directory was made anew; a watch that is there stays.
+    pub fn watch_pins(&mut self) -> Result<()> {
+        let dir = self.paths.pin_dir();
+        self.watch(Place::Pins, &dir)
+    }
+
+    /// Watches the directories that these settings name, as soon as they are there; says whether one
+    /// has come, which may have a past.
+    pub fn find(&mut self, settings: &Settings) -> bool {
+        let mut found = false;
+        if self.next().is_some_and(|when| when > Instant::now()) {
+            return found;
+        }
+        self.looked = Some(Instant::now());
+        let conflists = self.paths.resolve(settings.cni.conf_dir.as_ref());
+        for (place, dir) in
+            [(Place::Cache, self.paths.result_cache()), (Place::Conflists, conflists)]
+        {
+            let there = self.watched.values().any(|watched| *watched == (place, dir.clone()));
+            if !there && self.watch_from_above(place, &dir) {
+                self.forget_others(place, &dir);
+                found = true;
+            }
+        }
+        if self.next().is_none() {
+            self.forget_others(Place::Above, Path::new(""));
+        }
+        found
+    }
+
+    /// Of a directory that is not there, the nearest one above it is watched: something new there
+    /// means to look again. What comes between the two looks is found by the second one.
+    fn watch_from_above(&mut self, place: Place, dir: &Path) -> bool {
+        for above in dir.ancestors().skip(1) {
+            if self.watch(place, dir).is_ok() {
+                return true;
+            }
+            if self.watched.values().any(|(_, watched)| watched == above) {
+                break;
+            }
+            if self.watch(Place::Above, above).is_ok() {
+                return self.watch(place, dir).is_ok();
+            }
+        }
+        false
+    }
+
+    /// When [`Self::find`] has to look again; None when all is found.
+    pub fn next(&self) -> Option<Instant> {
+        let is_there = |place| self.watched.values().any(|(watched, _)| *watched == place);
+        let missing = !is_there(Place::Cache) || !is_there(Place::Conflists);
+        self.looked.filter(|_| missing).map(|looked| looked + LOOK_EVERY)
+    }
+
+    fn watch(&mut self, place: Place, dir: &Path) -> Result<()> {
+        let news = match place {
+            Place::Above => AddWatchFlags::IN_CREATE,
+            _ => AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_DELETE,
+        };
+        let flags = news
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_MOVE_SELF
+            | AddWatchFlags::IN_ONLYDIR;
+        let watch = self.inotify.add_watch(dir, flags);
+        let watch = watch.with_context(|| format!("watch {}", dir.display()))?;
+        self.watched.insert(watch, (place, dir.to_owned()));
+        Ok(())
+    }
+
+    fn forget_others(&mut self, place: Place, dir: &Path) {
+        let old = self.watched.iter().filter(|(_, (p, d))| *p == place && d != dir);
+        for watch in old.map(|(watch, _)| *watch).collect::<Vec<_>>() {
+            self.watched.remove(&watch);
+            // It may have gone by itself, with its directory.
+            let _ = self.inotify.rm_watch(watch);
+        }
+    }
+
+    /// Everything that is there to read.
+    pub fn read(&mut self) -> Result<Vec<News>> {
+        let events = match self.inotify.read_events() {
+            Ok(events) => events,
+            Err(Errno::EAGAIN) => return Ok(Vec::new()),
+            Err(e) => return Err(e).context("watch the agent's files"),
+        };
+        Ok(events.into_iter().filter_map(|event| self.news(event)).collect())
+    }
+
+    fn news(&mut self, event: InotifyEvent) -> Option<News> {
+        if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+            return Some(News::Lost);
+        }
+        if event.mask.intersects(AddWatchFlags::IN_IGNORED | AddWatchFlags::IN_MOVE_SELF) {
+            return self.lose(event.wd);
+        }
+        let (place, dir) = self.watched.get(&event.wd)?;
+        let path = dir.join(event.name?);
+        let removed = event.mask.contains(AddWatchFlags::IN_DELETE);
+        match place {
+            Place::Records if removed => Claim::parse(&path).map(News::RecordRemoved),
+            Place::Records => Claim::parse(&path).map(News::RecordWritten),
+            Place::State if removed => None,
+            Place::State if path == self.paths.settings_in_force() => Some(News::Settings),
+            Place::State => (path == self.paths.boot_file()).then_some(News::Boot),
+            Place::Cache => Some(News::Cached(path)),
+            Place::Conflists => Some(News::Conflist),
+            Place::Pins => removed.then_some(News::Unpinned),
+            Place::Above => {
+                self.looked = None;
+                None
+            }
+        }
+    }
+
+    /// The directory has gone, by itself or to another name; one of the old name may come.
+    fn lose(&mut self, watch: WatchDescriptor) -> Option<News> {
+        let (place, _) = self.watched.remove(&watch)?;
+        // Fails where it has gone.
+        let _ = self.inotify.rm_watch(watch);
+        self.looked = None;
+        match place {
+            Place::Conflists => Some(News::Conflist),
+            Place::Pins => Some(News::Unpinned),
+            _ => None,
+        }
+    }
+}
+
+impl AsFd for Watches {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+}

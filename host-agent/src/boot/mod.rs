@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `sluice boot`: layers of settings → plan → files, as a generation. Settings
+//! are put in force whole, or else what `on-invalid` says: the last good
+//! generation, the layers below the user data, or nothing at all. Beside them
+//! stand kubelet's file, the chain's entry, the plugin and the store: one that
+//! fails is reported (unmet.rs) and takes no limit away.
+
+pub mod apply;
+pub mod facts;
+pub mod kubelet;
+pub mod machine;
+pub mod plan;
+pub mod preview;
+pub mod unmet;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use settings_model::{Effective, OnInvalid, Problems, Settings};
+
+use crate::agent::chain_entry;
+use crate::host::file;
+use crate::host::lock::Lock;
+use crate::host::paths::Paths;
+use crate::libcni::conflist::StaticRates;
+use crate::settings::generation::Generations;
+use crate::settings::layers::{Document, Layers, merge};
+use crate::settings::user_data::{self, NodeConfig};
+use crate::standalone;
+use crate::trouble::Trouble;
+use apply::apply;
+use facts::Facts;
+use kubelet::{Earlier, Kubelet, Started};
+use plan::{Part, Plan, Upstream};
+
+/// What holds on this node and why; `status` reads it from /run/sluice/boot.json.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InForce {
+    /// None where the layers below the user data hold, which are no generation.
+    pub generation: Option<u64>,
+    /// Names of the documents, lowest layer first.
+    pub documents: Vec<String>,
+    pub reason: Reason,
+    /// Why it is not what was asked for.
+    pub problems: Vec<String>,
+    /// What is in force, but may surprise the operator.
+    pub warnings: Vec<String>,
+    /// Parts that are not as asked for, although these settings are in force.
+    #[serde(default)]
+    pub unmet: Vec<Trouble>,
+    /// None where nothing says how many pods the node takes: it is no EC2 instance, and the settings
+    /// give no number.
+    #[serde(default)]
+    pub max_pods: Option<MaxPodsInForce>,
+}
+
+/// How many pods the node takes, and what that rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaxPodsInForce {
+    /// What kubelet has: an explicit value of somebody else's, or the computed one.
+    pub pods: u16,
+    /// Where kubelet was told, or who had told it before, in words.
+    pub told: String,
+    /// As firmware or IMDS name it; None where neither does.
+    pub instance_type: Option<String>,
+    /// Addresses for pods that the type's ENIs can ever carry in this mode; None where the type is
+    /// unknown.
+    pub capacity: Option<u64>,
+    /// Whether the type can have prefixes; None where the type is unknown.
+    pub delegates_prefixes: Option<bool>,
+    /// nodeadm makes kubelet's configuration, once for each boot of the node.
+    #[serde(default)]
+    pub by_nodeadm: bool,
+    /// What kubelet runs with as long as it has not read this number.
+    #[serde(default)]
+    pub earlier: Option<Earlier>,
+}
+
+impl InForce {
+    /// None where nothing was ever put in force since the node started.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        let attempt = || format!("read {}", path.display());
+        match fs::read(path) {
+            Ok(text) => serde_json::from_slice(&text).map(Some).with_context(attempt),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(attempt),
+        }
+    }
+
+    /// One line for people.
+    pub fn to_text(&self) -> String {
+        let what = match (self.generation, self.documents.is_empty()) {
+            (Some(number), false) => {
+                format!("generation {number} ({})", self.documents.join(", "))
+            }
+            (Some(number), true) => format!("generation {number} (built-in defaults)"),
+            (None, false) => self.documents.join(", "),
+            (None, true) => "built-in defaults".into(),
+        };
+        match self.reason {
+            Reason::AsAsked => format!("{what}, as asked for"),
+            Reason::LastGood => {
+                format!("{what}, the last good ones, instead of what was asked for")
+            }
+            Reason::Defaults => format!("{what}, instead of what was asked for"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    AsAsked,
+    LastGood,
+    Defaults,
+}
+
+/// For another boot or reload to end: its own waits for IMDS are over by then. Twice that, for the rehearsal
+/// too, fits beside IMDS into the unit's TimeoutStartSec=.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where things are, for one boot.
+pub struct Boot<'a> {
+    pub paths: &'a Paths,
+    pub plugin: &'a Path,
+}
+
+/// What was asked for could not be put in force.
+#[derive(Debug)]
+pub struct Refused {
+    pub error: anyhow::Error,
+    /// What holds instead, or why nothing else does. None: the node is as it was.
+    pub instead: Option<Result<Box<InForce>>>,
+}
+
+impl Boot<'_> {
+    /// Puts settings in force, whole. Settings that cannot be used are replaced by the last good
+    /// ones, or by the layers below the user data; usable ones that cannot be applied by the last
+    /// good ones only, for whatever is in the way of them would be in the way of defaults too.
+    pub fn run(&self, layers: Result<Layers>) -> Result<InForce, Refused> {
+        // Two at once (SIGHUP and `sluice reload`) would put a mixture in force.
+        let _alone = self
+            .paths
+            .boot_lock()
+            .take(PATIENCE)
+            .map_err(|error| Refused { error, instead: None })?;
+        let below = match &layers {
+            Ok(layers) => layers.without_user_data(),
+            Err(error) => Layers::of_image(self.paths)
+                .unwrap_or_default()
+                .with_node_configs(user_data::node_configs_beside(error)),
+        };
+        let below_settings = merge(&below.documents()).map(|below| below.settings);
+        let on_invalid = below_settings.unwrap_or_default().agent.on_invalid;
+        let documents = layers.map(|layers| layers.documents());
+        let read = documents.and_then(|all| Ok((merge(&all)?, all)));
+        let unusable = read.is_err();
+        let result = read.and_then(|(effective, all)| {
+            let plan = self.plan(&effective.settings, below.node_configs());
+            self.put(&effective, plan, &all, on_invalid)
+        });
+        let done = result.and_then(|in_force| self.record(&in_force).map(|()| in_force));
+        done.map_err(|error| {
+            let instead = self.instead(&below, on_invalid, &error, unusable);
+            Refused { error, instead }
+        })
+    }
+
+    /// What these settings would make of this node, whose user data has these NodeConfigs.
+    pub fn plan(&self, settings: &Settings, node_configs: &[NodeConfig]) -> Plan {
+        let plan =
+            Plan::make(self.paths, settings, &Facts::probe(self.paths, settings, self.plugin));
+        let machine = machine::probe(self.paths);
+        let probed = Kubelet::probe(self.paths, node_configs);
+        let whole =
+            probed.and_then(|it| plan.clone().and_max_pods(settings, machine.as_ref(), &it));
+        whole.unwrap_or_else(|why| {
+            let unmet = [plan.unmet, vec![unmet::kubelet(format!("{why:#}"))]].concat();
+            Plan { unmet, ..plan }
+        })
+    }
+
+    /// Most of what `run` does is the same whatever the user data says. Done beforehand, for nothing, in
+    /// a directory that is removed again, it has code, configuration and plugin off the disk, and
+    /// through dm-verity, by the time that IMDS answers and kubelet waits.
+    pub fn rehearse(&self, layers: &Layers) -> Result<()> {
+        let _alone = self.paths.boot_lock().take(PATIENCE)?;
+        let documents = layers.documents();
+        let asked = merge(&documents)?;
+        let dir = self.paths.rehearsal_dir();
+        let paths = &Paths::below(&dir);
+        let plan = self.plan(&asked.settings, layers.node_configs()).below(paths);
+        let there = Boot { paths, plugin: self.plugin };
+        let done = there
+            .put(&asked, plan, &documents, OnInvalid::default())
+            .and_then(|it| there.record(&it));
+        fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+        done
+    }
+
+    fn put(
+        &self,
+        asked: &Effective,
+        mut plan: Plan,
+        documents: &[Document],
+        on_invalid: OnInvalid,
+    ) -> Result<InForce> {
+        let warnings = asked.warnings.iter().map(ToString::to_string);
+        let warnings = warnings.chain(upstream_warning(&plan)).chain(plan.warnings.clone());
+        let warnings: Vec<String> = warnings.collect();
+        let generations = Generations::new(self.paths);
+        let begun = generations.begin(documents, on_invalid == OnInvalid::LastGood)?;
+        let number = begun.number;
+        plan.unmet.extend(begun.not_stored.iter().map(|why| unmet::not_stored(format!("{why:#}"))));
+        let changed = match self.carry_out(&asked.settings, &mut plan) {
+            Ok(changed) => changed,
+            Err(error) => {
+                // The first error is the one to tell; a full disk may keep this from being noted.
+                let _ = generations.has_failed(number, documents, format!("{error:#}"));
+                return Err(error);
+            }
+        };
+        if let Err(why) = generations.is_good(begun) {
+            plan.unmet.push(unmet::not_stored(format!("{why:#}")));
+        }
+        plan.unmet.iter().for_each(|trouble| log::error!("{}", unmet::line(trouble)));
+        warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        let max_pods = plan.max_pods.iter();
+        max_pods.for_each(|known| log::info!("max-pods {}: {}", known.pods, known.told));
+        changed.iter().for_each(|path| log::info!("wrote {}", path.display()));
+        let documents = names(documents);
+        Ok(InForce {
+            generation: Some(number),
+            documents,
+            reason: Reason::AsAsked,
+            problems: Vec::new(),
+            warnings,
+            unmet: plan.unmet,
+            max_pods: plan.max_pods,
+        })
+    }
+
+    /// Part by part; the plan is then as it came about. Gives the paths that were written; fails only
+    /// where the settings cannot be in force.
+    fn carry_out(&self, settings: &Settings, plan: &mut Plan) -> Result<Vec<PathBuf>> {
+        let mut changed = self.install(&plan.plugin).unwrap_or_else(|why| {
+            plan.unmet.push(unmet::plugin(format!("{why:#}")));
+            Vec::new()
+        });
+        changed.extend(apply(&plan.settings, &self.paths.files_lock())?);
+        match put_kubelet(&plan.kubelet, &self.paths.files_lock()) {
+            Ok(paths) => {
+                changed.extend(paths);
+                plan.max_pods = self.after_earlier(plan.max_pods.take());
+            }
+            Err(why) => {
+                plan.unmet.push(unmet::kubelet(format!("{why:#}")));
+                plan.max_pods = None;
+            }
+        }
+        let entry = standalone::forget_earlier(self.paths, settings)
+            .and_then(|()| self.put_entry(settings, &plan.conflist));
+        match entry {
+            Ok(paths) => changed.extend(paths),
+            Err(why) => plan.unmet.push(unmet::conflist(format!("{why:#}"))),
+        }
+        Ok(changed)
+    }
+
+    fn install(&self, part: &Part) -> Result<Vec<PathBuf>> {
+        let plugin = self.plugin;
+        fs::File::open(plugin)
+            .with_context(|| format!("read the CNI plugin's binary {}", plugin.display()))?;
+        apply(part, &self.paths.files_lock())
+    }
+
+    /// A runtime starts no pod by a chain whose plugin is not there.
+    fn put_entry(&self, settings: &Settings, part: &Part) -> Result<Vec<PathBuf>> {
+        if chain_entry::has_plugin(self.paths, settings) {
+            return apply(part, &self.paths.files_lock());
+        }
+        let dir = self.paths.resolve(settings.cni.conf_dir.as_ref());
+        let _alone = self.paths.files_lock().take(apply::PATIENCE)?;
+        chain_entry::take_out(&dir).map(|_| Vec::new())
+    }
+
+    /// With what kubelet runs with until it reads this.
+    fn after_earlier(&self, max_pods: Option<MaxPodsInForce>) -> Option<MaxPodsInForce> {
+        let mut max_pods = max_pods?;
+        // What cannot be read was of another version, and is replaced.
+        let before = InForce::read(&self.paths.boot_file()).ok().flatten();
+        max_pods.earlier = before.and_then(|before| {
+            let (started, pods) = (Started::find(self.paths), max_pods.pods);
+            let has = before.max_pods.and_then(|before| before.in_kubelet(&started));
+            (has != Some(pods)).then(|| started.earlier(has)).flatten()
+        });
+        Some(max_pods)
+    }
+
+    /// `on-invalid` of the layers below the user data decides: the user data cannot be trusted now.
+    fn instead(
+        &self,
+        below: &Layers,
+        on_invalid: OnInvalid,
+        error: &anyhow::Error,
+        unusable: bool,
+    ) -> Option<Result<Box<InForce>>> {
+        // Documents that another image understood may be beyond this one.
+        let last_good = Generations::new(self.paths).last_good();
+        let last_good = last_good.filter(|good| merge(&good.documents).is_ok());
+        let (documents, generation, reason) = match (on_invalid, last_good) {
+            (OnInvalid::Fail, _) => return None,
+            (OnInvalid::LastGood, Some(good)) => {
+                (good.documents, Some(good.number), Reason::LastGood)
+            }
+            _ if unusable => (below.documents(), None, Reason::Defaults),
+            _ => return None,
+        };
+        let put = || {
+            // An image whose own layers are broken still has the built-in defaults.
+            let settings = match merge(&documents) {
+                Err(_) if reason == Reason::Defaults => Settings::default(),
+                merged => merged?.settings,
+            };
+            let mut plan = self.plan(&settings, below.node_configs());
+            self.carry_out(&settings, &mut plan)?;
+            let (documents, problems) = (names(&documents), lines(error));
+            let Plan { warnings, unmet, max_pods, .. } = plan;
+            let in_force =
+                InForce { generation, documents, reason, problems, warnings, unmet, max_pods };
+            self.record(&in_force).map(|()| Box::new(in_force))
+        };
+        Some(put().context("put other settings in force instead"))
+    }
+
+    fn record(&self, in_force: &InForce) -> Result<()> {
+        let path = self.paths.boot_file();
+        if InForce::read(&path).is_ok_and(|before| before.as_ref() == Some(in_force)) {
+            return Ok(());
+        }
+        let text = serde_json::to_string_pretty(in_force)? + "\n";
+        file::replace(&path, text.as_bytes(), 0o644)
+    }
+}
+
+/// Without the record of it where that cannot be written: only a later move of kubelet's directory
+/// needs that.
+fn put_kubelet(part: &Part, alone: &Lock) -> Result<Vec<PathBuf>> {
+    let without = || apply(&kubelet::without_record(part), alone);
+    apply(part, alone).or_else(|first| without().map_err(|_| first))
+}
+
+/// That one was kept is the agent's to tell, as long as it is so.
+fn upstream_warning(plan: &Plan) -> Option<String> {
+    let (path, upstream) = plan.upstream.as_ref()?;
+    let path = path.display();
+    match upstream {
+        Upstream::Kept => None,
+        Upstream::Replaced => Some(format!(
+            "{path}: the upstream \"bandwidth\" plugin's entry was taken out and ours has its place, as \
+             cni.upstream-bandwidth says"
+        )),
+        Upstream::HasRates(rates) => Some(format!("{path}: {}", rates_kept(rates))),
+    }
+}
+
+/// Why we stand aside for an entry with rates.
+pub fn rates_kept(rates: &StaticRates) -> String {
+    format!(
+        "the upstream \"bandwidth\" plugin's entry limits every pod; it is kept and ours is left out, \
+         since the settings do not have its {rates}"
+    )
+}
+
+fn names(documents: &[Document]) -> Vec<String> {
+    documents.iter().map(|document| document.name.clone()).collect()
+}
+
+impl MaxPodsInForce {
+    /// The number that kubelet runs with; None where that is not known.
+    pub fn in_kubelet(&self, started: &Started) -> Option<u16> {
+        match self.earlier.as_ref().filter(|earlier| earlier.lasts(self.by_nodeadm, started)) {
+            Some(earlier) => earlier.pods,
+            None => Some(self.pods),
+        }
+    }
+}
+
+/// A line for each problem of the settings, or one for any other error.
+pub fn lines(error: &anyhow::Error) -> Vec<String> {
+    match error.downcast_ref::<Problems>() {
+        Some(problems) => problems.iter().map(ToString::to_string).collect(),
+        None => vec![format!("{error:#}")],
+    }
+}

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The node as every part uses it: paths, whole files, locks, one capability
+//! for the length of a call, who does what a unit forbids, and the log.
+
+pub mod aide;
+pub mod capability;
+pub mod file;
+pub mod lock;
+pub mod logging;
+pub mod paths;

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The two guards of a pod. The one on the host's end, for a limit on egress: a
+//! pod that may change its own network cannot take it off there. It counts, and
+//! drops only when the pod sends more than its own shaper would have let through.
+//! The one on the pod's own end, for a limit on ingress: it sees what others hand
+//! to the pod past the host's end (bpf_redirect_peer), and polices just that.
+//!
+//! With tcx each is a link at the head, which no foreign filter can get in front
+//! of by accident. Without, it is a filter in front of the others on clsact,
+//! because an OK ends the chain: on the host's end as a guest on network policy's
+//! clsact, never removing that, and making one only where `bandwidth.guard` says so
+//! (docs/decisions/0006-guard.md); in the pod on one that it makes, unless an `ingress` qdisc is there.
+//!
+//! The agent attaches them, soon after ADD: a new tcx link waits until no packet is
+//! under way in the old list (kernel/bpf/tcx.c, tcx_entry_sync), ten times as
+//! long as all the rest of an ADD.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bpf::{Direction, Pins, Slot};
+use nix::errno::Errno;
+use settings_model::GuardPlace;
+
+use crate::netlink::{self, FILTER_HANDLE, Filter};
+use crate::pod::record::{Guard, IngressGuard, Record};
+use crate::pod::veth::{End, Veth};
+
+/// How long after its pod's ADD an ingress guard is attached: what an older program let pass into the
+/// pod has then arrived.
+const INGRESS_AFTER: Duration = Duration::from_secs(1);
+/// The same where it needs clsact, which keeps an `ingress` qdisc out: a sandbox that wants one has put
+/// it there by then (Kata's shim does so right after ADD).
+const CLSACT_AFTER: Duration = Duration::from_secs(5);
+
+/// Puts the guard where this kernel and this device let it be.
+pub fn attach(pins: &Pins, slot: Slot, host: &mut End, place: GuardPlace) -> Result<Guard> {
+    if pins.attach_guard(host.link.index, slot)? {
+        return Ok(Guard::Tcx);
+    }
+    if place == GuardPlace::OwnClsact {
+        make_clsact(host)?;
+    }
+    let program = pins.program(Direction::Guard);
+    let filter = Filter { program, name: "sluice_guard", slot: slot.number() };
+    put_in_front(host, &filter, pins.program_id(Direction::Guard)?)
+}
+
+/// It stays for as long as the device does: policy may use it by now, and taking it away would take policy's
+/// filters along.
+fn make_clsact(host: &mut End) -> Result<()> {
+    if host.netlink.ingress_kind(&host.link)?.is_some() {
+        return Ok(());
+    }
+    match host.netlink.add_clsact(&host.link) {
+        // Policy has just made one.
+        Err(e) if e.errno() == Some(Errno::EEXIST) => Ok(()),
+        made => Ok(made?),
+    }
+}
+
+/// Tells the journal of a pod that nothing guards, once; status and metrics say it as long as it is so.
+pub fn tell(record: &Record, before: Option<&Guard>) {
+    let (namespace, pod) = (&record.namespace, &record.pod);
+    if let Some(guard @ Guard::Off(why)) = &record.guard
+        && before != Some(guard)
+    {
+        log::warn!(
+            POD_NAMESPACE = namespace.as_str(),
+            POD_NAME = pod.as_str(),
+            CODE = "guard-off";
+            "{namespace}/{pod}: no guard, {why}: with CAP_NET_RAW the pod can send past its limit"
+        );
+    }
+}
+
+/// The ingress guard, for a pod that is reached through its namespace.
+pub fn attach_ingress(
+    pins: &Pins,
+    slot: Slot,
+    netns: &Path,
+    pod: &mut End,
+    guard: &IngressGuard,
+) -> Result<Guard> {
+    let file = File::open(netns)
+        .with_context(|| format!("open the network namespace {}", netns.display()))?;
+    if netlink::inside(&file, || pins.attach_ingress_guard(guard.end(), slot))?? {
+        return Ok(Guard::Tcx);
+    }
+    if pod.netlink.ingress_kind(&pod.link)?.is_none() {
+        pod.netlink.add_clsact(&pod.link)?;
+    }
+    let (program, id) = pins.ingress_guard()?;
+    let filter = Filter { program, name: "sluice_ingress_guard", slot: slot.number() };
+    put_in_front(pod, &filter, id)
+}
+
+/// When a guard of this pod is to be attached, if one is.
+pub fn due_in(pins: &Pins, record: &Record) -> Option<Duration> {
+    let ingress = record.ingress_guard.as_ref().map(|guard| &guard.state);
+    match (&record.guard, ingress) {
+        (Some(Guard::Pending), _) => Some(Duration::ZERO),
+        (_, Some(Guard::Pending)) if pins.ingress_guard_is_link() => Some(INGRESS_AFTER),
+        (_, Some(Guard::Pending)) => Some(CLSACT_AFTER),
+        _ => None,
+    }
+}
+
+fn put_in_front(end: &mut End, filter: &Filter, program_id: u32) -> Result<Guard> {
+    // On `ingress` the priority may be another's, and its owner would be refused.
+    if end.netlink.ingress_kind(&end.link)? != Some("clsact") {
+        return Ok(Guard::Off(off_reason(end)));
+    }
+    let End { netlink, link } = end;
+    match netlink.first_ingress_filter(link)?.filter(|first| first.handle == FILTER_HANDLE) {
+        Some(first) if first.program_id == Some(program_id) => return Ok(Guard::Clsact),
+        Some(_) => {
+            netlink.replace_ingress_filter(link, filter)?;
+            return Ok(Guard::Clsact);
+        }
+        None => {}
+    }
+    let added = match netlink.add_ingress_filter(link, filter) {
+        // It is further back.
+        Err(e) if e.errno() == Some(Errno::EEXIST) => {
+            netlink.delete_ingress_filter(link)?;
+            netlink.add_ingress_filter(link, filter)
+        }
+        added => added,
+    };
+    match added {
+        Ok(()) => Ok(Guard::Clsact),
+        // A foreign filter of another kind has the priority that policy shares.
+        Err(e) if e.errno() == Some(Errno::EINVAL) => Ok(Guard::Off(off_reason(end))),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Takes it off, wherever it is; what is not there is no error.
+pub fn detach(pins: &Pins, slot: Slot, host: &mut End, guard: &Guard) -> Vec<anyhow::Error> {
+    let mut errors = Vec::new();
+    if *guard == Guard::Clsact {
+        errors.extend(delete_filter(host));
+    }
+    errors.extend(pins.detach_guard(host.link.index, slot).err().map(anyhow::Error::from));
+    errors
+}
+
+/// The same for the ingress guard; without `veth` the filter has gone with the pod. The pod's clsact
+/// stays: a foreign filter may use it by now.
+pub fn detach_ingress(
+    pins: &Pins,
+    slot: Slot,
+    veth: Option<&mut Veth>,
+    guard: &IngressGuard,
+) -> Vec<anyhow::Error> {
+    let mut errors = Vec::new();
+    if let (Guard::Clsact, Some(veth)) = (&guard.state, veth) {
+        errors.extend(delete_filter(&mut veth.pod));
+    }
+    let detached = pins.detach_ingress_guard(guard.end(), slot);
+    errors.extend(detached.err().map(anyhow::Error::from));
+    errors
+}
+
+fn delete_filter(end: &mut End) -> Option<anyhow::Error> {
+    let deleted = end.netlink.delete_ingress_filter(&end.link);
+    deleted.err().filter(|e| !e.is_not_found()).map(anyhow::Error::from)
+}
+
+fn off_reason(end: &End) -> String {
+    format!("no tcx in this kernel and no clsact on {} that it can share", end.link.name)
+}

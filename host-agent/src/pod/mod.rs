@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One pod: which limits it has, what is attached for them, and how that is
+//! brought to a device. Knows one pod at a time; which pods are due is for
+//! others to say.
+
+pub mod annotations;
+pub mod guard;
+pub mod limit;
+pub mod record;
+pub mod shaper;
+pub mod time_to_live;
+pub mod veth;
+pub mod wanted;

@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Brings one pod from what its record says to what is wanted: attaches, changes
+//! or takes off each direction, and the guard with egress. ADD starts from a
+//! record without limits; a reload starts from whatever holds. The record must
+//! be written between [`prepare`] and the rest, so that nothing is ever attached
+//! that no record names.
+
+use anyhow::{Context, Result};
+use bpf::{Direction, Pins, Slot};
+use settings_model::Rate;
+
+use crate::netlink::{self, Gso};
+use crate::pod::guard;
+use crate::pod::limit::Limit;
+use crate::pod::record::{Claim, Guard, HostEnd, Mode, Record, Shaping};
+use crate::pod::veth::{End, ForeignRoot, Look, Veth};
+use crate::pod::wanted::Wanted;
+
+/// One pod's veth pair and its slot.
+pub struct Shaper<'a> {
+    pub pins: &'a Pins,
+    pub slot: Slot,
+    pub veth: &'a mut Veth,
+}
+
+/// Enters what will be attached, and what it will find there.
+pub fn prepare(record: &mut Record, veth: &Veth, wanted: &Wanted) {
+    let host = &veth.host.link;
+    record.host = Some(HostEnd { ifname: host.name.clone(), ifindex: host.index });
+    let enter = |shaping: &mut Shaping, limit: Option<&Limit>, before: Gso| {
+        if let (Shaping::Unlimited, Some(limit)) = (&shaping, limit) {
+            *shaping = Shaping::of(limit, None, before);
+        }
+    };
+    enter(&mut record.egress, wanted.egress.as_ref(), veth.pod.link.gso);
+    enter(&mut record.ingress, wanted.ingress.as_ref(), host.gso);
+}
+
+/// Whether all that is wanted is already so, by the record and the maps, but for the guard.
+pub fn holds(pins: &Pins, slot: Slot, record: &Record, wanted: &Wanted) -> Result<bool> {
+    let same = |way, shaping: &Shaping, limit: Option<&Limit>| -> Result<bool> {
+        Ok(match (shaping, limit) {
+            (Shaping::Unlimited, None) => true,
+            (Shaping::Limited { origin, asked, mode: Some(mode), .. }, Some(limit)) => {
+                let enforced = match in_programs(mode) {
+                    Some(mode) => same_but_for_mtu(pins.limit(slot, way)?, limit, mode, way),
+                    None => true,
+                };
+                enforced && (*origin, *asked) == (limit.origin, limit.asked)
+            }
+            _ => false,
+        })
+    };
+    Ok(same(Direction::Egress, &record.egress, wanted.egress.as_ref())?
+        && same(Direction::Ingress, &record.ingress, wanted.ingress.as_ref())?)
+}
+
+/// Quantum and horizon follow from the rate and the device, which has not to be asked for this.
+fn same_but_for_mtu(held: bpf::Limit, limit: &Limit, mode: bpf::Mode, way: Direction) -> bool {
+    let bpf::Limit { quantum_ns, horizon_ns, .. } = held;
+    held == bpf::Limit { quantum_ns, horizon_ns, ..limit.for_bpf(mode, way, 0) }
+}
+
+impl Shaper<'_> {
+    /// Brings what the pod sends to this limit, and the guard with it.
+    pub fn egress(&mut self, record: &mut Record, limit: Option<&Limit>) -> Result<()> {
+        self.bring_egress(record, limit).context("shape pod egress")
+    }
+
+    /// Brings what the pod receives to this limit.
+    pub fn ingress(&mut self, record: &mut Record, limit: Option<&Limit>) -> Result<()> {
+        self.bring_ingress(record, limit).context("shape pod ingress")
+    }
+
+    fn bring_egress(&mut self, record: &mut Record, limit: Option<&Limit>) -> Result<()> {
+        match (record.egress.clone(), limit) {
+            (Shaping::Unlimited, None) => Ok(()),
+            (Shaping::Limited { gso_before, .. }, None) => self.lift_egress(record, gso_before),
+            (Shaping::Limited { mode: Some(mode), bits_per_sec, gso_before, .. }, Some(limit)) => {
+                record.egress = Shaping::of(limit, Some(mode.clone()), gso_before);
+                self.bring_guard(Some(limit), false)?;
+                self.change(Direction::Egress, &mode, bits_per_sec, limit, gso_before)
+            }
+            (shaping, Some(limit)) => {
+                let before = shaping.gso_before().unwrap_or(self.veth.pod.link.gso);
+                let (mode, guard) = self.attach_egress(limit)?;
+                record.egress = Shaping::of(limit, Some(mode), before);
+                record.guard = Some(guard);
+                Ok(())
+            }
+        }
+    }
+
+    /// Brings the guard to this limit: to a lower one only when what the old one has admitted is
+    /// through. Says whether it still has the higher one.
+    pub fn bring_guard(&self, limit: Option<&Limit>, old_is_through: bool) -> Result<bool> {
+        let wanted = limit.map_or(bpf::Limit::NONE, Limit::for_guard);
+        let held = self.pins.limit(self.slot, Direction::Guard)?;
+        let lower = held != bpf::Limit::NONE && wanted.ns_per_byte > held.ns_per_byte;
+        let waits = lower && !old_is_through;
+        if held != wanted && !waits {
+            self.pins.set_limit(self.slot, Direction::Guard, wanted)?;
+        }
+        Ok(waits)
+    }
+
+    fn bring_ingress(&mut self, record: &mut Record, limit: Option<&Limit>) -> Result<()> {
+        let way = Direction::Ingress;
+        match (record.ingress.clone(), limit) {
+            (Shaping::Unlimited, None) => Ok(()),
+            (Shaping::Limited { gso_before, .. }, None) => {
+                record.ingress = Shaping::Unlimited;
+                self.pins.set_limit(self.slot, way, bpf::Limit::NONE)?;
+                let detached = first(self.veth.detach(way, gso_before));
+                let guard = record.ingress_guard.take().map_or_else(Vec::new, |guard| {
+                    guard::detach_ingress(self.pins, self.slot, Some(self.veth), &guard)
+                });
+                detached.and(first(guard))
+            }
+            (Shaping::Limited { mode: Some(mode), bits_per_sec, gso_before, .. }, Some(limit)) => {
+                record.ingress = Shaping::of(limit, Some(mode.clone()), gso_before);
+                self.change(way, &mode, bits_per_sec, limit, gso_before)
+            }
+            (shaping, Some(limit)) => {
+                let before = shaping.gso_before().unwrap_or(self.veth.host.link.gso);
+                let mode = self.veth.attach(self.pins, self.slot, way, limit)?;
+                record.ingress = Shaping::of(limit, Some(mode.into()), before);
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts back what somebody has taken off the pod's end, and this version's program into the filter.
+    /// Where somebody else's root qdisc was in the way, it tries again as soon as that is gone.
+    pub fn mend_egress(&mut self, record: &mut Record, limit: &Limit) -> Result<Option<String>> {
+        let Shaping::Limited { mode: Some(mode), gso_before, .. } = record.egress.clone() else {
+            return Ok(None);
+        };
+        let Some(in_programs) = in_programs(&mode) else {
+            if self.veth.pod.link.has_no_qdisc() {
+                let (mode, _) = self.attach_egress(limit).context("shape pod egress")?;
+                record.egress = Shaping::of(limit, Some(mode), gso_before);
+            }
+            return Ok(None);
+        };
+        let way = Direction::Egress;
+        let look = self.veth.look(way, in_programs)?;
+        let Some(missing) = look.missing else { return self.renew(way, look, limit, gso_before) };
+        let (mode, guard) = self.attach_egress(limit).context("mend pod egress")?;
+        if guard != Guard::Pending {
+            record.guard = Some(guard);
+        }
+        record.egress = Shaping::of(limit, Some(mode), gso_before);
+        self.veth.clamp(way, limit, gso_before)?;
+        Ok(Some(missing.into()))
+    }
+
+    /// The same for the host's end.
+    pub fn mend_ingress(&mut self, record: &mut Record, limit: &Limit) -> Result<Option<String>> {
+        let Shaping::Limited { mode: Some(mode), gso_before, .. } = record.ingress.clone() else {
+            return Ok(None);
+        };
+        let way = Direction::Ingress;
+        let Some(in_programs) = in_programs(&mode) else { return Ok(None) };
+        let look = self.veth.look(way, in_programs)?;
+        let Some(missing) = look.missing else { return self.renew(way, look, limit, gso_before) };
+        let attached = self.veth.attach(self.pins, self.slot, way, limit);
+        let mode = attached.context("mend pod ingress")?;
+        record.ingress = Shaping::of(limit, Some(mode.into()), gso_before);
+        self.veth.clamp(way, limit, gso_before)?;
+        Ok(Some(missing.into()))
+    }
+
+    /// Where everything is in its place: this version's program, and the right size of super-packets.
+    fn renew(
+        &mut self,
+        way: Direction,
+        look: Look,
+        limit: &Limit,
+        before: Gso,
+    ) -> Result<Option<String>> {
+        let foreign = look.slot.filter(|slot| *slot != self.slot.number());
+        if foreign.is_some() || look.program_id != Some(self.pins.program_id(way)?) {
+            self.veth.renew(self.pins, self.slot, way)?;
+        }
+        if let Some(foreign) = foreign {
+            let own = self.slot.number();
+            return Ok(Some(format!("the filter named slot {foreign} instead of {own}")));
+        }
+        let link = &self.veth.sender(way).link;
+        if link.gso == before.clamped(limit.gso_max_size(link.mtu)) {
+            return Ok(None);
+        }
+        self.veth.clamp(way, limit, before)?;
+        Ok(Some("the size of super-packets was changed".into()))
+    }
+
+    /// Takes off what an attempt that failed has attached, the guard included if it was egress.
+    pub fn undo(&mut self, way: Direction) -> Vec<String> {
+        let mut left: Vec<String> = self.veth.undo().iter().map(ToString::to_string).collect();
+        if way == Direction::Egress {
+            let host = &mut self.veth.host;
+            let errors = guard::detach(self.pins, self.slot, host, &Guard::Clsact);
+            left.extend(errors.iter().map(|e| format!("{e:#}")));
+        }
+        left
+    }
+
+    /// With somebody else's root qdisc on the pod's end there is no shaper, and the guard, which
+    /// else is silent, enforces the limit; so that one is not left to the agent.
+    fn attach_egress(&mut self, limit: &Limit) -> Result<(Mode, Guard)> {
+        let attached = self.veth.attach(self.pins, self.slot, Direction::Egress, limit);
+        self.pins.set_limit(self.slot, Direction::Guard, limit.for_guard())?;
+        let obstacle = match attached {
+            Ok(mode) => return Ok((mode.into(), Guard::Pending)),
+            Err(e) => e,
+        };
+        let Some(foreign) = obstacle.downcast_ref::<ForeignRoot>().map(ToString::to_string) else {
+            return Err(obstacle);
+        };
+        match guard::attach(self.pins, self.slot, &mut self.veth.host, limit.guard)? {
+            Guard::Off(reason) => {
+                Err(obstacle.context(format!("no guard could enforce the limit either: {reason}")))
+            }
+            guard => Ok((Mode::Guarded(foreign), guard)),
+        }
+    }
+
+    /// One write to a map is the change; the clock goes on as it was. fq gets room first.
+    fn change(
+        &mut self,
+        way: Direction,
+        mode: &Mode,
+        old: u64,
+        limit: &Limit,
+        before: Gso,
+    ) -> Result<()> {
+        let Some(mode) = in_programs(mode) else { return Ok(()) };
+        let old = Rate::from_bits_per_sec(old).map(|rate| Limit { rate, ..*limit });
+        if let (bpf::Mode::Paced, Some(old)) = (mode, old) {
+            let enlarged = self.veth.enlarge_fq(way, &old, limit);
+            // A pod may have removed its own; status tells, and the guard holds.
+            enlarged.or_else(|e| if e.is_not_found() { Ok(()) } else { Err(e) })?;
+        }
+        let mtu = self.veth.mtu(way);
+        // There is one, unless these are the maps of a new layout.
+        self.pins.make_flows(self.slot, way)?;
+        self.pins.set_limit(self.slot, way, limit.for_bpf(mode, way, mtu))?;
+        self.veth.clamp(way, limit, before)?;
+        Ok(())
+    }
+
+    fn lift_egress(&mut self, record: &mut Record, before: Gso) -> Result<()> {
+        record.egress = Shaping::Unlimited;
+        self.pins.set_limit(self.slot, Direction::Egress, bpf::Limit::NONE)?;
+        self.pins.set_limit(self.slot, Direction::Guard, bpf::Limit::NONE)?;
+        let detached = first(self.veth.detach(Direction::Egress, before));
+        let guard = record.guard.take().map_or_else(Vec::new, |guard| {
+            guard::detach(self.pins, self.slot, &mut self.veth.host, &guard)
+        });
+        detached.and(first(guard))
+    }
+}
+
+/// Takes off everything that this record names and that is still there, as far as it can be
+/// reached; gives what went wrong. Without `veth` the pod's end is out of reach.
+pub fn remove(pins: Option<&Pins>, claim: &Claim, veth: Option<&mut Veth>) -> Vec<String> {
+    let record = match claim.read() {
+        Ok(record) => record,
+        Err(e) => return vec![format!("{e:#}")],
+    };
+    let mut complaints = Vec::new();
+    // What leads into another pod is not touched, whatever the record says.
+    let on_host = |host: &HostEnd| {
+        let end = End::on_host(host.ifindex, &host.ifname)?;
+        Ok::<_, netlink::Error>(end.and_then(|mut end| end.may_be_of(&record.netns).then_some(end)))
+    };
+    match (veth, record.host.as_ref().map(on_host)) {
+        (Some(veth), _) => {
+            if is_of_another(claim.slot, &mut veth.host) {
+                return complaints;
+            }
+            for (way, shaping) in record.ways() {
+                let errors = shaping.gso_before().map(|before| veth.detach(way, before));
+                complaints.extend(errors.iter().flatten().map(ToString::to_string));
+            }
+            complaints.extend(remove_guard(pins, claim.slot, &record, Some(&mut veth.host)));
+            complaints.extend(remove_ingress_guard(pins, claim.slot, &record, Some(veth)));
+        }
+        (None, Some(Ok(mut host))) => {
+            host = host.and_then(|mut end| (!is_of_another(claim.slot, &mut end)).then_some(end));
+            if let (Some(host), Some(before)) = (&mut host, record.ingress.gso_before()) {
+                let errors = [host.delete_root().err(), host.restore(before).err()];
+                let errors = errors.iter().flatten().filter(|e| !e.is_not_found());
+                complaints.extend(errors.map(ToString::to_string));
+            }
+            complaints.extend(remove_guard(pins, claim.slot, &record, host.as_mut()));
+            complaints.extend(remove_ingress_guard(pins, claim.slot, &record, None));
+        }
+        (None, Some(Err(e))) => complaints.push(e.to_string()),
+        (None, None) => {}
+    }
+    complaints
+}
+
+/// Whether the shaper on the host's end is that of another record, which has taken it over.
+fn is_of_another(slot: Slot, host: &mut End) -> bool {
+    host.root_slot().is_ok_and(|held| held.is_some_and(|held| held != slot.number()))
+}
+
+fn remove_guard(
+    pins: Option<&Pins>,
+    slot: Slot,
+    record: &Record,
+    host: Option<&mut End>,
+) -> Vec<String> {
+    let (Some(pins), Some(guard)) = (pins, &record.guard) else { return Vec::new() };
+    let errors = match (host, &record.host) {
+        (Some(host), _) => guard::detach(pins, slot, host, guard),
+        // The device has gone and has taken everything along but the pin of a dead link.
+        (None, Some(host)) => {
+            pins.detach_guard(host.ifindex, slot).err().map(|e| vec![e.into()]).unwrap_or_default()
+        }
+        (None, None) => Vec::new(),
+    };
+    errors.iter().map(|e| format!("{e:#}")).collect()
+}
+
+fn remove_ingress_guard(
+    pins: Option<&Pins>,
+    slot: Slot,
+    record: &Record,
+    veth: Option<&mut Veth>,
+) -> Vec<String> {
+    let (Some(pins), Some(guard)) = (pins, &record.ingress_guard) else { return Vec::new() };
+    let errors = guard::detach_ingress(pins, slot, veth, guard);
+    errors.iter().map(|e| format!("{e:#}")).collect()
+}
+
+/// What the programs on this way are told; None where the guard stands in for them.
+fn in_programs(mode: &Mode) -> Option<bpf::Mode> {
+    match mode {
+        Mode::Paced => Some(bpf::Mode::Paced),
+        Mode::Policed => Some(bpf::Mode::Policed),
+        Mode::Guarded(_) => None,
+    }
+}
+
+fn first<E: Into<anyhow::Error>>(errors: Vec<E>) -> Result<()> {
+    errors.into_iter().next().map_or(Ok(()), |error| Err(error.into()))
+}

@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which limits hold for a pod, highest first: one set by hand, its annotation,
+//! its class, the node's default, none; and none above the maximum but one set by
+//! hand. Pure; ADD and a reload ask the same question.
+
+use serde::{Deserialize, Serialize};
+use settings_model::{Bandwidth, Burst, LatencyTarget, Limit as Choice, Rate};
+
+use crate::pod::limit::{Limit, Origin};
+
+/// Limits from the pod's annotations, and how they queue; None where it has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Annotated {
+    #[serde(with = "as_text")]
+    pub egress: Option<Rate>,
+    #[serde(with = "as_text")]
+    pub egress_burst: Option<Burst>,
+    #[serde(with = "as_text")]
+    pub ingress: Option<Rate>,
+    #[serde(with = "as_text")]
+    pub ingress_burst: Option<Burst>,
+    /// Absent from records of older versions.
+    #[serde(with = "as_text", default)]
+    pub latency_target: Option<LatencyTarget>,
+}
+
+/// Limits that an operator set on a living pod (`sluice limit set`), above all others; None where
+/// the way was left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    #[serde(with = "as_text")]
+    pub egress: Option<Choice>,
+    #[serde(with = "as_text")]
+    pub ingress: Option<Choice>,
+    /// Seconds since 1970 at which it ends.
+    pub until: u64,
+}
+
+/// The limits of one pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub egress: Option<Limit>,
+    pub ingress: Option<Limit>,
+}
+
+/// One direction's sources, highest first.
+struct Sources {
+    live: Option<Choice>,
+    annotation: Option<Rate>,
+    burst: Option<Burst>,
+    latency_target: Option<LatencyTarget>,
+    class: Option<Choice>,
+    default: Choice,
+    /// The node's and the class'; the lowest holds.
+    max: [Option<Choice>; 2],
+    max_burst: [Option<Burst>; 2],
+}
+
+impl Wanted {
+    pub fn of(
+        bandwidth: &Bandwidth,
+        namespace: &str,
+        pod: &str,
+        annotated: &Annotated,
+        live: Option<&Live>,
+    ) -> Self {
+        let class = bandwidth.classes.class_for(namespace, pod);
+        let max_burst = [bandwidth.max_burst, class.and_then(|class| class.max_burst)];
+        let egress = Sources {
+            live: live.and_then(|live| live.egress),
+            annotation: annotated.egress,
+            burst: annotated.egress_burst,
+            latency_target: annotated.latency_target,
+            class: class.and_then(|class| class.egress),
+            default: bandwidth.default_egress,
+            max: [bandwidth.max_egress, class.and_then(|class| class.max_egress)],
+            max_burst,
+        };
+        let ingress = Sources {
+            live: live.and_then(|live| live.ingress),
+            annotation: annotated.ingress,
+            burst: annotated.ingress_burst,
+            latency_target: annotated.latency_target,
+            class: class.and_then(|class| class.ingress),
+            default: bandwidth.default_ingress,
+            max: [bandwidth.max_ingress, class.and_then(|class| class.max_ingress)],
+            max_burst,
+        };
+        Self { egress: egress.limit(bandwidth), ingress: ingress.limit(bandwidth) }
+    }
+
+    /// One line for people.
+    pub fn to_text(&self) -> String {
+        let text = |limit: Option<Limit>| match limit {
+            Some(Limit { rate, origin, asked: Some(asked), .. }) => {
+                format!("{rate} ({origin}: {asked}, above the maximum)")
+            }
+            Some(limit) => format!("{} ({})", limit.rate, limit.origin),
+            None => "unlimited".into(),
+        };
+        format!("egress {}, ingress {}", text(self.egress), text(self.ingress))
+    }
+
+    /// What of the pod's own annotations is above a maximum, a line for each.
+    pub fn clamped(&self, annotated: &Annotated) -> Vec<String> {
+        let ways = [
+            ("egress", self.egress, annotated.egress_burst),
+            ("ingress", self.ingress, annotated.ingress_burst),
+        ];
+        let of_way = |(way, limit, own_burst): (&str, Option<Limit>, Option<Burst>)| {
+            let limit = limit?;
+            let asked = limit.asked.filter(|_| limit.origin == Origin::PodAnnotation);
+            let burst = limit.asked_burst.filter(|asked| own_burst == Some(*asked));
+            let told = |key, asked: String, max: String| {
+                format!("its annotation asks for {key} {asked}, above the maximum: it has {max}")
+            };
+            let rate = asked.map(|asked| told(way, asked.to_string(), limit.rate.to_string()));
+            let key = format!("{way} burst");
+            let burst = burst.map(|asked| told(&key, asked.to_string(), limit.burst.to_string()));
+            Some(rate.into_iter().chain(burst))
+        };
+        ways.into_iter().filter_map(of_way).flatten().collect()
+    }
+
+    /// Whether the pod itself asks for a limit.
+    pub fn is_annotated(&self) -> bool {
+        let limits = [self.egress, self.ingress];
+        limits.iter().flatten().any(|limit| limit.origin == Origin::PodAnnotation)
+    }
+
+    pub fn is_unlimited(&self) -> bool {
+        self.egress.is_none() && self.ingress.is_none()
+    }
+}
+
+impl Sources {
+    fn limit(&self, bandwidth: &Bandwidth) -> Option<Limit> {
+        let (choice, origin) = match (self.live, self.annotation, self.class) {
+            (Some(choice), _, _) => (choice, Origin::LiveOverride),
+            (None, Some(rate), _) => (Choice::Rate(rate), Origin::PodAnnotation),
+            (None, None, Some(choice)) => (choice, Origin::Class),
+            (None, None, None) => (self.default, Origin::NodeDefault),
+        };
+        let max = lowest(self.max).filter(|_| origin != Origin::LiveOverride);
+        let rate = lowest([Some(choice), max.map(Choice::Rate)]).filter(|_| bandwidth.enabled)?;
+        let burst = self.burst.unwrap_or(bandwidth.burst);
+        let held = lowest_burst(self.max_burst, rate);
+        let held = held.filter(|max| max.ns_at(rate) < burst.ns_at(rate));
+        Some(Limit {
+            rate,
+            burst: held.unwrap_or(burst),
+            origin,
+            latency_target: self.latency_target.unwrap_or(bandwidth.latency_target),
+            ecn: bandwidth.ecn,
+            guard: bandwidth.guard,
+            asked: Some(choice).filter(|choice| *choice != Choice::Rate(rate)),
+            asked_burst: held.map(|_| burst),
+        })
+    }
+}
+
+/// None where none of them is a limit.
+pub fn lowest(limits: [Option<Choice>; 2]) -> Option<Rate> {
+    let rates = limits.into_iter().filter_map(|limit| match limit {
+        Some(Choice::Rate(rate)) => Some(rate),
+        None | Some(Choice::Unlimited) => None,
+    });
+    rates.min()
+}
+
+/// Time and bytes can only be compared at a rate.
+pub fn lowest_burst(bursts: [Option<Burst>; 2], rate: Rate) -> Option<Burst> {
+    bursts.into_iter().flatten().min_by_key(|burst| burst.ns_at(rate))
+}
+
+/// A quantity as people write it, so that a record can be read and outlives a change of units.
+pub mod as_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<T: Display, S: Serializer>(
+        value: &Option<T>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.as_ref().map(T::to_string).serialize(to)
+    }
+
+    pub fn deserialize<'de, T: FromStr, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<T>, D::Error>
+    where
+        T::Err: Display,
+    {
+        let text = Option::<String>::deserialize(from)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bandwidth(keys: &str) -> Bandwidth {
+        let text = format!("sluice.version = 1\n[sluice.bandwidth]\n{keys}");
+        settings_model::parse("t", &text).unwrap().bandwidth
+    }
+
+    #[test]
+    fn annotation_comes_before_class_and_class_before_default() {
+        let keys = "default-egress = '3Mbit'\ndefault-ingress = '4Mbit'\n\
+                    [[sluice.bandwidth.class]]\nname = 'a'\nnamespaces = ['a']\negress = '2Mbit'\n";
+        let bandwidth = bandwidth(keys);
+        let annotated = Annotated { egress: "1Mbit".parse().ok(), ..Annotated::default() };
+        let table = [
+            ("a", annotated, Origin::PodAnnotation, 1_000_000),
+            ("a", Annotated::default(), Origin::Class, 2_000_000),
+            ("b", Annotated::default(), Origin::NodeDefault, 3_000_000),
+        ];
+        for (namespace, annotated, origin, rate) in table {
+            let wanted = Wanted::of(&bandwidth, namespace, "x", &annotated, None);
+            let egress = wanted.egress.unwrap();
+            assert_eq!((egress.origin, egress.rate.bits_per_sec()), (origin, rate));
+            assert_eq!(wanted.ingress.unwrap().rate.bits_per_sec(), 4_000_000);
+        }
+    }
+
+    #[test]
+    fn limit_set_by_hand_comes_before_the_annotation_on_its_way_only() {
+        let annotated = Annotated {
+            egress: "1Mbit".parse().ok(),
+            ingress: "2Mbit".parse().ok(),
+            ..Annotated::default()
+        };
+        let live = Live { egress: "unlimited".parse().ok(), ingress: None, until: 0 };
+        let wanted = Wanted::of(&bandwidth(""), "a", "x", &annotated, Some(&live));
+        assert_eq!(wanted.egress, None);
+        assert_eq!(wanted.ingress.unwrap().origin, Origin::PodAnnotation);
+        let live = Live { egress: None, ingress: "7Mbit".parse().ok(), until: 0 };
+        let wanted = Wanted::of(&bandwidth(""), "a", "x", &annotated, Some(&live));
+        assert_eq!(wanted.ingress.unwrap().origin, Origin::LiveOverride);
+        assert_eq!(wanted.ingress.unwrap().rate.bits_per_sec(), 7_000_000);
+    }
+
+    #[test]
+    fn node_says_how_a_limit_queues_unless_the_pod_does() {
+        let bandwidth = bandwidth(
+            "default-egress = '3Mbit'\nburst = '2ms'\nlatency-target = '7ms'\necn = false\n",
+        );
+        let annotated = Annotated {
+            egress_burst: "9KB".parse().ok(),
+            latency_target: "2ms".parse().ok(),
+            ..Annotated::default()
+        };
+        let limit = Wanted::of(&bandwidth, "a", "x", &Annotated::default(), None).egress.unwrap();
+        assert_eq!((limit.burst.to_string(), limit.ecn), ("2ms".into(), false));
+        assert_eq!(limit.latency_target.to_string(), "7ms");
+        let limit = Wanted::of(&bandwidth, "a", "x", &annotated, None).egress.unwrap();
+        assert_eq!(limit.burst.to_string(), "9KB");
+        assert_eq!(limit.latency_target.to_string(), "2ms");
+    }
+
+    #[test]
+    fn nothing_is_limited_where_shaping_is_off() {
+        let bandwidth = bandwidth("enabled = false\ndefault-egress = '3Mbit'\n");
+        let annotated = Annotated { ingress: "1Mbit".parse().ok(), ..Annotated::default() };
+        assert!(Wanted::of(&bandwidth, "a", "x", &annotated, None).is_unlimited());
+    }
+
+    #[test]
+    fn maximum_lowers_what_is_asked_for_and_limits_who_asks_for_nothing() {
+        let keys = "default-ingress = '9Mbit'\nmax-egress = '10Mbit'\nmax-burst = '6ms'\n\
+                    [[sluice.bandwidth.class]]\nname = 'a'\nnamespaces = ['a']\n\
+                    ingress = 'unlimited'\nmax-egress = '2Mbit'\nmax-ingress = '3Mbit'\n";
+        let bandwidth = bandwidth(keys);
+        let none = Annotated::default();
+        let high =
+            Annotated { egress: "1Gbit".parse().ok(), egress_burst: "64MiB".parse().ok(), ..none };
+        let low = Annotated { egress: "1Mbit".parse().ok(), ..none };
+        let table = [
+            (
+                "b",
+                none,
+                "egress 10Mbit (node default: unlimited, above the maximum), ingress 9Mbit (node default)",
+            ),
+            (
+                "b",
+                high,
+                "egress 10Mbit (pod annotation: 1Gbit, above the maximum), ingress 9Mbit (node default)",
+            ),
+            ("b", low, "egress 1Mbit (pod annotation), ingress 9Mbit (node default)"),
+            (
+                "a",
+                none,
+                "egress 2Mbit (node default: unlimited, above the maximum), ingress 3Mbit (class: unlimited, above the maximum)",
+            ),
+            (
+                "a",
+                high,
+                "egress 2Mbit (pod annotation: 1Gbit, above the maximum), ingress 3Mbit (class: unlimited, above the maximum)",
+            ),
+        ];
+        for (namespace, annotated, text) in table {
+            assert_eq!(Wanted::of(&bandwidth, namespace, "x", &annotated, None).to_text(), text);
+        }
+        let wanted = Wanted::of(&bandwidth, "b", "x", &high, None);
+        let expected = [
+            "its annotation asks for egress 1Gbit, above the maximum: it has 10Mbit",
+            "its annotation asks for egress burst 64MiB, above the maximum: it has 6ms",
+        ];
+        assert_eq!(wanted.clamped(&high), expected);
+        assert!(Wanted::of(&bandwidth, "a", "x", &none, None).clamped(&none).is_empty());
+    }
+
+    #[test]
+    fn root_of_the_node_may_go_above_the_maximum_for_a_while() {
+        let bandwidth = bandwidth("max-egress = '10Mbit'\nmax-ingress = '10Mbit'\n");
+        let (egress, ingress) = ("1Gbit".parse().ok(), "unlimited".parse().ok());
+        let live = Live { egress, ingress, until: 0 };
+        let wanted = Wanted::of(&bandwidth, "a", "x", &Annotated::default(), Some(&live));
+        assert_eq!(wanted.to_text(), "egress 1Gbit (set by hand), ingress unlimited");
+    }
+
+    proptest! {
+        /// Whatever a pod says of itself, and whatever it is called.
+        #[test]
+        fn no_annotation_raises_a_limit_above_the_maximum(
+            egress in prop::option::of(1_000u64..=1_000_000_000_000_000),
+            ingress in prop::option::of(1_000u64..=1_000_000_000_000_000),
+            bursts in (any_burst(), any_burst()),
+            max in (1_000u64..=1_000_000_000_000, 1_000u64..=1_000_000_000_000),
+            max_burst in any_burst(),
+            default in prop::option::of(1_000u64..=1_000_000_000_000),
+            namespace in "[ab]",
+        ) {
+            let rate = |bits: u64| settings_model::Rate::from_bits_per_sec(bits).unwrap();
+            let mut bandwidth = bandwidth(
+                "[[sluice.bandwidth.class]]\nname = 'a'\nnamespaces = ['a']\negress = 'unlimited'\nmax-egress = '1kbit'\n",
+            );
+            bandwidth.default_egress = default.map_or(Choice::Unlimited, |bits| Choice::Rate(rate(bits)));
+            bandwidth.max_egress = Some(Choice::Rate(rate(max.0)));
+            bandwidth.max_ingress = Some(Choice::Rate(rate(max.1)));
+            bandwidth.max_burst = max_burst;
+            let annotated = Annotated {
+                egress: egress.map(rate),
+                egress_burst: bursts.0,
+                ingress: ingress.map(rate),
+                ingress_burst: bursts.1,
+                latency_target: None,
+            };
+            let wanted = Wanted::of(&bandwidth, &namespace, "x", &annotated, None);
+            let class = if namespace == "a" { 1_000 } else { u64::MAX };
+            for (limit, max) in [(wanted.egress, max.0.min(class)), (wanted.ingress, max.1)] {
+                let limit = limit.expect("there is a maximum");
+                prop_assert!(limit.rate.bits_per_sec() <= max);
+                if let Some(max) = max_burst {
+                    prop_assert!(limit.burst.ns_at(limit.rate) <= max.ns_at(limit.rate));
+                }
+                let asked = matches!(limit.asked, Some(Choice::Rate(asked)) if asked <= limit.rate);
+                prop_assert!(!asked, "{:?}", limit);
+            }
+        }
+    }
+
+    fn any_burst() -> impl Strategy<Value = Option<Burst>> {
+        let text = prop_oneof![
+            (1u64..=1_000_000_000).prop_map(|ns| format!("{ns}ns")),
+            (1u64..=67_108_864).prop_map(|bytes| format!("{bytes}B")),
+        ];
+        prop::option::of(text.prop_map(|text| text.parse().unwrap()))
+    }
+
+    #[test]
+    fn annotations_survive_the_trip_through_a_record() {
+        let annotated = Annotated {
+            egress: "1234567bit".parse().ok(),
+            egress_burst: "5ms".parse().ok(),
+            ingress: None,
+            ingress_burst: "64KB".parse().ok(),
+            latency_target: "3ms".parse().ok(),
+        };
+        let text = serde_json::to_string(&annotated).unwrap();
+        assert_eq!(serde_json::from_str::<Annotated>(&text).unwrap(), annotated);
+    }
+
+    #[test]
+    fn record_of_a_version_without_a_latency_target_is_still_read() {
+        let text = r#"{"egress":"1Mbit","egress_burst":null,"ingress":null,"ingress_burst":null}"#;
+        let annotated = Annotated { egress: "1Mbit".parse().ok(), ..Annotated::default() };
+        assert_eq!(serde_json::from_str::<Annotated>(text).unwrap(), annotated);
+    }
+}
