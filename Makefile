@@ -43,7 +43,7 @@ STATIC := $(TARGET)/static
 STATIC_BUILD := cargo build --locked --release --package host-agent
 # The plugin is linked with musl: glibc asks the processor for its caches at each start, which a virtual machine traps.
 # Where Rust has nothing for musl it is glibc all the same, and said. libbpf finds the kernel's, libelf's and zlib's headers
-# behind musl's own; so it is told for glibc too, or each of the two builds would make the tools that both run anew.
+# behind musl's own; the same flags go to the glibc build, or each of the two would compile again the tools that both run.
 # libelf itself is not the distribution's (bpf/build.rs), whose static one cannot be linked everywhere.
 release: export LIBBPF_SYS_EXTRA_CFLAGS := -idirafter /usr/include -idirafter /usr/include/$(ARCH)-linux-gnu
 release: setup ## Both executables as a node gets them, without shared libraries, in target/static

@@ -39,7 +39,7 @@ detach() {
   if is_running; then nsenter --net=/proc/1/ns/net sluice detach --plugin; else sluice detach --plugin; fi
 }
 
-# Takes off what the agent and `boot` have put on the node. Outside of a running system there is nothing, unless boot
+# Removes what the agent and `boot` have put on the node. Outside of a running system there is nothing, unless boot
 # was run there; and a chroot must not touch the network of the node around it.
 removing() {
   if is_running; then systemctl stop sluice.service sluice-aide.socket sluice-aide.service sluice-boot.service; fi

@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn section_lists_its_keys() {
-        let expected = "max-pods\n\nHow many pods the node takes, what of the cluster that depends on, and where kubelet is told.\n\n\
+        let expected = "max-pods\n\nHow many pods the node takes, what of the cluster that depends on, and where kubelet gets the number.\n\n\
                         \x20 max-pods.value\n\x20 max-pods.kubelet\n\x20 max-pods.ip-family\n\
                         \x20 max-pods.custom-networking\n\x20 max-pods.pod-security-groups\n\x20 max-pods.max-eni\n";
         assert_eq!(explain("max-pods").as_deref(), Some(expected));

@@ -64,7 +64,7 @@ pub(crate) const SECTIONS: &[(&str, &str)] = &[
     ),
     (
         "max-pods",
-        "How many pods the node takes, what of the cluster that depends on, and where kubelet is told.",
+        "How many pods the node takes, what of the cluster that depends on, and where kubelet gets the number.",
     ),
     ("agent", "How the agent itself behaves."),
 ];
@@ -149,7 +149,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("max-pods.value", Shape::PodLimit, Some("\"auto\""), "110",
         "How many pods the node takes; \"auto\" is as many as it has addresses for. settings.kubernetes.max-pods is honoured where this is not a number."),
     key("max-pods.kubelet", Shape::Words(spellings::<KubeletConfig>), Some("\"auto\""), "\"config-dir\"",
-        "Where kubelet is told; \"auto\" is what the node has of these, and said in status."),
+        "Where kubelet gets the number; \"auto\" is the first of these that the node has, and status shows it."),
     key("max-pods.ip-family", Shape::Words(spellings::<IpFamily>), Some("\"ipv4\""), "\"ipv4\"",
         "Which addresses the cluster's pods have."),
     key("max-pods.custom-networking", Shape::Switch, Some("false"), "true",
@@ -238,9 +238,9 @@ mod tests {
         let header = if list { format!("[[{table}]]") } else { format!("[{table}]") };
         let text = format!("{header}\nunlike-any-key = 1\n");
         let problems = merge(&[("t", &text)]).expect_err("unknown key");
-        let told = problems.iter().find(|problem| problem.key.ends_with("unlike-any-key"));
-        let told = told.and_then(|problem| problem.message.strip_prefix("unknown key; use "));
-        told.expect("list of keys").replace(" or ", ", ")
+        let listed = problems.iter().find(|problem| problem.key.ends_with("unlike-any-key"));
+        let listed = listed.and_then(|problem| problem.message.strip_prefix("unknown key; use "));
+        listed.expect("list of keys").replace(" or ", ", ")
     }
 
     #[test]

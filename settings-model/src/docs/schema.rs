@@ -13,7 +13,7 @@ use crate::sections::class::MOST_CLASSES;
 /// JSON Schema 2020-12 of a document of version 1.
 pub fn schema() -> Value {
     let ours = json!({ "$ref": "#/$defs/sluice" });
-    // A `settings` that is no table is somebody else's.
+    // A `settings` that is no table is foreign.
     let settings = json!({ "properties": { "sluice": ours } });
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",

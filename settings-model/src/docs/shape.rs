@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What kinds of value there are, as people and JSON Schema are told.
+//! What kinds of value there are, as people and JSON Schema read it.
 //!
 //! Owns no rule: it says what the rules take, and tests hold the two together.
 

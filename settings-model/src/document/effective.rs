@@ -2,7 +2,7 @@
 
 //! Layers of documents merged into what is in force, with where each value comes from.
 //!
-//! Later layers win key by key; classes are merged by name. All problems of all layers are told at
+//! Later layers win key by key; classes are merged by name. All problems of all layers are reported at
 //! once.
 //! Never reads a file: the caller brings the texts, lowest layer first.
 
@@ -197,13 +197,13 @@ mod tests {
     #[test]
     fn json_has_values_and_their_origins() {
         let effective = merge(&[("t", "sluice.version = 1\nsluice.max-pods.value = 58\n")]);
-        let told = effective.expect("settings").to_json();
-        let told = |key: &str| told.as_array()?.iter().find(|entry| entry["key"] == key).cloned();
+        let listed = effective.expect("settings").to_json();
+        let entry = |key: &str| listed.as_array()?.iter().find(|entry| entry["key"] == key).cloned();
         let expected =
             json!({ "key": "max-pods.value", "value": 58, "origin": { "file": "t", "line": 2 } });
-        assert_eq!(told("max-pods.value"), Some(expected));
+        assert_eq!(entry("max-pods.value"), Some(expected));
         let expected = json!({ "key": "bandwidth.burst", "value": "5ms", "origin": null });
-        assert_eq!(told("bandwidth.burst"), Some(expected));
+        assert_eq!(entry("bandwidth.burst"), Some(expected));
     }
 
     #[test]
@@ -213,10 +213,10 @@ mod tests {
         let high = "settings.sluice.version = 1\n[settings.sluice.bandwidth]\nburst = '2ms'\n";
         let effective =
             merge(&[("low", low), ("none", "x = 1"), ("high", high)]).expect("settings");
-        let told = effective.entries().into_iter().filter(|e| e.origin != Origin::Default);
-        let told: Vec<_> = told.map(|e| format!("{} = {} {}", e.key, e.value, e.origin)).collect();
+        let given = effective.entries().into_iter().filter(|e| e.origin != Origin::Default);
+        let given: Vec<_> = given.map(|e| format!("{} = {} {}", e.key, e.value, e.origin)).collect();
         assert_eq!(
-            told,
+            given,
             ["bandwidth.default-egress = \"1Mbit\" low:3", "bandwidth.burst = \"2ms\" high:3"]
         );
     }

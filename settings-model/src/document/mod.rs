@@ -159,7 +159,7 @@ fn read_number(number: &DeInteger<'_>) -> Option<u64> {
     }
 }
 
-/// The table is not ours, so a value that is of no use is told but not refused.
+/// The table is foreign, so a value that is of no use is reported but not refused.
 fn read_foreign_max_pods(outer: &DeTable<'_>, notes: &mut Notes, draft: &mut Draft) {
     let kubernetes = outer.get("kubernetes").and_then(|value| value.get_ref().as_table());
     let found =

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! `[settings.sluice.max-pods]`: how many pods the node takes, what of the cluster that depends on,
-//! and where kubelet is told.
+//! and where kubelet gets the number.
 //!
 //! Owns the section's keys, defaults and rules, and what of `settings.kubernetes.max-pods` is of use.
 //! Never computes the number for "auto"; the agent does, from the node.
@@ -23,12 +23,12 @@ pub(crate) const PODS: Range = 1..=1000;
 /// ENIs: no instance type has more, and 0 for not set, as the VPC CNI has it.
 pub(crate) const ENIS: Range = 0..=100;
 
-/// How many pods, what of the cluster that depends on, and where kubelet is told.
+/// How many pods, what of the cluster that depends on, and where kubelet gets the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MaxPods {
     /// `value`: how many pods; default auto.
     pub value: PodLimit,
-    /// `kubelet`: where kubelet is told; default auto.
+    /// `kubelet`: where kubelet gets the number; default auto.
     pub kubelet: KubeletConfig,
     /// `ip-family`: of the pods' addresses; default ipv4.
     pub ip_family: IpFamily,
@@ -84,7 +84,7 @@ pub enum IpFamily {
 
 words!(IpFamily: "ipv4" = Ipv4, "ipv6" = Ipv6);
 
-/// Where kubelet is told how many pods the node takes.
+/// Where kubelet gets the number of pods that the node takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KubeletConfig {
     /// Whatever this node has.
@@ -96,7 +96,7 @@ pub enum KubeletConfig {
     ConfigDir,
     /// An environment file of kubelet's unit.
     EnvFile,
-    /// Nowhere; somebody else does.
+    /// Nowhere; something else configures kubelet.
     None,
 }
 

@@ -44,7 +44,7 @@ codes! {
     WITHOUT_EFFECT = "without-effect", "Warning: a key that this version does not act upon yet.";
     OVERRIDDEN = "overridden", "Warning: a key that another one makes ineffective.";
     DEPRECATED_KEY = "deprecated-key", "Warning: a key that has a successor.";
-    NOT_HONOURED = "not-honoured", "Warning: a value of somebody else's key that is of no use.";
+    NOT_HONOURED = "not-honoured", "Warning: a value of a foreign key that is of no use.";
 }
 
 #[cfg(test)]

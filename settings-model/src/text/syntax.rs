@@ -186,10 +186,10 @@ mod tests {
     #[test]
     fn text_that_is_no_toml_is_told_briefly() {
         let script = "echo hello\n".repeat(100);
-        let told = messages(&script);
-        assert_eq!(told.lines().count(), 17);
+        let lines = messages(&script);
+        assert_eq!(lines.lines().count(), 17);
         assert_eq!(
-            told.lines().last(),
+            lines.lines().last(),
             Some("t:17:6: 84 more errors from here on; is this TOML at all?")
         );
     }

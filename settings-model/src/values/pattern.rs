@@ -54,7 +54,7 @@ impl Pattern {
 
     /// Whether there is a name that both match.
     pub fn overlaps(&self, other: &Self) -> bool {
-        // Most patterns differ in how they begin or end, which is told faster.
+        // Most patterns differ in how they begin or end, which is faster to see.
         let ends_differ = differ(self.0.bytes(), other.0.bytes())
             || differ(self.0.bytes().rev(), other.0.bytes().rev());
         !ends_differ && meet(self.steps().into_iter(), &other.steps())

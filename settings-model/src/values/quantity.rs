@@ -81,7 +81,7 @@ impl From<QuantityError> for Refusal {
     }
 }
 
-/// Reads a quantity from a TOML string; a bare number gets told about units.
+/// Reads a quantity from a TOML string; for a bare number the error explains units.
 pub(crate) fn from_string<T>(value: &DeValue<'_>, words: Words) -> Result<T, Refusal>
 where
     T: FromStr<Err = QuantityError>,
