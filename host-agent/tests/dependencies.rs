@@ -107,12 +107,12 @@ fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-fn deny() -> Deny {
-    toml::from_str(&std::fs::read_to_string(root().join("deny.toml")).unwrap()).unwrap()
+fn deny() -> anyhow::Result<Deny> {
+    Ok(toml::from_str(&std::fs::read_to_string(root().join("deny.toml"))?)?)
 }
 
 /// What is built for the first of deny.toml's targets: the other one has the same crates.
-fn packages(deny: &Deny) -> Vec<Package> {
+fn packages(deny: &Deny) -> anyhow::Result<Vec<Package>> {
     let out = Command::new(env!("CARGO"))
         .args([
             "metadata",
@@ -123,12 +123,11 @@ fn packages(deny: &Deny) -> Vec<Package> {
             &deny.graph.targets[0],
         ])
         .current_dir(root())
-        .output()
-        .unwrap();
+        .output()?;
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    let Metadata { packages, resolve } = serde_json::from_slice(&out.stdout).unwrap();
+    let Metadata { packages, resolve } = serde_json::from_slice(&out.stdout)?;
     let built: BTreeSet<_> = resolve.nodes.into_iter().map(|node| node.id).collect();
-    packages.into_iter().filter(|package| built.contains(&package.id)).collect()
+    Ok(packages.into_iter().filter(|package| built.contains(&package.id)).collect())
 }
 
 /// Which of `allowed` an SPDX expression is satisfied by, if it is. `/` is how old crates write OR.
@@ -169,9 +168,9 @@ fn split<'a>(expression: &'a str, operators: &[&str]) -> Option<Vec<&'a str>> {
 
 #[test]
 fn every_dependency_has_a_licence_that_is_allowed_and_no_licence_is_allowed_in_vain() {
-    let deny = deny();
+    let deny = deny().unwrap();
     let mut used = BTreeSet::new();
-    for package in packages(&deny).iter().filter(|package| package.source.is_some()) {
+    for package in packages(&deny).unwrap().iter().filter(|package| package.source.is_some()) {
         let licence = package.license.as_deref().unwrap_or("no licence");
         let found = satisfied(licence, &deny.licenses.allow);
         used.extend(
@@ -202,9 +201,9 @@ fn expressions_of_licences_are_read_as_spdx_has_them() {
 
 #[test]
 fn no_crate_is_there_in_two_versions_but_the_listed_ones() {
-    let deny = deny();
+    let deny = deny().unwrap();
     let Denied::Deny = deny.bans.multiple_versions;
-    let packages = packages(&deny);
+    let packages = packages(&deny).unwrap();
     let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for package in &packages {
         versions.entry(&package.name).or_default().insert(&package.version);
@@ -218,10 +217,10 @@ fn no_crate_is_there_in_two_versions_but_the_listed_ones() {
 
 #[test]
 fn dependencies_have_a_version_and_come_from_one_registry() {
-    let deny = deny();
+    let deny = deny().unwrap();
     let [Denied::Deny, Denied::Deny, Denied::Deny] =
         [&deny.bans.wildcards, &deny.sources.unknown_registry, &deny.sources.unknown_git];
-    let packages = packages(&deny);
+    let packages = packages(&deny).unwrap();
     let sources: BTreeSet<_> =
         packages.iter().filter_map(|package| package.source.as_deref()).collect();
     assert!(

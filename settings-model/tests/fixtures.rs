@@ -85,8 +85,11 @@ fn keys_are_told_as_before() {
     let keys = format!("{KEYS_HEAD}{table}");
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/settings.md");
     let descriptions = testdata().join("described");
-    let descriptions =
-        [(docs, keys), (descriptions.join("explain.txt"), explained), (descriptions.join("schema.json"), schema)];
+    let descriptions = [
+        (docs, keys),
+        (descriptions.join("explain.txt"), explained),
+        (descriptions.join("schema.json"), schema),
+    ];
     let wrong = descriptions.iter().filter_map(|(file, text)| compare(file, text));
     assert_eq!(wrong.collect::<Vec<_>>(), [] as [String; 0]);
 }

@@ -42,14 +42,14 @@ pub fn run(setup: Setup, node: &Node) -> Packets {
     Packets { setup, instructions: ns / NS_PER_INSTRUCTION }
 }
 
-/// Nobody reads what arrives: a full socket drops at the same small cost each time.
+/// No one reads what arrives: a full socket drops at the same small cost each time.
 fn ns_per_packet(from: End<'_>, to: End<'_>) -> f64 {
     thread::scope(|scope| {
         let (ready, bound) = mpsc::channel();
         let (done, is_done) = mpsc::channel::<()>();
         in_netns(scope, to.netns, move || {
             let socket = UdpSocket::bind((to.address, 0)).expect("bind");
-            ready.send(socket.local_addr().expect("a port")).expect("somebody waits");
+            ready.send(socket.local_addr().expect("a port")).expect("a receiver waits");
             // Until the other end of the channel goes.
             let _ = is_done.recv();
         });

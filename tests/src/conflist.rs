@@ -60,7 +60,7 @@ impl Drop for Over<'_> {
     }
 }
 
-/// What happens in the directory of conflists, as containerd's watcher is told: kinds and names.
+/// What happens in the directory of conflists, as containerd's watcher sees it: kinds and names.
 pub struct Watched(Inotify);
 
 impl Watched {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::meter::{Protocol, Transfer};
 use crate::node::Pod;
 
-/// A pod that has the same limit both ways, and somebody to talk to.
+/// A pod that has the same limit in both directions, and a peer to talk to.
 #[derive(Clone, Copy)]
 pub struct Flood<'a> {
     pub pod: &'a Pod,

@@ -2,7 +2,7 @@
 //! How many pods a node takes, and why: a pure function of the settings and of
 //! what is known of the machine (docs/decisions/0010-max-pods.md has the rules
 //! and where they come from). Every number is kept with the arithmetic that
-//! led to it, so that nobody must trust it.
+//! led to it, so that everyone can check it.
 
 use serde::Serialize;
 use settings_model::{CniMode, IpFamily, PodLimit, Settings};
@@ -313,7 +313,7 @@ fn warnings(instance: &Instance, wanted: Addresses, enis: &Enis, standalone: boo
 }
 
 impl MaxPods {
-    /// What is to be said of a number of somebody else's, which is in force instead of this one.
+    /// What to say of a foreign number, which is in force instead of this one.
     pub fn against(&self, pods: u16, whose: &str) -> Option<String> {
         let ours = self.max_pods;
         let too_few = (pods < ours).then(|| {
@@ -322,7 +322,7 @@ impl MaxPods {
         too_few.or_else(|| self.above_capacity(pods, whose))
     }
 
-    /// A number by hand is kept to, but what it leads to is said.
+    /// A number from the settings is kept to, but what it leads to is said.
     pub fn above_capacity(&self, pods: u16, whose: &str) -> Option<String> {
         let most = self.capacity?.saturating_add(HOST_NETWORK_PODS);
         let name = self.instance_type.as_deref()?;

@@ -24,7 +24,7 @@ use crate::trouble::Trouble;
 #[derive(Clone, Debug)]
 pub struct Order {
     pub settings: Settings,
-    /// None where nobody has asked for max-pods.
+    /// None where no one has asked for max-pods.
     pub max_pods: Option<MaxPodsInForce>,
 }
 
@@ -110,7 +110,7 @@ impl Work {
         }
     }
 
-    /// Until nobody gives orders any more. Of orders that have piled up the last one counts.
+    /// Until no one gives orders any more. Of orders that have piled up the last one counts.
     fn run(&mut self, orders: &Receiver<Order>, mut tell: impl FnMut(Findings)) {
         let mut order = match orders.recv() {
             Ok(order) => self.accept(order),

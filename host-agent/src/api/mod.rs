@@ -63,7 +63,7 @@ pub struct LimitSet {
     pub until: Option<u64>,
 }
 
-/// A limit as a request has it. A way that is null or not there has none set by hand.
+/// A limit as a request has it. A direction that is null or absent has no override.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LimitAsked {

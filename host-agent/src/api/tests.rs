@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Requests and what they are answered, against a node that notes what it is told.
+//! Requests and their answers, against a node that notes its orders.
 
 use super::*;
 use crate::status::text::tests::{pod, status};
 
 #[derive(Default)]
 struct Noting {
-    told: Vec<String>,
+    orders: Vec<String>,
 }
 
 impl Node for Noting {
@@ -15,7 +15,7 @@ impl Node for Noting {
     }
 
     fn set_limit(&mut self, namespace: &str, pod: &str, limit: Live) -> Result<usize> {
-        self.told.push(format!("{namespace}/{pod} {limit:?}"));
+        self.orders.push(format!("{namespace}/{pod} {limit:?}"));
         match pod {
             "gone" => Err(Refused::NoPod { namespace: namespace.into(), pod: pod.into() }.into()),
             "off" => Err(Refused::ShapingIsOff.into()),
@@ -70,7 +70,7 @@ fn limit_reaches_the_node_with_its_end() {
     let mut node = Noting::default();
     let response = answer(&mut node, &request);
     let live = Live { egress: "20Mbit".parse().ok(), ingress: None, until: 1600 };
-    assert_eq!(node.told, [format!("default/web-0.a {live:?}")]);
+    assert_eq!(node.orders, [format!("default/web-0.a {live:?}")]);
     assert_eq!(response, Response::json(200, &json!({"interfaces": 2, "until": 1600})));
 }
 

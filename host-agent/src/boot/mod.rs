@@ -60,9 +60,9 @@ pub struct InForce {
 /// How many pods the node takes, and what that rests on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MaxPodsInForce {
-    /// What kubelet has: an explicit value of somebody else's, or the computed one.
+    /// What kubelet has: a foreign explicit value, or the computed one.
     pub pods: u16,
-    /// Where kubelet was told, or who had told it before, in words.
+    /// Where kubelet got its number, or who had given it before, in words.
     pub told: String,
     /// As firmware or IMDS name it; None where neither does.
     pub instance_type: Option<String>,
@@ -218,7 +218,7 @@ impl Boot<'_> {
         let changed = match self.carry_out(&asked.settings, &mut plan) {
             Ok(changed) => changed,
             Err(error) => {
-                // The first error is the one to tell; a full disk may keep this from being noted.
+                // The first error is the one to report; a full disk may keep this from being noted.
                 let _ = generations.has_failed(number, documents, format!("{error:#}"));
                 return Err(error);
             }
@@ -353,7 +353,7 @@ fn put_kubelet(part: &Part, alone: &Lock) -> Result<Vec<PathBuf>> {
     apply(part, alone).or_else(|first| without().map_err(|_| first))
 }
 
-/// That one was kept is the agent's to tell, as long as it is so.
+/// That one was kept the agent reports, as long as it is so.
 fn upstream_warning(plan: &Plan) -> Option<String> {
     let (path, upstream) = plan.upstream.as_ref()?;
     let path = path.display();

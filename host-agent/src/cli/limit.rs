@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `sluice limit`: limits set by hand on pods that are there, for a while.
+//! `sluice limit`: overrides of the limits of running pods, for a while.
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -37,7 +37,7 @@ pub enum Limit {
 }
 
 pub fn run(source: &Source, command: Limit) -> Result<()> {
-    let (done, json, told) = match command {
+    let (done, json, outcome) = match command {
         Limit::Set { pod, egress, ingress, time_to_live, json } => {
             let time = time_to_live.to_string();
             let asked = LimitAsked { egress, ingress, time_to_live: Some(seconds(time_to_live)) };
@@ -52,8 +52,8 @@ pub fn run(source: &Source, command: Limit) -> Result<()> {
     print(&match (json, done.interfaces) {
         (true, _) => serde_json::to_string_pretty(&done)? + "\n",
         (false, 0) => "no limit was set by hand\n".into(),
-        (false, 1) => format!("{told} on 1 interface\n"),
-        (false, many) => format!("{told} on {many} interfaces\n"),
+        (false, 1) => format!("{outcome} on 1 interface\n"),
+        (false, many) => format!("{outcome} on {many} interfaces\n"),
     })
 }
 

@@ -66,19 +66,19 @@ enum Command {
     /// Print what packages ship beside the executable
     #[command(subcommand, hide = true)]
     Generate(Generated),
-    /// Load the shaper, keep it pinned, and wait: for SIGHUP to read the settings anew, or SIGTERM
+    /// Load the shaper, keep it pinned, and wait: for SIGHUP to read the settings again, or SIGTERM
     Agent(Asked),
     /// Does what the agent's unit does not let it do; sluice-aide.service
     #[command(hide = true)]
     Aide,
-    /// Take everything off the node that is Sluice's; the agent must have been stopped
+    /// Remove everything of Sluice's from the node; the agent must have been stopped
     Detach {
         /// Also the plugin's binary in cni.bin-dir, as when the package is removed
         #[arg(long)]
         plugin: bool,
     },
-    /// Read the settings anew on a running node, and give its pods their new limits; the agent does
-    /// it, or, with a FILE or without an agent, this command
+    /// Reload the settings and apply new limits to running pods (through the agent, if one runs and no
+    /// FILE is given)
     Reload(Asked),
     /// Show on one screen whether the node is well: settings, agent, kernel, pods, what is degraded
     Status(Shown),
@@ -86,7 +86,7 @@ enum Command {
     Pods(Shown),
     /// Show live what each pod does against its limit
     Top(top::Top),
-    /// Set limits by hand, for a while
+    /// Override a pod's limits for a while
     #[command(subcommand)]
     Limit(limit::Limit),
     /// Explain why a pod has the limits it has, and how they are enforced
@@ -231,18 +231,18 @@ fn reload(paths: &Paths, asked: &Asked) -> Result<u8> {
     Ok(reloaded.exit_status)
 }
 
-/// For the agent: what is wrong is logged, and told to who has asked.
+/// For the agent: what is wrong is logged, and reported to the client.
 fn booted(paths: &Paths, asked: &Asked) -> Reloaded {
     let (exit_status, problems) = try_boot(paths, asked);
-    // What cannot be read here is told by `status`.
+    // `status` reports what cannot be read here.
     let settings = InForce::read(&paths.boot_file()).ok().flatten();
     Reloaded { exit_status, problems, settings }
 }
 
-/// The exit status tells of what was asked for, also when something else is in force instead.
+/// The exit status is of what was asked for, also when something else is in force instead.
 fn boot(paths: &Paths, asked: &Asked) -> u8 {
     if asked.user_data.is_none() {
-        // What there is to tell is told when it is done in earnest.
+        // The real run reports what there is to report.
         let level = log::max_level();
         log::set_max_level(LevelFilter::Off);
         let _ = rehearse(paths, asked);
@@ -256,26 +256,26 @@ fn try_boot(paths: &Paths, asked: &Asked) -> (u8, Vec<String>) {
     let plugin = asked.plugin.clone().unwrap_or_else(|| paths.shipped_plugin());
     let refused = match (Boot { paths, plugin: &plugin }).run(layers(paths, asked)) {
         Ok(in_force) => {
-            let told = in_force.unmet.iter().map(unmet::line).collect();
-            return (unmet::exit_status(&in_force.unmet), told);
+            let lines = in_force.unmet.iter().map(unmet::line).collect();
+            return (unmet::exit_status(&in_force.unmet), lines);
         }
         Err(refused) => refused,
     };
-    let (status, mut told) = (report(&refused.error), lines(&refused.error));
+    let (status, mut problems) = (report(&refused.error), lines(&refused.error));
     match refused.instead {
         Some(Ok(in_force)) => {
             let unmet: Vec<_> = in_force.unmet.iter().map(unmet::line).collect();
             unmet.iter().for_each(|line| log::error!("{line}"));
-            told.extend(unmet);
+            problems.extend(unmet);
             log::warn!("in force: {}", in_force.to_text());
         }
         Some(Err(error)) => {
             log::error!("{error:#}");
-            told.push(format!("{error:#}"));
+            problems.push(format!("{error:#}"));
         }
         None => {}
     }
-    (status, told)
+    (status, problems)
 }
 
 fn rehearse(paths: &Paths, asked: &Asked) -> Result<()> {

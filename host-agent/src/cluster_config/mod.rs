@@ -59,7 +59,7 @@ pub enum Network {
 /// What EC2 must delegate to a node's first interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prefixes {
-    /// So many /28; None where that hangs on the instance type, and nobody has named one.
+    /// So many /28; None where that depends on the instance type, and none is named.
     Ipv4(Option<u16>),
     /// One /80.
     Ipv6,
@@ -353,7 +353,7 @@ const WAS_TRUE: &str = "Where ENABLE_PREFIX_DELEGATION was true before, aws-node
      fewer: replace it.";
 const FREE_BLOCKS: &str = "Each prefix is a free, aligned /28 of the node's subnet; a subnet CIDR \
      reservation of type prefix keeps some free.";
-const FAMILY: &str = "A cluster has its IP family from its making on, and EKS tells aws-node: \
+const FAMILY: &str = "A cluster has its IP family from its making on, and EKS configures aws-node: \
      ENABLE_IPv4 and ENABLE_IPv6 are to be looked at, not set.";
 const KEPT: &str = "cni.upstream-bandwidth = \"keep\": ENABLE_BANDWIDTH_PLUGIN stays as it is. true \
      does not go together with network policy.";

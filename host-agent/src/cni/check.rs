@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! CHECK: whether what ADD attached is still there. It only looks; what the
-//! agent does later than ADD, or mends by itself, is no reason to fail, because a
+//! agent does later than ADD, or repairs by itself, is no reason to fail, because a
 //! runtime may give a pod up for that.
 
 use anyhow::Context;
@@ -63,7 +63,7 @@ fn look(pins: &Pins, claim: &Claim, record: &Record) -> Result<Vec<String>, Erro
     let host = &veth.host.link;
     if record.host.as_ref().is_none_or(|added| added.ifindex != host.index) {
         return Ok(vec![format!(
-            "{ifname} is not the interface that ADD shaped: it was made anew"
+            "{ifname} is not the interface that ADD shaped: it was made again"
         )]);
     }
     let mut missing = Vec::new();

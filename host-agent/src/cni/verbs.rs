@@ -93,7 +93,7 @@ fn add(paths: &Paths, request: &Request) -> Result<String, Error> {
     };
     let Request { namespace, pod, .. } = request;
     let clamped = wanted.clamped(&request.annotated);
-    clamped.iter().for_each(|told| complain(format!("{namespace}/{pod}: {told}")));
+    clamped.iter().for_each(|clamp| complain(format!("{namespace}/{pod}: {clamp}")));
     shape(paths, &pins, &records, request, &wanted).or_else(|e| {
         // What the node has for all pods is noted, and the agent reports that it is not enforced.
         match e.source.is::<NoHostEnd>() && !wanted.is_annotated() {
@@ -249,11 +249,11 @@ fn and_then(first: anyhow::Error, left: &[String]) -> anyhow::Error {
 fn del(paths: &Paths, environment: &Environment) -> Result<(), Error> {
     let key = environment.key()?;
     let records = Records::new(paths);
-    // After the node has started anew nothing is attached, and there is nothing to make for that.
+    // After the node has started again nothing is attached, and there is nothing to make for that.
     if !records.is_there() {
         return Ok(());
     }
-    // Without it there is no record either, or none that can be removed; or somebody hangs, and a record that
+    // Without it there is no record either, or none that can be removed; or its holder hangs, and a record that
     // is written again behind us is collected by the agent.
     let _shared = records.share().inspect_err(|e| complain(format!("{e:#}")));
     let _held =

@@ -81,7 +81,7 @@ fn upstream(survey: &Survey) -> Vec<Finding> {
 }
 
 /// Foreign root qdiscs on the host's ends of pods that we do not limit there; of those that we do,
-/// the checks of each pod tell.
+/// the checks of each pod report.
 fn foreign_roots(survey: &Survey) -> Vec<Finding> {
     let mut findings = Vec::new();
     for device in survey.pod_ends() {
@@ -120,7 +120,7 @@ fn devices(survey: &Survey) -> Vec<Finding> {
                 Finding::note(code::XDP_ON_POD, subject.as_str())
                     .seen(format!("XDP program {}", found.device.xdp.unwrap_or(0)))
                     .why("it runs before network policy and the guard, and may send packets past both")
-                    .remedy("ask its owner; ip link set dev … xdp off takes it off"),
+                    .remedy("ask its owner; ip link set dev … xdp off removes it"),
             );
         }
         if found.device.is_kind("netkit") {
@@ -170,7 +170,7 @@ fn outdated(survey: &Survey) -> Option<Finding> {
     (count > 0 && !tags.is_empty()).then(|| {
         Finding::note(code::PROGRAM_OUTDATED, "node")
             .seen(format!("{count} attached programs are of another build than the pinned ones"))
-            .why("pods that an older version attached run by it until they are attached anew")
+            .why("pods that an older version attached run by it until they are attached again")
             .remedy("none needed; they go with their pods")
     })
 }

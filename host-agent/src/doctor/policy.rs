@@ -122,7 +122,7 @@ fn in_the_way(subject: &str, device: &Surveyed, side: Side, present: bool) -> Ve
     findings
 }
 
-/// Network policy is off where it should be on; nobody repairs that.
+/// Network policy is off where it should be on; nothing repairs that.
 fn missing(
     survey: &Survey,
     subject: &str,
@@ -150,7 +150,7 @@ fn missing(
     let finding = Finding::new(severity, code::POLICY_MISSING, subject)
         .seen(seen)
         .why(format!(
-            "no policy holds for {way}: the pod is older than policy, or somebody removed it; the \
+            "no policy applies to {way}: the pod is older than policy, or its filter was removed; the \
              agent never looks again"
         ))
         .remedy(RESTART);

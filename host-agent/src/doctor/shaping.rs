@@ -38,7 +38,7 @@ struct PodCheck<'a> {
 }
 
 impl<'a> PodCheck<'a> {
-    /// None for a pod that cannot be looked at; the checks of records tell of that.
+    /// None for a pod that cannot be looked at; the checks of records report that.
     fn of(survey: &'a Survey, pod: &'a Pod) -> Option<Self> {
         let record = pod.record.as_ref().ok()?;
         let (inside, host) = (pod.inside.as_ref().ok()?, survey.host_end(record)?);
@@ -140,7 +140,7 @@ impl<'a> PodCheck<'a> {
             self.tell(
                 Finding::fault(code::FQ_MISSING, subject.as_str())
                     .seen(format!("the fq {fq:x}: is gone"))
-                    .why("packets are stamped and nothing holds them back: no limit, but the guard's")
+                    .why("packets are stamped and nothing makes them wait: no limit, but the guard's")
                     .remedy(REPAIR),
             );
         }
@@ -177,7 +177,7 @@ impl<'a> PodCheck<'a> {
         }
     }
 
-    /// Whether somebody in front of our filter lets packets past it.
+    /// Whether a program in front of our filter lets packets past it.
     fn reached(&mut self, subject: &str, device: &Surveyed) {
         // Behind clsact and tcx on purpose: what policy passes arrives there anyhow.
         let all = device.hook(Side::Egress, Layer::Root).iter();

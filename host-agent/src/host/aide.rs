@@ -59,7 +59,7 @@ pub fn look_at(peer: &UnixStream) -> Result<u64> {
     u64::from_str_radix(&answer.text, 16).context("read what sluice-aide.service says")
 }
 
-/// RestrictAddressFamilies= refuses with EAFNOSUPPORT; with any other error nobody else fares better.
+/// RestrictAddressFamilies= refuses with EAFNOSUPPORT; with any other error the aide fares no better.
 fn ask(refused: io::Error, line: impl Display, timeout: Duration) -> io::Result<OwnedFd> {
     if refused.raw_os_error() != Some(nix::libc::EAFNOSUPPORT) {
         return Err(refused);
@@ -67,7 +67,7 @@ fn ask(refused: io::Error, line: impl Display, timeout: Duration) -> io::Result<
     match exchange(line, None, timeout) {
         Ok(Answer { code: 0, fd, .. }) => fd.ok_or_else(|| io::ErrorKind::InvalidData.into()),
         Ok(Answer { code, .. }) => Err(io::Error::from_raw_os_error(code)),
-        // Without that unit the first refusal is the one to tell.
+        // Without that unit the first refusal is the one to report.
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Err(refused),
         Err(e) => Err(e),
     }
@@ -118,7 +118,7 @@ pub fn serve() -> Result<()> {
         };
         // Who asks too often is not answered.
         if let Err(e) = thread::Builder::new().spawn(serve) {
-            log::warn!("somebody is not answered: {e}");
+            log::warn!("a peer gets no answer: {e}");
         }
     }
     Ok(())
@@ -127,7 +127,7 @@ pub fn serve() -> Result<()> {
 /// One line in; the socket, what is known of a peer, or the error out.
 fn answer(stream: &UnixStream, host: &Host) -> Result<()> {
     if !is_root(stream) {
-        bail!("somebody asked who is not root");
+        bail!("a peer asked that is not root");
     }
     stream.set_read_timeout(Some(PATIENCE))?;
     let (line, fd) = receive(stream).context("read")?;

@@ -33,7 +33,7 @@ const USER_DATA_PATH: &str = "/latest/user-data";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// While there is no way to any endpoint: nobody is asked too often, and the node's boot waits for this.
+/// While no endpoint can be reached: no server is asked too often, and the node's boot waits for this.
 const NETWORK_PAUSE: Duration = Duration::from_millis(50);
 /// With less of the budget left no further try is worth it.
 const SHORTEST_TRY: Duration = Duration::from_millis(100);

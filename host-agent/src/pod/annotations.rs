@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Sluice's own annotations of a pod. The runtime hands on all that the pod
-//! has; whatever is not named here is somebody else's and is not looked at.
+//! has; whatever is not named here is foreign and is not looked at.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

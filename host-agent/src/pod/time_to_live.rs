@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How long a limit set by hand holds: `90s`, `10m`, `2h`, `7d`.
+//! How long an override lasts: `90s`, `10m`, `2h`, `7d`.
 
 use std::fmt;
 use std::str::FromStr;

@@ -25,7 +25,7 @@ pub struct Document {
 pub struct Layers {
     image: Vec<Document>,
     user_data: Option<Document>,
-    /// Of this boot's user data, whichever settings hold in the end: nodeadm reads them anew at
+    /// Of this boot's user data, whichever settings apply in the end: nodeadm reads them again at
     /// each start, so no generation keeps them.
     node_configs: Vec<NodeConfig>,
 }
@@ -54,7 +54,7 @@ impl Layers {
         Self { node_configs, ..self }
     }
 
-    /// What the user data tells nodeadm, a later one winning.
+    /// What the user data gives nodeadm, a later one winning.
     pub fn node_configs(&self) -> &[NodeConfig] {
         &self.node_configs
     }

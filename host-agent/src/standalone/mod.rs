@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Standalone mode: no aws-node; pods have addresses of the prefixes that are
 //! delegated to the node, by a conflist of ours, and leave the VPC with the
-//! node's address. The agent's second thread asks, writes and tells
+//! node's address. The agent's second thread asks, writes and reports
 //! (agent/background.rs), so that neither IMDS nor nft keeps the loop waiting (docs/decisions/0009-standalone.md).
 
 mod keeper;
@@ -25,13 +25,13 @@ pub use keeper::Keeper;
 /// By its name, whatever it holds.
 const CONFLIST: &str = "10-sluice.conflist";
 
-/// Whether this conflist is the one that standalone mode writes, in which nobody else has an entry.
+/// Whether this conflist is the one that standalone mode writes, in which no one else has an entry.
 pub fn owns(conflist: &Path) -> bool {
     conflist.file_name().is_some_and(|name| name == CONFLIST)
 }
 
 /// Takes conflist and table off the node, where this mode has made them since the node started. The
-/// store stays: pods that are there keep their addresses, and nobody else is to have them.
+/// store stays: pods that are there keep their addresses, and no one else is to have them.
 pub fn take_off(paths: &Paths) -> Result<()> {
     let Some(known) = Known::read(paths)? else { return Ok(()) };
     remove(&known.conflist)?;

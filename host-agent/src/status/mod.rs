@@ -60,11 +60,11 @@ pub struct Agent {
     pub report: Report,
 }
 
-/// What of the kernel decides how limits are enforced; None where nobody has found out yet.
+/// What of the kernel decides how limits are enforced; None where it is not known yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kernel {
     pub release: String,
-    /// The guard is a link and needs nobody else's clsact (6.6).
+    /// The guard is a link and needs no foreign clsact (6.6).
     pub tcx: Option<bool>,
     /// Packets are paced; without, excess is dropped.
     pub sch_fq: Option<bool>,
@@ -85,7 +85,7 @@ impl InKubelet {
 }
 
 impl Status {
-    /// Reads records and maps. What cannot be read is told in `degraded`, so that the rest can be
+    /// Reads records and maps. What cannot be read is reported in `degraded`, so that the rest can be
     /// seen.
     pub fn read(paths: &Paths, report: Option<&Report>) -> Result<Self> {
         let settings = InForce::read(&paths.boot_file())?;

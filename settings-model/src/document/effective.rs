@@ -198,7 +198,8 @@ mod tests {
     fn json_has_values_and_their_origins() {
         let effective = merge(&[("t", "sluice.version = 1\nsluice.max-pods.value = 58\n")]);
         let listed = effective.expect("settings").to_json();
-        let entry = |key: &str| listed.as_array()?.iter().find(|entry| entry["key"] == key).cloned();
+        let entry =
+            |key: &str| listed.as_array()?.iter().find(|entry| entry["key"] == key).cloned();
         let expected =
             json!({ "key": "max-pods.value", "value": 58, "origin": { "file": "t", "line": 2 } });
         assert_eq!(entry("max-pods.value"), Some(expected));
@@ -214,7 +215,8 @@ mod tests {
         let effective =
             merge(&[("low", low), ("none", "x = 1"), ("high", high)]).expect("settings");
         let given = effective.entries().into_iter().filter(|e| e.origin != Origin::Default);
-        let given: Vec<_> = given.map(|e| format!("{} = {} {}", e.key, e.value, e.origin)).collect();
+        let given: Vec<_> =
+            given.map(|e| format!("{} = {} {}", e.key, e.value, e.origin)).collect();
         assert_eq!(
             given,
             ["bandwidth.default-egress = \"1Mbit\" low:3", "bandwidth.burst = \"2ms\" high:3"]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The signed extension, put on a node the way docs/packages.md says, with somebody else's certificate first.
+//! The signed extension, put on a node as docs/packages.md says, with a foreign certificate first.
 
 use std::fs;
 use std::process::Command;

@@ -70,7 +70,7 @@ fn put_in_force(count: u64) -> Result<()> {
          default-egress = \"{count}Mbit\"\ndefault-ingress = \"{count}Mbit\"\n\
          [settings.sluice.max-pods]\nvalue = 58\n"
     );
-    // What is tested is what `sluice` does, not what becomes of a file that nobody has synced.
+    // What is tested is what `sluice` does, not what becomes of a file that no one has synced.
     let mut file = fs::File::create("/var/lib/sluice/user-data.new")?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;

@@ -159,7 +159,7 @@ impl Machine {
             let value = format!("io.systemd.credential.binary:{name}={content}");
             command.args(["-smbios", &format!("type=11,value={value}")]);
         }
-        // What an emulated processor need not guard against, and a journal that nobody reads.
+        // What an emulated processor need not guard against, and a journal that no one reads.
         let kernel = "systemd.wants=probe.service mitigations=off cryptomgr.notests audit=0 \
                       systemd.log_level=warning";
         let without = self.without.join(" ");

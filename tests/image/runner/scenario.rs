@@ -74,7 +74,7 @@ impl Site {
     }
 }
 
-/// The signed extension, its certificate, and one of somebody else's.
+/// The signed extension, its certificate, and a foreign one.
 fn add_extension(packages: &Path, tree: &Path) -> Result<()> {
     let found = |entry: &DirEntry| entry.file_name().to_string_lossy().ends_with(".sysext-signed");
     let mut entries = fs::read_dir(packages).context("find the packages")?.flatten();
@@ -82,7 +82,7 @@ fn add_extension(packages: &Path, tree: &Path) -> Result<()> {
     for file in ["sluice.raw", "sluice.crt"] {
         fs::copy(signed.join(file), tree.join(file)).with_context(|| format!("copy {file}"))?;
     }
-    let make = "openssl req -quiet -x509 -newkey rsa:2048 -noenc -subj /CN=somebody -keyout /tmp/key -out other.crt";
+    let make = "openssl req -quiet -x509 -newkey rsa:2048 -noenc -subj /CN=foreign -keyout /tmp/key -out other.crt";
     let made = Command::new("packaging/in-tools").arg(tree).args(make.split(' ')).output()?;
     ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     Ok(())

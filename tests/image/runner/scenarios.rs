@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the image promises. The longest comes first, and makes an updated machine; those that need none come next, so that
-//! nobody waits for it.
+//! no one waits for it.
 
 mod boot;
 mod extension;
@@ -70,7 +70,7 @@ mod tests {
         for scenario in super::all() {
             assert!(
                 rows.contains(&format!("`{}`", scenario.name)),
-                "{} is not told",
+                "{} is not reported",
                 scenario.name
             );
         }

@@ -22,7 +22,7 @@ use super::run::Run;
 use crate::command::{executable, json, output, run as run_to_end, text};
 use crate::node::{BIN_DIR, CONF_DIR, Node, PIN_DIR, USER_DATA};
 
-/// Asked for again after so long: somebody was in the way of the first time.
+/// Asked for again after so long: something was in the way of the first time.
 const AGAIN: Duration = Duration::from_secs(3);
 /// Of the rates that pods get, or none.
 type Limits = [Option<u64>; 2];
@@ -260,9 +260,9 @@ impl<'a> Operator<'a> {
         let words = [&words[..], &["--for", time]].concat();
         if killed {
             let mut command = Command::new(executable("sluice"));
-            let nobody = || std::process::Stdio::null();
+            let null = || std::process::Stdio::null();
             let mut asked =
-                command.args(&words).stderr(nobody()).stdout(nobody()).spawn().expect("run sluice");
+                command.args(&words).stderr(null()).stdout(null()).spawn().expect("run sluice");
             self.nap(30);
             self.restart(Signal::SIGKILL, pods);
             asked.wait().expect("wait for sluice");
@@ -351,8 +351,8 @@ impl<'a> Operator<'a> {
         pods.iter().for_each(|pod| pod.ledger.lock().expect("the ledger").note(what.into()));
     }
 
-    /// Until everything is as it should be again, with nobody in the way. A whole pass finds what
-    /// no event has told.
+    /// Until everything is as it should be again, with nothing in the way. A whole pass finds what
+    /// had no event.
     pub fn settle(&mut self, pods: &[Measured]) {
         let began = Instant::now();
         self.wait_until_ready();

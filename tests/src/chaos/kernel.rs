@@ -167,7 +167,7 @@ fn open_pin(pin: &Path) -> io::Result<OwnedFd> {
     let mut attr = [0u64; 16];
     attr[0] = path.as_ptr() as u64;
     let fd = bpf(BPF_OBJ_GET, &mut attr)?;
-    // SAFETY: the kernel has just made the descriptor for us, and nobody else has it.
+    // SAFETY: the kernel has just made the descriptor for us, and no one else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

@@ -83,7 +83,7 @@ pub fn check(run: &Run, baseline: &Baseline, operator: &Operator) {
             run.fail(format!("left over: {}", left()));
         }
     };
-    // A namespace that somebody holds keeps its veth.
+    // A namespace that something holds keeps its veth.
     eventually("all devices to go", &|| {
         let links = json(&ip("-j link show"));
         let names = links.as_array().expect("links").iter().map(|link| link["ifname"].clone());

@@ -51,7 +51,7 @@ pub enum Cause {
     Taken { done: Option<Instant> },
     /// There was, or may have been, no limit on this way.
     Unlimited,
-    /// Nobody's doing but the agent's.
+    /// No one's doing but the agent's.
     Unexplained,
 }
 
@@ -191,7 +191,7 @@ impl Ledger {
         open.into_iter().any(|budget| budget.limit.is_none())
     }
 
-    /// Enters a look. Gives what is gone though nobody took it, and what has come back.
+    /// Enters a look. Gives what is gone though no one took it, and what has come back.
     pub fn enter(&mut self, seen: &Seen) -> (Vec<Piece>, Vec<Absence>) {
         WAYS.iter().for_each(|way| self.enter_limits(*way, seen));
         let (mut gone, mut back) = (Vec::new(), Vec::new());

@@ -134,14 +134,14 @@ impl Measured {
         Seen { from, to: Instant::now(), there, ns_per_byte }
     }
 
-    /// Looks, enters that, and tells of what nobody took.
+    /// Looks, enters that, and reports what no one took.
     pub fn watch(&self, run: &Run) {
         let seen = self.look(run);
         let mut ledger = self.ledger.lock().expect("the ledger");
         let (gone, back) = ledger.enter(&seen);
         for piece in gone {
             let events = ledger.events(seen.from - Duration::from_secs(3), seen.to).join("\n    ");
-            run.fail(format!("{}: {piece:?} is gone, nobody took it\n    {events}", self.name()));
+            run.fail(format!("{}: {piece:?} is gone, no one took it\n    {events}", self.name()));
         }
         let due_back = ledger.due_back(run.calm_time());
         let late = due_back.into_iter().find(|(_, _, due)| run.agent_had(*due) > run.pace.repair);

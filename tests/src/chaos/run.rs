@@ -85,7 +85,7 @@ impl Run {
         *known = time.max(*known);
     }
 
-    /// Somebody has come round.
+    /// A pod has come round.
     pub fn tick(&self) {
         let mut calm = self.calm.lock().expect("the calm time");
         let now = Instant::now();

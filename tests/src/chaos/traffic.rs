@@ -110,7 +110,7 @@ fn offer_tcp(target: SocketAddr, bits_per_sec: u64, progress: &Progress) {
 /// Swallows TCP until the end; the kernel counts it.
 fn swallow_tcp(address: IpAddr, ready: &mpsc::Sender<SocketAddr>, progress: &Progress) {
     let listener = TcpListener::bind((address, 0)).expect("listen");
-    ready.send(listener.local_addr().expect("a port")).expect("somebody waits");
+    ready.send(listener.local_addr().expect("a port")).expect("a receiver waits");
     thread::scope(|scope| {
         for _ in 0..TCP_FLOWS {
             let (mut stream, _) = listener.accept().expect("accept");

@@ -34,7 +34,7 @@ pub struct Namespaces {
 
 impl Namespaces {
     pub fn start() -> Result<Self> {
-        // Nobody depends on it: what is still in use now goes at a later start.
+        // No one depends on it: what is still in use now goes at a later start.
         drop(remove_stale_cgroups());
         let mut unshare = Command::new("unshare")
             .args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"])

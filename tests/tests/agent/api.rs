@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The agent's API and the commands on it: what they answer, who may ask, and
-//! that nobody can hold the agent up.
+//! that no one can hold the agent up.
 
 use std::fs;
 use std::io::Write;
@@ -17,7 +17,7 @@ use tests::node::{Node, Pod, USER_DATA, with_node, with_ready_node};
 
 const MBIT: u64 = 1_000_000;
 const BOTH: Annotations = Annotations { egress: 20 * MBIT, ingress: 20 * MBIT };
-const NOBODY: &str = "65534";
+const NO_RIGHTS: &str = "65534";
 
 /// A node whose agent answers.
 fn with_api(bandwidth: &str, test: impl FnOnce(&mut Node) + Send) {
@@ -48,14 +48,17 @@ fn socket_is_for_root_where_there_is_no_group() {
         fs::set_permissions(SOCKET, fs::Permissions::from_mode(0o666)).expect("open it");
         fs::set_permissions("/run/sluice", fs::Permissions::from_mode(0o755)).expect("open it");
         let output = Command::new("setpriv")
-            .args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"])
+            .args(["--reuid", NO_RIGHTS, "--regid", NO_RIGHTS, "--clear-groups"])
             .args(["curl", "-s", "-i", "--unix-socket", SOCKET, "http://x/v1/status"])
             .output()
             .expect("run setpriv");
         let response =
             Response::parse(&output.stdout).unwrap_or_else(|| panic!("{}", text(&output)));
-        let told = response.json()["error"].clone();
-        assert_eq!((response.status, told), (403, json!("only root and the group sluice may ask")));
+        let error = response.json()["error"].clone();
+        assert_eq!(
+            (response.status, error),
+            (403, json!("only root and the group sluice may ask"))
+        );
         assert_goes_on();
     });
 }
@@ -73,7 +76,7 @@ fn members_of_the_group_may_ask() {
         let socket = fs::symlink_metadata(SOCKET).expect("the socket");
         assert_eq!((socket.permissions().mode() & 0o777, socket.gid()), (0o660, 54321));
         let curl = |gid: &str, asked: &[&str]| {
-            let drop = ["setpriv", "--reuid", NOBODY, "--regid", gid, "--clear-groups"];
+            let drop = ["setpriv", "--reuid", NO_RIGHTS, "--regid", gid, "--clear-groups"];
             ask_as(&drop, asked)
         };
         let pods = ["http://x/v1/pods"];
@@ -81,10 +84,10 @@ fn members_of_the_group_may_ask() {
         // They change nothing.
         let refused = curl("54321", &["-X", "POST", "http://x/v1/reload"]).expect("a response");
         assert_eq!(refused.status, 403);
-        let told = refused.json()["error"].as_str().expect("an error").to_owned();
-        assert!(told.ends_with(" is of user 65534"), "{told}");
+        let error = refused.json()["error"].as_str().expect("an error").to_owned();
+        assert!(error.ends_with(" is of user 65534"), "{error}");
         // The kernel itself does not let others connect.
-        assert!(curl(NOBODY, &pods).is_none());
+        assert!(curl(NO_RIGHTS, &pods).is_none());
     });
 }
 
@@ -117,17 +120,17 @@ fn container_is_refused_and_root_without_its_capabilities_changes_nothing() {
         for (kind, container) in containers {
             for asked in [&status[..], &set[..]] {
                 let refused = ask_as(container, asked).expect("a response");
-                let told = refused.json()["error"].as_str().expect("an error").to_owned();
+                let error = refused.json()["error"].as_str().expect("an error").to_owned();
                 let why = format!("{kind} namespace other than the host's: a container");
-                assert!(refused.status == 403 && told.ends_with(&why), "{container:?}: {told}");
+                assert!(refused.status == 403 && error.ends_with(&why), "{container:?}: {error}");
             }
         }
         // As a container that shares all of these with the host has it.
         let bare = ["unshare", "--net", "setpriv", "--bounding-set=-all", "--inh-caps=-all"];
         assert_eq!(ask_as(&bare, &status).map(|response| response.status), Some(200));
         let refused = ask_as(&bare, &set).expect("a response");
-        let told = refused.json()["error"].as_str().expect("an error").to_owned();
-        assert!(refused.status == 403 && told.ends_with("has no CAP_SYS_ADMIN"), "{told}");
+        let error = refused.json()["error"].as_str().expect("an error").to_owned();
+        assert!(refused.status == 403 && error.ends_with("has no CAP_SYS_ADMIN"), "{error}");
         assert_eq!(limits(node, &pod).0, Some(20 * MBIT));
         // The agent's log has one of them, not all.
         let log = fs::read_to_string("/run/agent.log").expect("the log");
@@ -242,10 +245,10 @@ fn commands_work_without_an_agent_and_say_that_there_is_none() {
         let table = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(table.lines().count() == 3 && table.contains("default/a"), "{table}");
         let trace = node.sluice(&["trace", "default/a"]);
-        let told = String::from_utf8_lossy(&trace.stdout).into_owned();
+        let printed = String::from_utf8_lossy(&trace.stdout).into_owned();
         assert!(
-            told.contains("-> pod annotation  20Mbit      kubernetes.io/egress-bandwidth"),
-            "{told}"
+            printed.contains("-> pod annotation  20Mbit      kubernetes.io/egress-bandwidth"),
+            "{printed}"
         );
         let pods = String::from_utf8_lossy(&node.sluice(&["pods"]).stdout).into_owned();
         assert!(pods.contains("20Mbit pod annotation"), "{pods}");

@@ -278,7 +278,7 @@ fn foreign_root_qdiscs_on_either_end_are_named() {
         says(foreign, "subject", "pod default/a, ingress (enia)");
         says(foreign, "seen", "the root qdisc is tbf 1:");
         assert_eq!(codes(&seen, "fault"), ["foreign-root-qdisc", "filter-missing"]);
-        // A pod that nobody limits is none of our business, but a limit could not come.
+        // A pod that no one limits is none of our business, but a limit could not come.
         let other = node.pod("b", 3);
         tc(&format!("qdisc add dev {} root handle 1: pfifo", other.host_ifname));
         let (seen, _) = diagnosis(node);
@@ -300,11 +300,7 @@ fn guarded_pod_is_degraded_and_says_by_what() {
         pod.run("tc qdisc add dev eth0 root handle 5: pfifo limit 100");
         node.add(&pod, EGRESS);
         let (seen, _) = diagnosis(node);
-        says(
-            finding(&seen, "guarded"),
-            "seen",
-            "eth0 has the root qdisc pfifo 5: of somebody else",
-        );
+        says(finding(&seen, "guarded"), "seen", "eth0 already has a foreign root qdisc (pfifo 5:)");
     });
 }
 
@@ -451,7 +447,7 @@ fn traces_of_the_upstream_bandwidth_plugin_are_told() {
         tc(&format!("qdisc add dev {device} root handle 1: tbf rate 1mbit burst 4k latency 25ms"));
         let (seen, status) = diagnosis(node);
         assert_eq!(status, 1);
-        // One for the redirect, one for the ifb that nobody uses; not one for the used ifb.
+        // One for the redirect, one for the ifb that no one uses; not one for the used ifb.
         let all = seen["findings"].as_array().expect("findings");
         let subjects: Vec<_> = all
             .iter()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The agent keeps every pod as it should be: what somebody takes off comes
+//! The agent keeps every pod as it should be: what others remove comes
 //! back, pods that the chain missed are adopted, and what has gone is cleared.
 
 use std::fs;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Our entry in the main plugin's conflist while others write it too: it is
-//! back at once, nobody's write is lost or seen by halves, who is against it is
+//! back at once, no one's write is lost or seen by halves, a writer against it is
 //! found out, and where it is not wanted it goes.
 
 use std::fs;
@@ -86,7 +86,7 @@ fn who_takes_the_entry_out_whenever_it_is_there_is_told_of_and_left_alone() {
                 contested().filter(|_| !has_entry(&conflist()))
             });
             assert_eq!(trouble["subject"], CONFLIST);
-            assert_eq!(trouble["what"], "somebody takes our entry out again and again");
+            assert_eq!(trouble["what"], "another writer removes our entry again and again");
             let writes = || report(node)["conflist_writes"].as_u64().expect("a count");
             wait_for("an end of our writes", Duration::from_secs(60), || {
                 let before = writes();
@@ -142,7 +142,7 @@ fn settings_that_say_off_take_the_entry_out_and_pods_are_still_cleared() {
         wait_for("the main plugin's own list", SOON, || (conflist() == plain).then_some(()));
         pods[0].delete();
         wait_for("one record less", SOON, || (records() == 1).then_some(()));
-        // Somebody who brings it back is not listened to either.
+        // A writer that brings it back is ignored too.
         write_as_aws_node(&plain.replace("1500}", "1500}, {\"type\": \"sluice\"}"));
         wait_for("a list without us", SOON, || (!has_entry(&conflist())).then_some(()));
         pods[1].delete();
@@ -170,7 +170,7 @@ fn detach_takes_the_entry_out_of_every_list_and_keeps_their_modes() {
         let mode = fs::metadata(&second).expect("look").permissions().mode() & 0o7777;
         assert_eq!(mode, 0o640);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(said.contains("comes back when its owner writes the file anew"), "{said}");
+        assert!(said.contains("comes back when its owner writes the file again"), "{said}");
     });
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How soon our entry is back in a conflist that is written anew all the time.
+//! How soon our entry is back in a conflist that is replaced all the time.
 //! Alone in its file, so that no other test takes the processors meanwhile.
 
 use std::fs;
@@ -15,7 +15,7 @@ use tests::node::{CONF_DIR, CONFLIST, with_ready_node};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// What somebody saw in the file, and when: only changes.
+/// What a reader saw in the file, and when: only changes.
 struct Seen {
     when: Instant,
     number: u64,
@@ -51,7 +51,7 @@ fn rewrite_at_random(writing: &RwLock<()>) -> Vec<Instant> {
     let rewrite = |number: u64| {
         thread::sleep(Duration::from_micros(dice.u64(..60_000)));
         let alone = writing.write().expect("no panic of the reader");
-        // In place only where nobody is about to replace the file: such a write would be lost for
+        // In place only where no one is about to replace the file: such a write would be lost for
         // whoever replaces it, not for us alone.
         if number.is_multiple_of(10) && has_entry(&conflist()) {
             fs::write(CONFLIST, numbered(number)).expect("write in place");

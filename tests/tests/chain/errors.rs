@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What goes wrong is told once and clearly, and leaves the node as it was.
+//! What goes wrong is reported once and clearly, and leaves the node as it was.
 
 use std::fs;
 use std::process::Output;
@@ -320,7 +320,7 @@ fn foreign_root_qdisc_is_named_and_kept() {
             &pod,
             &call,
             101,
-            "sluice: shape pod ingress | enia has the root qdisc tbf 1: of somebody else: add the \
+            "sluice: shape pod ingress | enia already has a foreign root qdisc (tbf 1:): add the \
              qdisc prio to enia: File exists (os error 17)",
         );
     });

@@ -155,7 +155,7 @@ fn check_names_what_is_missing() {
         again();
         ip(&format!("link del {}", pod.host_ifname));
         ip(&format!("link add {} type veth peer name eth0 netns a", pod.host_ifname));
-        missing(&pod, "eth0 is not the interface that ADD shaped: it was made anew");
+        missing(&pod, "eth0 is not the interface that ADD shaped: it was made again");
         ip(&format!("link del {}", pod.host_ifname));
         let message = "sluice: find the pod's interface eth0: find the interface eth0: No such \
                        device (os error 19)";
@@ -368,9 +368,9 @@ fn no_annotation_raises_a_limit_above_the_maximum() {
             json!({"sluice.dev/egress-burst": "64MiB", "sluice.dev/ingress-burst": "2ms"});
         let output = call.run(&pod);
         assert!(output.status.success(), "{}", text(&output));
-        let told = String::from_utf8_lossy(&output.stderr);
+        let warned = String::from_utf8_lossy(&output.stderr);
         assert_eq!(
-            told,
+            warned,
             "sluice: default/a: its annotation asks for egress 20Mbit, above the maximum: it has 10Mbit\n\
              sluice: default/a: its annotation asks for egress burst 64MiB, above the maximum: it has 6ms\n"
         );
@@ -378,26 +378,26 @@ fn no_annotation_raises_a_limit_above_the_maximum() {
         let (cached, none) = (node.pod("b", 3), node.pod("c", 4));
         cache(&cached, json!({"EgressRate": 1_000_000_000, "IngressRate": LIMIT}));
         node.add(&none, Annotations { egress: 0, ingress: 0 });
-        let told = |pod: &Pod| {
+        let limit = |pod: &Pod| {
             wait_for("the limits", Duration::from_secs(20), || {
                 let status = node.status(pod);
                 let way = |way: &str| {
                     let line = &status[way];
-                    let told = line["mode"].is_string();
-                    told.then(|| json!([line["limit_bps"], line["origin"], line["asked"]]))
+                    let known = line["mode"].is_string();
+                    known.then(|| json!([line["limit_bps"], line["origin"], line["asked"]]))
                 };
                 Some([way("egress")?, way("ingress")?])
             })
         };
         let (own, of_node) = ("pod-annotation", "node-default");
         assert_eq!(
-            told(&pod),
+            limit(&pod),
             [json!([10_000_000, own, "20Mbit"]), json!([20_000_000, own, null])]
         );
-        assert_eq!(told(&cached)[0], json!([10_000_000, own, "1Gbit"]));
+        assert_eq!(limit(&cached)[0], json!([10_000_000, own, "1Gbit"]));
         let asked =
             [json!([10_000_000, of_node, "unlimited"]), json!([30_000_000, of_node, "unlimited"])];
-        assert_eq!(told(&none), asked);
+        assert_eq!(limit(&none), asked);
         let bursts = [0, 1].map(|way| limit_in_map(1, way)["burst_ns"].as_u64());
         assert_eq!(bursts, [Some(6_000_000), Some(2_000_000)]);
         let trace = node.sluice_json(&["trace", "default/a", "--json"]);
@@ -408,7 +408,7 @@ fn no_annotation_raises_a_limit_above_the_maximum() {
         // Root of the node is above it.
         let set = ["limit", "set", "default/a", "--egress", "1Gbit", "--for", "10m"];
         assert!(node.sluice(&set).status.success());
-        assert_eq!(told(&pod)[0], json!([1_000_000_000, "live-override", null]));
+        assert_eq!(limit(&pod)[0], json!([1_000_000_000, "live-override", null]));
     });
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Beside the VPC CNI's own care for the node's files: its conflist, which it
-//! writes anew at each start, and the plugins that it copies.
+//! writes again at each start, and the plugins that it copies.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

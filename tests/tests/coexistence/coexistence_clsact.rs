@@ -22,7 +22,7 @@ const SOON: Duration = Duration::from_secs(10);
 const CONTEST: usize = 10;
 
 /// Troubles that the agent tells of, with this code.
-fn told(node: &Node, code: &str) -> Vec<Value> {
+fn troubles(node: &Node, code: &str) -> Vec<Value> {
     let status = node.sluice_json(&["status", "--json", "--interval", "1"]);
     let degraded = status["degraded"].as_array().expect("a list of troubles").iter();
     degraded.filter(|trouble| trouble["code"] == code).cloned().collect()
@@ -63,7 +63,7 @@ fn monitor_that_comes_and_goes_on_the_hosts_end_costs_no_limit() {
             assert!(gap <= Duration::from_millis(250), "{way:?}: {gap:?} without: {rates:?}");
             assert!(flood.is_limit(rates[3]), "{way:?}: {rates:?}");
         }
-        assert_eq!(told(node, "contested"), Vec::<Value>::new());
+        assert_eq!(troubles(node, "contested"), Vec::<Value>::new());
         // Where the guard has to share a clsact it comes back with the next one.
         let policy = PolicyAgent::start();
         policy.allow(&pod.host_ifname);
@@ -92,10 +92,10 @@ fn pods_root_qdisc_comes_back_each_time_until_its_removal_is_a_contest_that_the_
         let gap = flood.time_without_limit(&rates);
         assert!(gap <= Duration::from_secs(1), "{gap:?} without limit: {rates:?}");
         assert!(flood.is_limit(rates[4]), "{rates:?}");
-        assert_eq!(told(node, "contested"), Vec::<Value>::new());
+        assert_eq!(troubles(node, "contested"), Vec::<Value>::new());
         (3..CONTEST).for_each(|_| take_off());
-        wait_for("the contest", SOON, || (!told(node, "contested").is_empty()).then_some(()));
-        let contested = &told(node, "contested")[0];
+        wait_for("the contest", SOON, || (!troubles(node, "contested").is_empty()).then_some(()));
+        let contested = &troubles(node, "contested")[0];
         assert_eq!(contested["subject"], "default/a eth0");
         assert_eq!(contested["what"], "the pod's qdisc and filter are gone");
         pod.run("tc qdisc del dev eth0 root");

@@ -34,7 +34,7 @@ const WORST_OF_A_HUNDRED: Duration = Duration::from_millis(100);
 fn serve_health(address: SocketAddr, ready: &mpsc::Sender<SocketAddr>, stop: &AtomicBool) {
     let listener = TcpListener::bind(address).expect("listen");
     let own = listener.local_addr().expect("a port");
-    ready.send(own).expect("somebody waits");
+    ready.send(own).expect("a receiver waits");
     for stream in listener.incoming() {
         if stop.load(Ordering::Relaxed) {
             return;
@@ -185,7 +185,7 @@ fn is_shaped(name: &str) -> bool {
 }
 
 /// The kernel's network lock is one for all: whoever works on 250 pods must let an ADD in between.
-/// In an emulated guest times are told, not judged.
+/// In an emulated guest times are reported, not judged.
 #[test]
 fn adds_come_through_while_the_agent_adopts_250_pods() {
     with_ready_node("", |node| {

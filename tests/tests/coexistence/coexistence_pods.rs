@@ -67,8 +67,8 @@ fn devices_that_are_no_pods_are_never_touched() {
             ["dev ens5 ", "dev ens6 ", "dev vlan.eth.1 "].iter().any(|dev| line.contains(dev))
         };
         // The kernel's own word of a new device.
-        let mut told = lines.iter().filter(of_cards).filter(|line| !line.contains(" 0: "));
-        assert_eq!(told.next(), None, "{lines:?}");
+        let mut used = lines.iter().filter(of_cards).filter(|line| !line.contains(" 0: "));
+        assert_eq!(used.next(), None, "{lines:?}");
         for device in ["ens5", "ens6", "vlan.eth.1"] {
             let root = tc(&format!("qdisc show dev {device}"));
             assert!(root.starts_with("qdisc noqueue 0: root"), "{root}");
@@ -238,7 +238,7 @@ fn lose_what_a_restart_loses(pod: &Pod) {
     assert!(!fs::exists("/var/lib/cni/results").expect("look for the cache"));
 }
 
-/// Where the main plugin fails (ipamd or network policy is down) the runtime calls nobody after it,
+/// Where the main plugin fails (ipamd or network policy is down) the runtime calls no one after it,
 /// and then DEL for all; should one call us nevertheless, the error names what is missing and nothing
 /// is left behind.
 #[test]

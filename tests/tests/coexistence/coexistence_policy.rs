@@ -122,7 +122,7 @@ fn policys_filters_outlive_stop_kill_boot_reload_and_purge() {
         node.signal_agent(Signal::SIGHUP);
         wait_until_whole(node, &pod);
         still("reload");
-        // What an uninstall takes away, and then the pod's shaper while nobody keeps it.
+        // What an uninstall takes away, and then the pod's shaper while no one keeps it.
         node.kill_agent(Signal::SIGTERM);
         fs::remove_dir_all("/sys/fs/bpf/sluice").expect("remove the pins");
         fs::remove_dir_all("/run/sluice").expect("remove the records");

@@ -161,7 +161,7 @@ fn tcx_of_others_may_come_and_go_around_a_pod() {
     });
 }
 
-/// A new agent's programs take the places of the old one's; nobody had taken anything off.
+/// A new agent's programs take the places of the old one's; nothing was removed.
 #[test]
 fn restart_of_the_agent_is_no_repair() {
     with_ready_node("", |node| {

@@ -87,8 +87,8 @@ fn each_line_of_the_threat_model_has_a_test_or_says_why_not() {
     for row in rows {
         let [who, may, _, shown] = row[..] else { panic!("not four cells: {row:?}") };
         assert!(!who.is_empty() && !may.is_empty() && !shown.is_empty(), "{row:?}");
-        let told = shown.contains(".rs::") || shown.contains("docs/");
-        assert!(told, "neither a test nor a place that says why: {row:?}");
+        let justified = shown.contains(".rs::") || shown.contains("docs/");
+        assert!(justified, "neither a test nor a place that says why: {row:?}");
     }
 }
 
@@ -139,7 +139,7 @@ fn every_test_of_coexistence_is_in_the_table() {
     }
 }
 
-/// Cargo finds no tests in folders by itself: one that is not listed would never run, and nobody would see.
+/// Cargo finds no tests in folders by itself: one that is not listed would never run, and no one would see.
 #[test]
 fn every_file_of_tests_is_a_target_of_its_own_name() {
     let manifest = fs::read_to_string(repository().join("tests/Cargo.toml")).expect("the manifest");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whether the node has the addresses that max-pods promises: a node's life as
 //! IMDS shows it, and what the agent tells of it, each thing once. What takes
-//! minutes to be told is in the agent's own tests, where time is given.
+//! minutes to be reported is in the agent's own tests, where time is given.
 
 use std::fs::{self, File};
 use std::time::Duration;
@@ -113,12 +113,12 @@ fn prefixes_that_come_one_by_one_are_told_when_they_suffice() {
                     IMDS answered ";
         assert!(screen.contains(line), "{screen}");
         assert!(screen.contains("degraded: nothing"), "{screen}");
-        let told: Vec<_> = said("addresses for pods");
+        let logged: Vec<_> = said("addresses for pods");
         let expected = [
             "sluice: info: filling: 0 addresses for pods, up to 240; 0 pods have one; max-pods 110",
             "sluice: info: ok: 48 addresses for pods, up to 240; 1 pods have one; max-pods 110",
         ];
-        assert_eq!(told, expected);
+        assert_eq!(logged, expected);
     });
 }
 
@@ -155,14 +155,14 @@ fn next_pod_that_gets_no_address_is_told_before_it_hangs() {
         promise(4, 2, true);
         wait_for_state("ok");
         assert_eq!(node.troubles("ip-exhausted"), [] as [Value; 0]);
-        let told = said("addresses for pods");
+        let logged = said("addresses for pods");
         let begins = |line: &str, text: &str| line.starts_with(&format!("sluice: {text}"));
         assert!(
-            told.len() == 3
-                && begins(&told[0], "warn: max-pods is more than")
-                && begins(&told[1], "warn: no address is free")
-                && begins(&told[2], "info: ok: 2 addresses"),
-            "{told:#?}"
+            logged.len() == 3
+                && begins(&logged[0], "warn: max-pods is more than")
+                && begins(&logged[1], "warn: no address is free")
+                && begins(&logged[2], "info: ok: 2 addresses"),
+            "{logged:#?}"
         );
     });
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Nobody but root can keep boot, agent or plugin waiting, and who waits learns for whom.
+//! No one but root can keep boot, agent or plugin waiting, and whoever waits learns for whom.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -13,19 +13,19 @@ use tests::command::{output, text};
 use tests::node::{Node, USER_DATA, with_ready_node};
 
 const BOTH: Annotations = Annotations { egress: 20_000_000, ingress: 20_000_000 };
-const NOBODY: u32 = 65534;
+const NO_RIGHTS: u32 = 65534;
 const LOCKS: &str = "/run/sluice/locks";
 /// Below what a boot, a verb or a reload waits for a lock.
 const AT_ONCE: Duration = Duration::from_secs(8);
 
-/// An exclusive lock on every file and directory of the node that a nobody can open for reading.
+/// An exclusive lock on every file and directory of the node that a user without rights can open for reading.
 fn hold_as_nobody() -> Vec<File> {
     let dirs = ["/", "/run", "/run/sluice", "/run/node", "/etc/cni", "/opt/cni", "/var/lib"];
     let found = output("find", &[&dirs[2..], &["-print"]].concat());
     let found = String::from_utf8_lossy(&found.stdout).into_owned();
     // Of this thread alone; with the user go the capabilities that would open any file.
-    setfsgid(Gid::from_raw(NOBODY));
-    setfsuid(Uid::from_raw(NOBODY));
+    setfsgid(Gid::from_raw(NO_RIGHTS));
+    setfsuid(Uid::from_raw(NO_RIGHTS));
     let opened = dirs.into_iter().chain(found.lines()).filter_map(|path| File::open(path).ok());
     let held = opened.filter(|file| file.try_lock().is_ok()).collect();
     setfsuid(Uid::from_raw(0));
@@ -107,15 +107,15 @@ fn wait_for_a_lock_ends_and_names_its_holder() {
         let held = hold("boot");
         let output = boot(node);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let told = format!("lock {LOCKS}/boot: waited 10s; {own}");
-        assert!(output.status.code() == Some(1) && said.contains(&told), "{said}");
+        let expected = format!("lock {LOCKS}/boot: waited 10s; {own}");
+        assert!(output.status.code() == Some(1) && said.contains(&expected), "{said}");
         drop(held);
         let pod = node.pod("a", 2);
         let held = hold("pods");
         let error = expect_error(&Call::new("ADD", &pod, BOTH).run(&pod));
-        let told = format!("sluice: lock {LOCKS}/pods: waited 30s; {own}");
+        let expected = format!("sluice: lock {LOCKS}/pods: waited 30s; {own}");
         assert_eq!(error["code"], 11, "{error}");
-        assert!(error["msg"].as_str().expect("a message").starts_with(&told), "{error}");
+        assert!(error["msg"].as_str().expect("a message").starts_with(&expected), "{error}");
         // The agent answers meanwhile, and says it of what it was to do.
         assert_eq!(ask("GET", "/v1/pods", "").status, 200);
         drop(held);

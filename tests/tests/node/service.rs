@@ -300,8 +300,8 @@ fn agent_that_hangs_is_ended_by_the_watchdog_and_started_again() {
         signal_agent(Signal::SIGSTOP);
         wait_for_successor(main_pid);
         let entries = journal(&["UNIT=sluice.service"]);
-        let told = |entry: &Value| entry["UNIT_RESULT"] == "watchdog";
-        assert!(entries.iter().any(told), "no entry of {} tells of a watchdog", entries.len());
+        let by_watchdog = |entry: &Value| entry["UNIT_RESULT"] == "watchdog";
+        assert!(entries.iter().any(by_watchdog), "no entry of {} is of a watchdog", entries.len());
     });
 }
 

@@ -201,7 +201,7 @@ fn node_without_prefixes_is_not_ready_and_says_why_until_there_are_some() {
         assert_eq!(node.table(), "");
         assert!(!node.containerd.status().expect("a status").ready);
 
-        // Nobody says that it should look again.
+        // Nothing says that it should look again.
         imds.answer_all(None);
         node.delegate(&[FIRST]);
         node.wait_until_ready_with("10.0.1.16");
@@ -227,7 +227,7 @@ fn network_stays_while_imds_is_silent_and_the_agent_starts_anew() {
         for pod in [&a, &b] {
             assert_eq!(client_seen(&node.outside(), INTERNET, &node.netns(pod)), NODE);
         }
-        // So it does where an operator has settings read anew.
+        // So it does where an operator has settings read again.
         node.boot("standalone", "");
         assert_eq!((node.conflist(), node.table()), before);
     });

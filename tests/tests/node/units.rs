@@ -105,7 +105,7 @@ fn presets_enable_both_units_where_they_are_wanted() {
     assert_eq!(links, expected.map(String::from).into());
 }
 
-/// nodeadm's and kubelet's; where they are missing, nobody reads them.
+/// nodeadm's and kubelet's; where they are missing, no one reads them.
 const OF_OTHERS: [&str; 3] =
     ["-/etc/eks/nodeadm.d", "-/etc/kubernetes/kubelet.conf.d", "-/etc/kubernetes/kubelet"];
 

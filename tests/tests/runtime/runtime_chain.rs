@@ -48,9 +48,9 @@ fn result_of_upstreams_plugins_is_the_same_before_and_after_us_at_every_version(
             for (place, chain) in chains {
                 node.write_conflist(&conflist(version, "node", chain));
                 let pod = node.run(&limited("a"));
-                let came = node.gate("before").told("ADD", &pod.id)["prevResult"].clone();
+                let came = node.gate("before").received("ADD", &pod.id)["prevResult"].clone();
                 let went = match place {
-                    "first" => node.gate("after").told("ADD", &pod.id)["prevResult"].clone(),
+                    "first" => node.gate("after").received("ADD", &pod.id)["prevResult"].clone(),
                     _ => node.cached_result("node", &pod.id),
                 };
                 println!("{release:?} {version:?} {place}: {went}");
@@ -88,10 +88,13 @@ fn newest_of_the_lists_versions_is_spoken_where_containerd_reads_that_list() {
             "\"cniVersion\": \"1.0.0\",\n  \"cniVersions\": [\"0.4.0\", \"1.0.0\", \"1.1.0\"]";
         node.write_conflist(&text.replace("\"cniVersion\": \"1.0.0\"", several));
         let pod = node.run(&limited("a"));
-        let told = node.gate("after").told("ADD", &pod.id);
+        let received = node.gate("after").received("ADD", &pod.id);
         let spoken = if release == Containerd::Sid21 { "1.1.0" } else { "1.0.0" };
-        assert_eq!(told["cniVersion"], spoken);
-        assert_eq!(told["prevResult"], node.gate("before").told("ADD", &pod.id)["prevResult"]);
+        assert_eq!(received["cniVersion"], spoken);
+        assert_eq!(
+            received["prevResult"],
+            node.gate("before").received("ADD", &pod.id)["prevResult"]
+        );
         assert_eq!(node.limits("a"), LIMITS);
         node.remove(&pod.id);
         node.nothing_left();
@@ -107,13 +110,13 @@ fn pods_annotations_may_be_handed_to_us_or_not() {
         for entry in [SLUICE, &ours] {
             node.write_conflist(&conflist("1.0.0", "node", &[entry, &after]));
             let limited = node.run(&limited("limited"));
-            let told = node.gate("after").told("ADD", &limited.id)["runtimeConfig"].clone();
-            assert_eq!(told[ANNOTATIONS][EGRESS], "20M", "{told}");
+            let received = node.gate("after").received("ADD", &limited.id)["runtimeConfig"].clone();
+            assert_eq!(received[ANNOTATIONS][EGRESS], "20M", "{received}");
             let other =
                 node.run(&PodSpec::new("default", "other").annotation("example.com/a", "b"));
             let none = node.run(&PodSpec::new("default", "none"));
-            let told = node.gate("after").told("ADD", &none.id)["runtimeConfig"].clone();
-            assert_eq!(told, serde_json::json!({ANNOTATIONS: null}));
+            let received = node.gate("after").received("ADD", &none.id)["runtimeConfig"].clone();
+            assert_eq!(received, serde_json::json!({ANNOTATIONS: null}));
             assert_eq!(node.limits("limited"), LIMITS);
             assert_eq!(node.limits("other"), [None; 2]);
             assert_eq!(node.limits("none"), [None; 2]);

@@ -48,10 +48,10 @@ fn stop_and_remove_succeed_again_and_again_and_touch_no_other_pod() {
         let after = node.gate("after");
         node.stop(&pod.id);
         assert_eq!(node.record(&pod.id), None);
-        assert!(after.told("DEL", &pod.id)["prevResult"].is_object());
+        assert!(after.received("DEL", &pod.id)["prevResult"].is_object());
         node.stop(&pod.id);
         // The same configuration for a namespace that is no more, without a result.
-        assert_eq!(after.told("DEL", &pod.id)["prevResult"], Value::Null);
+        assert_eq!(after.received("DEL", &pod.id)["prevResult"], Value::Null);
         node.remove(&pod.id);
         node.remove(&pod.id);
         let stopped = node.runtime.stop_pod(&pod.id);
@@ -263,7 +263,7 @@ fn del_that_never_reaches_us_leaves_nothing_of_ours() {
         let after = node.gate("after");
         after.fail("ADD", Some(BROKEN));
         after.fail("DEL", Some(BROKEN));
-        // The chain is undone from its end, which fails: nobody before it is called.
+        // The chain is undone from its end, which fails: no one before it is called.
         node.refused(&limited("a"));
         let id = after.last_pod();
         after.fail("ADD", None);
@@ -296,7 +296,7 @@ fn pods_come_and_go_without_an_agent() {
         node.end_agent(Signal::SIGKILL);
         node.remove(&early.id);
         node.remove(&late.id);
-        // Nobody is there to collect anything.
+        // No one is there to collect anything.
         node.nothing_left();
     });
 }

@@ -12,7 +12,7 @@ use tests::containerd::{Containerd, Pod, PodSpec};
 use tests::pinned_map;
 use tests::sluice_node::{EGRESS, INGRESS, PORTMAP, SluiceNode, conflist, on_each_release};
 
-/// Not the built-in burst; nor is it containerd's, 2^32 - 1 bits where nobody asked for one.
+/// Not the built-in burst; nor is it containerd's, 2^32 - 1 bits where no one asked for one.
 const SETTINGS: &str = "burst = \"7ms\"";
 const BURST_NS: u64 = 7_000_000;
 const REFUSED: &str = "get cni namespace options: reading pod bandwidth annotations: resource is unreasonably small (< 1kbit)";

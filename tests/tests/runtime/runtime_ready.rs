@@ -19,7 +19,7 @@ fn node_is_ready_with_the_main_plugins_conflist_and_not_before() {
         });
         let dir = node.runtime.conf_dir();
         assert_eq!(fs::read_dir(&dir).expect("the directory").count(), 0);
-        // A removal makes containerd read the directory anew, so that it is not old news.
+        // A removal makes containerd read the directory again, so that it is not old news.
         fs::write(dir.join("poke"), "").expect("write");
         fs::remove_file(dir.join("poke")).expect("remove");
         let waiting =

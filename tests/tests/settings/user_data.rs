@@ -276,15 +276,15 @@ fn network_may_come_after_boot_has_begun() {
         let mut command = Command::new(executable("sluice"));
         command.args(["boot", "--imds-budget", "60", "--plugin"]).arg(executable("sluice-cni"));
         let mut child = command.stderr(Stdio::piped()).spawn().expect("run sluice");
-        let mut told = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut lines = BufReader::new(child.stderr.take().expect("a pipe"));
         let mut stderr = String::new();
-        told.read_line(&mut stderr).expect("what is waited for");
+        lines.read_line(&mut stderr).expect("what is waited for");
         let held = |path| fs::exists(path).expect("look for a file");
         assert!(!held(REHEARSAL) && !held("/run/sluice/settings.toml"));
         let text = settings();
         let _imds = Imds::start(Address::V4, Some(text.as_bytes()), &[]);
         // The address is there a moment before who answers at it.
-        let rest = told.lines().map(|line| line.expect("a line") + "\n");
+        let rest = lines.lines().map(|line| line.expect("a line") + "\n");
         stderr.extend(rest.filter(|line| !line.contains("Connection refused")));
         let status = child.wait().expect("wait for sluice");
         let output = Output { status, stdout: Vec::new(), stderr: stderr.into_bytes() };

@@ -70,8 +70,8 @@ fn packets_handed_to_a_pod_past_its_host_end_keep_its_limit_and_are_reported() {
             );
             assert!(degraded(node).contains("\"bypassed\""));
             // And what can do that is named.
-            let told = json(&String::from_utf8_lossy(&node.sluice(&["doctor", "--json"]).stdout));
-            let findings = told["findings"].as_array().expect("findings").iter();
+            let report = json(&String::from_utf8_lossy(&node.sluice(&["doctor", "--json"]).stdout));
+            let findings = report["findings"].as_array().expect("findings").iter();
             let mut found = findings.filter(|finding| finding["code"] == "ingress-bypassed");
             let seen = found.next().expect("a finding")["seen"].to_string();
             assert!(seen.contains("calico) on eniremote"), "{seen}");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The guard on the host's end: a pod that gets round its own shaper gains
-//! nothing and is told of; an honest one never meets it; network policy on the
+//! nothing and is reported; an honest one never meets it; network policy on the
 //! same device works as if it were not there.
 
 use std::net::UdpSocket;
@@ -297,7 +297,7 @@ fn foreign_root_qdisc_in_the_pod_stays_and_the_guard_enforces() {
         assert!(status["egress"]["dropped_packets"].as_u64() > Some(1000), "{status}");
         assert_eq!(
             status["egress"]["reason"],
-            "degraded: eth0 has the root qdisc pfifo 5: of somebody else, so the guard drops the \
+            "degraded: eth0 already has a foreign root qdisc (pfifo 5:), so the guard drops the \
              excess"
         );
         node.del(&pod);
@@ -327,7 +327,7 @@ fn without_any_place_for_the_guard_it_is_off_and_a_foreign_root_is_an_error() {
         assert_eq!(error["code"], 101);
         let details = error["details"].as_str().expect("details");
         assert!(details.starts_with("no guard could enforce the limit either: no tcx"), "{error}");
-        assert!(details.contains("eth0 has the root qdisc pfifo 5: of somebody else"), "{error}");
+        assert!(details.contains("eth0 already has a foreign root qdisc (pfifo 5:)"), "{error}");
         // Network policy arrives, and with it a place.
         PolicyAgent::start().allow(&pod.host_ifname);
         wait_for("the guard", Duration::from_secs(2), || {
@@ -348,10 +348,10 @@ fn own_clsact_gives_the_guard_a_place_and_is_left_to_policy() {
         let device = &pod.host_ifname;
         node.guard(&pod);
         if !has_tcx() {
-            // What is loud until somebody decides.
-            let [told] = &node.troubles("guard-off")[..] else { panic!("one entry") };
-            let next = told["next_step"].as_str().expect("a next step");
-            assert!(next.contains("bandwidth.guard = \"own-clsact\""), "{told}");
+            // What is loud until an operator decides.
+            let [trouble] = &node.troubles("guard-off")[..] else { panic!("one entry") };
+            let next = trouble["next_step"].as_str().expect("a next step");
+            assert!(next.contains("bandwidth.guard = \"own-clsact\""), "{trouble}");
         }
         assert!(!has_clsact(device));
         node.boot_with("guard = \"own-clsact\"");

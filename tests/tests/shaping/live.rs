@@ -88,7 +88,7 @@ fn new_rate_holds_under_tcp_without_a_gap_or_a_spike() {
 }
 
 /// What the programs read of the first slot: 0 egress, 1 ingress, 2 the guard.
-fn told(direction: u32) -> Value {
+fn in_maps(direction: u32) -> Value {
     let key = (3 + direction).to_ne_bytes().map(|byte| byte.to_string()).join(" ");
     let line = format!("-j map lookup pinned /sys/fs/bpf/sluice/v1/limits key {key}");
     let words: Vec<_> = line.split_whitespace().collect();
@@ -117,7 +117,7 @@ fn guard_is_silent_while_limits_become(rates: &[u64]) {
             }
         });
         wait_for("the guard's limit", Duration::from_secs(20), || {
-            (told(2)["ns_per_byte"] == told(0)["ns_per_byte"]).then_some(())
+            (in_maps(2)["ns_per_byte"] == in_maps(0)["ns_per_byte"]).then_some(())
         });
         let status = node.status(&pod);
         assert_eq!(status["guard"]["dropped_packets"], 0, "{status}");
@@ -178,12 +178,12 @@ fn annotation_still_wins_and_burst_latency_target_and_ecn_reach_the_programs() {
         reload(node, &pod, &keys, |s| limits(s) == (Some(20 * MBIT), Some(10 * MBIT)));
         assert_eq!(node.status(&pod)["egress"]["origin"], "pod-annotation");
         for direction in [0, 1] {
-            let limit = told(direction);
+            let limit = in_maps(direction);
             assert_eq!(limit["burst_ns"], 2 * MBIT, "{limit}");
             assert_eq!(limit["target_ns"], 7 * MBIT, "{limit}");
             assert_eq!(limit["ecn"], 0, "{limit}");
         }
-        assert_eq!(told(2)["target_ns"], 0);
+        assert_eq!(in_maps(2)["target_ns"], 0);
     });
 }
 

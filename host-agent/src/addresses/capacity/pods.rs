@@ -43,8 +43,8 @@ struct Interface {
     sandbox: PathBuf,
 }
 
-/// Each pod once, whatever networks it has. Files that cannot be read are nobody's: the agent's own pass
-/// tells of them.
+/// Each pod once, whatever networks it has. Files that cannot be read count for no pod: the agent's own pass
+/// reports them.
 pub fn count(cache: &Path) -> Result<u64> {
     let attempt = || format!("list {}", cache.display());
     let entries = match fs::read_dir(cache) {

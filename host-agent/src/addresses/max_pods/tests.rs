@@ -116,7 +116,7 @@ fn cap_changes_after_thirty_vcpus() {
         max_pods(&settings(PREFIXES), &machine).max_pods
     };
     assert_eq!([with(Some(30)), with(Some(31)), with(None)], [110, 250, 110]);
-    // The table comes before the kernel, which may have been told to use fewer.
+    // The table comes before the kernel, which may have been limited to fewer.
     let machine = Machine { vcpus: Some(2), ..machine("m5.24xlarge") };
     assert_eq!(max_pods(&settings(PREFIXES), &machine).max_pods, 250);
 }

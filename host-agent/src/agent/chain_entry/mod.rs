@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Our entry in the active conflist: the VPC CNI writes its file anew at every
-//! start and merges nothing, so the entry is put back, at once, however often
+//! Our entry in the active conflist: the VPC CNI replaces its file at every
+//! start and merges nothing, so the entry is restored, at once, however often
 //! (contest.rs). Where it is not wanted it is taken out.
 
 mod contest;
@@ -23,9 +23,9 @@ use crate::host::paths::Paths;
 use crate::libcni::conflist::{decode, has_entry, remove};
 use crate::trouble::Trouble;
 
-/// Writes in a row while somebody else writes between them.
+/// Writes in a row while another writer writes between them.
 const ATTEMPTS: u32 = 10;
-/// Until the next try where somebody else, a boot, writes files.
+/// Until the next try where another process, a boot, writes files.
 const BUSY: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Default)]
@@ -33,13 +33,13 @@ pub struct Chain {
     due: Option<Instant>,
     writes: u64,
     contest: Contest,
-    /// Whether an entry of the upstream plugin was taken out, and nobody has written the file without
+    /// Whether an entry of the upstream plugin was taken out, and no one has written the file without
     /// one since.
     replaced: bool,
 }
 
 impl Chain {
-    /// Times that the entry was put back, or taken out as the settings say.
+    /// Times that the entry was restored, or taken out as the settings say.
     pub fn writes(&self) -> u64 {
         self.writes
     }
@@ -97,7 +97,7 @@ impl Chain {
             && let Some(until) = self.write(settings, &found, &edited.content, now)?
         {
             self.due = Some(until);
-            let what = "somebody takes our entry out again and again".into();
+            let what = "another writer removes our entry again and again".into();
             let next_step = "find who else edits the conflist; until then pods are adopted instead";
             return Ok(Some(trouble("contested", &found.path, what, next_step)));
         }
@@ -149,7 +149,7 @@ impl Chain {
         Ok(None)
     }
 
-    /// What is to be told of the upstream plugin.
+    /// What is to be reported of the upstream plugin.
     fn beside(&self, upstream: Option<Upstream>, path: &Path) -> Option<Trouble> {
         match upstream {
             Some(Upstream::Kept) => {
@@ -220,14 +220,14 @@ pub fn take_out(dir: &Path) -> Result<u64> {
         replace(&found, &edit(found.clone())?, &meta, edit)?;
         log::info!(
             "took our entry out of {path}; an upstream \"bandwidth\" plugin's that it had replaced comes \
-             back when its owner writes the file anew (VPC CNI: when aws-node starts)"
+             back when its owner writes the file again (VPC CNI: when aws-node starts)"
         );
         written += 1;
     }
     Ok(written)
 }
 
-/// What somebody has written since `found` was read is not lost: it is edited in its turn.
+/// What another writer has written since `found` was read is not lost: it is edited in its turn.
 fn replace(
     found: &TextFile,
     content: &[u8],
@@ -242,12 +242,12 @@ fn replace(
         if before == expected {
             return Ok(());
         }
-        // What cannot be edited is put back as it was, and looked at again.
+        // What cannot be edited is restored as it was, and looked at again.
         let newer = decode(before.clone()).map(|text| TextFile { path: path.clone(), text });
         let next = newer.map_err(Error::from).and_then(&edit).unwrap_or(before);
         expected = std::mem::replace(&mut content, next);
     }
-    bail!("write {}: somebody writes it all the time", path.display());
+    bail!("write {}: another writer changed it {ATTEMPTS} times in a row; gave up", path.display());
 }
 
 fn stamp(meta: &Metadata) -> Stamp {
@@ -266,7 +266,7 @@ mod tests {
 
     const OLD: &str = r#"{"plugins":[{"type":"old"}]}"#;
 
-    /// What is in the file after an edit of `OLD` while somebody has written `newer` instead.
+    /// What is in the file after an edit of `OLD` while another writer has written `newer` instead.
     fn written(newer: Option<&[u8]>) -> (Result<()>, Option<Vec<u8>>) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("10-aws.conflist");

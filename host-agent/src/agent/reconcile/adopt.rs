@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pods that the chain has missed: those that ran before Sluice did, or started
-//! while somebody had just rewritten the conflist. libcni keeps, for each pod
+//! while another writer had just replaced the conflist. libcni keeps, for each pod
 //! interface, what it was made with (libcni/api.go, cachedInfo), and that holds
-//! all that an ADD would have told. It only reads.
+//! all that an ADD would have received. It only reads.
 
 use std::collections::HashMap;
 use std::fs;
@@ -37,7 +37,7 @@ pub struct Found {
     pub problem: Option<String>,
 }
 
-/// A pod interface as the runtime's result cache tells of it.
+/// A pod interface as the runtime's result cache describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cached {
     pub key: Key,

@@ -92,7 +92,7 @@ impl Connection {
     }
 
     /// Whether it is to be kept. What has come in time is read before its time is looked at, so that
-    /// nobody pays for a loop that was busy elsewhere.
+    /// no one pays for a loop that was busy elsewhere.
     pub fn go_on(&mut self, answer: &mut Answer, now: Instant) -> bool {
         loop {
             match self.step(answer) {
@@ -202,7 +202,7 @@ impl Connection {
 /// Says that there are too many, as far as that goes without waiting.
 fn send_away(mut stream: Box<dyn Stream>) {
     let full = Response::error(503, "too many connections; try again");
-    // What has come is taken off first, or closing would take the response back. Whether the peer
+    // What has come is read first, or closing would take the response back. Whether the peer
     // hears it is its own affair.
     let _ = stream.read(&mut [0; MAX_BYTES]);
     let _ = stream.write(&full.to_bytes());

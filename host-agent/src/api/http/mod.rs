@@ -62,7 +62,7 @@ pub struct Server {
     /// Where metrics were last asked for, whether they could be served there or not.
     metrics_asked: Option<SocketAddr>,
     connections: Vec<Connection>,
-    /// Until then nobody is let in.
+    /// Until then no one is let in.
     paused: Option<Instant>,
 }
 
@@ -115,7 +115,7 @@ impl Server {
         doors.chain(connections.map(|one| PollFd::new(one.as_fd(), one.awaits()))).collect()
     }
 
-    /// When [`Self::handle`] is to be called at the latest; None if nobody is there.
+    /// When [`Self::handle`] is to be called at the latest; None if no one is there.
     pub fn deadline(&self) -> Option<Instant> {
         self.connections.iter().map(Connection::deadline).chain(self.paused).min()
     }
@@ -152,7 +152,7 @@ impl Server {
         }
     }
 
-    /// Whether there was somebody.
+    /// Whether there was a peer.
     fn accept(&mut self, door: Door, answer: &mut Answer, now: Instant) -> io::Result<bool> {
         let accepted = match door {
             Door::Socket => self.socket.accept().and_then(|(stream, _)| {
@@ -231,7 +231,7 @@ fn listen(path: &Path, group: &Group) -> io::Result<UnixListener> {
         fs::rename(&new, path)
     };
     place().inspect_err(|_| {
-        // The first error is the one to tell.
+        // The first error is the one to report.
         let _ = fs::remove_file(&new);
     })?;
     Ok(listener)

@@ -21,7 +21,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::host::aide;
 use crate::host::capability;
 
-/// Its members may read what the agent has to tell.
+/// Its members may read what the agent reports.
 const NAME: &str = "sluice";
 
 /// The group as the node's files have it when the agent starts; of no members if there is none.
@@ -33,7 +33,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// From /etc/group and /etc/passwd. A file that cannot be read has nobody in it.
+    /// From /etc/group and /etc/passwd. A file that cannot be read has no one in it.
     pub fn read(group: &Path, passwd: &Path) -> Self {
         let text = |path| fs::read_to_string(path).unwrap_or_default();
         Self::parse(&text(group), &text(passwd))
@@ -92,7 +92,7 @@ impl Doorkeeper {
         Self { group, host: Host::of_this() }
     }
 
-    /// Root of the host everything, and members of the group to read. Who cannot be told is neither.
+    /// Root of the host everything, and members of the group to read. A peer that cannot be read is neither.
     pub fn may(&self, stream: &UnixStream) -> May {
         let Ok(peer) = getsockopt(stream, PeerCredentials) else {
             return May::Nothing("the kernel does not say who asks".into());

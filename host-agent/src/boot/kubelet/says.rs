@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What configurations of somebody else's say about the number of pods, and
+//! What foreign configurations say about the number of pods, and
 //! about the memory that is kept for kubelet and goes with it. Judges nothing.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use super::unit::{Word, flag};
 use super::words;
 use super::yaml::Yaml;
 
-/// A value that somebody gave, and where.
+/// A value that was given, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Given {
     pub(super) value: String,

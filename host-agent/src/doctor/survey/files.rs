@@ -88,7 +88,7 @@ fn cached(result: &Value) -> Option<Cached> {
     };
     let ifname = text(&result["ifName"]).filter(|ifname| ifname != LOOPBACK)?;
     let interfaces = result["result"]["interfaces"].as_array()?;
-    // What is left of a pod that has gone without a DEL is nobody's concern here.
+    // What is left of a pod that has gone without a DEL is of no interest here.
     let mut sandboxes = interfaces.iter().filter_map(|interface| interface["sandbox"].as_str());
     sandboxes.find(|sandbox| sandbox.starts_with('/') && Path::new(sandbox).exists())?;
     Some(Cached {

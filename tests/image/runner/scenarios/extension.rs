@@ -23,7 +23,7 @@ pub fn an_extension_is_merged_over_another_root(bench: &Bench) -> Result<()> {
 
     let limit = Duration::from_secs(120);
     let refused = guest.probe("refused", limit)?;
-    holds("somebody else's key is refused", refused["merged"] == false, &refused)?;
+    holds("a foreign key is refused", refused["merged"] == false, &refused)?;
     holds("with the reason", has(&refused["said"], "key"), &refused)?;
     bench.say(&format!("another key: {}", refused["said"]));
 

@@ -35,7 +35,7 @@ pub struct Updated {
 }
 
 impl Updated {
-    /// From the first version to the second. Before, the same is offered with sums that nobody signed.
+    /// From the first version to the second. Before, the same is offered with sums that no one signed.
     pub fn make(bench: &Bench) -> Result<Self> {
         let (_imds, port) = Imds::on_port(Some(USER_DATA.as_bytes()));
         let served = bench.scratch.path().join("served");

@@ -25,9 +25,9 @@ fn bottlerocket_itself_is_told_the_number_of_pods() {
         let template = Desk::with(&document(lines)).config("launch-template --os bottlerocket");
         from_base64(&parsed(&template)["UserData"])
     };
-    let told = user_data("sluice.max-pods.value = 58\n");
+    let printed = user_data("sluice.max-pods.value = 58\n");
     assert_eq!(
-        told,
+        printed,
         format!(
             "{HEAD}\n[settings.sluice.max-pods]\nvalue = 58\n\n[settings.kubernetes]\nmax-pods = 58\n"
         )
@@ -120,7 +120,7 @@ fn what_cannot_be_said_is_an_error_that_says_what_to_give() {
 #[test]
 fn neither_root_nor_a_node_is_needed() {
     let desk = Desk::with("");
-    // The built one may lie where nobody else may look. By another process: a file that is open for
+    // The built one may lie where no one else may look. By another process: a file that is open for
     // writing in a child of a test beside this one cannot be run.
     let own = desk.put("own", b"").with_file_name("sluice");
     let utf8 = |path: &Path| path.to_str().expect("path is UTF-8").to_owned();

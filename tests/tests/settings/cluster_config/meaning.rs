@@ -67,7 +67,7 @@ prop_compose! {
     }
 }
 
-/// What aws-node must have, said anew.
+/// What aws-node must have, said again.
 fn wanted(settings: &Value) -> Env {
     let (delegation, max_pods) = (&settings["prefix-delegation"], &settings["max-pods"]);
     let mut env = Env::new();
