@@ -122,7 +122,7 @@ fn plots(report: &Report) -> Vec<(&'static str, &'static str, String)> {
 fn rows(page: &mut String, mtu: u32, rows: &[Row]) {
     let _ = writeln!(page, "\n## All rows at 20 Mbit/s, MTU {mtu}\n");
     page.push_str("Rates are payload in Mbit/s, times milliseconds.\n\n");
-    page.push_str("| way | flows | set-up | goodput | retransmissions of segments | slowest | fastest | Jain ");
+    page.push_str("| direction | flows | set-up | goodput | retransmissions of segments | slowest | fastest | Jain ");
     page.push_str("| echo median | p99 | lost | request median | p99 |\n");
     page.push_str(
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
@@ -131,8 +131,8 @@ fn rows(page: &mut String, mtu: u32, rows: &[Row]) {
         let (plan, sent, echo, request) =
             (&row.plan, row.sent, row.probed.echo, row.probed.request);
         let [slowest, fastest] = row.slowest_and_fastest();
-        let (way, flows, cc) = (plan.direction.name(), plan.flows, &plan.congestion);
-        let _ = write!(page, "| {way} | {flows} {cc} | {} ", plan.setup.name());
+        let (direction, flows, cc) = (plan.direction.name(), plan.flows, &plan.congestion);
+        let _ = write!(page, "| {direction} | {flows} {cc} | {} ", plan.setup.name());
         let _ = write!(
             page,
             "| {:.2} | {} of {} ",
@@ -151,12 +151,12 @@ fn crowds(page: &mut String, crowds: &[Crowd]) {
     page.push_str("new flow each; L2 rates in Mbit/s, times in milliseconds; then the first second of one flow a ");
     page.push_str("minute later, as a multiple of the limit.\n\n");
     page.push_str(
-        "| way | MTU | flows | set-up | goodput | echo median | p99 | lost | first second |\n",
+        "| direction | MTU | flows | set-up | goodput | echo median | p99 | lost | first second |\n",
     );
     page.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
     for Crowd { plan, goodput_mbps, echo, first_second, .. } in crowds {
-        let (way, setup) = (plan.direction.name(), plan.setup.name());
-        let _ = write!(page, "| {way} | {} | {} | {setup} ", plan.mtu, plan.flows);
+        let (direction, setup) = (plan.direction.name(), plan.setup.name());
+        let _ = write!(page, "| {direction} | {} | {} | {setup} ", plan.mtu, plan.flows);
         let _ = write!(page, "| {goodput_mbps:.2} | {:.3} | {:.3} ", echo.median_ms, echo.p99_ms);
         let _ = writeln!(page, "| {} of {} | {first_second:.3} |", echo.lost, echo.asked);
     }

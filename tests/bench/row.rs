@@ -121,8 +121,8 @@ fn sum(sent: &[Sent]) -> Sent {
 
 impl fmt::Display for RowPlan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let (way, rate) = (self.direction.name(), self.rate_bps / 1_000_000);
-        write!(f, "{way}, {} flows of {}, MTU {}, ", self.flows, self.congestion, self.mtu)?;
+        let (direction, rate) = (self.direction.name(), self.rate_bps / 1_000_000);
+        write!(f, "{direction}, {} flows of {}, MTU {}, ", self.flows, self.congestion, self.mtu)?;
         write!(f, "{rate} Mbit/s")
     }
 }
@@ -149,9 +149,9 @@ impl Row {
 
     pub fn head() -> String {
         format!(
-            "{:<13} {:<7} {:>2} {:<5} {:>7} {:>6} {:>6} {:>7} {:>7} {:>6}  {:>23}  {:>16}",
+            "{:<13} {:<9} {:>2} {:<5} {:>7} {:>6} {:>6} {:>7} {:>7} {:>6}  {:>23}  {:>16}",
             "set-up",
-            "way",
+            "direction",
             "n",
             "cc",
             "goodput",
@@ -169,9 +169,9 @@ impl Row {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let Self { plan, sent, probed: Probed { echo, request }, .. } = self;
-        let (setup, way, cc) = (plan.setup.name(), plan.direction.name(), &plan.congestion);
+        let (setup, direction, cc) = (plan.setup.name(), plan.direction.name(), &plan.congestion);
         let [slowest, fastest] = self.slowest_and_fastest();
-        write!(f, "{setup:<13} {way:<7} {:>2} {cc:<5} ", plan.flows)?;
+        write!(f, "{setup:<13} {direction:<9} {:>2} {cc:<5} ", plan.flows)?;
         write!(f, "{:>7.3} {:>6} ", self.goodput_mbps(), sent.retransmissions)?;
         write!(f, "{:>6} {slowest:>7.3} {fastest:>7.3} {:>6.4}  ", sent.segments, self.jain())?;
         write!(f, "{:>8.3} {:>9.3} {:>4}  ", echo.median_ms, echo.p99_ms, echo.lost)?;

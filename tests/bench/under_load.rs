@@ -26,14 +26,16 @@ pub fn figures(rows: &[Row]) -> Vec<Figure> {
 
 fn figures_at(mtu: u32, rows: &[Row]) -> Vec<Figure> {
     let all = UnderLoad { rows: rows.iter().filter(|row| row.plan.mtu == mtu).collect() };
-    let ways = [Direction::Egress, Direction::Ingress];
+    let directions = [Direction::Egress, Direction::Ingress];
     let mut figures = Vec::new();
-    figures.extend(ways.into_iter().flat_map(|way| [all.median(way), all.p99(way)]));
+    figures.extend(
+        directions.into_iter().flat_map(|direction| [all.median(direction), all.p99(direction)]),
+    );
     figures.push(all.lost());
     figures.push(all.goodput());
     figures.push(all.retransmissions_egress());
     figures.push(all.retransmissions_ingress());
-    figures.extend(ways.map(|way| all.jain(way)));
+    figures.extend(directions.map(|direction| all.jain(direction)));
     figures.into_iter().map(|figure| figure.at_mtu(mtu)).collect()
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn check(draft: &Draft, notes: &mut Notes) {
     check_classes(bandwidth, notes);
 }
 
-/// A limit in force: the key that says so, and its way.
+/// A limit in force: the key that says so, and its direction.
 struct LimitKey {
     key: String,
     rate: Rate,
@@ -174,9 +174,9 @@ fn check_capacity(bandwidth: &Bandwidth, notes: &mut Notes) {
 fn check_maximum(bandwidth: &Bandwidth, notes: &mut Notes) {
     let limits = limits(bandwidth);
     for limit in &limits {
-        let way = if limit.egress { "egress" } else { "ingress" };
-        let own = limit.key.strip_suffix(way).map(|class| format!("{class}max-{way}"));
-        let node = format!("bandwidth.max-{way}");
+        let direction = if limit.egress { "egress" } else { "ingress" };
+        let own = limit.key.strip_suffix(direction).map(|class| format!("{class}max-{direction}"));
+        let node = format!("bandwidth.max-{direction}");
         let above = own
             .into_iter()
             .chain([node])

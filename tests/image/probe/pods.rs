@@ -148,7 +148,7 @@ fn measure(pod: &Pod, when: &str) -> Value {
         limit: ANNOTATED[1] * 1_000_000,
         seconds: back.seconds(SECONDS),
     };
-    serde_json::json!({"when": when, "ways": [egress, ingress]})
+    serde_json::json!({"when": when, "directions": [egress, ingress]})
 }
 
 fn connect(netns: &Path, target: SocketAddr) -> String {

@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::account::Account;
-use super::ledger::WAYS;
+use super::ledger::DIRECTIONS;
 use super::measured::Measured;
 use super::pace::Pace;
 use super::process::{self, status};
@@ -320,7 +320,9 @@ impl<'a> Operator<'a> {
             let otherwise = pod.annotated.map_or(self.defaults, |limits| limits.map(Some));
             let wanted = by_hand.unwrap_or(otherwise);
             let mut ledger = pod.ledger.lock().expect("the ledger");
-            WAYS.iter().for_each(|way| ledger.ask(*way, wanted[*way as usize]));
+            DIRECTIONS
+                .iter()
+                .for_each(|direction| ledger.ask(*direction, wanted[*direction as usize]));
         }
     }
 

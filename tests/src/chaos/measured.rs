@@ -25,7 +25,7 @@ use crate::policy_agent::PolicyAgent;
 /// Of each direction; more than one, so that sharing has a part in it.
 pub const TCP_FLOWS: usize = 2;
 
-/// What is sent over a pod's two ways.
+/// What is sent in a pod's two directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flood {
     Udp,
@@ -48,7 +48,7 @@ pub struct Measured {
     pub tally: [Mutex<Tally>; 2],
 }
 
-/// Both floods both ways, with annotations and without; the first two of them are left out where
+/// Both floods in both directions, with annotations and without; the first two of them are left out where
 /// there are only two.
 const KINDS: [([Flood; 2], bool); 4] = [
     ([Flood::Udp, Flood::Udp], true),

@@ -29,7 +29,7 @@ fn with_api(bandwidth: &str, test: impl FnOnce(&mut Node) + Send) {
 
 fn limits(node: &Node, pod: &Pod) -> (Option<u64>, Option<u64>, Value) {
     let status = node.status(pod);
-    let limit = |way: &str| status[way]["limit_bps"].as_u64();
+    let limit = |direction: &str| status[direction]["limit_bps"].as_u64();
     (limit("egress"), limit("ingress"), status["egress"]["origin"].clone())
 }
 
@@ -276,11 +276,11 @@ fn agent_and_command_see_the_same_pods() {
         let mut read = node.sluice_json(&["status", "--json", "--interval", "1"]);
         for status in [&mut asked, &mut read] {
             let pod = &mut status["pods"][0];
-            for way in ["egress", "ingress"] {
+            for direction in ["egress", "ingress"] {
                 // Only the command measures; and a pod looks for IPv6 routers when it likes to.
                 for key in ["measured_bps", "mean_wait_ns", "sent_packets", "sent_bytes", "delays"]
                 {
-                    pod[way][key] = Value::Null;
+                    pod[direction][key] = Value::Null;
                 }
             }
             for key in ["measured_bps", "passed_packets", "passed_bytes"] {

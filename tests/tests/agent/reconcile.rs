@@ -136,10 +136,10 @@ fn pods_that_the_chain_missed_are_adopted_at_start_and_later() {
         let early = node.pod("early", 2);
         cache(&early, &["ptp"], bandwidth(0, LIMIT));
         node.start_agent();
-        let limit = |pod: &Pod, way: &str| -> Option<u64> {
+        let limit = |pod: &Pod, direction: &str| -> Option<u64> {
             let status = status_of(node, pod)?;
-            status[way]["mode"].as_str()?;
-            status[way]["limit_bps"].as_u64()
+            status[direction]["mode"].as_str()?;
+            status[direction]["limit_bps"].as_u64()
         };
         soon("early pod", || (limit(&early, "ingress") == Some(LIMIT)).then_some(()));
         assert_eq!(limit(&early, "egress"), Some(30_000_000));

@@ -336,8 +336,8 @@ fn own_annotations_reach_the_limit_and_others_do_not_matter() {
             "sluice.dev/someday": "?", "example.org/egress-burst": "?",
         });
         assert!(call.run(&pod).status.success());
-        let numbers = |way| {
-            let limit = limit_in_map(1, way);
+        let numbers = |direction| {
+            let limit = limit_in_map(1, direction);
             (limit["burst_ns"].as_u64(), limit["target_ns"].as_u64())
         };
         assert_eq!(numbers(0), (Some(3_000_000), Some(2_000_000)));
@@ -381,12 +381,12 @@ fn no_annotation_raises_a_limit_above_the_maximum() {
         let limit = |pod: &Pod| {
             wait_for("the limits", Duration::from_secs(20), || {
                 let status = node.status(pod);
-                let way = |way: &str| {
-                    let line = &status[way];
+                let direction = |direction: &str| {
+                    let line = &status[direction];
                     let known = line["mode"].is_string();
                     known.then(|| json!([line["limit_bps"], line["origin"], line["asked"]]))
                 };
-                Some([way("egress")?, way("ingress")?])
+                Some([direction("egress")?, direction("ingress")?])
             })
         };
         let (own, of_node) = ("pod-annotation", "node-default");
@@ -398,7 +398,7 @@ fn no_annotation_raises_a_limit_above_the_maximum() {
         let asked =
             [json!([10_000_000, of_node, "unlimited"]), json!([30_000_000, of_node, "unlimited"])];
         assert_eq!(limit(&none), asked);
-        let bursts = [0, 1].map(|way| limit_in_map(1, way)["burst_ns"].as_u64());
+        let bursts = [0, 1].map(|direction| limit_in_map(1, direction)["burst_ns"].as_u64());
         assert_eq!(bursts, [Some(6_000_000), Some(2_000_000)]);
         let trace = node.sluice_json(&["trace", "default/a", "--json"]);
         assert_eq!(trace[0]["egress"]["maximum"]["value"], "10Mbit");

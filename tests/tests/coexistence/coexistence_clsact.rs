@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tests::cni::Annotations;
 use tests::command::{tc, wait_for};
-use tests::flood::{Flood, WAYS, Way};
+use tests::flood::{DIRECTIONS, Direction, Flood};
 use tests::foreign;
 use tests::kernel::has_tcx;
 use tests::node::{Node, Pod, with_ready_node};
@@ -55,13 +55,13 @@ fn monitor_that_comes_and_goes_on_the_hosts_end_costs_no_limit() {
         node.add(&pod, BOTH);
         node.guard(&pod);
         let flood = Flood { pod: &pod, remote: &remote, limit_bps: LIMIT };
-        for way in WAYS {
-            let rates = flood.seconds_while(way, 4, || {
+        for direction in DIRECTIONS {
+            let rates = flood.seconds_while(direction, 4, || {
                 (0..20).for_each(|_| visit_host_end(&pod.host_ifname));
             });
             let gap = flood.time_without_limit(&rates);
-            assert!(gap <= Duration::from_millis(250), "{way:?}: {gap:?} without: {rates:?}");
-            assert!(flood.is_limit(rates[3]), "{way:?}: {rates:?}");
+            assert!(gap <= Duration::from_millis(250), "{direction:?}: {gap:?} without: {rates:?}");
+            assert!(flood.is_limit(rates[3]), "{direction:?}: {rates:?}");
         }
         assert_eq!(troubles(node, "contested"), Vec::<Value>::new());
         // Where the guard has to share a clsact it comes back with the next one.
@@ -88,7 +88,7 @@ fn pods_root_qdisc_comes_back_each_time_until_its_removal_is_a_contest_that_the_
             pod.run("tc qdisc del dev eth0 root");
             wait_for("the pod's qdisc", SOON, || pod_is_whole(&pod).then_some(()));
         };
-        let rates = flood.seconds_while(Way::Egress, 5, || (0..3).for_each(|_| take_off()));
+        let rates = flood.seconds_while(Direction::Egress, 5, || (0..3).for_each(|_| take_off()));
         let gap = flood.time_without_limit(&rates);
         assert!(gap <= Duration::from_secs(1), "{gap:?} without limit: {rates:?}");
         assert!(flood.is_limit(rates[4]), "{rates:?}");
@@ -109,7 +109,7 @@ fn pods_root_qdisc_comes_back_each_time_until_its_removal_is_a_contest_that_the_
 
 /// The guard polices with 255 ms of credit, and lets nothing more pass than the limit.
 fn assert_guard_holds(flood: &Flood) {
-    let rates = flood.seconds_while(Way::Egress, 10, || ());
+    let rates = flood.seconds_while(Direction::Egress, 10, || ());
     let mean = rates.iter().sum::<u64>() / rates.len() as u64;
     assert!((LIMIT * 90 / 100..=LIMIT * 105 / 100).contains(&mean), "{rates:?}");
 }

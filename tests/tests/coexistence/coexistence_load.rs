@@ -98,7 +98,7 @@ fn probes_are_answered(mtu: u32) {
             let into = scope.spawn(move || flood(outside, inside, pod.address));
             wait_for("the floods", Duration::from_secs(20), || {
                 let status = node.status(pod);
-                let dropped = |way: &str| status[way]["dropped_packets"].as_u64();
+                let dropped = |direction: &str| status[direction]["dropped_packets"].as_u64();
                 (dropped("egress") > Some(100) && dropped("ingress") > Some(100)).then_some(())
             });
             let times = probe_again_and_again(server);
@@ -181,7 +181,7 @@ fn is_shaped(name: &str) -> bool {
     let path = paths.find(|path| path.to_string_lossy().ends_with(&end));
     let Some(Ok(text)) = path.map(fs::read_to_string) else { return false };
     let record = json(&text);
-    ["egress", "ingress"].iter().all(|way| record[way]["limited"]["mode"].is_string())
+    ["egress", "ingress"].iter().all(|direction| record[direction]["limited"]["mode"].is_string())
 }
 
 /// The kernel's network lock is one for all: whoever works on 250 pods must let an ADD in between.

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::cni::{Annotations, Call};
 use tests::command::{ip, tc, text, wait_for};
-use tests::flood::{Flood, WAYS};
+use tests::flood::{DIRECTIONS, Flood};
 use tests::meter::{Protocol, Transfer};
 use tests::node::{BIN_DIR, Node, Pod, with_ready_node};
 use tests::tc_monitor::TcMonitor;
@@ -220,9 +220,9 @@ fn after_a_restart_of_the_node_old_sandboxes_are_deleted_and_new_pods_limited() 
         assert_eq!(node.status(&pod)["slot"], 1);
         deleted("beside a pod in the same slot");
         let flood = Flood { pod: &pod, remote: &remote, limit_bps: LIMIT };
-        for way in WAYS {
-            let rates = flood.seconds_while(way, 2, || ());
-            assert!(flood.is_limit(rates[1]), "{way:?}: {rates:?}");
+        for direction in DIRECTIONS {
+            let rates = flood.seconds_while(direction, 2, || ());
+            assert!(flood.is_limit(rates[1]), "{direction:?}: {rates:?}");
         }
     });
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::libc;
 use tests::cni::Annotations;
 use tests::command::{output, tc, wait_for};
-use tests::flood::{Flood, WAYS, Way};
+use tests::flood::{DIRECTIONS, Direction, Flood};
 use tests::foreign;
 use tests::kernel::has_tcx;
 use tests::link::index;
@@ -59,17 +59,20 @@ fn limits_hold_again_within_a_second_of_calicos_clean_up_and_policy_can_come_bac
         let _calico = has_tcx()
             .then(|| [prepend_ingress(&program, device), prepend_egress(&program, device)]);
         let flood = Flood { pod: &pod, remote: &remote, limit_bps: LIMIT };
-        for way in WAYS {
+        for direction in DIRECTIONS {
             let before = repairs(node);
-            let rates = flood.seconds_while(way, 4, || {
+            let rates = flood.seconds_while(direction, 4, || {
                 clear_everything(&pod.host_ifname);
                 wait_for("our qdisc and filter", Duration::from_secs(10), || {
                     host_end_is_whole(&pod).then_some(())
                 });
             });
             let gap = flood.time_without_limit(&rates);
-            assert!(gap <= Duration::from_secs(1), "{way:?}: {gap:?} without limit: {rates:?}");
-            assert!(flood.is_limit(rates[3]), "{way:?}: {rates:?}");
+            assert!(
+                gap <= Duration::from_secs(1),
+                "{direction:?}: {gap:?} without limit: {rates:?}"
+            );
+            assert!(flood.is_limit(rates[3]), "{direction:?}: {rates:?}");
             wait_for("word of the repair", Duration::from_secs(10), || {
                 (repairs(node) > before).then_some(())
             });
@@ -131,8 +134,8 @@ fn program_in_front_that_ends_the_list_takes_nothing_from_a_limit() {
         let flood = Flood { pod: &pod, remote: &remote, limit_bps: LIMIT };
         flood.assert_limit_holds();
         let status = node.status(&pod);
-        for way in ["egress", "ingress"] {
-            assert!(status[way]["sent_packets"].as_u64() > Some(1000), "{status}");
+        for direction in ["egress", "ingress"] {
+            assert!(status[direction]["sent_packets"].as_u64() > Some(1000), "{status}");
         }
     });
 }
@@ -148,7 +151,7 @@ fn tcx_of_others_may_come_and_go_around_a_pod() {
         node.add(&pod, BOTH);
         node.guard(&pod);
         let flood = Flood { pod: &pod, remote: &remote, limit_bps: LIMIT };
-        let rates = flood.seconds_while(Way::Egress, 4, || {
+        let rates = flood.seconds_while(Direction::Egress, 4, || {
             drop(early);
             for _ in 0..10 {
                 let _late = has_tcx().then(|| prepend_ingress(&program, device));

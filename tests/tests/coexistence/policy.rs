@@ -42,8 +42,8 @@ fn pod_with(node: &Node, agent: &PolicyAgent, order: Order, verdict: Verdict) ->
     pod
 }
 
-fn sent_packets(node: &Node, pod: &Pod, way: &str) -> u64 {
-    node.status(pod)[way]["sent_packets"].as_u64().expect("a counter")
+fn sent_packets(node: &Node, pod: &Pod, direction: &str) -> u64 {
+    node.status(pod)[direction]["sent_packets"].as_u64().expect("a counter")
 }
 
 fn limit_holds_with_allow(order: Order) {

@@ -51,7 +51,7 @@ fn both_annotations_one_or_none_arrive_as_limits() {
 /// Bit/s of egress and ingress, by the pod's record.
 fn in_record(node: &SluiceNode, pod: &Pod) -> [Option<u64>; 2] {
     let record = node.record(&pod.id).expect("a record");
-    ["egress", "ingress"].map(|way| record[way]["limited"]["bits_per_sec"].as_u64())
+    ["egress", "ingress"].map(|direction| record[direction]["limited"]["bits_per_sec"].as_u64())
 }
 
 #[test]
@@ -158,9 +158,10 @@ fn fifty_pods_at_once_are_all_limited_and_leave_nothing() {
         for number in 0..PODS {
             let name = Value::from(format!("p{number}"));
             let pod = pods.iter().find(|pod| pod["pod"] == name).expect("a line of the pod");
-            let limits = ["egress", "ingress"].map(|way| pod[way]["limit_bps"].as_u64());
+            let limits =
+                ["egress", "ingress"].map(|direction| pod[direction]["limit_bps"].as_u64());
             assert_eq!(limits, [Some((1000 + number) * 1000); 2]);
-            let enforced = ["egress", "ingress"].map(|way| pod[way]["broken"] == false);
+            let enforced = ["egress", "ingress"].map(|direction| pod[direction]["broken"] == false);
             assert_eq!(enforced, [true; 2], "{pod}");
         }
         let began = Instant::now();

@@ -206,12 +206,12 @@ fn status_says_limit_origin_mode_and_drops() {
         transfer(&remote, &pod, Protocol::Udp(2 * LIMIT));
         let status = node.status(&pod);
         let mode = if has_fq() { "paced" } else { "policed" };
-        for (way, limit, origin) in
+        for (direction, limit, origin) in
             [("egress", 40_000_000, "node-default"), ("ingress", LIMIT, "pod-annotation")]
         {
-            assert_eq!(status[way]["limit_bps"], limit);
-            assert_eq!(status[way]["origin"], origin);
-            assert_eq!(status[way]["mode"], mode);
+            assert_eq!(status[direction]["limit_bps"], limit);
+            assert_eq!(status[direction]["origin"], origin);
+            assert_eq!(status[direction]["mode"], mode);
         }
         assert!(status["ingress"]["dropped_packets"].as_u64() > Some(1000), "{status}");
         assert_eq!(status["egress"]["dropped_packets"], 0);

@@ -159,13 +159,17 @@ fn names(conflist: &Value) -> String {
 /// Every second but the first within 2 % of the limit, none above 5 %.
 fn check_rates(bench: &Bench, measured: &Value) -> Result<()> {
     let when = measured["when"].as_str().unwrap_or_default();
-    for way in measured["ways"].as_array().context("ways")? {
-        let limit = way["limit"].as_u64().context("a limit")?;
-        let seconds: Vec<u64> =
-            way["seconds"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+    for direction in measured["directions"].as_array().context("directions")? {
+        let limit = direction["limit"].as_u64().context("a limit")?;
+        let seconds: Vec<u64> = direction["seconds"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_u64)
+            .collect();
         let mbit: Vec<_> =
             seconds.iter().map(|rate| format!("{:.2}", *rate as f64 / 1e6)).collect();
-        let direction = way["direction"].as_str().unwrap_or_default();
+        let direction = direction["direction"].as_str().unwrap_or_default();
         bench.say(&format!(
             "{when}: {direction} limit {} Mbit/s: {}",
             limit / 1_000_000,

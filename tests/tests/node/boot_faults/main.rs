@@ -52,7 +52,7 @@ fn screen(node: &Node) -> String {
 /// Egress and ingress of the pod.
 fn limits(node: &Node, pod: &Pod) -> [Option<u64>; 2] {
     let status = node.status(pod);
-    ["egress", "ingress"].map(|way| status[way]["limit_bps"].as_u64())
+    ["egress", "ingress"].map(|direction| status[direction]["limit_bps"].as_u64())
 }
 
 /// What a runtime asks of the chain's plugins before a node is Ready.
