@@ -10,11 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use settings_model::Limit as Choice;
 
-use crate::agent::overrides::Refused;
 use crate::api::http::{Door, Method, Request, Response};
-use crate::boot::InForce;
 use crate::pod::time_to_live::{self, TimeToLive};
 use crate::pod::wanted::Live;
+use crate::settings::in_force::InForce;
 use crate::status::{Pod, Status, metrics};
 use crate::trouble::Trouble;
 
@@ -24,7 +23,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// What the API does, done by the agent.
 pub trait Node {
     fn status(&self) -> Result<Status>;
-    /// Gives the number of interfaces; fails with [`Refused`] where the request cannot be met.
+    /// Gives the number of interfaces; fails with [`LimitRefused`] where the request cannot be met.
     fn set_limit(&mut self, namespace: &str, pod: &str, limit: Live) -> Result<usize>;
     /// The same, for the end of a limit.
     fn clear_limit(&mut self, namespace: &str, pod: &str) -> Result<usize>;
@@ -33,6 +32,15 @@ pub trait Node {
     fn metrics(&mut self) -> Result<String>;
     /// Seconds since 1970.
     fn now(&self) -> u64;
+}
+
+/// Why a limit was not set or cleared, where that is not trouble with the node.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum LimitRefused {
+    #[error("no pod {namespace}/{pod} on this node")]
+    NoPod { namespace: String, pod: String },
+    #[error("shaping is off: bandwidth.enabled is false in the settings in force")]
+    ShapingIsOff,
 }
 
 /// What a reload has come to.
@@ -199,11 +207,11 @@ fn choice(key: &str, text: Option<String>) -> Result<Option<Choice>, Response> {
 fn set(result: Result<usize>, until: Option<u64>) -> Result<Response> {
     let refused = match result {
         Ok(interfaces) => return Ok(ok(&LimitSet { interfaces, until })),
-        Err(e) => e.downcast::<Refused>()?,
+        Err(e) => e.downcast::<LimitRefused>()?,
     };
     let status = match refused {
-        Refused::NoPod { .. } => 404,
-        Refused::ShapingIsOff => 409,
+        LimitRefused::NoPod { .. } => 404,
+        LimitRefused::ShapingIsOff => 409,
     };
     Ok(Response::error(status, &refused.to_string()))
 }

@@ -20,22 +20,19 @@ use clap_complete::Shell;
 use log::LevelFilter;
 
 use crate::agent;
-use crate::agent::overrides::Refused;
+use crate::agent::aide;
 use crate::agent::reconcile::once;
-use crate::api::Reloaded;
 use crate::api::client::Client;
-use crate::boot::kubelet;
+use crate::api::{LimitRefused, Reloaded};
 use crate::boot::preview::preview;
-use crate::boot::unmet;
-use crate::boot::{Boot, InForce, lines};
+use crate::boot::{Boot, kubelet, lines, unmet};
 use crate::doctor;
-use crate::host::aide;
 use crate::host::logging::harmless_lines;
 use crate::host::paths::Paths;
+use crate::settings::in_force::InForce;
 use crate::settings::layers::{Layers, merge};
 use crate::settings::user_data::{self, carrier::CarrierError};
-use crate::status::trace;
-use crate::status::{Status, text};
+use crate::status::{Status, text, trace};
 use node::{PodName, Source};
 
 /// Shares a Kubernetes node's bandwidth fairly among its pods, beside network policy.
@@ -205,7 +202,7 @@ fn explain(paths: &Paths, pod: &PodName, json: bool) -> Result<()> {
     let PodName { namespace, pod } = pod;
     let traces = trace::trace(&status, &settings, namespace, pod);
     if traces.is_empty() {
-        return Err(Refused::NoPod { namespace: namespace.clone(), pod: pod.clone() }.into());
+        return Err(LimitRefused::NoPod { namespace: namespace.clone(), pod: pod.clone() }.into());
     }
     print(&match json {
         true => serde_json::to_string_pretty(&traces)? + "\n",

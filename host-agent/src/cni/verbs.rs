@@ -13,7 +13,6 @@ use serde_json::json;
 use super::error::{Code, Error};
 use super::request::{Command, Environment, Request, cni_version};
 use super::{CNI_VERSIONS, check, complain, gc};
-use crate::agent::reconcile::once::in_force;
 use crate::host::lock::Busy;
 use crate::host::paths::Paths;
 use crate::netlink::Gso;
@@ -22,6 +21,7 @@ use crate::pod::record::{Came, Claim, Key, NoFreeSlot, Record, Records, Shaping,
 use crate::pod::shaper::{self, Shaper};
 use crate::pod::veth::{NoHostEnd, Veth};
 use crate::pod::wanted::Wanted;
+use crate::settings::in_force::in_force;
 
 /// From settings in force to pins: longer than any agent takes that comes at all.
 const AGENT_STARTS_WITHIN: Duration = Duration::from_secs(60);

@@ -4,8 +4,8 @@
 //! entry may speak of many pods, so that it stays readable.
 
 use super::{Pod, State, Status, pods};
-use crate::boot::Reason;
 use crate::boot::unmet;
+use crate::settings::in_force::Reason;
 use crate::trouble::{Trouble, some};
 
 /// Code of pods without their limit, which a look at the devices may find more of.
@@ -174,7 +174,7 @@ fn trouble(code: &str, subject: &str, what: &str, next_step: &str) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::MaxPodsInForce;
+    use crate::settings::in_force::MaxPodsInForce;
     use crate::status::InKubelet;
     use crate::status::text::tests::{pod, status};
 

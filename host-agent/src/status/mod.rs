@@ -14,18 +14,18 @@ pub mod text;
 pub mod trace;
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use anyhow::Result;
 use bpf::Pins;
 use nix::sys::utsname::uname;
-use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::boot::InForce;
-use crate::boot::kubelet::Started;
+use crate::host::clock::{now_ns, seconds};
 use crate::host::paths::Paths;
 use crate::settings::generation::Verdict;
+use crate::settings::in_force::InForce;
+use crate::settings::kubelet_start::Started;
 use crate::status::report::Report;
 use crate::trouble::Trouble;
 
@@ -163,15 +163,4 @@ fn verdict(paths: &Paths, settings: Option<&InForce>) -> Option<Verdict> {
     let number = settings?.generation?;
     let all = crate::settings::generation::Generations::new(paths).list();
     all.into_iter().find(|generation| generation.number == number).map(|found| found.verdict)
-}
-
-/// The clock that the programs use, too (bpf_ktime_get_ns).
-pub fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
-    now.map_or(0, |now| now.as_nanos() as u64)
-}
-
-/// Seconds since 1970.
-pub fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

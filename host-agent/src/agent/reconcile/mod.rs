@@ -25,14 +25,12 @@ use crate::host::lock::{Busy, unless_busy};
 use crate::host::paths::Paths;
 use crate::netlink::{Changed, Link, Netlink};
 use crate::pod::record::{Claim, Key, NoFreeSlot, Record, Records};
+use crate::settings::in_force::in_force;
 use crate::status::metrics::SinceStart;
 use crate::status::report::{NOT_ADOPTED, Report};
 use crate::trouble::{Trouble, some};
 use known_pod::{Pod, RETRY, longest_without_guard};
-use once::in_force;
 use pod::{Node, Seen};
-
-pub use pod::is_netns;
 
 /// Finds what no event tells: a link that was detached, an event that got lost.
 const PASS_EVERY: Duration = Duration::from_secs(300);

@@ -5,9 +5,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bpf::Pins;
-use settings_model::{GuardPlace, Settings};
+use settings_model::GuardPlace;
 
 use crate::agent::reconcile::Reconciler;
 use crate::host::lock::unless_busy;
@@ -19,14 +19,6 @@ use crate::pod::veth::End;
 /// How long all the node's pods may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_millis(100);
-
-/// The settings in force; `sluice boot` replaces the file whole.
-pub fn in_force(paths: &Paths) -> Result<Settings> {
-    let path = paths.settings_in_force();
-    let text =
-        std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    Ok(settings_model::parse(&path.display().to_string(), &text)?)
-}
 
 /// Gives every pod the limits that the settings in force ask for, without an agent. A pod that
 /// cannot be changed is told of and keeps what it has; the others go on.

@@ -7,7 +7,6 @@
 mod probe;
 mod root;
 mod says;
-mod started;
 mod text;
 mod unit;
 mod words;
@@ -24,12 +23,11 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use settings_model::{KubeletConfig, PodLimit, Settings};
 
-use crate::boot::plan::{FileContent, Part};
+use crate::boot::part::{FileContent, Part};
 use crate::host::paths::Paths;
-use crate::settings::user_data::NodeConfig;
+use crate::settings::document::NodeConfig;
 use root::Place;
 use says::{Given, NodeConfigs, Reserved, Unreserved};
-pub use started::{Earlier, Started};
 pub use text::reserved_mebibytes;
 
 /// First by name: a file that comes after `boot` (cloud-init writes some) is above it.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::boot::kubelet::root::Root;
 use crate::host::paths::Paths;
-use crate::settings::user_data::NodeConfig;
+use crate::settings::document::NodeConfig;
 
 const NODEADM_BINARIES: [&str; 2] = ["/usr/bin/nodeadm", "/usr/local/bin/nodeadm"];
 /// nodeadm writes kubelet's flags there when it runs, which is after `boot`.

@@ -10,9 +10,10 @@ use serde_json::Value;
 use settings_model::Settings;
 
 use super::names_in;
-use crate::boot::InForce;
-use crate::boot::facts::{self, TextFile};
 use crate::host::paths::Paths;
+use crate::libcni::conflist::TextFile;
+use crate::libcni::files::conflists;
+use crate::settings::in_force::InForce;
 
 /// The runtime's loopback has a result of its own.
 const LOOPBACK: &str = "lo";
@@ -107,7 +108,7 @@ impl Cni {
         let plugin = paths.resolve(cni.bin_dir.as_ref()).join("sluice");
         let shipped = paths.shipped_plugin();
         Self {
-            files: facts::conflists(&conf_dir).unwrap_or_else(|e| vec![Err(format!("{e:#}"))]),
+            files: conflists(&conf_dir).unwrap_or_else(|e| vec![Err(format!("{e:#}"))]),
             temporary: [conf_dir.clone(), paths.resolve(cni.bin_dir.as_ref())]
                 .iter()
                 .flat_map(|dir| temporary(dir))
