@@ -14,8 +14,7 @@ use crate::api::http::{Door, Method, Request, Response};
 use crate::pod::time_to_live::{self, TimeToLive};
 use crate::pod::wanted::Live;
 use crate::settings::in_force::InForce;
-use crate::status::{Pod, Status, metrics};
-use crate::trouble::Trouble;
+use crate::status::{Pods, Status, metrics};
 
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -52,14 +51,6 @@ pub struct Reloaded {
     pub problems: Vec<String>,
     /// What holds now.
     pub settings: Option<InForce>,
-}
-
-/// Pods and their counters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pods {
-    pub at_ns: u64,
-    pub pods: Vec<Pod>,
-    pub degraded: Vec<Trouble>,
 }
 
 /// What came of setting or clearing a limit.
@@ -163,12 +154,6 @@ fn is_name(text: &str) -> bool {
     let of_names =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
     (1..=253).contains(&text.len()) && text.bytes().all(of_names)
-}
-
-impl Pods {
-    pub fn of(status: Status) -> Self {
-        Self { at_ns: status.at_ns, pods: status.pods, degraded: status.degraded }
-    }
 }
 
 /// The limit of a request's body, or what is wrong with that.

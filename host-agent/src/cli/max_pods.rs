@@ -10,7 +10,8 @@ use clap::Args;
 use serde::Serialize;
 use settings_model::Settings;
 
-use super::{print, settings};
+use super::output::print;
+use super::settings;
 use crate::addresses::instance::Instance;
 use crate::addresses::max_pods::{Machine, MaxPods, max_pods};
 use crate::boot::machine;

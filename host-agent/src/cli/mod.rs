@@ -7,10 +7,10 @@ mod detach;
 mod limit;
 mod max_pods;
 mod node;
+mod output;
 mod settings;
 mod top;
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,13 +27,13 @@ use crate::api::{LimitRefused, Reloaded};
 use crate::boot::preview::preview;
 use crate::boot::{Boot, kubelet, lines, unmet};
 use crate::doctor;
-use crate::host::logging::harmless_lines;
 use crate::host::paths::Paths;
 use crate::settings::in_force::InForce;
 use crate::settings::layers::{Layers, merge};
 use crate::settings::user_data::{self, carrier::CarrierError};
 use crate::status::{Status, text, trace};
 use node::{PodName, Source};
+use output::print;
 
 /// Shares a Kubernetes node's bandwidth fairly among its pods, beside network policy.
 #[derive(Parser)]
@@ -310,12 +310,4 @@ fn generate(what: Generated) -> Result<()> {
         }
     }
     print(str::from_utf8(&out)?)
-}
-
-/// To standard output. A reader that has seen enough (`| head`) is no trouble.
-fn print(text: &str) -> Result<()> {
-    match io::stdout().write_all(harmless_lines(text).as_bytes()) {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("write to standard output"),
-    }
 }

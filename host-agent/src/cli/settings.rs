@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use settings_model::{Effective, Entry, Origin, Problems, Warning, code};
 
-use super::print;
+use super::output::print;
 use crate::boot::kubelet::{self, Refused};
 use crate::host::logging::harmless_lines;
 use crate::host::paths::Paths;

@@ -7,8 +7,8 @@ use anyhow::Context;
 use bpf::{Direction, Pins};
 
 use super::error::{Code, Error};
+use super::interface::{lock_error, new_record, pins_error};
 use super::request::Request;
-use super::verbs::{lock_error, new_record, pins_error};
 use crate::host::paths::Paths;
 use crate::pod::record::{Claim, Guard, Mode, Record, Records, Shaping, VERBS_WAIT};
 use crate::pod::veth::Veth;

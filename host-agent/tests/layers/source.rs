@@ -228,16 +228,15 @@ fn without_tests(tokens: Vec<String>) -> (Vec<String>, BTreeMap<String, bool>) {
 /// A block ends it, or else a semicolon; the braces of a `use` do not.
 fn end_of_item(tokens: &[String], start: usize) -> usize {
     let mut depth = 0;
-    let mut has_use = false;
+    let is_use =
+        tokens[start..].iter().take_while(|token| *token != "{").any(|token| token == "use");
     for (at, token) in tokens.iter().enumerate().skip(start) {
         match token.as_str() {
-            "use" => has_use = true,
-            "{" => depth += 1,
-            "}" => depth -= 1,
-            ";" if depth == 0 => return at + 1,
+            "{" | "[" | "(" => depth += 1,
+            "}" | "]" | ")" => depth -= 1,
             _ => {}
         }
-        if token == "}" && depth == 0 && !has_use {
+        if depth == 0 && (token == ";" || token == "}" && !is_use) {
             return at + 1;
         }
     }
@@ -275,6 +274,9 @@ fn skipped(rest: &str) -> Option<usize> {
     if rest.starts_with("//") {
         return Some(through(0, "\n"));
     }
+    if rest.starts_with("/*") {
+        return Some(through(0, "*/"));
+    }
     let raw = rest.strip_prefix("br").or(rest.strip_prefix('r'));
     if let Some(raw) = raw.filter(|raw| raw.trim_start_matches('#').starts_with('"')) {
         let signs = raw.len() - raw.trim_start_matches('#').len();
@@ -283,8 +285,8 @@ fn skipped(rest: &str) -> Option<usize> {
     }
     let text = rest.strip_prefix('b').unwrap_or(rest);
     let offset = rest.len() - text.len();
-    if text.starts_with('"') {
-        return Some(offset + 1 + quoted(&text[1..], '"'));
+    if let Some(inside) = text.strip_prefix('"') {
+        return Some(offset + 1 + quoted(inside, '"'));
     }
     let mut characters = text.strip_prefix('\'')?.chars();
     let is_character = characters.next()? == '\\' || characters.next()? == '\'';

@@ -8,6 +8,7 @@ pub mod adopt;
 mod health;
 mod known_pod;
 pub mod once;
+mod pending_guard;
 mod pod;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -466,12 +467,8 @@ impl Reconciler {
         let Some(pod) = longest_without_guard(&mut self.pods, now) else { return Ok(()) };
         pod.guard_due = None;
         let claim = pod.claim.clone();
-        let done = crate::agent::reconcile::once::attach_guard(
-            &self.records,
-            &self.pins,
-            &claim,
-            self.settings.bandwidth.guard,
-        );
+        let done =
+            pending_guard::attach(&self.records, &self.pins, &claim, self.settings.bandwidth.guard);
         match (done, self.pods.get_mut(&claim.key)) {
             (Ok(wait), Some(pod)) => pod.guard_due = wait.map(|wait| Instant::now() + wait),
             (Err(e), Some(pod)) => pod.failed(&e.context("attach the guard")),

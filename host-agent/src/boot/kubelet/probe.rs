@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::root::Root;
 use super::says::{Given, KubeletConfigurations, NodeConfigs};
 use super::unit::{self, Unknown, flag, flags};
+use super::variables::{MEMORY_VARIABLE, PODS_VARIABLE};
 use super::{
-    ConfigDir, DROP_IN, ENV_FILE, Kubelet, MEMORY_VARIABLE, NODEADM_DIR, NODEADM_FILE, Nodeadm,
-    Ours, PODS_VARIABLE, RECORD, Record, Service,
+    ConfigDir, DROP_IN, ENV_FILE, Kubelet, NODEADM_DIR, NODEADM_FILE, Nodeadm, Ours, RECORD,
+    Record, Service,
 };
-use crate::boot::kubelet::root::Root;
 use crate::host::paths::Paths;
 use crate::settings::document::NodeConfig;
 

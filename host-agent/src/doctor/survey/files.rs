@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What Sluice, the runtime and the CNI chain have written down.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -9,7 +10,6 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use settings_model::Settings;
 
-use super::names_in;
 use crate::host::paths::Paths;
 use crate::libcni::conflist::TextFile;
 use crate::libcni::files::conflists;
@@ -134,6 +134,11 @@ fn temporary(dir: &Path) -> Vec<PathBuf> {
 fn same(a: &Path, b: &Path) -> Option<bool> {
     let (size_a, size_b) = (fs::metadata(a).ok()?.size(), fs::metadata(b).ok()?.size());
     Some(size_a == size_b && fs::read(a).ok()? == fs::read(b).ok()?)
+}
+
+pub fn names_in(dir: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 #[cfg(test)]
