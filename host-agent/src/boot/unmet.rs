@@ -3,11 +3,10 @@
 //! code, what was seen and the remedy. boot.json holds them, so that status and
 //! metrics report what the journal and the console said.
 
-use crate::trouble::Trouble;
+use crate::trouble::{CONFLIST, Trouble};
 
 const MAX_PODS: &str = "max-pods";
 const NOT_STORED: &str = "settings-not-stored";
-pub const CONFLIST: &str = "conflist";
 
 /// The settings' number of pods cannot be kubelet's.
 pub fn max_pods(what: String) -> Trouble {

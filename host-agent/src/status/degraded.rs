@@ -3,10 +3,10 @@
 //! counters show. Each with what was seen and what the reader can do. One
 //! entry may speak of many pods, so that it stays readable.
 
-use super::{Pod, State, Status, pods};
-use crate::boot::Reason;
-use crate::boot::unmet;
-use crate::trouble::{Trouble, some};
+use super::node::Status;
+use super::pod::{Pod, State, names};
+use crate::settings::in_force::Reason;
+use crate::trouble::{CONFLIST, Trouble, some};
 
 /// Code of pods without their limit, which a look at the devices may find more of.
 pub const BROKEN: &str = "broken";
@@ -27,7 +27,7 @@ pub fn of(status: &Status, pins: Option<&bpf::Error>) -> Vec<Trouble> {
 /// The agent looks at the conflist itself, and knows whether it has been repaired since.
 fn unmet_parts(status: &Status) -> Vec<Trouble> {
     let mut unmet = status.settings.iter().flat_map(|it| it.unmet.clone()).collect::<Vec<_>>();
-    unmet.retain(|trouble| status.agent.is_none() || trouble.code != unmet::CONFLIST);
+    unmet.retain(|trouble| status.agent.is_none() || trouble.code != CONFLIST);
     unmet
 }
 
@@ -150,8 +150,8 @@ fn of_pods(all: &[Pod]) -> Vec<Trouble> {
             |pod| pod.bypassed.as_ref().is_some_and(|bypassed| bypassed.guard == "off"),
         ),
     ];
-    let troubles = groups.into_iter().filter_map(|(code, what, next_step, holds)| {
-        let names = pods::names(all.iter().filter(|pod| holds(pod)));
+    let told = groups.into_iter().filter_map(|(code, what, next_step, holds)| {
+        let names = names(all.iter().filter(|pod| holds(pod)));
         (!names.is_empty()).then(|| trouble(code, &some(&names), what, next_step))
     });
     troubles.collect()
@@ -174,7 +174,7 @@ fn trouble(code: &str, subject: &str, what: &str, next_step: &str) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::MaxPodsInForce;
+    use crate::settings::in_force::MaxPodsInForce;
     use crate::status::InKubelet;
     use crate::status::text::tests::{pod, status};
 
@@ -228,8 +228,9 @@ mod tests {
     #[test]
     fn conflist_is_the_agents_to_judge_while_one_runs() {
         let mut degraded = status(Vec::new());
-        let unmet = vec![unmet::conflist("broken".into()), unmet::kubelet("read-only".into())];
-        degraded.settings.as_mut().unwrap().unmet = unmet;
+        let unmet = ["conflist", "kubelet-not-configured"];
+        let unmet = unmet.map(|code| trouble(code, "part", "broken", "repair it"));
+        degraded.settings.as_mut().unwrap().unmet = unmet.into();
         assert_eq!(codes(&degraded), ["kubelet-not-configured"]);
         degraded.agent = None;
         assert_eq!(codes(&degraded), ["no-agent", "conflist", "kubelet-not-configured"]);
