@@ -33,7 +33,7 @@ pub fn serve() -> Result<()> {
         };
         // Who asks too often is not answered.
         if let Err(e) = thread::Builder::new().spawn(serve) {
-            log::warn!("somebody is not answered: {e}");
+            log::warn!("a peer gets no answer: {e}");
         }
     }
     Ok(())
@@ -42,7 +42,7 @@ pub fn serve() -> Result<()> {
 /// One line in; the socket, what is known of a peer, or the error out.
 fn answer(stream: &UnixStream, host: &Namespaces) -> Result<()> {
     if !is_root(stream) {
-        bail!("somebody asked who is not root");
+        bail!("a peer asked that is not root");
     }
     stream.set_read_timeout(Some(PATIENCE))?;
     let (line, fd) = receive(stream).context("read")?;

@@ -50,7 +50,7 @@ fn pins(survey: &Survey) -> Vec<Finding> {
     let dir = bpffs.path.join("sluice");
     let mut findings = Vec::new();
     if let Some(error) = &bpffs.pins_error {
-        // A node that is to limit nobody can do without.
+        // A node that limits no one can do without.
         let chained = survey.state.settings().is_none_or(is_chained);
         let severity = if chained { Severity::Fault } else { Severity::Note };
         let path = dir.join(&own).display().to_string();

@@ -44,9 +44,9 @@ pub struct InForce {
 /// How many pods the node takes, and what that rests on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MaxPodsInForce {
-    /// What kubelet has: an explicit value of somebody else's, or the computed one.
+    /// What kubelet has: a foreign explicit value, or the computed one.
     pub pods: u16,
-    /// Where kubelet was told, or who had told it before, in words.
+    /// Where kubelet got its number, or who had given it before, in words.
     pub told: String,
     /// As firmware or IMDS name it; None where neither does.
     pub instance_type: Option<String>,

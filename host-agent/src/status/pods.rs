@@ -106,7 +106,7 @@ impl Counted {
     }
 }
 
-/// Tells of each pod what somebody has taken off of it.
+/// Says of each pod what was removed from it.
 pub fn look_at_devices(paths: &Paths, pods: &mut [Pod]) -> Result<()> {
     for claim in Records::new(paths).list()? {
         let same =

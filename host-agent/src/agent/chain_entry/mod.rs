@@ -24,7 +24,7 @@ use crate::libcni::entry::{
 use crate::libcni::files::active_conflist;
 use crate::trouble::Trouble;
 
-/// Until the next try where somebody else, a boot, writes files.
+/// Until the next try where another process, a boot, writes files.
 const BUSY: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Default)]

@@ -33,7 +33,7 @@ use crate::trouble::{Trouble, some};
 use known_pod::{Pod, RETRY, longest_without_guard};
 use pod::{Node, Seen};
 
-/// Finds what no event tells: a link that was detached, an event that got lost.
+/// Finds changes without an event: a link that was detached, an event that got lost.
 const PASS_EVERY: Duration = Duration::from_secs(300);
 /// Whole passes because events got lost come no closer: a pod may make more events than can be held.
 const LOST_EVERY: Duration = Duration::from_secs(10);

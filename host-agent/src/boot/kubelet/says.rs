@@ -13,7 +13,7 @@ use super::yaml::Yaml;
 
 use crate::addresses::max_pods::reserved_mebibytes;
 
-/// A value that somebody gave, and where.
+/// A value that was given, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Given {
     pub(super) value: String,
