@@ -150,7 +150,7 @@ fn of_pods(all: &[Pod]) -> Vec<Trouble> {
             |pod| pod.bypassed.as_ref().is_some_and(|bypassed| bypassed.guard == "off"),
         ),
     ];
-    let told = groups.into_iter().filter_map(|(code, what, next_step, holds)| {
+    let troubles = groups.into_iter().filter_map(|(code, what, next_step, holds)| {
         let names = names(all.iter().filter(|pod| holds(pod)));
         (!names.is_empty()).then(|| trouble(code, &some(&names), what, next_step))
     });
