@@ -37,7 +37,7 @@ pub use values::quantity;
 pub use values::quantity::QuantityError;
 pub use values::rate::{Capacity, Limit, Rate};
 
-/// Everything an operator can set; the default is what holds without any document.
+/// Everything an operator can set; the default is what applies without any document.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
     /// `[settings.sluice.bandwidth]`: how pods are shaped.

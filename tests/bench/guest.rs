@@ -46,7 +46,7 @@ pub fn measure(jobs: &[Job]) -> Result<Vec<Outcome>> {
     })
 }
 
-/// The longest first, each to who has least to do; then in the order given.
+/// The longest first, each to the worker that has least to do; then in the order given.
 fn share_out(jobs: &[Job]) -> [Vec<Job>; 2] {
     let mut order: Vec<usize> = (0..jobs.len()).collect();
     order.sort_by(|a, b| jobs[*b].weight().total_cmp(&jobs[*a].weight()));

@@ -29,7 +29,7 @@ pub enum Setup {
     Sluice,
     /// The bandwidth plugin of the CNI project, with the burst that containerd asks for.
     Upstream,
-    /// The same with a burst of 32 KB, as who knows it would configure it.
+    /// The same with a burst of 32 KB, as an expert would configure it.
     #[serde(rename = "upstream-32kb")]
     Upstream32Kb,
     /// Cilium's form of departure times: stamped and released on the uplink.

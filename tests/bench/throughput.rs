@@ -98,7 +98,7 @@ fn median(values: &[f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// This thread and those that it makes stay on one processor, ahead of what else wants it.
+/// This thread and those that it makes stay on one processor, ahead of what else needs it.
 fn have_one_processor() {
     let mut processors = CpuSet::new();
     processors.set(0).expect("processor 0");

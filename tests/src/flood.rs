@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whether a pod's limit holds, by traffic: UDP at twice the limit from the pod
+//! Whether a pod's limit applies, by traffic: UDP at twice the limit from the pod
 //! or to it, measured where it arrives.
 
 use std::time::Duration;

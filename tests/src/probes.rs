@@ -191,7 +191,7 @@ fn collect_echoes(socket: &UdpSocket, start: Instant, sent: &[AtomicU64]) -> Vec
     times
 }
 
-/// One after the other on one connection; who must wait for an answer asks late, and so less often.
+/// One after the other on one connection; a probe that must wait for an answer asks late, and so less often.
 fn ask_requests(server: SocketAddr, count: usize) -> Vec<Option<u64>> {
     let Ok(mut stream) = TcpStream::connect_timeout(&server, PATIENCE) else {
         return vec![None];

@@ -17,7 +17,7 @@ use crate::host::aide::{Answer, is_root, receive, send};
 use crate::host::peer::Namespaces;
 use crate::imds;
 
-/// For a line of who asks.
+/// For a line of the peer that asks.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Serves on standard input, as systemd gives it, until it ends.
@@ -31,7 +31,7 @@ pub fn serve() -> Result<()> {
                 log::warn!("{e:#}");
             }
         };
-        // Who asks too often is not answered.
+        // A peer that asks too often gets no answer.
         if let Err(e) = thread::Builder::new().spawn(serve) {
             log::warn!("a peer gets no answer: {e}");
         }

@@ -28,7 +28,7 @@ pub struct Order {
     pub max_pods: Option<MaxPodsInForce>,
 }
 
-/// What holds now.
+/// What applies now.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
     /// What is wrong in standalone mode.
@@ -74,7 +74,7 @@ impl Background {
         let _ = self.orders.send(order);
     }
 
-    /// What has been found since the last call; the last one is what holds.
+    /// What has been found since the last call; the last one is what applies.
     pub fn read(&mut self) -> Option<Findings> {
         // Nothing there is as good as something: what counts is in the channel.
         let _ = self.waker.read(&mut [0; 64]);

@@ -44,11 +44,11 @@ use service_manager::Notify;
 
 /// To change a pod that is there: its maps and its devices.
 const KEPT: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
-/// To get at its network namespace, and to see who asks on the socket, where no unit leaves that to the
+/// To get at its network namespace, and to see the socket's peers, where no unit leaves that to the
 /// aide; raised for those calls alone (host/capability.rs).
 const WITHIN_REACH: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE];
 
-/// Under its unit the directory of pins can be made by who starts the agent only.
+/// Under its unit only the command that starts the agent can make the directory of pins.
 const BEGIN_AGAIN: &str = "the pins were removed and cannot be restored; ends to be started again";
 
 /// What the agent waits for.
@@ -127,7 +127,7 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
     }
 }
 
-/// What is in force now, for who works on it in the background.
+/// What is in force now, for the work in the background.
 fn order(paths: &Paths, reconciler: &Reconciler) -> Order {
     let in_force = InForce::read(&paths.boot_file()).unwrap_or_else(|e| {
         warn!("{e:#}; max-pods is not looked at");

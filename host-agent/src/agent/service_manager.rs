@@ -47,7 +47,7 @@ impl Notify {
 
     /// The settings are being read again; [`Self::ready`] says that it is over.
     pub fn reloading(&self) {
-        // systemd 253 and later wants the time with it.
+        // systemd 253 and later needs the time with it.
         match NotifyState::monotonic_usec_now() {
             Ok(now) => tell(&[NotifyState::Reloading, now]),
             Err(e) => warn!("notify the service manager of a reload: {e}"),

@@ -53,7 +53,7 @@ pub struct Boot<'a> {
 #[derive(Debug)]
 pub struct Refused {
     pub error: anyhow::Error,
-    /// What holds instead, or why nothing else does. None: the node is as it was.
+    /// What applies instead, or why nothing else does. None: the node is as it was.
     pub instead: Option<Result<Box<InForce>>>,
 }
 

@@ -21,7 +21,7 @@ pub enum Limit {
         /// What the pod may receive
         #[arg(long, value_name = "RATE")]
         ingress: Option<String>,
-        /// How long that holds, from 1s to 7d; the limits set before end with it
+        /// How long the override lasts, from 1s to 7d. It replaces any earlier override
         #[arg(long = "for", value_name = "TIME")]
         time_to_live: TimeToLive,
         #[arg(long)]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The command line: what can be asked for, and who does it. The man page and
+//! The command line: what can be asked for, and what does it. The man page and
 //! the shells' completion are made from the same description.
 
 mod cluster_config;
@@ -95,7 +95,7 @@ enum Command {
     },
     /// Show how many pods this node takes, or one of any instance type, and why
     MaxPods(max_pods::Asked),
-    /// Explain the node: who sits on which hook, what clashes, what to do; changes nothing (root)
+    /// Explain the node: what sits on which hook, what clashes, what to do; changes nothing (root)
     Doctor {
         #[arg(long)]
         json: bool,

@@ -47,7 +47,7 @@ pub struct Wanted {
     pub notes: Vec<String>,
 }
 
-/// Who gives pods their addresses.
+/// What gives pods their addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Network {
     /// aws-node, with these variables.

@@ -39,8 +39,8 @@ pub fn check(paths: &Paths, request: &Request) -> Result<(), Error> {
     if missing.is_empty() { Ok(()) } else { Err(Error::new(Code::Missing, missing.join("; "))) }
 }
 
-/// ADD leaves a pod without a record only if it wants no limit and all slots were taken. Without
-/// settings what it wants is not known, and no pod is to be given up for that.
+/// ADD leaves a pod without a record only if it needs no limit and all slots were taken. Without
+/// settings what it needs is not known, and no pod is to be given up for that.
 fn unrecorded(paths: &Paths, request: &Request) -> Result<(), Error> {
     let Ok(settings) = in_force(paths) else { return Ok(()) };
     if new_record(request).wanted(&settings.bandwidth).is_unlimited() {

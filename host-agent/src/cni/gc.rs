@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! GC: takes away what is left of attachments that the runtime no longer knows.
-//! The spec wants no ADD or DEL under way meanwhile; each container is held all
+//! The spec allows no ADD or DEL under way meanwhile; each container is held all
 //! the same, because an orphaned ADD asks no runtime.
 
 use std::collections::BTreeSet;

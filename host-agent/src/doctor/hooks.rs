@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The hooks of a device and who sits on them, in the order in which they run,
+//! The hooks of a device and what sits on them, in the order in which they run,
 //! and what a verdict there means for those behind: on tcx everything but NEXT
 //! ends the chain, clsact's included; on clsact everything but UNSPEC.
 

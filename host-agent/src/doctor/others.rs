@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Checks of others who limit or rebuild pods' devices: the upstream bandwidth
+//! Checks of others that limit or rebuild pods' devices: the upstream bandwidth
 //! plugin's traces, Cilium, Calico, XDP, netkit; and of our own programs in
 //! other builds.
 
@@ -61,7 +61,7 @@ fn upstream(survey: &Survey) -> Vec<Finding> {
             findings.push(
                 Finding::new(severity, code::UPSTREAM_BANDWIDTH, survey.subject(device))
                     .seen(format!("{} redirects all that the pod sends to {to}", entry.label()))
-                    .why("the lower of two limits holds, and that one is a single queue")
+                    .why("the lower of two limits applies, and that one is a single queue")
                     .remedy("take \"bandwidth\" out of the chain, then restart the pod"),
             );
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who a program or filter belongs to, by where it is pinned, what it is
+//! What a program or filter belongs to, by where it is pinned, what it is
 //! called, and the handle it has; and what is known of that owner's verdicts
 //! where the program itself does not show it. Whoever is not known stays unknown.
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Checks of network policy on pods' devices: who keeps it from running, from
+//! Checks of network policy on pods' devices: what keeps it from running, from
 //! attaching, or from finding its own. Facts of the AWS network policy agent:
 //! aws-ebpf-sdk-go pkg/tc/tc.go and pkg/ebpf/bpf_client.go of the agent.
 
@@ -106,7 +106,7 @@ fn in_the_way(subject: &str, device: &Surveyed, side: Side, present: bool) -> Ve
             findings.push(
                 Finding::new(severity, code::PRIORITY_TAKEN, subject)
                     .seen(place)
-                    .why("network policy wants priority 1 with kind bpf and every protocol; the kernel answers EINVAL, and CNI ADD fails")
+                    .why("network policy needs priority 1 with kind bpf and every protocol; the kernel answers EINVAL, and CNI ADD fails")
                     .remedy(elsewhere),
             );
         } else if handle == 1 {

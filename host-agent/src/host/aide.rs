@@ -26,16 +26,16 @@ use rustix::net::{
 const NAME: &str = "sluice-aide";
 /// Above this much, nothing of ours asks or answers.
 const LONGEST: usize = 512;
-/// For the one who makes them: the first to ask waits until systemd has started it.
+/// For the agent, which makes them: the first to ask waits until systemd has started it.
 const STARTS_WITHIN: Duration = Duration::from_secs(5);
-/// Listens here, or by who may.
+/// Listens here, or by the aide.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).or_else(|refused| {
         ask(refused, format_args!("listen {address}"), STARTS_WITHIN).map(TcpListener::from)
     })
 }
 
-/// Connects from here, or by who may.
+/// Connects from here, or by the aide.
 pub fn connect(address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
     TcpStream::connect_timeout(&address, timeout).or_else(|refused| {
         let line = format_args!("connect {address} {}", timeout.as_millis());

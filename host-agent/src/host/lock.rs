@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Locks between processes of ours. Whoever can open a file can hold it by flock(2), reading is enough; so
 //! they are files that only root can open, in a directory that only root can enter. No wait is without an
-//! end, and who waited in vain learns who holds the lock.
+//! end, and whoever waited in vain learns who holds the lock.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Write};
@@ -72,7 +72,7 @@ impl Lock {
     ) -> Result<File> {
         let file = self.open().with_context(|| format!("open the lock {}", self.0.display()))?;
         wait(&file, &self.0, patience, attempt)?;
-        // For who cannot read /proc/locks; the lock holds without.
+        // For a process that cannot read /proc/locks; the lock works without.
         let _ = file.set_len(0).and_then(|()| (&file).write_all(own_name().as_bytes()));
         Ok(file)
     }

@@ -139,7 +139,7 @@ impl<'c, O: Outside> Client<'c, O> {
         Self { endpoints: &ENDPOINTS, token: None, budget, end, insists: true, outside }
     }
 
-    /// For who comes again in a minute: nothing is tried a second time, and no try is logged.
+    /// For a caller that comes again in a minute: nothing is tried a second time, and no try is logged.
     pub fn once(budget: Duration, outside: &'c mut O) -> Self {
         Self { insists: false, ..Self::new(budget, outside) }
     }

@@ -31,7 +31,7 @@ use crate::pod::veth::{End, Veth};
 /// How long after its pod's ADD an ingress guard is attached: what an older program let pass into the
 /// pod has then arrived.
 const INGRESS_AFTER: Duration = Duration::from_secs(1);
-/// The same where it needs clsact, which keeps an `ingress` qdisc out: a sandbox that wants one has put
+/// The same where it needs clsact, which keeps an `ingress` qdisc out: a sandbox that needs one has put
 /// it there by then (Kata's shim does so right after ADD).
 const CLSACT_AFTER: Duration = Duration::from_secs(5);
 

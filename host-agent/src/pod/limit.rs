@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From "how many bit/s, and who said so" to the numbers that the BPF
+//! From "how many bit/s, and where from" to the numbers that the BPF
 //! programs, fq and the device need. Pure arithmetic; touches nothing.
 
 use std::fmt;
@@ -39,7 +39,7 @@ const STANDING_BYTES: u64 = 1 << 24;
 /// Above the queue there may be what left early, some put-off departures and a super-packet.
 const FQ_MARGIN_NS: u64 = 100_000_000;
 
-/// Who set a limit, highest first.
+/// What set a limit, highest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {

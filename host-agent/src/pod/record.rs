@@ -368,7 +368,7 @@ impl Records {
         self.remove_unfinished(key)
     }
 
-    /// The same for every container; only for who has seized the records, so that no writer lives.
+    /// The same for every container; only for a holder of all records, so that no writer lives.
     pub fn tidy_all(&self) -> Result<()> {
         let _lock = self.lock()?;
         let files = self.files()?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Brings one pod from what its record says to what is wanted: attaches, changes
 //! or removes each direction, and the guard with egress. ADD starts from a
-//! record without limits; a reload starts from whatever holds. The record must
+//! record without limits; a reload starts from whatever applies. The record must
 //! be written between [`prepare`] and the rest, so that nothing is ever attached
 //! that no record names.
 

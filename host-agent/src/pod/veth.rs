@@ -231,7 +231,7 @@ impl Veth {
         self.sender(way).link.mtu
     }
 
-    /// Clamps super-packets of a limit that is already attached; `before` is what holds without.
+    /// Clamps super-packets of a limit that is already attached; `before` is what applies without.
     pub fn clamp(
         &mut self,
         way: Direction,

@@ -51,7 +51,7 @@ struct Sources {
     latency_target: Option<LatencyTarget>,
     class: Option<Choice>,
     default: Choice,
-    /// The node's and the class'; the lowest holds.
+    /// The node's and the class'; the lowest applies.
     max: [Option<Choice>; 2],
     max_burst: [Option<Burst>; 2],
 }

@@ -105,7 +105,7 @@ fn of_pods(all: &[Pod]) -> Vec<Trouble> {
         (
             BROKEN,
             "a limit is not enforced where it should be; sluice pods says what is missing",
-            "restart the pod, or find who has changed its devices: sluice doctor",
+            "restart the pod, or find what has changed its devices: sluice doctor",
             |pod| pod.state() == State::Broken,
         ),
         (
@@ -117,7 +117,7 @@ fn of_pods(all: &[Pod]) -> Vec<Trouble> {
         (
             "guarded",
             "the guard alone enforces: a foreign root qdisc is on the pod's end",
-            "find who puts it there, and restart the pod without it",
+            "find what adds it, and restart the pod without it",
             |pod| pod.egress.mode.as_deref() == Some("guarded"),
         ),
         (

@@ -30,7 +30,7 @@ pub struct Report {
     /// Whether the node has the addresses that max-pods promises; None where no one has asked for that.
     #[serde(default)]
     pub capacity: Option<Capacity>,
-    /// What holds now.
+    /// What applies now.
     pub troubles: Vec<Trouble>,
 }
 

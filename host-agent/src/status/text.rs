@@ -70,7 +70,7 @@ fn agent(status: &Status) -> String {
     )
 }
 
-/// As `cilium status` says it, for who looks for that.
+/// As `cilium status` says it, for readers who look for that.
 fn shaping(kernel: &Kernel) -> String {
     match kernel.sch_fq {
         Some(true) => "EDT with BPF (fq), in each pod's own namespace".into(),
@@ -337,11 +337,11 @@ pub mod tests {
             code: "contested".into(),
             subject: "default/web eth0".into(),
             what: "taken off 3 times in a minute".into(),
-            next_step: "find who does it".into(),
+            next_step: "find what does it".into(),
         }];
         let text = screen(&degraded);
         let end = "pods:     none\ndegraded:\n  contested: default/web eth0: taken off 3 times in a \
-                   minute\n    next: find who does it\n";
+                   minute\n    next: find what does it\n";
         assert!(text.replace(" \n", "\n").ends_with(end), "{text}");
     }
 

@@ -22,7 +22,7 @@ use crate::values::words::{word, words};
 pub struct Agent {
     /// `metrics-listen`: where metrics are served; default `127.0.0.1:9469`.
     pub metrics_listen: Listen,
-    /// `on-invalid`: what holds when settings cannot be used; default last-good.
+    /// `on-invalid`: what applies when settings cannot be used; default last-good.
     pub on_invalid: OnInvalid,
 }
 
@@ -67,7 +67,7 @@ impl fmt::Display for Listen {
     }
 }
 
-/// What holds when settings cannot be used.
+/// What applies when settings cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnInvalid {
     /// The settings that were good last; the defaults if there are none.

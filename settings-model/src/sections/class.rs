@@ -2,7 +2,7 @@
 
 //! `[[settings.sluice.bandwidth.class]]`: limits for the pods that patterns match.
 //!
-//! Of the classes that match a pod the most precise one holds: most literal characters in the
+//! Of the classes that match a pod the most precise one applies: most literal characters in the
 //! matching namespace pattern, then in the matching pod pattern. Neither order nor name of classes
 //! ever matters, because two classes that could tie are refused (`document/rules.rs`).
 //! Never knows a pod's annotations; they come before any class.
@@ -63,11 +63,11 @@ pub struct Class {
     pub egress: Option<Limit>,
     /// `ingress`: what each of its pods may receive; the node's default where not given.
     pub ingress: Option<Limit>,
-    /// `max-egress`: what none of its pods may send more than; the node's maximum holds as well.
+    /// `max-egress`: what none of its pods may send more than; the node's maximum applies as well.
     pub max_egress: Option<Limit>,
-    /// `max-ingress`: what none of its pods may receive more than; the node's holds as well.
+    /// `max-ingress`: what none of its pods may receive more than; the node's applies as well.
     pub max_ingress: Option<Limit>,
-    /// `max-burst`: what the burst of none of its pods may be above; the node's holds as well.
+    /// `max-burst`: what the burst of none of its pods may be above; the node's applies as well.
     pub max_burst: Option<Burst>,
 }
 

@@ -23,9 +23,9 @@ pub(crate) const IP_TARGETS: Range = 0..=1000;
 pub struct PrefixDelegation {
     /// `enabled`: whether the cluster delegates prefixes; default false, as in the VPC CNI.
     pub enabled: bool,
-    /// `warm-prefix-target`: how many spare prefixes a node holds; default 1, as in the VPC CNI.
+    /// `warm-prefix-target`: how many spare prefixes a node keeps; default 1, as in the VPC CNI.
     pub warm_prefix_target: WarmPrefixTarget,
-    /// `warm-ip-target`: how many spare addresses a node holds instead; default 0, which is not set.
+    /// `warm-ip-target`: how many spare addresses a node keeps instead; default 0, which is not set.
     pub warm_ip_target: u16,
     /// `minimum-ip-target`: how many addresses a node has at least; default 0, which is not set.
     pub minimum_ip_target: u16,

@@ -18,7 +18,7 @@ codes! {
     DUPLICATE_KEY = "duplicate-key", "A key or table is given twice.";
     UNKNOWN_KEY = "unknown-key", "A key or table that our table does not have.";
     MISSING_KEY = "missing-key", "A required key is not there.";
-    WRONG_TYPE = "wrong-type", "A value of another TOML type than the key wants.";
+    WRONG_TYPE = "wrong-type", "A value of another TOML type than the key needs.";
     UNSUPPORTED_VERSION = "unsupported-version", "A settings version newer than this program.";
     NOT_A_QUANTITY = "not-a-quantity", "Text that is not a number followed by a unit.";
     MISSING_UNIT = "missing-unit", "A number without a unit.";

@@ -247,7 +247,7 @@ impl<'d> Table<'_, 'd> {
 /// Longer keys are none of ours; they are cut, as all text that a message shows.
 const LONGEST_BARE: usize = 63;
 
-/// Appends a key to a path, quoted where TOML wants quotes.
+/// Appends a key to a path, quoted where TOML requires quotes.
 pub(crate) fn join(path: &str, key: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     let key = match (1..=LONGEST_BARE).contains(&key.len()) && key.chars().all(bare) {

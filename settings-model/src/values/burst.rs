@@ -43,7 +43,7 @@ pub(crate) const WORDS: Words = Words {
     range: "1ns to 1s, or 1B to 64MiB",
 };
 
-/// What may be sent at once before the rate holds.
+/// What may be sent at once before the rate applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Burst {
     /// As much as the rate gives in this time.

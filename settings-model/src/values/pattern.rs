@@ -99,7 +99,7 @@ fn meet(left: impl Iterator<Item = Step>, right: &[Step]) -> bool {
     let mut reached = past_many(1, many);
     for step in left {
         reached = match step {
-            // Any state from the first reached one on: `*` takes whatever `right` wants in between.
+            // Any state from the first reached one on: `*` takes whatever `right` needs in between.
             Step::Many => reached | !(reached & reached.wrapping_neg()).wrapping_sub(1),
             one => {
                 let same = bits(right, |step| {

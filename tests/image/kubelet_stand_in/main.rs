@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Does with its configuration what kubelet 1.36 does (cmd/kubelet/app/server.go, pkg/kubelet/cm/container_manager_linux.go),
 //! since Debian has no kubelet: `--config`, the files of `--config-dir` over it, flags over both; then it ends if the kernel
-//! is not as protectKernelDefaults wants it, or prints the configuration in force as `/configz` has it, and runs on. It is
+//! is not as protectKernelDefaults requires, or prints the configuration in force as `/configz` has it, and runs on. It is
 //! stricter: it knows the flags and fields that our nodes use, and ends where there are others, while kubelet only warns of an
 //! unknown field of `--config` and ignores one of a drop-in. Without protectKernelDefaults kubelet sets the kernel's values;
 //! this does not.

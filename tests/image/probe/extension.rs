@@ -23,7 +23,7 @@ pub fn merge() -> Result<()> {
     if !merged {
         return tell("merged", &json!({"merged": false, "said": text}));
     }
-    // The extension wants it started.
+    // The extension has it started.
     let agent = wait_for("the agent", Duration::from_secs(60), || {
         let state = property("sluice.service", "ActiveState").ok()?;
         ["active", "failed"].contains(&state.as_str()).then_some(state)

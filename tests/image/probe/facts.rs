@@ -62,7 +62,7 @@ struct Kubelet {
 
 /// Waits until nothing of the boot is left to do; a slot that is on trial must have been blessed or not.
 pub fn after_boot() -> Result<Facts> {
-    // The manager tells: who asked again and again would be what an emulated processor is busy with.
+    // The manager reports: asking again and again would keep an emulated processor busy.
     let state = run("systemctl", &IS_UP)?.trim().to_owned();
     if !["running", "degraded"].contains(&&*state) {
         // It goes down again, and whatever is asked of it now may fail.

@@ -49,7 +49,7 @@ impl Files {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (directory, sent) = (directory.clone(), Arc::clone(&sent));
-                // Who asks may go before the end, as when its power does.
+                // The peer may go before the end, as when its power does.
                 thread::spawn(move || drop(answer(&stream, directory, &sent)));
             }
         });

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a machine is made of, as arguments of QEMU. The image has no shell: what a test wants done inside is a unit,
+//! What a machine is made of, as arguments of QEMU. The image has no shell: what a test needs done inside is a unit,
 //! handed over in the firmware's strings as systemd reads them, and a program on a second disk.
 
 use std::path::Path;
@@ -29,7 +29,7 @@ pub const NO_MATTER: &[&str] = &[
     "rd.systemd.mask=initrd-udevadm-cleanup-db.service",
 ];
 
-/// As nodeadm has it: the kernel must be as kubelet wants it, whose values the image has. No `maxPods`, no memory: they are
+/// As nodeadm has it: the kernel must be as kubelet requires, whose values the image has. No `maxPods`, no memory: they are
 /// what `sluice boot` gives.
 pub const KUBELET: &str = r#"{"kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
     "protectKernelDefaults": true, "kubeReserved": {"cpu": "70m", "ephemeral-storage": "1Gi"}}"#;

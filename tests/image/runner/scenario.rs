@@ -20,7 +20,7 @@ use crate::scenarios::updated::Updated;
 use crate::tools::{Tools, text};
 
 pub const LOGS: &str = "target/report/image";
-/// On two processors: who waits leaves them to the others.
+/// On two processors: a machine that waits leaves them to the others.
 const AT_ONCE: usize = 4;
 
 /// What all scenarios share.
@@ -29,7 +29,7 @@ pub struct Site {
     /// A directory for each version of the image.
     images: PathBuf,
     pub probe_disk: PathBuf,
-    /// Made by the first scenario that wants it; or why there is none.
+    /// Made by the first scenario that needs it; or why there is none.
     updated: OnceLock<Result<Updated, String>>,
     pub scratch: TempDir,
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The node's operator, who is no friend of the agent: kills it, ends it, makes
+//! The node's operator, no friend of the agent: kills it, ends it, makes
 //! it read other settings, some of them broken, and sets limits by hand, also
 //! just before a kill.
 

@@ -7,7 +7,7 @@
 //! | in place                   | credit, as time at the limit                            |
 //! | -------------------------- | ------------------------------------------------------- |
 //! | filter and fq (paced)      | burst, and 10 ms that sparse flows may be early         |
-//! | filter, its fq is gone     | the same, and pacing's horizon: nothing holds back      |
+//! | filter, its fq is gone     | the same, and pacing's horizon: nothing waits          |
 //! | filter (policed)           | burst and 200 ms: README's table of modes               |
 //! | the guard alone            | burst and 250 ms                                        |
 //!

@@ -73,7 +73,7 @@ impl Device {
     }
 
     /// Whether a qdisc with this handle is at this place. All of the namespace are listed: a question
-    /// for a single one is answered to everybody who listens for changes (net/sched/sch_api.c,
+    /// for a single one is answered to every listener for changes (net/sched/sch_api.c,
     /// qdisc_get_notify), the agent too.
     pub fn has_qdisc(&self, parent: u32, handle: u32) -> bool {
         let all = self.list(RTM_GETQDISC, 0);

@@ -137,7 +137,7 @@ impl Ledger {
         }
     }
 
-    /// This limit is asked for from now on; the old one holds until the new one is seen.
+    /// This limit is asked for from now on; the old one applies until the new one is seen.
     pub fn ask(&mut self, direction: Direction, limit: Option<u64>) {
         let budgets = &mut self.budgets[direction as usize];
         if budgets.last().map(|budget| budget.limit) != Some(limit) {

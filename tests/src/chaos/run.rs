@@ -27,7 +27,7 @@ pub struct Run {
     agent_since: Mutex<Option<Duration>>,
 }
 
-/// Time without that in which the whole machine stood still: who looks at the kernel every few
+/// Time without that in which the whole machine stood still: a reader that looks at the kernel every few
 /// milliseconds knows. Whatever has a deadline is judged by it.
 #[derive(Default)]
 struct Calm {

@@ -22,7 +22,7 @@ const CHUNK: usize = 1 << 14;
 const QUICK: Duration = Duration::from_millis(1);
 
 /// What the receiving namespace got between two readings of its counters. The time is from before the
-/// first to after the second, so that a reader who was held up never makes a rate look higher.
+/// first to after the second, so that a delayed reader never makes a rate look higher.
 #[derive(Clone, Copy, Debug)]
 pub struct Second {
     pub from: Instant,

@@ -58,7 +58,7 @@ pub fn trouble(
 
 fn filling(promise: &Promise) -> (&'static str, String, &'static str) {
     let minutes = FILLS_WITHIN.as_secs() / 60;
-    let why = format!("fewer addresses than the warm target wants, for {minutes} minutes");
+    let why = format!("fewer addresses than the warm target needs, for {minutes} minutes");
     ("ip-filling", why, grow(promise))
 }
 

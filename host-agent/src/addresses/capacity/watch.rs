@@ -89,7 +89,7 @@ fn see(paths: &Paths, outside: &mut impl Outside) -> Result<(Vec<Eni>, u64)> {
     Ok((enis, pods::count(&paths.result_cache())?))
 }
 
-/// Who has switched IMDS off is not asked again and again.
+/// An operator who has switched IMDS off is not asked again and again.
 fn is_off(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<InterfaceError>();
     matches!(error, Some(InterfaceError::Imds(ImdsError::Off { .. })))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whether a writer takes our entry out because it is there. A writer that replaces
 //! the conflist for reasons of its own (aws-node, istio, linkerd) does so
-//! whether our entry is in it or not, however often; who is against the entry
+//! whether our entry is in it or not, however often; a writer against the entry
 //! writes only when it is there. So after many short-lived entries in a row we
 //! hold ours back for longer than any of them lasted. A write in that time is a
 //! stranger's own business, and all is forgotten. Silence, several times in a
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     /// Plays a writer that writes at times given by `answer`: after an entry was restored at that time,
-    /// or (None) while it was out, when he would write next. Gives each time that we stood back.
+    /// or (None) while it was out, when it would write next. Gives each time that we stood back.
     struct Play {
         contest: Contest,
         now: Instant,
@@ -125,7 +125,7 @@ mod tests {
         }
 
         /// The writer writes; then on until our entry is back, or we stand back. While it is delayed,
-        /// he writes again after `again`, if that is given.
+        /// it writes again after `again`, if that is given.
         fn write(&mut self, again: impl Fn() -> Option<Duration>) -> Option<Instant> {
             let written = self.now;
             self.stamp.0 += 1;
@@ -200,7 +200,7 @@ mod tests {
             if let Some(until) = play.write(|| None) {
                 quiets.push((until - play.now).as_secs());
                 play.now = until;
-                // Still out: it is restored, and the next answer shows who that was.
+                // Still out: it is restored, and the next answer shows which it was.
                 assert_eq!(play.write(|| None), None);
             }
         }

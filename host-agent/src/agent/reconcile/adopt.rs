@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pods that the chain has missed: those that ran before Sluice did, or started
 //! while another writer had just replaced the conflist. libcni keeps, for each pod
-//! interface, what it was made with (libcni/api.go, cachedInfo), and that holds
+//! interface, what it was made with (libcni/api.go, cachedInfo), and that applies
 //! all that an ADD would have received. It only reads.
 
 use std::collections::HashMap;

@@ -108,7 +108,7 @@ impl Pod {
             let what: Vec<_> = seen.mended.iter().map(|(_, what)| what.as_str()).collect();
             let what = what.join(", ");
             if let Some(quiet) = self.health.mended(now) {
-                let next_step = "`sluice doctor` names who else works on this pod's devices";
+                let next_step = "`sluice doctor` names what else works on this pod's devices";
                 self.trouble = Some(self.trouble("contested", what, next_step));
                 self.due = Some(quiet);
                 return;

@@ -377,7 +377,7 @@ impl Reconciler {
         self.collect_links()
     }
 
-    /// Who has waited longest comes first: where more pods come than can be served, all have their turn.
+    /// The pod that has waited longest comes first: where more pods come than can be served, all have their turn.
     fn due(&self, now: Instant) -> Vec<Key> {
         let due = self.pods.iter().filter_map(|(key, pod)| Some((pod.due?, key)));
         let mut due: Vec<_> = due.filter(|(due, _)| *due <= now).collect();

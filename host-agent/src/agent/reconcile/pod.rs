@@ -64,7 +64,7 @@ pub fn bring(node: &Node, claim: &Claim, old_is_through: bool) -> Result<Option<
     let wanted = record.wanted(node.bandwidth);
     let mut veth = match Veth::find(&record.netns, &claim.key.ifname) {
         Ok(veth) => veth,
-        // Whatever it is, it wants nothing of us but to be noticed when it goes.
+        // Whatever it is, it needs nothing of us but to be noticed when it goes.
         Err(_) if wanted.is_unlimited() && has_nothing(&record) && !is_gone(&record)? => {
             return keep_unlimited(node, claim, record).map(Some);
         }

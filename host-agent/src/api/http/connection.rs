@@ -57,10 +57,10 @@ enum Step {
     Over,
 }
 
-/// Who may do what.
+/// What a peer may do.
 const ALLOWED: &str =
     "all: root of the host, with CAP_SYS_ADMIN and in no container; GET: the group sluice too";
-/// More than this is not listened to from who has been refused.
+/// More than this is not read from a peer that has been refused.
 const DRAINED_BYTES: usize = 1 << 20;
 
 impl Connection {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who is at the other end of the unix socket, by what the kernel says of it.
+//! The peer at the other end of the unix socket, by what the kernel says of it.
 //! Groups are read from the node's own files: a name service over the network
 //! could keep the agent waiting.
 
@@ -72,7 +72,7 @@ pub enum May {
 /// CAP_SYS_ADMIN, by its bit. A container may be given everything else of root.
 const SYS_ADMIN: u64 = 1 << 21;
 
-/// Who is let in.
+/// Which peer is let in.
 pub struct Doorkeeper {
     group: Group,
     host: Namespaces,

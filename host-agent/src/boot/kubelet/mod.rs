@@ -38,7 +38,7 @@ const NODEADM_DIR: &str = "/etc/eks/nodeadm.d";
 /// The same; kubelet passes over what does not end in .conf.
 const DROP_IN: &str = "00-sluice.conf";
 const ENV_FILE: &str = "/run/sluice/kubelet.env";
-/// Where the units let us write for kubelet, with all that is below. Another --config-dir wants a
+/// Where the units let us write for kubelet, with all that is below. Another --config-dir needs a
 /// drop-in of theirs.
 #[cfg(test)]
 const WRITABLE: [&str; 3] =

@@ -64,7 +64,7 @@ impl State {
         Some(slot.values.clone())
     }
 
-    /// What holds whichever way one has come.
+    /// What is true however one got here.
     pub(super) fn join(&self, other: Self) -> Self {
         let mut pairs = self.registers.iter().cloned().zip(other.registers);
         let registers = std::array::from_fn(|_| pairs.next().and_then(|(a, b)| join(a, b)));

@@ -105,7 +105,7 @@ pub fn check_root(facts: &Value, version: &str) -> Result<()> {
 pub fn check_kubelet(facts: &Value) -> Result<()> {
     let kubelet = &facts["kubelet"];
     let runs = kubelet["state"] == "active" && kubelet["says"]["protectKernelDefaults"] == true;
-    holds("kubelet runs, and the kernel is as it wants it", runs, kubelet)
+    holds("kubelet runs, and the kernel is as it requires", runs, kubelet)
 }
 
 /// More than what 58 pods need, so it is not for anyone to lower.

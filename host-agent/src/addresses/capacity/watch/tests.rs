@@ -38,7 +38,7 @@ impl Outside for Service {
     }
 
     fn sleep(&mut self, _: Duration) {
-        panic!("who comes again in a minute does not wait");
+        panic!("a call that comes again in a minute does not wait");
     }
 
     /// So that a pause is a minute.
