@@ -21,16 +21,18 @@ pub enum Limit {
         /// What the pod may receive
         #[arg(long, value_name = "RATE")]
         ingress: Option<String>,
-        /// How long the override lasts, from 1s to 7d. It replaces any earlier override
+        /// How long the override lasts, from 1s to 7d; it replaces any earlier override
         #[arg(long = "for", value_name = "TIME")]
         time_to_live: TimeToLive,
+        /// Print JSON instead of text
         #[arg(long)]
         json: bool,
     },
-    /// End them at once
+    /// End the override at once
     Clear {
         /// NAMESPACE/POD
         pod: PodName,
+        /// Print JSON instead of text
         #[arg(long)]
         json: bool,
     },

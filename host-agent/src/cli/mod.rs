@@ -39,7 +39,7 @@ use output::print;
 #[derive(Parser)]
 #[command(name = "sluice", version)]
 pub struct Arguments {
-    /// Directory that holds the node's file system; for images that are not running
+    /// Directory with the node's file system, to look at an image that is not running
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
     #[command(subcommand)]
@@ -48,7 +48,7 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Put the settings in force: CNI entry, plugin, limits for new pods
+    /// Apply the settings: CNI entry, plugin, limits for new pods, max-pods of kubelet
     Boot(Asked),
     /// Show what `boot` would change, and change nothing
     Plan(Asked),
@@ -70,7 +70,7 @@ enum Command {
     Aide,
     /// Remove everything of Sluice's from the node; the agent must have been stopped
     Detach {
-        /// Also the plugin's binary in cni.bin-dir, as when the package is removed
+        /// Also remove the plugin's binary from cni.bin-dir, as when the package is removed
         #[arg(long)]
         plugin: bool,
     },
@@ -81,7 +81,7 @@ enum Command {
     Status(Shown),
     /// Show each pod's limits, where they come from, measured rates, waits, drops and mode
     Pods(Shown),
-    /// Show live what each pod does against its limit
+    /// Show live how much of its limit each pod uses
     Top(top::Top),
     /// Override a pod's limits for a while
     #[command(subcommand)]
@@ -90,13 +90,15 @@ enum Command {
     Trace {
         /// NAMESPACE/POD
         pod: PodName,
+        /// Print JSON instead of text
         #[arg(long)]
         json: bool,
     },
-    /// Show how many pods this node takes, or one of any instance type, and why
+    /// Show how many pods this node, or any instance type, takes, and why
     MaxPods(max_pods::Asked),
     /// Explain the node: what sits on which hook, what clashes, what to do; changes nothing (root)
     Doctor {
+        /// Print JSON instead of text
         #[arg(long)]
         json: bool,
         /// Also every device with its hooks, in order
@@ -107,6 +109,7 @@ enum Command {
 
 #[derive(Args)]
 struct Shown {
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
     /// Time over which rates are measured
@@ -128,7 +131,7 @@ struct Asked {
     /// sluice.user-data, QEMU's opt/sluice/user-data, /var/lib/sluice/user-data.toml, IMDS
     #[arg(long, value_name = "FILE")]
     user_data: Option<PathBuf>,
-    /// Time until IMDS must have answered
+    /// How long to wait for IMDS
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     imds_budget: u64,

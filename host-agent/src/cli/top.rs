@@ -23,7 +23,7 @@ pub struct Top {
     /// Print one table and end
     #[arg(long)]
     once: bool,
-    /// The same as JSON
+    /// Print one table as JSON
     #[arg(long)]
     json: bool,
     /// Time over which rates are measured

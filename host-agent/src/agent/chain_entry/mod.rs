@@ -97,7 +97,8 @@ impl Chain {
         {
             self.due = Some(until);
             let what = "another writer removes our entry again and again".into();
-            let next_step = "find what else edits the conflist; until then pods are adopted instead";
+            let next_step =
+                "find what else edits the conflist; until then pods are adopted instead";
             return Ok(Some(trouble("contested", &found.path, what, next_step)));
         }
         Ok(self.beside(upstream, &found.path))
