@@ -256,12 +256,12 @@ fn prefix_formula(enis: &Enis, pods: u64, vcpus: Option<u16>) -> String {
 fn cap_text(vcpus: Option<u16>, cap: Option<u64>) -> String {
     match (cap, vcpus) {
         (None, _) => format!("none but Sluice's own, {MOST}: secondary addresses are the limit"),
-        (Some(cap), None) => format!("{cap}, since the number of vCPUs is not known"),
+        (Some(cap), None) => format!("{cap} (number of vCPUs unknown)"),
         (Some(cap), Some(count)) if count > FEW_VCPUS => {
-            format!("{cap}, for {count} vCPUs are more than {FEW_VCPUS}")
+            format!("{cap} ({count} vCPUs; {CAP_FEW_VCPUS} up to {FEW_VCPUS} vCPUs)")
         }
         (Some(cap), Some(count)) => {
-            format!("{cap}, for {count} vCPUs are not more than {FEW_VCPUS}")
+            format!("{cap} ({count} vCPUs; {CAP_MANY_VCPUS} above {FEW_VCPUS} vCPUs)")
         }
     }
 }

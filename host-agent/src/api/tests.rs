@@ -84,11 +84,13 @@ fn limit_that_cannot_be_set_is_told_with_what_can() {
         (r#"{"egress":"1Mbit"}"#, format!(r#"{time},"error":"for is missing""#)),
         (
             r#"{"egress":"1Mbit","for":"1w"}"#,
-            format!(r#"{time},"error":"for: \"1w\" is not a whole number with a unit I know""#),
+            format!(
+                r#"{time},"error":"for: \"1w\" is not a time; use a whole number with s, m, h or d, e.g. 10m""#
+            ),
         ),
         (
             r#"{"egress":"1Mbit","for":"8d"}"#,
-            format!(r#"{time},"error":"for: \"8d\" is out of range""#),
+            format!(r#"{time},"error":"for: \"8d\" is out of range; use 1s to 7d""#),
         ),
         (r#"{"for":"1m"}"#, format!(r#"{rate},"error":"neither egress nor ingress is given""#)),
     ];
@@ -97,7 +99,7 @@ fn limit_that_cannot_be_set_is_told_with_what_can() {
     }
     let (status, text) = put(r#"{"egress":"1Mb","for":"1m"}"#);
     assert!(
-        status == 400 && text.contains(r#""error":"egress: \"1Mb\" has no unit I know"#),
+        status == 400 && text.contains(r#""error":"egress: \"1Mb\" has an unknown unit"#),
         "{text}"
     );
     let (status, text) = put(r#"{"egress":"1Mbit","fro":"1m"}"#);

@@ -76,7 +76,7 @@ fn settings_asked(paths: &Paths, asked: &Asked) -> Result<Settings> {
 fn machine_asked(paths: &Paths, asked: &Asked) -> Result<Machine> {
     match &asked.instance_type {
         Some(name) => Ok(Machine { instance_type: Some(name.clone()), ..Machine::default() }),
-        None => machine::probe(paths).context("this is no EC2 instance: say --instance-type TYPE"),
+        None => machine::probe(paths).context("not an EC2 instance: give --instance-type TYPE"),
     }
 }
 

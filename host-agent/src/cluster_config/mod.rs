@@ -204,7 +204,7 @@ fn targets(settings: &Settings) -> Vec<Variable> {
             "prefix-delegation.warm-prefix-target",
             "",
         ));
-        let rest = ", which is not set; else it would override WARM_PREFIX_TARGET";
+        let rest = ", which means not set; written so that an old value cannot override WARM_PREFIX_TARGET";
         variables.push(number("WARM_IP_TARGET", 0, "prefix-delegation.warm-ip-target", rest));
         variables.push(number("MINIMUM_IP_TARGET", 0, "prefix-delegation.minimum-ip-target", rest));
     } else {
@@ -346,8 +346,8 @@ fn standalone_notes() -> Vec<String> {
     vec![off]
 }
 
-const REPLACE_NODES: &str = "A node has its number of pods from boot, and aws-node reads it once: \
-     replace the nodes that are there after the change.";
+const REPLACE_NODES: &str = "max-pods is fixed at boot, and aws-node reads it once: after changing prefix \
+     delegation, replace existing nodes.";
 const WAS_TRUE: &str = "Where ENABLE_PREFIX_DELEGATION was true before, aws-node gives prefixes \
      without pods back to EC2 at its next start, and a node that said 110 pods has addresses for \
      fewer: replace it.";

@@ -75,7 +75,7 @@ mod tests {
         let table = [
             (
                 r#"{"sluice.dev/egress-burst":"64Kb"}"#,
-                "annotation sluice.dev/egress-burst: \"64Kb\" has no unit I know; use ns, us, ms or \
+                "annotation sluice.dev/egress-burst: \"64Kb\" has an unknown unit; use ns, us, ms or \
                  s for time, or B, KB, MB, KiB or MiB for bytes, e.g. \"5ms\" or \"64KB\"",
             ),
             (

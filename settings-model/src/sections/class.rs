@@ -154,7 +154,7 @@ fn name(value: &DeValue<'_>) -> Result<ClassName, Refusal> {
         return Err(wrong_type(value, &format!("a string: {allowed}")));
     };
     ClassName::new(text).ok_or_else(|| {
-        let message = format!("{} is no class name; use {allowed}", quote(text));
+        let message = format!("{} is not a class name; use {allowed}", quote(text));
         Refusal::new(code::BAD_NAME, message)
     })
 }

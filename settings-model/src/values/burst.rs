@@ -183,7 +183,7 @@ mod tests {
     fn bits_are_no_bytes() {
         for wrong in ["64Kb", "1500b", "64kbit", "5min"] {
             let message = format!(
-                "{wrong:?} has no unit I know; use ns, us, ms or s for time, \
+                "{wrong:?} has an unknown unit; use ns, us, ms or s for time, \
                  or B, KB, MB, KiB or MiB for bytes, e.g. \"5ms\" or \"64KB\""
             );
             assert_eq!(read(wrong), Err(message));

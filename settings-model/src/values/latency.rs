@@ -77,7 +77,7 @@ mod tests {
         }
         assert_eq!(
             ns("5KB"),
-            Err("\"5KB\" has no unit I know; use ns, us, ms or s, e.g. \"5ms\"".into())
+            Err("\"5KB\" has an unknown unit; use ns, us, ms or s, e.g. \"5ms\"".into())
         );
     }
 }

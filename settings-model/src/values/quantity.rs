@@ -65,7 +65,7 @@ impl QuantityError {
 
     pub(crate) fn unknown_unit(found: &str, words: Words) -> Self {
         let Words { units, example, .. } = words;
-        let what = format!("has no unit I know; use {units}, e.g. {example}");
+        let what = format!("has an unknown unit; use {units}, e.g. {example}");
         Self::new(found, code::UNKNOWN_UNIT, what)
     }
 

@@ -247,7 +247,7 @@ mod tests {
         let units = "use bit, kbit, mbit, gbit or tbit, e.g. \"500Mbit\"";
         assert_eq!(rate("500"), Err(format!("\"500\" has no unit; {units}")));
         for wrong in ["10Mb", "10MB", "10Mbps", "10MBIT", "10 Mbit/s", "1_000Mbit"] {
-            assert_eq!(rate(wrong), Err(format!("{wrong:?} has no unit I know; {units}")));
+            assert_eq!(rate(wrong), Err(format!("{wrong:?} has an unknown unit; {units}")));
         }
         let number = "is not a number with a unit; use 1kbit to 1000Tbit, e.g. \"500Mbit\"";
         for wrong in ["", "fast", "-5Mbit", ".5Gbit", "5.Gbit", "1.5.2Gbit", "1,5Gbit", "Mbit"] {

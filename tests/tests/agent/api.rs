@@ -220,7 +220,7 @@ fn reload_goes_through_the_agent_and_tells_what_is_wrong() {
         let output = node.sluice(&["reload"]);
         assert_eq!(output.status.code(), Some(78), "{}", text(&output));
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(stderr.contains("\"10Mb\" has no unit I know"), "{stderr}");
+        assert!(stderr.contains("\"10Mb\" has an unknown unit"), "{stderr}");
         let status = node.sluice_json(&["status", "--json", "--interval", "1"]);
         let codes: Vec<_> = status["degraded"].as_array().expect("a list").iter().collect();
         assert!(codes.iter().any(|t| t["code"] == "settings-not-as-asked"), "{status}");

@@ -232,7 +232,7 @@ fn sighup_puts_new_settings_in_force_and_refuses_broken_ones() {
             "settings: generation 2 ({USER_DATA}), the last good ones, instead of what was asked for\n"
         );
         assert!(text.starts_with(&first), "{text}");
-        assert!(text.contains("\"10Mb\" has no unit I know"), "{text}");
+        assert!(text.contains("\"10Mb\" has an unknown unit"), "{text}");
     });
 }
 

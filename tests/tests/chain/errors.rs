@@ -67,7 +67,7 @@ fn settings_that_cannot_be_used_exit_78_and_name_line_and_key() {
                 "[settings.sluice]\nversion = 1\n[settings.sluice.bandwidth]\n\
                  default-egress = \"10Mb\"\ndefalt-ingress = \"1Mbit\"\n",
                 format!(
-                    "{file}:4:18 {key}.default-egress: \"10Mb\" has no unit I know; use bit, \
+                    "{file}:4:18 {key}.default-egress: \"10Mb\" has an unknown unit; use bit, \
                      kbit, mbit, gbit or tbit, e.g. \"500Mbit\"\n{file}:5:1 {key}.defalt-ingress: \
                      unknown key; did you mean \"default-ingress\"?"
                 ),
@@ -246,7 +246,7 @@ fn add_refuses_a_configuration_that_it_cannot_use() {
                     c.stdin["runtimeConfig"]["io.kubernetes.cri.pod-annotations"] = annotations;
                 }),
                 7,
-                "sluice: annotation sluice.dev/egress-burst: \"9 apples\" has no unit I know; use ns, \
+                "sluice: annotation sluice.dev/egress-burst: \"9 apples\" has an unknown unit; use ns, \
                  us, ms or s for time, or B, KB, MB, KiB or MiB for bytes, e.g. \"5ms\" or \"64KB\" | ",
             ),
             (

@@ -121,7 +121,7 @@ fn what_is_not_known_is_said() {
     );
     let output = on(root(&[]).path(), &[]);
     assert_eq!(output.status.code(), Some(1));
-    let expected = "sluice: error: this is no EC2 instance: say --instance-type TYPE\n";
+    let expected = "sluice: error: not an EC2 instance: give --instance-type TYPE\n";
     assert_eq!(said(&output), expected);
 }
 

@@ -67,7 +67,7 @@ fn prefixes_multiply_and_vcpus_cap() {
                 "prefix delegation",
                 "3 ENIs × (6 − 1) prefixes × 16 addresses + 2 = 242, capped to 110".into()
             ),
-            ("cap", "110, for 2 vCPUs are not more than 30".into()),
+            ("cap", "110 (2 vCPUs; 250 above 30 vCPUs)".into()),
             ("max-pods", "min(242, 110) = 110".into()),
         ]
     );

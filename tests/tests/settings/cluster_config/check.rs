@@ -43,7 +43,8 @@ fn check_names_each_difference_and_what_variables_do_to_each_other() {
     ];
     let bounded = [&right[..], &[variable("MAX_ENI", "1")]].concat();
     let unbounded = [&right[..], &[variable("MAX_ENI", "-1")]].concat();
-    let rest = ", which is not set; else it would override WARM_PREFIX_TARGET)";
+    let rest =
+        ", which means not set; written so that an old value cannot override WARM_PREFIX_TARGET)";
     for (file, lines) in [
         (daemon_set(json!(right)), vec![]),
         (daemon_set(json!([])), vec![
