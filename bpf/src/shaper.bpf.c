@@ -50,8 +50,7 @@ static __always_inline _Bool is_tcp(const struct __sk_buff *skb)
 }
 
 /* By the address of the other end; all that is not IP is one source. */
-static __always_inline __u32
-source_hash(const struct __sk_buff *skb, __u32 direction)
+static __always_inline __u32 source_hash(const struct __sk_buff *skb, __u32 direction)
 {
 	_Bool sends = direction == SLUICE_EGRESS;
 	const __u32 *address;
@@ -122,8 +121,7 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	 * last one's. Who races here forgets a packet or two of a flow.
 	 */
 	if (!clock->next_ns)
-		bpf_map_update_elem(made, &first, (const void *)&contract.flows,
-				    BPF_ANY);
+		bpf_map_update_elem(made, &first, (const void *)&contract.flows, BPF_ANY);
 
 	packet.now_ns = bpf_ktime_get_ns();
 	packet.cost_ns = sluice_cost_ns(limit, skb->wire_len);
@@ -214,8 +212,7 @@ int guard(struct __sk_buff *skb)
 
 	/* A pod's own filters can write it: nothing that it sends is a proof. */
 	skb->tc_index = 0;
-	return police(index, count, least_wire_len(skb), 0) ? TC_ACT_UNSPEC :
-							      TC_ACT_SHOT;
+	return police(index, count, least_wire_len(skb), 0) ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 }
 
 /*

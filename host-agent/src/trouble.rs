@@ -4,6 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Code of a conflist that our entry could not be put into: `boot` and the agent both see that.
+pub const CONFLIST: &str = "conflist";
+
 /// How many a message names.
 const NAMED: usize = 5;
 

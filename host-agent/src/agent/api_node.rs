@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The API's node as it is: records, maps, settings, and what the agent's loop
-//! tells of itself.
+//! reports by itself.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,16 +9,16 @@ use anyhow::Result;
 use crate::agent::overrides;
 use crate::agent::reconcile::Reconciler;
 use crate::api::{Node, Reloaded};
+use crate::host::clock::seconds;
 use crate::host::paths::Paths;
 use crate::pod::wanted::Live;
-use crate::status::metrics;
-use crate::status::{Status, seconds};
+use crate::status::{Status, metrics};
 
 /// Borrowed from the agent's loop for as long as it answers.
 pub struct Local<'a> {
     pub paths: &'a Paths,
     pub reconciler: &'a mut Reconciler,
-    /// Reads the settings anew.
+    /// Reads the settings again.
     pub reload: &'a dyn Fn() -> Reloaded,
     /// The last metrics, and when they were made.
     pub scraped: &'a mut Option<(Instant, String)>,

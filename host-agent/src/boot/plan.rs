@@ -4,42 +4,18 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Error, Result};
-use settings_model::{CniMode, KubeletConfig, PodLimit, Settings, UpstreamBandwidth};
+use anyhow::{Error, Result};
+use settings_model::{KubeletConfig, PodLimit, Settings};
 
 use crate::addresses::max_pods::{Machine, max_pods};
-use crate::boot::MaxPodsInForce;
-use crate::boot::facts::{Facts, TextFile};
+use crate::boot::facts::Facts;
 use crate::boot::kubelet::{Kubelet, Told};
+use crate::boot::part::{FileContent, Part, Plugin};
 use crate::boot::unmet;
 use crate::host::paths::Paths;
-use crate::libcni::conflist::{self, StaticRates};
+use crate::libcni::entry::{self, Upstream, is_chained, upstream};
+use crate::settings::in_force::MaxPodsInForce;
 use crate::trouble::Trouble;
-
-/// A file and what it is to hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileContent {
-    pub path: PathBuf,
-    pub content: Vec<u8>,
-    pub mode: u32,
-}
-
-/// The plugin, from where it was shipped to where runtimes look for it. It is never read whole: it is larger than all
-/// else that a boot handles.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plugin {
-    pub from: PathBuf,
-    pub to: PathBuf,
-}
-
-/// What is put in place whole or not at all, in this order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Part {
-    pub plugin: Option<Plugin>,
-    pub files: Vec<FileContent>,
-    /// To be removed after that: files, and directories unless something else is in them by then.
-    pub obsolete: Vec<PathBuf>,
-}
 
 /// What is to be written, in this order. A part that fails keeps no other one from being in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,23 +24,25 @@ pub struct Plan {
     /// What the plugin reads.
     pub settings: Part,
     pub kubelet: Part,
-    /// Our entry. Comes last: once a runtime sees it, plugin and settings are there.
+    /// Our entry, or none. Comes last: once a runtime sees it, plugin and settings are there.
     pub conflist: Part,
+    /// In place of that where runtimes find no plugin: they start no pod by a chain that names one.
+    pub without_plugin: Part,
     /// What cannot be as it was asked for, whatever is written.
     pub unmet: Vec<Trouble>,
     /// Whose entry in the conflist is the upstream plugin's, and what becomes of it.
     pub upstream: Option<(PathBuf, Upstream)>,
     /// None where nothing says how many pods the node takes.
     pub max_pods: Option<MaxPodsInForce>,
-    /// What is as planned, but not as somebody might think.
+    /// What is as planned, but may surprise the operator.
     pub warnings: Vec<String>,
 }
 
 impl Plan {
-    pub fn make(paths: &Paths, settings: &Settings, facts: &Facts) -> Self {
-        let to = paths.resolve(settings.cni.bin_dir.as_ref()).join("sluice");
+    pub fn of(settings: &Settings, facts: &Facts) -> Self {
+        let to = entry::plugin(&facts.paths, settings);
         let plugin = Plugin { from: facts.plugin.clone(), to };
-        let path = paths.settings_in_force();
+        let path = facts.paths.settings_in_force();
         let file = FileContent { path, content: settings.to_toml().into(), mode: 0o644 };
         let mut plan = Self {
             plugin: Part { plugin: Some(plugin), ..Part::default() },
@@ -74,19 +52,34 @@ impl Plan {
         if let Err(why) = plan.find_entry(settings, facts) {
             plan.unmet.push(unmet::conflist(format!("{why:#}")));
         }
-        plan
+        let kubelet = known(&facts.kubelet).and_then(|kubelet| {
+            plan.clone().and_max_pods(settings, facts.machine.as_ref(), kubelet)
+        });
+        kubelet.unwrap_or_else(|why| {
+            plan.unmet.push(unmet::kubelet(format!("{why:#}")));
+            plan
+        })
     }
 
     fn find_entry(&mut self, settings: &Settings, facts: &Facts) -> Result<()> {
-        let found = facts.conflist.as_ref().map_err(|why| Error::msg(why.clone()))?;
-        self.conflist.files.extend(conflist_file(settings, found)?);
+        self.conflist.obsolete.extend(known(&facts.earlier_network)?.clone());
+        let without = known(&facts.with_entry)?.iter().map(entry::without);
+        let without: Vec<_> = without.collect::<Result<_>>()?;
+        self.without_plugin.files.extend(without.into_iter().map(FileContent::of));
+        if !is_chained(settings) {
+            self.conflist.files.clone_from(&self.without_plugin.files);
+            self.without_plugin = self.conflist.clone();
+            return Ok(());
+        }
+        let found = known(&facts.conflist)?;
+        self.conflist.files.extend(entry::edited(settings, found)?.map(FileContent::of));
         self.upstream = found.as_ref().and_then(|f| Some((f.path.clone(), upstream(settings, f)?)));
         Ok(())
     }
 
     /// The same plan with kubelet's number of pods. What a machine takes that is no EC2 instance only
     /// the settings know; kubelet is left to itself then.
-    pub fn and_max_pods(
+    fn and_max_pods(
         mut self,
         settings: &Settings,
         machine: Option<&Machine>,
@@ -127,8 +120,9 @@ impl Plan {
 
     /// The same below another root.
     pub fn below(mut self, paths: &Paths) -> Self {
-        let parts = [&mut self.plugin, &mut self.settings, &mut self.kubelet, &mut self.conflist];
-        for part in parts {
+        let entry = [&mut self.conflist, &mut self.without_plugin];
+        let parts = [&mut self.plugin, &mut self.settings, &mut self.kubelet];
+        for part in parts.into_iter().chain(entry) {
             let plugin = part.plugin.iter_mut().map(|plugin| &mut plugin.to);
             let files = part.files.iter_mut().map(|file| &mut file.path);
             let all = plugin.chain(files).chain(&mut part.obsolete);
@@ -144,60 +138,8 @@ impl Plan {
     }
 }
 
-/// Whether these settings want our entry in the conflist.
-pub fn is_chained(settings: &Settings) -> bool {
-    settings.bandwidth.enabled && settings.cni.mode == CniMode::Chain
-}
-
-/// What becomes of the upstream plugin's entry in the chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Upstream {
-    /// It is taken out; ours has its place.
-    Replaced,
-    /// It stays, and we stand aside.
-    Kept,
-    /// So does one that limits every pod at rates that the settings have no default for: they would be
-    /// lost without it.
-    HasRates(StaticRates),
-}
-
-impl Upstream {
-    /// Whether we stand aside.
-    pub fn stays(self) -> bool {
-        self != Self::Replaced
-    }
-}
-
-/// None where there is no such entry, or none of ours is wanted beside it.
-pub fn upstream(settings: &Settings, found: &TextFile) -> Option<Upstream> {
-    let is_there = is_chained(settings) && conflist::has_upstream(&found.text).unwrap_or(false);
-    is_there.then(|| match settings.cni.upstream_bandwidth {
-        UpstreamBandwidth::Keep => Upstream::Kept,
-        UpstreamBandwidth::Replace => {
-            lost_rates(settings, &found.text).map_or(Upstream::Replaced, Upstream::HasRates)
-        }
-    })
-}
-
-/// What the upstream plugin's entry in this list limits every pod to, and our place in it would not.
-pub fn lost_rates(settings: &Settings, list: &str) -> Option<StaticRates> {
-    conflist::upstream_rates(list).ok()?.without_defaults_of(&settings.bandwidth)
-}
-
-/// The conflist with our entry in it, or without where the settings do not want it. None where
-/// there is no conflist: one of ours would make the node ready before its network is, so the agent
-/// waits for the main plugin's.
-pub fn conflist_file(settings: &Settings, found: &Option<TextFile>) -> Result<Option<FileContent>> {
-    let Some(found) = found else { return Ok(None) };
-    let edited = if !conflist::is_list(&found.path) {
-        Err(conflist::Invalid { line: 1, column: 1, problem: conflist::Problem::OnePlugin })
-    } else if is_chained(settings) && !upstream(settings, found).is_some_and(Upstream::stays) {
-        conflist::add(&found.text)
-    } else {
-        conflist::remove(&found.text)
-    };
-    let text = edited.with_context(|| format!("edit {}", found.path.display()))?;
-    Ok(Some(FileContent { path: found.path.clone(), content: text.into(), mode: 0o644 }))
+fn known<T>(fact: &Result<T, String>) -> Result<&T> {
+    fact.as_ref().map_err(|why| Error::msg(why.clone()))
 }
 
 #[cfg(test)]
@@ -205,7 +147,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::settings::user_data::NodeConfig;
+    use crate::libcni::conflist::{self, TextFile};
+    use crate::settings::document::NodeConfig;
 
     const DELEGATING: &str = "sluice = { version = 1, prefix-delegation.enabled = true }";
     const LIST: &str = r#"{"plugins":[{"type":"ptp"}]}"#;
@@ -213,12 +156,25 @@ mod tests {
     fn facts(text: Option<&str>) -> Facts {
         let path = PathBuf::from("/n/etc/cni/net.d/10-x.conflist");
         let conflist = text.map(|text| TextFile { path, text: text.into() });
-        Facts { conflist: Ok(conflist), plugin: "shipped".into() }
+        let node = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/kubelet/no-kubelet/node");
+        Facts {
+            plugin: "shipped".into(),
+            machine: None,
+            kubelet: Kubelet::probe(&Paths::below(node), &[]).map_err(|e| e.to_string()),
+            earlier_network: Ok(None),
+            with_entry: Ok(conflist
+                .iter()
+                .filter(|f| f.text.contains(conflist::ENTRY))
+                .cloned()
+                .collect()),
+            conflist: Ok(conflist),
+            paths: Paths::below("/n"),
+        }
     }
 
     fn plan(settings: &str, text: Option<&str>) -> Plan {
         let settings = settings_model::parse("user-data", settings).unwrap();
-        Plan::make(&Paths::below("/n"), &settings, &facts(text))
+        Plan::of(&settings, &facts(text))
     }
 
     /// What is put in place, in order.
@@ -261,7 +217,7 @@ mod tests {
     fn conflist_that_cannot_be_edited_takes_no_other_part_away() {
         let plan = plan("", Some("{"));
         assert_eq!(paths(&plan), ["/n/opt/cni/bin/sluice", "/n/run/sluice/settings.toml"]);
-        assert_eq!(plan.unmet.len(), 1);
+        assert_eq!(plan.unmet.len(), 1, "{:?}", plan.unmet);
         let what = "edit /n/etc/cni/net.d/10-x.conflist: line 1 column 1: not JSON";
         assert!(plan.unmet[0].what.starts_with(what), "{:?}", plan.unmet);
     }
@@ -278,8 +234,8 @@ mod tests {
             let instance_type = Some("t3a.medium".into());
             let machine = Machine { instance_type, ..Machine::default() };
             let settings = settings_model::parse("t", DELEGATING).unwrap();
-            let plan = plan("", None);
-            plan.and_max_pods(&settings, Some(&machine), &kubelet).unwrap().warnings
+            let facts = Facts { machine: Some(machine), kubelet: Ok(kubelet), ..facts(None) };
+            Plan::of(&settings, &facts).warnings
         };
         let gives = "user-data:6 (spec.kubelet.config.maxPods) gives kubelet 110 pods without \
                      kubeReserved.memory: nodeadm keeps ";
@@ -340,7 +296,7 @@ mod tests {
         let settings = Settings::default();
         for name in ["10-x.conf", "10-x.json"] {
             let found = TextFile { path: name.into(), text: r#"{"type":"ptp"}"#.into() };
-            let error = conflist_file(&settings, &Some(found)).unwrap_err();
+            let error = entry::edited(&settings, &Some(found)).unwrap_err();
             assert_eq!(
                 format!("{error:#}"),
                 format!(

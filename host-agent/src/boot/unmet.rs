@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The parts of a boot that can fail while limits are in force: each with its
-//! code, what was seen and the remedy. boot.json holds them, so that status and
+//! code, what was seen and the remedy. boot.json has them, so that status and
 //! metrics report what the journal and the console said.
 
-use crate::trouble::Trouble;
+use crate::trouble::{CONFLIST, Trouble};
 
 const MAX_PODS: &str = "max-pods";
 const NOT_STORED: &str = "settings-not-stored";
-pub const CONFLIST: &str = "conflist";
 
 /// The settings' number of pods cannot be kubelet's.
 pub fn max_pods(what: String) -> Trouble {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `sluice detach`: takes everything off the node that is ours, found by record
+//! `sluice detach`: removes everything from the node that is ours, found by record
 //! and by handle, and nothing else. Settings stay, and so does the plugin's
 //! binary unless it is asked for: pods that were made with it in their chain
 //! may be deleted with it.
@@ -11,20 +11,20 @@ use bpf::{Direction, Pins};
 use settings_model::{KubeletConfig, Settings};
 
 use crate::agent;
-use crate::agent::chain_entry;
 use crate::agent::reconcile::adopt;
-use crate::agent::reconcile::once::in_force;
 use crate::boot::apply::{self, apply};
 use crate::boot::kubelet::Kubelet;
-use crate::boot::plan::Part;
+use crate::boot::part::Part;
 use crate::host::paths::Paths;
+use crate::libcni::edit::take_out;
 use crate::netlink::Netlink;
 use crate::pod::record::{Key, Records, VERBS_WAIT};
 use crate::pod::shaper;
 use crate::pod::veth::{End, Veth};
+use crate::settings::in_force::in_force;
 use crate::standalone;
 
-/// What could not be taken off is told, and the rest is; the number of pod interfaces is given back.
+/// What could not be removed is reported, and the rest is removed; gives the number of pod interfaces.
 pub fn detach(paths: &Paths) -> Result<usize> {
     let _alone = agent::lock(paths).context("detach needs the agent to be stopped")?;
     standalone::take_off(paths)?;
@@ -91,7 +91,7 @@ fn remove_entry(paths: &Paths) -> Result<()> {
     let settings = in_force(paths).unwrap_or_else(|_| Settings::default());
     let dir = paths.resolve(settings.cni.conf_dir.as_ref());
     let _alone = paths.files_lock().take(apply::PATIENCE)?;
-    chain_entry::take_out(&dir).map(|_| ())
+    take_out(&dir).map(|_| ())
 }
 
 /// Pods that no record names, as after a crash: the runtime knows them.
@@ -174,9 +174,9 @@ mod tests {
 
     #[test]
     fn file_of_the_plugins_name_stays_where_it_never_was_ours() {
-        let (_root, paths, plugin) = node("somebody else's");
+        let (_root, paths, plugin) = node("a foreign file");
         remove_plugin(&paths).unwrap();
-        assert_eq!(fs::read_to_string(&plugin).unwrap(), "somebody else's");
+        assert_eq!(fs::read_to_string(&plugin).unwrap(), "a foreign file");
         fs::write(&plugin, "ours").unwrap();
         remove_plugin(&paths).unwrap();
         assert!(!plugin.exists());

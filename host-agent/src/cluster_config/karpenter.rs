@@ -6,7 +6,7 @@ use super::{
     Error, HOP_LIMIT, Miscount, Network, Pods, Prefixes, STANDALONE_LABEL, Wanted, comment,
     commented, indented,
 };
-use crate::boot::kubelet::reserved_mebibytes;
+use crate::addresses::max_pods::reserved_mebibytes;
 
 pub fn text(wanted: &Wanted, cluster: &str, os: Os) -> Result<String, Error> {
     let notes = commented(&wanted.notes);
@@ -58,7 +58,7 @@ fn interface(network: &Network) -> Result<String, Error> {
 fn kubelet(wanted: &Wanted, os: Os) -> String {
     match &wanted.pods {
         Some(Pods { count, from }) => {
-            let said = format!("{from}. It holds for every instance type of a NodePool.");
+            let said = format!("{from}. It applies to every instance type of a NodePool.");
             comment(2, &said)
                 + &format!("  kubelet:\n    maxPods: {count}\n")
                 + &reserved(*count, os)

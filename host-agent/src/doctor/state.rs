@@ -6,8 +6,9 @@ use bpf::survey::Pinned;
 use super::code;
 use super::finding::{Finding, Severity};
 use super::survey::{Pod, Survey};
-use crate::boot::Reason;
 use crate::host::logging::harmless;
+use crate::libcni::entry::is_chained;
+use crate::settings::in_force::Reason;
 
 pub fn check(survey: &Survey) -> Vec<Finding> {
     [settings(survey), pins(survey), records(survey), agent(survey)].concat()
@@ -49,8 +50,8 @@ fn pins(survey: &Survey) -> Vec<Finding> {
     let dir = bpffs.path.join("sluice");
     let mut findings = Vec::new();
     if let Some(error) = &bpffs.pins_error {
-        // A node that is to limit nobody can do without.
-        let chained = survey.state.settings().is_none_or(super::cni::is_chained);
+        // A node that limits no one can do without.
+        let chained = survey.state.settings().is_none_or(is_chained);
         let severity = if chained { Severity::Fault } else { Severity::Note };
         let path = dir.join(&own).display().to_string();
         let finding = Finding::new(severity, code::PINS_MISSING, path)
@@ -73,7 +74,9 @@ fn pins(survey: &Survey) -> Vec<Finding> {
             let finding = Finding::note(code::LINK_LEFT, path.as_str())
                 .seen("a link whose device has gone")
                 .why("it does nothing, and keeps a little memory")
-                .remedy(format!("the agent removes it with its record; by hand: rm {path}"));
+                .remedy(format!(
+                    "the agent removes it with its record; without an agent: rm {path}"
+                ));
             findings.push(finding);
         }
     }
@@ -83,7 +86,7 @@ fn pins(survey: &Survey) -> Vec<Finding> {
 fn records(survey: &Survey) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
         survey.pods.iter().filter_map(|pod| record(survey, pod)).collect();
-    let chained = survey.state.settings().is_some_and(super::cni::is_chained);
+    let chained = survey.state.settings().is_some_and(is_chained);
     for result in survey.state.results.iter().filter(|_| chained) {
         let key = |pod: &Pod| (pod.claim.key.container_id.clone(), pod.claim.key.ifname.clone());
         let wanted = (result.container_id.clone(), result.ifname.clone());
@@ -131,7 +134,7 @@ fn record(survey: &Survey, pod: &Pod) -> Option<Finding> {
     let finding = Finding::degraded(code::RECORD_WITHOUT_POD, subject)
         .seen(gone)
         .why(format!("slot {slot} stays taken until a DEL comes; 1023 are all there are"))
-        .remedy(format!("the agent collects it while it runs; by hand: rm {file}"));
+        .remedy(format!("the agent collects it while it runs; without an agent: rm {file}"));
     Some(finding)
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From "how many bit/s, and who said so" to the numbers that the BPF
+//! From "how many bit/s, and where from" to the numbers that the BPF
 //! programs, fq and the device need. Pure arithmetic; touches nothing.
 
 use std::fmt;
@@ -12,14 +12,14 @@ use crate::netlink::Fq;
 
 /// How far ahead of now a paced packet may be scheduled: the longest queue, in time.
 const PACED_HORIZON_NS: u64 = 100_000_000;
-/// Without fq nothing is held back, so this much of the rate may pass at once. It is TCP's least
+/// Without fq nothing waits, so this much of the rate may pass at once. It is TCP's least
 /// retransmission timeout: a flow that lost its whole window is silent for so long, and with less
 /// credit that is lost too (measured on 6.18: 45 ms gave TCP a quarter of its rate, this 90 % and
 /// more).
 const POLICED_HORIZON_NS: u64 = 200_000_000;
 /// So much more credit the guard gives than a pod's own shaper.
 const GUARD_MARGIN_NS: u64 = 50_000_000;
-/// fq drops, uncounted by us, what is stamped further ahead than its own horizon, 10 s if not told. A
+/// fq drops, uncounted by us, what is stamped further ahead than its own horizon, 10 s by default. A
 /// frame at 1 kbit/s takes 12. So much further than ours, it has nothing to say.
 const FQ_HORIZON_MARGIN_NS: u64 = 10_000_000_000;
 /// A super-packet is clamped to about this much of the rate.
@@ -42,7 +42,7 @@ const LAST_ROOM: u64 = 4;
 /// Above the queue there may be what left early, some put-off departures and a super-packet.
 const FQ_MARGIN_NS: u64 = 100_000_000;
 
-/// Who set a limit, highest first.
+/// What set a limit, highest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
@@ -290,8 +290,8 @@ mod tests {
     #[test]
     fn programs_are_told_the_latency_target_and_ecn() {
         for mode in [Mode::Paced, Mode::Policed] {
-            let told = limit("20Mbit").for_bpf(mode, Direction::Egress, 1500);
-            assert_eq!((told.target_ns, told.ecn), (3_000_000, true));
+            let written = limit("20Mbit").for_bpf(mode, Direction::Egress, 1500);
+            assert_eq!((written.target_ns, written.ecn), (3_000_000, true));
         }
         let without = Limit { ecn: false, ..limit("20Mbit") };
         assert!(!paced(&without).ecn);

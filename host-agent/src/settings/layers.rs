@@ -7,25 +7,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
 use settings_model::{Effective, Problems};
 
 use crate::host::paths::Paths;
-use crate::settings::user_data::{NodeConfig, UserData};
-
-/// A text of settings, and how messages name it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Document {
-    pub name: String,
-    pub text: String,
-}
+use crate::settings::document::{Document, NodeConfig, UserData};
 
 /// What there is below the user data, and the user data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layers {
     image: Vec<Document>,
     user_data: Option<Document>,
-    /// Of this boot's user data, whichever settings hold in the end: nodeadm reads them anew at
+    /// Of this boot's user data, whichever settings apply in the end: nodeadm reads them again at
     /// each start, so no generation keeps them.
     node_configs: Vec<NodeConfig>,
 }
@@ -54,7 +46,7 @@ impl Layers {
         Self { node_configs, ..self }
     }
 
-    /// What the user data tells nodeadm, a later one winning.
+    /// What the user data gives nodeadm, a later one winning.
     pub fn node_configs(&self) -> &[NodeConfig] {
         &self.node_configs
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::agent::reconcile::is_netns;
+use crate::host::netns::is_netns;
 
 /// What every runtime calls a pod's first interface; others are of other networks.
 const MAIN: &str = "eth0";
@@ -43,8 +43,8 @@ struct Interface {
     sandbox: PathBuf,
 }
 
-/// Each pod once, whatever networks it has. Files that cannot be read are nobody's: the agent's own pass
-/// tells of them.
+/// Each pod once, whatever networks it has. Files that cannot be read count for no pod: the agent's own pass
+/// reports them.
 pub fn count(cache: &Path) -> Result<u64> {
     let attempt = || format!("list {}", cache.display());
     let entries = match fs::read_dir(cache) {

@@ -1,31 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Our entry in the active conflist: the VPC CNI writes its file anew at every
-//! start and merges nothing, so the entry is put back, at once, however often
+//! Our entry in the active conflist: the VPC CNI replaces its file at every
+//! start and merges nothing, so the entry is restored, at once, however often
 //! (contest.rs). Where it is not wanted it is taken out.
 
 mod contest;
 
 use std::fs::{self, Metadata};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Result};
 use settings_model::Settings;
 
 use self::contest::{Advice, Contest, Stamp};
-use crate::boot::facts::{TextFile, active_conflist, with_entry};
-use crate::boot::plan::{Upstream, conflist_file, is_chained, upstream};
-use crate::boot::rates_kept;
-use crate::host::file;
 use crate::host::lock::unless_busy;
 use crate::host::paths::Paths;
-use crate::libcni::conflist::{decode, has_entry, remove};
+use crate::libcni::conflist::{TextFile, has_entry};
+use crate::libcni::edit::{replace, take_out};
+use crate::libcni::entry::{
+    Upstream, edited, has_plugin, is_chained, plugin, rates_kept, upstream,
+};
+use crate::libcni::files::active_conflist;
 use crate::trouble::Trouble;
 
-/// Writes in a row while somebody else writes between them.
-const ATTEMPTS: u32 = 10;
-/// Until the next try where somebody else, a boot, writes files.
+/// Until the next try where another process, a boot, writes files.
 const BUSY: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Default)]
@@ -33,13 +32,13 @@ pub struct Chain {
     due: Option<Instant>,
     writes: u64,
     contest: Contest,
-    /// Whether an entry of the upstream plugin was taken out, and nobody has written the file without
+    /// Whether an entry of the upstream plugin was taken out, and no one has written the file without
     /// one since.
     replaced: bool,
 }
 
 impl Chain {
-    /// Times that the entry was put back, or taken out as the settings say.
+    /// Times that the entry was restored, or taken out as the settings say.
     pub fn writes(&self) -> u64 {
         self.writes
     }
@@ -70,7 +69,7 @@ impl Chain {
             Some(alone) => alone,
         };
         let kept = alone.and_then(|_alone| {
-            if is_chained(settings) && has_plugin(paths, settings) {
+            if is_chained(settings) && has_plugin(&plugin(paths, settings)) {
                 self.put_in(settings, &dir, now)
             } else if is_chained(settings) {
                 self.take_out(&dir).map(|()| Some(no_plugin(paths, settings)))
@@ -86,19 +85,20 @@ impl Chain {
 
     fn put_in(&mut self, settings: &Settings, dir: &Path, now: Instant) -> Result<Option<Trouble>> {
         let found = active_conflist(dir)?;
-        let edited = conflist_file(settings, &found)?;
+        let edited = edited(settings, &found)?;
         let (Some(found), Some(edited)) = (found, edited) else {
             let what = "there is no CNI configuration yet".into();
             let next_step = "the main CNI plugin writes it; the entry is added then";
             return Ok(Some(trouble("no-conflist", dir, what, next_step)));
         };
         let upstream = upstream(settings, &found);
-        if found.text.as_bytes() != edited.content
-            && let Some(until) = self.write(settings, &found, &edited.content, now)?
+        if found.text != edited.text
+            && let Some(until) = self.write(settings, &found, &edited.text, now)?
         {
             self.due = Some(until);
-            let what = "somebody takes our entry out again and again".into();
-            let next_step = "find who else edits the conflist; until then pods are adopted instead";
+            let what = "another writer removes our entry again and again".into();
+            let next_step =
+                "find what else edits the conflist; until then pods are adopted instead";
             return Ok(Some(trouble("contested", &found.path, what, next_step)));
         }
         Ok(self.beside(upstream, &found.path))
@@ -109,7 +109,7 @@ impl Chain {
         &mut self,
         settings: &Settings,
         found: &TextFile,
-        content: &[u8],
+        text: &str,
         now: Instant,
     ) -> Result<Option<Instant>> {
         let upstream = upstream(settings, found);
@@ -129,10 +129,10 @@ impl Chain {
             self.contest.put_back(now);
         }
         let edit = |text: TextFile| {
-            let edited = conflist_file(settings, &Some(text))?;
-            Ok(edited.map(|edited| edited.content).unwrap_or_default())
+            let edited = edited(settings, &Some(text))?;
+            Ok(edited.map(|edited| edited.text.into_bytes()).unwrap_or_default())
         };
-        replace(found, content, &meta, edit)?;
+        replace(found, text.as_bytes(), &meta, edit)?;
         self.writes += 1;
         self.replaced |= upstream == Some(Upstream::Replaced);
         let path = found.path.display();
@@ -149,7 +149,7 @@ impl Chain {
         Ok(None)
     }
 
-    /// What is to be told of the upstream plugin.
+    /// What is to be reported of the upstream plugin.
     fn beside(&self, upstream: Option<Upstream>, path: &Path) -> Option<Trouble> {
         match upstream {
             Some(Upstream::Kept) => {
@@ -187,67 +187,12 @@ impl Chain {
     }
 }
 
-/// Whether there is something that a runtime can run for our entry.
-pub fn has_plugin(paths: &Paths, settings: &Settings) -> bool {
-    let found = fs::metadata(plugin(paths, settings));
-    found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-}
-
-fn plugin(paths: &Paths, settings: &Settings) -> PathBuf {
-    paths.resolve(settings.cni.bin_dir.as_ref()).join("sluice")
-}
-
 /// A chain with our entry would start no pod.
 fn no_plugin(paths: &Paths, settings: &Settings) -> Trouble {
     let what = "the plugin's executable is not there, so our entry is not in the conflist".into();
     let next_step = "new pods are limited by the agent, shortly after they start; sluice reload \
                      installs the plugin";
     trouble("conflist", &plugin(paths, settings), what, next_step)
-}
-
-/// Takes our entry out of every list; gives how many had it. An entry of the upstream plugin that it
-/// has replaced is not known any more: the VPC CNI has it written at its next start.
-pub fn take_out(dir: &Path) -> Result<u64> {
-    let mut written = 0;
-    for found in with_entry(dir)? {
-        let path = found.path.display();
-        let look = || fs::metadata(&found.path);
-        let meta = look().with_context(|| format!("look at {path}"))?;
-        let edit = |found: TextFile| {
-            let text = remove(&found.text);
-            text.map(String::into_bytes).with_context(|| format!("take the entry out of {path}"))
-        };
-        replace(&found, &edit(found.clone())?, &meta, edit)?;
-        log::info!(
-            "took our entry out of {path}; an upstream \"bandwidth\" plugin's that it had replaced comes \
-             back when its owner writes the file anew (VPC CNI: when aws-node starts)"
-        );
-        written += 1;
-    }
-    Ok(written)
-}
-
-/// What somebody has written since `found` was read is not lost: it is edited in its turn.
-fn replace(
-    found: &TextFile,
-    content: &[u8],
-    meta: &Metadata,
-    edit: impl Fn(TextFile) -> Result<Vec<u8>>,
-) -> Result<()> {
-    let (path, mode) = (&found.path, meta.permissions().mode() & 0o7777);
-    let mut expected = found.text.clone().into_bytes();
-    let mut content = content.to_vec();
-    for _ in 0..ATTEMPTS {
-        let before = file::exchange(path, &content, mode)?;
-        if before == expected {
-            return Ok(());
-        }
-        // What cannot be edited is put back as it was, and looked at again.
-        let newer = decode(before.clone()).map(|text| TextFile { path: path.clone(), text });
-        let next = newer.map_err(Error::from).and_then(&edit).unwrap_or(before);
-        expected = std::mem::replace(&mut content, next);
-    }
-    bail!("write {}: somebody writes it all the time", path.display());
 }
 
 fn stamp(meta: &Metadata) -> Stamp {
@@ -257,55 +202,4 @@ fn stamp(meta: &Metadata) -> Stamp {
 fn trouble(code: &str, subject: &Path, what: String, next_step: &str) -> Trouble {
     let subject = subject.display().to_string();
     Trouble { code: code.into(), subject, what, next_step: next_step.into() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::libcni::conflist::{ENTRY, add};
-
-    const OLD: &str = r#"{"plugins":[{"type":"old"}]}"#;
-
-    /// What is in the file after an edit of `OLD` while somebody has written `newer` instead.
-    fn written(newer: Option<&[u8]>) -> (Result<()>, Option<Vec<u8>>) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("10-aws.conflist");
-        fs::write(&path, OLD).unwrap();
-        let meta = fs::metadata(&path).unwrap();
-        let found = TextFile { path: path.clone(), text: OLD.into() };
-        match newer {
-            Some(newer) => fs::write(&path, newer).unwrap(),
-            None => fs::remove_file(&path).unwrap(),
-        }
-        let edit = |file: TextFile| Ok(add(&file.text)?.into_bytes());
-        let result = replace(&found, add(OLD).unwrap().as_bytes(), &meta, edit);
-        (result, fs::read(&path).ok())
-    }
-
-    #[test]
-    fn what_somebody_writes_at_the_same_moment_is_edited_and_not_lost() {
-        let newer = r#"{"plugins":[{"type":"new","mtu":1500}]}"#;
-        let (result, left) = written(Some(newer.as_bytes()));
-        result.unwrap();
-        assert_eq!(left.unwrap(), newer.replace("}]", &format!("}},{ENTRY}]")).as_bytes());
-        // It may be what we would have made of it.
-        let edited = add(newer).unwrap();
-        assert_eq!(written(Some(edited.as_bytes())).1.unwrap(), edited.as_bytes());
-    }
-
-    #[test]
-    fn what_cannot_be_edited_is_put_back() {
-        for broken in [&b"{"[..], b"\xff"] {
-            let (result, left) = written(Some(broken));
-            result.unwrap();
-            assert_eq!(left.unwrap(), broken);
-        }
-    }
-
-    #[test]
-    fn list_that_has_just_gone_is_not_made_again() {
-        let (result, left) = written(None);
-        assert!(format!("{:#}", result.unwrap_err()).ends_with("(os error 2)"));
-        assert_eq!(left, None);
-    }
 }

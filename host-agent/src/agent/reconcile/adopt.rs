@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pods that the chain has missed: those that ran before Sluice did, or started
-//! while somebody had just rewritten the conflist. libcni keeps, for each pod
-//! interface, what it was made with (libcni/api.go, cachedInfo), and that holds
-//! all that an ADD would have told. It only reads.
+//! while another writer had just replaced the conflist. libcni keeps, for each pod
+//! interface, what it was made with (libcni/api.go, cachedInfo), and that applies
+//! all that an ADD would have received. It only reads.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,13 +18,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use settings_model::{Settings, UpstreamBandwidth};
 
-use super::pod::{is_netns, process_lives};
-use crate::boot::plan::lost_rates;
-use crate::cni::annotated;
 use crate::host::logging::harmless;
+use crate::host::netns::{is_netns, process_lives};
 use crate::libcni::conflist::has_upstream;
+use crate::libcni::entry::lost_rates;
 use crate::pod::annotations::CAPABILITY;
 use crate::pod::record::{Came, Key, Record, Shaping};
+use crate::pod::runtime_config::annotated;
 use crate::pod::wanted::Annotated;
 
 /// A file of the cache that concerns a living pod.
@@ -37,7 +37,7 @@ pub struct Found {
     pub problem: Option<String>,
 }
 
-/// A pod interface as the runtime's result cache tells of it.
+/// A pod interface as the runtime's result cache describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cached {
     pub key: Key,

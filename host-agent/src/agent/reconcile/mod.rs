@@ -8,6 +8,7 @@ pub mod adopt;
 mod health;
 mod known_pod;
 pub mod once;
+mod pending_guard;
 mod pod;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,16 +26,14 @@ use crate::host::lock::{Busy, unless_busy};
 use crate::host::paths::Paths;
 use crate::netlink::{Changed, Link, Netlink};
 use crate::pod::record::{Claim, Key, NoFreeSlot, Record, Records};
+use crate::settings::in_force::in_force;
 use crate::status::metrics::SinceStart;
 use crate::status::report::{NOT_ADOPTED, Report};
 use crate::trouble::{Trouble, some};
 use known_pod::{Pod, RETRY, longest_without_guard};
-use once::in_force;
 use pod::{Node, Seen};
 
-pub use pod::is_netns;
-
-/// Finds what no event tells: a link that was detached, an event that got lost.
+/// Finds changes without an event: a link that was detached, an event that got lost.
 const PASS_EVERY: Duration = Duration::from_secs(300);
 /// Whole passes because events got lost come no closer: a pod may make more events than can be held.
 const LOST_EVERY: Duration = Duration::from_secs(10);
@@ -135,7 +134,7 @@ impl Reconciler {
         self.report.capacity = capacity;
     }
 
-    /// Whether a whole pass is through and nothing is left to be done soon.
+    /// Whether a whole pass has finished and nothing is left to be done soon.
     pub fn is_done(&self) -> bool {
         let waits = |pod: &Pod| pod.guard_due.is_some() || pod.guard_lowered.is_some();
         self.report.ready && self.pass.is_none() && !self.pods.values().any(waits)
@@ -178,7 +177,7 @@ impl Reconciler {
         }
     }
 
-    /// Links, qdiscs or filters were changed by somebody.
+    /// Links, qdiscs or filters were changed by another process.
     pub fn changed(&mut self, changed: &Changed) {
         let now = Instant::now();
         if changed.lost {
@@ -208,7 +207,7 @@ impl Reconciler {
             tries += 1;
         };
         if put_back {
-            log::warn!(CODE = "unpinned"; "{} was emptied by someone; put back", self.paths.pin_dir().display());
+            log::warn!(CODE = "unpinned"; "{} was emptied; restored", self.paths.pin_dir().display());
         }
         Ok(())
     }
@@ -234,7 +233,7 @@ impl Reconciler {
         }
     }
 
-    /// Brings these pods at once, because somebody waits for it.
+    /// Brings these pods at once, because a caller waits for it.
     pub fn bring_now(&mut self, claims: Vec<Claim>) -> Result<()> {
         let keys = claims.iter().map(|claim| claim.key.clone()).collect();
         let now = Instant::now();
@@ -378,7 +377,7 @@ impl Reconciler {
         self.collect_links()
     }
 
-    /// Who has waited longest comes first: where more pods come than can be served, all have their turn.
+    /// The pod that has waited longest comes first: where more pods come than can be served, all have their turn.
     fn due(&self, now: Instant) -> Vec<Key> {
         let due = self.pods.iter().filter_map(|(key, pod)| Some((pod.due?, key)));
         let mut due: Vec<_> = due.filter(|(due, _)| *due <= now).collect();
@@ -453,7 +452,7 @@ impl Reconciler {
         }
     }
 
-    /// An ADD that we have not yet read of may have been there first: its record tells what is attached.
+    /// An ADD that we have not yet read of may have been there first: its record says what is attached.
     fn claim_other(&self, key: Key, record: &Record) -> Result<Claim> {
         match self.records.find(&key)? {
             Some(claim) => Ok(claim),
@@ -468,12 +467,8 @@ impl Reconciler {
         let Some(pod) = longest_without_guard(&mut self.pods, now) else { return Ok(()) };
         pod.guard_due = None;
         let claim = pod.claim.clone();
-        let done = crate::agent::reconcile::once::attach_guard(
-            &self.records,
-            &self.pins,
-            &claim,
-            self.settings.bandwidth.guard,
-        );
+        let done =
+            pending_guard::attach(&self.records, &self.pins, &claim, self.settings.bandwidth.guard);
         match (done, self.pods.get_mut(&claim.key)) {
             (Ok(wait), Some(pod)) => pod.guard_due = wait.map(|wait| Instant::now() + wait),
             (Err(e), Some(pod)) => pod.failed(&e.context("attach the guard")),
@@ -517,7 +512,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Puts our entry back into the conflist where somebody has written it anew.
+    /// Puts our entry back into the conflist where another writer has replaced it.
     fn keep_entry(&mut self, now: Instant) {
         if !self.in_force {
             return;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reads what the node has that tells kubelet. Files only, no systemctl:
+//! Reads what the node has that configures kubelet. Files only, no systemctl:
 //! `boot` runs before much of systemd's world, and images are looked at off
 //! line. Changes nothing; a foreign file that makes no sense is a warning.
 
@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::root::Root;
 use super::says::{Given, KubeletConfigurations, NodeConfigs};
 use super::unit::{self, Unknown, flag, flags};
+use super::variables::{MEMORY_VARIABLE, PODS_VARIABLE};
 use super::{
-    ConfigDir, DROP_IN, ENV_FILE, Kubelet, MEMORY_VARIABLE, NODEADM_DIR, NODEADM_FILE, Nodeadm,
-    Ours, PODS_VARIABLE, RECORD, Record, Service,
+    ConfigDir, DROP_IN, ENV_FILE, Kubelet, NODEADM_DIR, NODEADM_FILE, Nodeadm, Ours, RECORD,
+    Record, Service,
 };
-use crate::boot::kubelet::root::Root;
 use crate::host::paths::Paths;
-use crate::settings::user_data::NodeConfig;
+use crate::settings::document::NodeConfig;
 
 const NODEADM_BINARIES: [&str; 2] = ["/usr/bin/nodeadm", "/usr/local/bin/nodeadm"];
 /// nodeadm writes kubelet's flags there when it runs, which is after `boot`.
@@ -129,7 +130,7 @@ fn of_nodeadm(
     let mut says = NodeConfigs::default();
     for NodeConfig { name, text } in all {
         if let Err(why) = text.and_then(|text| says.add(&name, &text)) {
-            warnings.push(format!("{name}: {why}; whether it tells kubelet a number is unknown"));
+            warnings.push(format!("{name}: {why}; whether it gives kubelet a number is unknown"));
         }
     }
     Ok(says)

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What configurations of somebody else's say about the number of pods, and
+//! What foreign configurations say about the number of pods, and
 //! about the memory that is kept for kubelet and goes with it. Judges nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::MEMORY_VARIABLE;
 use super::root::Place;
-use super::text::reserved_mebibytes;
 use super::unit::{Word, flag};
+use super::variables::MEMORY_VARIABLE;
 use super::words;
 use super::yaml::Yaml;
 
-/// A value that somebody gave, and where.
+use crate::addresses::max_pods::reserved_mebibytes;
+
+/// A value that was given, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Given {
     pub(super) value: String,

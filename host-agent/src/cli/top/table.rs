@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::api::Pods;
 use crate::host::logging::harmless;
 use crate::status::Line;
+use crate::status::Pods;
 use crate::status::text::{duration, short};
 
 /// One way of one pod interface. What is counted is of the interval.
@@ -88,7 +88,7 @@ impl Order {
 }
 
 impl Row {
-    /// Of each way with a limit: what has none is not counted. `after` holds what was measured since
+    /// Of each direction with a limit: what has none is not counted. `after` has what was measured since
     /// `before`.
     pub fn of(before: &Pods, after: &Pods) -> Vec<Self> {
         let known: HashMap<_, _> =

@@ -5,7 +5,7 @@
 //! What lacks an empty line or is indented is read all the same, with its fault:
 //! whether that is an error depends on what is in it.
 
-use super::carrier::{CarrierError, MOST_PARTS};
+use super::error::{CarrierError, MOST_PARTS, Unended};
 use super::recognition::opens_our_table;
 
 /// Header lines of one message or part; longer ones are no header.
@@ -30,13 +30,6 @@ pub(super) struct Part<'m> {
     pub(super) unended: Option<Unended>,
     /// The boundary that should have ended the part and did not.
     pub(super) cut_by: Option<String>,
-}
-
-/// Where an empty line should end a head, and what stands there instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unended {
-    pub line: usize,
-    pub text: String,
 }
 
 impl<'m> Message<'m> {
@@ -116,7 +109,7 @@ pub(super) fn parts(bytes: &[u8]) -> Option<Vec<Part<'_>>> {
     }
 }
 
-/// A message with its indentation taken off, and its first indented line; None for other bytes.
+/// A message without its indentation, and its first indented line; None for other bytes.
 pub(super) fn outdented(bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
     let lines = || bytes.split_inclusive(|byte| *byte == b'\n');
     let depth = |line: &[u8]| line.len() - line.trim_ascii_start().len();
@@ -253,7 +246,7 @@ fn media_type(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// `name` of `multipart/mixed; name="value"`, quotes and escapes taken off.
+/// `name` of `multipart/mixed; name="value"`, without quotes and escapes.
 fn parameter(content_type: &str, name: &str) -> Option<String> {
     let mut rest = content_type;
     loop {
