@@ -8,6 +8,7 @@ macro_rules! codes {
         $(#[doc = $meaning] pub const $name: &str = $code;)+
 
         /// Every code with its meaning.
+        #[cfg(test)]
         pub const ALL: &[(&str, &str)] = &[$(($code, $meaning)),+];
     };
 }

@@ -175,7 +175,7 @@ fn trouble(code: &str, subject: &str, what: &str, next_step: &str) -> Trouble {
 mod tests {
     use super::*;
     use crate::settings::in_force::MaxPodsInForce;
-    use crate::status::InKubelet;
+    use crate::status::node::InKubelet;
     use crate::status::text::tests::{pod, status};
 
     fn codes(status: &Status) -> Vec<String> {
