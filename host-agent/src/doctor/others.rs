@@ -151,7 +151,7 @@ fn present(survey: &Survey) -> Vec<Finding> {
             Finding::note(code::CALICO_PRESENT, "node")
                 .seen("programs or devices of Calico")
                 .why("it removes clsact and root qdiscs that it does not know from pods' devices")
-                .remedy("the agent puts ours back while it runs; keep Calico's own QoS off"),
+                .remedy("the agent restores ours while it runs; keep Calico's own QoS off"),
         );
     }
     findings

@@ -19,7 +19,7 @@ const SIDES: [(Side, &str, &str); 2] = [
     (Side::Egress, "the pod's ingress", "handle_ingress"),
 ];
 const ETH_P_ALL: u16 = 3;
-/// Calico puts both back, and its limit is one that was asked for.
+/// Calico restores both, and its limit is one that was asked for.
 const CALICO_QOS: &str = "Calico limits what this pod sends: remove its annotation \
                           qos.projectcalico.org/egressBandwidth, Sluice keeps the pod's own limit";
 const RESTART: &str =

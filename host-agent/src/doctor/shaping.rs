@@ -89,7 +89,7 @@ impl<'a> PodCheck<'a> {
         self.findings.push(finding);
     }
 
-    /// The device that sends this way, where the qdisc and the filter are.
+    /// The device that sends in this direction, where the qdisc and the filter are.
     fn sender(&self, way: Direction) -> &'a Surveyed {
         if way == Direction::Ingress { self.host } else { self.inside }
     }

@@ -143,7 +143,7 @@ where
     Ok(())
 }
 
-/// Of both ways of every pod, what `value` gives.
+/// Of both directions of every pod, what `value` gives.
 fn of_ways<'l, V>(
     status: &'l Status,
     value: impl Fn(&'l Pod, &'l Line) -> Option<V> + 'l,

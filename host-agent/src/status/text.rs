@@ -225,7 +225,7 @@ pub mod tests {
         }
     }
 
-    /// Limited both ways, and all is well.
+    /// Limited in both directions, and all is well.
     pub fn pod() -> Pod {
         Pod {
             namespace: "default".into(),
@@ -336,11 +336,11 @@ pub mod tests {
         degraded.degraded = vec![Trouble {
             code: "contested".into(),
             subject: "default/web eth0".into(),
-            what: "taken off 3 times in a minute".into(),
+            what: "removed 3 times in a minute".into(),
             next_step: "find what does it".into(),
         }];
         let text = screen(&degraded);
-        let end = "pods:     none\ndegraded:\n  contested: default/web eth0: taken off 3 times in a \
+        let end = "pods:     none\ndegraded:\n  contested: default/web eth0: removed 3 times in a \
                    minute\n    next: find what does it\n";
         assert!(text.replace(" \n", "\n").ends_with(end), "{text}");
     }

@@ -512,7 +512,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Puts our entry back into the conflist where another writer has replaced it.
+    /// Restores our entry in the conflist where another writer has replaced it.
     fn keep_entry(&mut self, now: Instant) {
         if !self.in_force {
             return;
