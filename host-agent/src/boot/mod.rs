@@ -265,7 +265,7 @@ impl Boot<'_> {
             .and_then(|()| self.put_entry(settings, &plan.conflist));
         match entry {
             Ok(paths) => changed.extend(paths),
-            Err(why) => plan.unmet.push(unmet::conflist(format!("{why:#}"))),
+            Err(why) => plan.unmet.push(unmet::conflist_not_written(format!("{why:#}"))),
         }
         Ok(changed)
     }

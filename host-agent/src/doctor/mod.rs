@@ -5,7 +5,6 @@
 //! as root, and changes nothing on the node.
 
 mod cni;
-pub mod code;
 mod finding;
 mod hooks;
 mod kernel;
@@ -21,10 +20,11 @@ mod verdict;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-pub use finding::{Finding, Severity};
+pub use finding::Finding;
 use survey::Survey;
 
 use crate::host::paths::Paths;
+use crate::trouble::Severity;
 
 /// What was seen, and what is to be said of it.
 pub struct Diagnosis {

@@ -16,7 +16,7 @@ use crate::pod::limit::Origin;
 use crate::pod::record::{Came, Claim, Guard, Mode, Record, Records, Shaping};
 use crate::pod::veth::Veth;
 use crate::pod::wanted::{Annotated, Live, Wanted, as_text};
-use crate::trouble::Trouble;
+use crate::trouble::{Trouble, code};
 
 /// One interface of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,12 +171,10 @@ pub fn read(paths: &Paths, pins: Option<&Pins>) -> Result<(Vec<Pod>, Vec<Trouble
                 queues.push(at);
             }
             Ok(None) => {}
-            Err(e) => troubles.push(Trouble {
-                code: "unreadable-record".into(),
-                subject: format!("{} {}", claim.key.container_id, claim.key.ifname),
-                what: format!("{e:#}"),
-                next_step: "restart the pod; report it if that does not help".into(),
-            }),
+            Err(e) => {
+                let subject = format!("{} {}", claim.key.container_id, claim.key.ifname);
+                troubles.push(Trouble::new(code::RECORD_UNREADABLE, subject, format!("{e:#}")));
+            }
         }
     }
     queues::enter(&mut pods, &queues, super::now_ns());
