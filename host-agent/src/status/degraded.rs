@@ -31,16 +31,15 @@ fn unenforced(reported: &[Trouble], all: &[Pod]) -> Option<Trouble> {
 
 /// The pins could not be opened because of `pins`, if that is given.
 pub fn of(status: &Status, pins: Option<&bpf::Error>) -> Vec<Trouble> {
-    let agent = status.agent.iter();
-    let mut all: Vec<_> = agent.flat_map(|agent| agent.report.troubles.clone()).collect();
-    let found = [self::agent(status), settings(status), kubelet(status), programs(status, pins)];
-    let found = found.into_iter().flatten();
-    // The agent, too, may have found that nothing is in force.
-    let found =
-        found.filter(|it| !it.is(code::NOT_BOOTED) || !all.iter().any(|t| t.is(code::NOT_BOOTED)));
-    let found = found.chain(unmet_parts(status)).chain(of_pods(&status.pods)).collect::<Vec<_>>();
+    let mut all = status.agent.as_ref().map_or(Vec::new(), |it| it.report.troubles.clone());
+    // The agent may have found that nothing is in force.
+    let is_booted = !all.iter().any(|trouble| trouble.is(code::NOT_BOOTED));
+    let settings = settings(status).filter(|it| is_booted || !it.is(code::NOT_BOOTED));
+    let found = [agent(status), settings, kubelet(status), programs(status, pins)];
     all.extend(unenforced(&all, &status.pods));
-    all.extend(found);
+    all.extend(found.into_iter().flatten());
+    all.extend(unmet_parts(status));
+    all.extend(of_pods(&status.pods));
     all
 }
 
@@ -214,6 +213,19 @@ mod tests {
             codes(&degraded),
             ["agent-not-running", "conflist-unreadable", "kubelet-not-configured"]
         );
+    }
+
+    #[test]
+    fn pod_that_the_agent_works_on_is_one_entry_with_what_is_in_the_way() {
+        let mut broken = pod();
+        broken.ingress.broken = true;
+        let mut told = status(vec![broken]);
+        let why = Trouble::new(code::NOT_ENFORCED, "default/web eth0", "a tbf is there");
+        told.agent.as_mut().unwrap().report.troubles.push(why.clone());
+        told.degraded = of(&told, None);
+        assert!(told.degraded.iter().eq([&why]));
+        look_again(&mut told.degraded, &told.pods);
+        assert!(told.degraded.iter().eq([&why]));
     }
 
     #[test]
