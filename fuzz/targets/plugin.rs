@@ -5,9 +5,8 @@
 //! directory with, and nothing is made of what was refused.
 #![no_main]
 
-use host_agent::cni::{
-    CNI_VERSIONS, Code, Command, Environment, Error, Request, Valid, annotated, run,
-};
+use host_agent::cni::{CNI_VERSIONS, Code, Command, Environment, Error, Request, Valid, run};
+use host_agent::pod::runtime_config::annotated;
 use host_agent::host::paths::Paths;
 use host_agent::pod::annotations::CAPABILITY;
 use host_agent::pod::wanted::Annotated;

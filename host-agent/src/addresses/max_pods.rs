@@ -337,5 +337,10 @@ impl MaxPods {
     }
 }
 
+/// EKS' own formula (nodeadm, getMemoryMebibytesToReserve).
+pub fn reserved_mebibytes(pods: u16) -> u32 {
+    11 * u32::from(pods) + 255
+}
+
 #[cfg(test)]
 mod tests;

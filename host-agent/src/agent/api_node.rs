@@ -9,10 +9,10 @@ use anyhow::Result;
 use crate::agent::overrides;
 use crate::agent::reconcile::Reconciler;
 use crate::api::{Node, Reloaded};
+use crate::host::clock::seconds;
 use crate::host::paths::Paths;
 use crate::pod::wanted::Live;
-use crate::status::metrics;
-use crate::status::{Status, seconds};
+use crate::status::{Status, metrics};
 
 /// Borrowed from the agent's loop for as long as it answers.
 pub struct Local<'a> {

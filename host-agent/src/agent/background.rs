@@ -14,9 +14,9 @@ use anyhow::{Context, Result};
 use settings_model::Settings;
 
 use crate::addresses::capacity::{Look, Promise, Watch};
-use crate::boot::MaxPodsInForce;
 use crate::host::paths::Paths;
 use crate::imds::Host;
+use crate::settings::in_force::MaxPodsInForce;
 use crate::standalone::Keeper;
 use crate::trouble::Trouble;
 

@@ -5,6 +5,7 @@
 //! one loop. Everything that shapes is in the kernel, pinned; this process may
 //! end at any moment without any limit noticing.
 
+pub mod aide;
 mod api_node;
 pub mod background;
 pub mod chain_entry;
@@ -31,15 +32,14 @@ use signal_hook::low_level::pipe;
 
 use crate::api::http::{Group, Server};
 use crate::api::{self, Reloaded};
-use crate::boot::InForce;
 use crate::host::paths::Paths;
 use crate::netlink::Events;
+use crate::settings::in_force::{InForce, in_force};
 use crate::trouble::{Trouble, code};
 use api_node::Local;
 use background::{Background, Order};
 use file_events::{News, Watches};
 use reconcile::Reconciler;
-use reconcile::once::in_force;
 use service_manager::Notify;
 
 /// To change a pod that is there: its maps and its devices.

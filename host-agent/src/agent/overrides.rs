@@ -8,22 +8,14 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::agent::reconcile::Reconciler;
-use crate::agent::reconcile::once;
+use crate::api::LimitRefused;
 use crate::host::paths::Paths;
 use crate::pod::record::{Claim, Records, Shaping};
 use crate::pod::wanted::Live;
+use crate::settings::in_force::in_force;
 
 /// A verb of the pod that takes longer hangs.
 const PATIENCE: Duration = Duration::from_millis(500);
-
-/// Why a limit was not set or cleared, where that is not trouble with the node.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Refused {
-    #[error("no pod {namespace}/{pod} on this node")]
-    NoPod { namespace: String, pod: String },
-    #[error("shaping is off: bandwidth.enabled is false in the settings in force")]
-    ShapingIsOff,
-}
 
 /// Gives every interface of a pod this limit, or takes one off, and puts that in force. Says how
 /// many interfaces have it now, or had one.
@@ -34,8 +26,8 @@ pub fn set(
     pod: &str,
     limit: Option<Live>,
 ) -> Result<usize> {
-    if limit.is_some() && !once::in_force(paths)?.bandwidth.enabled {
-        return Err(Refused::ShapingIsOff.into());
+    if limit.is_some() && !in_force(paths)?.bandwidth.enabled {
+        return Err(LimitRefused::ShapingIsOff.into());
     }
     let claims = write(paths, namespace, pod, limit)?;
     let changed = claims.len();
@@ -63,13 +55,13 @@ fn write(paths: &Paths, namespace: &str, pod: &str, limit: Option<Live>) -> Resu
             changed.push(claim);
         }
     }
-    let no_pod = || Refused::NoPod { namespace: namespace.into(), pod: pod.into() };
+    let no_pod = || LimitRefused::NoPod { namespace: namespace.into(), pod: pod.into() };
     known.then_some(changed).ok_or_else(|| no_pod().into())
 }
 
 /// What could not be changed has been logged; here it must not pass for done.
 fn check(paths: &Paths, namespace: &str, pod: &str) -> Result<()> {
-    let bandwidth = once::in_force(paths)?.bandwidth;
+    let bandwidth = in_force(paths)?.bandwidth;
     for claim in Records::new(paths).list()? {
         let Ok(record) = claim.read() else { continue };
         if record.namespace != namespace || record.pod != pod {

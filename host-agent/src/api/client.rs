@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::api::{LimitAsked, LimitSet, Pods, Reloaded};
+use crate::api::{LimitAsked, LimitSet, Reloaded};
+use crate::status::Pods;
 use crate::status::Status;
 
 /// A reload may ask IMDS first, for as long as `--imds-budget` allows the agent.

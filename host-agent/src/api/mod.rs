@@ -10,13 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use settings_model::Limit as Choice;
 
-use crate::agent::overrides::Refused;
 use crate::api::http::{Door, Method, Request, Response};
-use crate::boot::InForce;
 use crate::pod::time_to_live::{self, TimeToLive};
 use crate::pod::wanted::Live;
-use crate::status::{Pod, Status, metrics};
-use crate::trouble::Trouble;
+use crate::settings::in_force::InForce;
+use crate::status::{Pods, Status, metrics};
 
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -24,7 +22,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// What the API does, done by the agent.
 pub trait Node {
     fn status(&self) -> Result<Status>;
-    /// Gives the number of interfaces; fails with [`Refused`] where the request cannot be met.
+    /// Gives the number of interfaces; fails with [`LimitRefused`] where the request cannot be met.
     fn set_limit(&mut self, namespace: &str, pod: &str, limit: Live) -> Result<usize>;
     /// The same, for the end of a limit.
     fn clear_limit(&mut self, namespace: &str, pod: &str) -> Result<usize>;
@@ -33,6 +31,15 @@ pub trait Node {
     fn metrics(&mut self) -> Result<String>;
     /// Seconds since 1970.
     fn now(&self) -> u64;
+}
+
+/// Why a limit was not set or cleared, where that is not trouble with the node.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum LimitRefused {
+    #[error("no pod {namespace}/{pod} on this node")]
+    NoPod { namespace: String, pod: String },
+    #[error("shaping is off: bandwidth.enabled is false in the settings in force")]
+    ShapingIsOff,
 }
 
 /// What a reload has come to.
@@ -44,14 +51,6 @@ pub struct Reloaded {
     pub problems: Vec<String>,
     /// What holds now.
     pub settings: Option<InForce>,
-}
-
-/// Pods and their counters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pods {
-    pub at_ns: u64,
-    pub pods: Vec<Pod>,
-    pub degraded: Vec<Trouble>,
 }
 
 /// What came of setting or clearing a limit.
@@ -157,12 +156,6 @@ fn is_name(text: &str) -> bool {
     (1..=253).contains(&text.len()) && text.bytes().all(of_names)
 }
 
-impl Pods {
-    pub fn of(status: Status) -> Self {
-        Self { at_ns: status.at_ns, pods: status.pods, degraded: status.degraded }
-    }
-}
-
 /// The limit of a request's body, or what is wrong with that.
 fn limit(body: &[u8], now: u64) -> Result<Live, Response> {
     let asked: LimitAsked = serde_json::from_slice(body).map_err(|e| {
@@ -199,11 +192,11 @@ fn choice(key: &str, text: Option<String>) -> Result<Option<Choice>, Response> {
 fn set(result: Result<usize>, until: Option<u64>) -> Result<Response> {
     let refused = match result {
         Ok(interfaces) => return Ok(ok(&LimitSet { interfaces, until })),
-        Err(e) => e.downcast::<Refused>()?,
+        Err(e) => e.downcast::<LimitRefused>()?,
     };
     let status = match refused {
-        Refused::NoPod { .. } => 404,
-        Refused::ShapingIsOff => 409,
+        LimitRefused::NoPod { .. } => 404,
+        LimitRefused::ShapingIsOff => 409,
     };
     Ok(Response::error(status, &refused.to_string()))
 }

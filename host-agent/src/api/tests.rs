@@ -17,8 +17,10 @@ impl Node for Noting {
     fn set_limit(&mut self, namespace: &str, pod: &str, limit: Live) -> Result<usize> {
         self.told.push(format!("{namespace}/{pod} {limit:?}"));
         match pod {
-            "gone" => Err(Refused::NoPod { namespace: namespace.into(), pod: pod.into() }.into()),
-            "off" => Err(Refused::ShapingIsOff.into()),
+            "gone" => {
+                Err(LimitRefused::NoPod { namespace: namespace.into(), pod: pod.into() }.into())
+            }
+            "off" => Err(LimitRefused::ShapingIsOff.into()),
             "broken" => Err(anyhow::anyhow!("no").context("write")),
             _ => Ok(2),
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::boot::plan::{FileContent, Part, Plugin};
+use crate::boot::part::{FileContent, Part, Plugin};
 use crate::host::file;
 use crate::host::lock::Lock;
 

@@ -9,6 +9,7 @@ pub mod apply;
 pub mod facts;
 pub mod kubelet;
 pub mod machine;
+pub mod part;
 pub mod plan;
 pub mod preview;
 pub mod unmet;
@@ -18,105 +19,25 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
 use settings_model::{Effective, OnInvalid, Problems, Settings};
 
-use crate::agent::chain_entry;
 use crate::host::file;
 use crate::host::lock::Lock;
 use crate::host::paths::Paths;
-use crate::libcni::conflist::StaticRates;
+use crate::libcni::edit::take_out;
+use crate::libcni::entry::{Upstream, has_plugin, rates_kept};
+use crate::settings::document::{Document, NodeConfig};
 use crate::settings::generation::Generations;
-use crate::settings::layers::{Document, Layers, merge};
-use crate::settings::user_data::{self, NodeConfig};
+use crate::settings::in_force::{InForce, MaxPodsInForce, Reason};
+use crate::settings::kubelet_start::Started;
+use crate::settings::layers::{Layers, merge};
+use crate::settings::user_data;
 use crate::standalone;
-use crate::trouble::Trouble;
 use apply::apply;
 use facts::Facts;
-use kubelet::{Earlier, Kubelet, Started};
-use plan::{Part, Plan, Upstream};
-
-/// What holds on this node and why; `status` reads it from /run/sluice/boot.json.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InForce {
-    /// None where the layers below the user data hold, which are no generation.
-    pub generation: Option<u64>,
-    /// Names of the documents, lowest layer first.
-    pub documents: Vec<String>,
-    pub reason: Reason,
-    /// Why it is not what was asked for.
-    pub problems: Vec<String>,
-    /// What is in force, but may surprise the operator.
-    pub warnings: Vec<String>,
-    /// Parts that are not as asked for, although these settings are in force.
-    #[serde(default)]
-    pub unmet: Vec<Trouble>,
-    /// None where nothing says how many pods the node takes: it is no EC2 instance, and the settings
-    /// give no number.
-    #[serde(default)]
-    pub max_pods: Option<MaxPodsInForce>,
-}
-
-/// How many pods the node takes, and what that rests on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MaxPodsInForce {
-    /// What kubelet has: an explicit value of somebody else's, or the computed one.
-    pub pods: u16,
-    /// Where kubelet was told, or who had told it before, in words.
-    pub told: String,
-    /// As firmware or IMDS name it; None where neither does.
-    pub instance_type: Option<String>,
-    /// Addresses for pods that the type's ENIs can ever carry in this mode; None where the type is
-    /// unknown.
-    pub capacity: Option<u64>,
-    /// Whether the type can have prefixes; None where the type is unknown.
-    pub delegates_prefixes: Option<bool>,
-    /// nodeadm makes kubelet's configuration, once for each boot of the node.
-    #[serde(default)]
-    pub by_nodeadm: bool,
-    /// What kubelet runs with as long as it has not read this number.
-    #[serde(default)]
-    pub earlier: Option<Earlier>,
-}
-
-impl InForce {
-    /// None where nothing was ever put in force since the node started.
-    pub fn read(path: &Path) -> Result<Option<Self>> {
-        let attempt = || format!("read {}", path.display());
-        match fs::read(path) {
-            Ok(text) => serde_json::from_slice(&text).map(Some).with_context(attempt),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e).with_context(attempt),
-        }
-    }
-
-    /// One line for people.
-    pub fn to_text(&self) -> String {
-        let what = match (self.generation, self.documents.is_empty()) {
-            (Some(number), false) => {
-                format!("generation {number} ({})", self.documents.join(", "))
-            }
-            (Some(number), true) => format!("generation {number} (built-in defaults)"),
-            (None, false) => self.documents.join(", "),
-            (None, true) => "built-in defaults".into(),
-        };
-        match self.reason {
-            Reason::AsAsked => format!("{what}, as asked for"),
-            Reason::LastGood => {
-                format!("{what}, the last good ones, instead of what was asked for")
-            }
-            Reason::Defaults => format!("{what}, instead of what was asked for"),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reason {
-    AsAsked,
-    LastGood,
-    Defaults,
-}
+use kubelet::Kubelet;
+use part::Part;
+use plan::Plan;
 
 /// For another boot or reload to end: its own waits for IMDS are over by then. Twice that, for the rehearsal
 /// too, fits beside IMDS into the unit's TimeoutStartSec=.
@@ -279,12 +200,12 @@ impl Boot<'_> {
 
     /// A runtime starts no pod by a chain whose plugin is not there.
     fn put_entry(&self, settings: &Settings, part: &Part) -> Result<Vec<PathBuf>> {
-        if chain_entry::has_plugin(self.paths, settings) {
+        if has_plugin(self.paths, settings) {
             return apply(part, &self.paths.files_lock());
         }
         let dir = self.paths.resolve(settings.cni.conf_dir.as_ref());
         let _alone = self.paths.files_lock().take(apply::PATIENCE)?;
-        chain_entry::take_out(&dir).map(|_| Vec::new())
+        take_out(&dir).map(|_| Vec::new())
     }
 
     /// With what kubelet runs with until it reads this.
@@ -367,26 +288,8 @@ fn upstream_warning(plan: &Plan) -> Option<String> {
     }
 }
 
-/// Why we stand aside for an entry with rates.
-pub fn rates_kept(rates: &StaticRates) -> String {
-    format!(
-        "the upstream \"bandwidth\" plugin's entry limits every pod; it is kept and ours is left out, \
-         since the settings do not have its {rates}"
-    )
-}
-
 fn names(documents: &[Document]) -> Vec<String> {
     documents.iter().map(|document| document.name.clone()).collect()
-}
-
-impl MaxPodsInForce {
-    /// The number that kubelet runs with; None where that is not known.
-    pub fn in_kubelet(&self, started: &Started) -> Option<u16> {
-        match self.earlier.as_ref().filter(|earlier| earlier.lasts(self.by_nodeadm, started)) {
-            Some(earlier) => earlier.pods,
-            None => Some(self.pods),
-        }
-    }
 }
 
 /// A line for each problem of the settings, or one for any other error.

@@ -4,42 +4,19 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Error, Result};
-use settings_model::{CniMode, KubeletConfig, PodLimit, Settings, UpstreamBandwidth};
+use anyhow::{Error, Result};
+use settings_model::{KubeletConfig, PodLimit, Settings};
 
 use crate::addresses::max_pods::{Machine, max_pods};
-use crate::boot::MaxPodsInForce;
-use crate::boot::facts::{Facts, TextFile};
+use crate::boot::facts::Facts;
 use crate::boot::kubelet::{Kubelet, Told};
+use crate::boot::part::{FileContent, Part, Plugin};
 use crate::boot::unmet;
 use crate::host::paths::Paths;
-use crate::libcni::conflist::{self, StaticRates};
+use crate::libcni::conflist::TextFile;
+use crate::libcni::entry::{self, Upstream, upstream};
+use crate::settings::in_force::MaxPodsInForce;
 use crate::trouble::Trouble;
-
-/// A file and what it is to hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileContent {
-    pub path: PathBuf,
-    pub content: Vec<u8>,
-    pub mode: u32,
-}
-
-/// The plugin, from where it was shipped to where runtimes look for it. It is never read whole: it is larger than all
-/// else that a boot handles.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plugin {
-    pub from: PathBuf,
-    pub to: PathBuf,
-}
-
-/// What is put in place whole or not at all, in this order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Part {
-    pub plugin: Option<Plugin>,
-    pub files: Vec<FileContent>,
-    /// To be removed after that: files, and directories unless something else is in them by then.
-    pub obsolete: Vec<PathBuf>,
-}
 
 /// What is to be written, in this order. A part that fails keeps no other one from being in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,7 +56,12 @@ impl Plan {
 
     fn find_entry(&mut self, settings: &Settings, facts: &Facts) -> Result<()> {
         let found = facts.conflist.as_ref().map_err(|why| Error::msg(why.clone()))?;
-        self.conflist.files.extend(conflist_file(settings, found)?);
+        let edited = entry::edited(settings, found)?;
+        self.conflist.files.extend(edited.map(|TextFile { path, text }| FileContent {
+            path,
+            content: text.into(),
+            mode: 0o644,
+        }));
         self.upstream = found.as_ref().and_then(|f| Some((f.path.clone(), upstream(settings, f)?)));
         Ok(())
     }
@@ -144,68 +126,13 @@ impl Plan {
     }
 }
 
-/// Whether these settings want our entry in the conflist.
-pub fn is_chained(settings: &Settings) -> bool {
-    settings.bandwidth.enabled && settings.cni.mode == CniMode::Chain
-}
-
-/// What becomes of the upstream plugin's entry in the chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Upstream {
-    /// It is taken out; ours has its place.
-    Replaced,
-    /// It stays, and we stand aside.
-    Kept,
-    /// So does one that limits every pod at rates that the settings have no default for: they would be
-    /// lost without it.
-    HasRates(StaticRates),
-}
-
-impl Upstream {
-    /// Whether we stand aside.
-    pub fn stays(self) -> bool {
-        self != Self::Replaced
-    }
-}
-
-/// None where there is no such entry, or none of ours is wanted beside it.
-pub fn upstream(settings: &Settings, found: &TextFile) -> Option<Upstream> {
-    let is_there = is_chained(settings) && conflist::has_upstream(&found.text).unwrap_or(false);
-    is_there.then(|| match settings.cni.upstream_bandwidth {
-        UpstreamBandwidth::Keep => Upstream::Kept,
-        UpstreamBandwidth::Replace => {
-            lost_rates(settings, &found.text).map_or(Upstream::Replaced, Upstream::HasRates)
-        }
-    })
-}
-
-/// What the upstream plugin's entry in this list limits every pod to, and our place in it would not.
-pub fn lost_rates(settings: &Settings, list: &str) -> Option<StaticRates> {
-    conflist::upstream_rates(list).ok()?.without_defaults_of(&settings.bandwidth)
-}
-
-/// The conflist with our entry in it, or without where the settings do not want it. None where
-/// there is no conflist: one of ours would make the node ready before its network is, so the agent
-/// waits for the main plugin's.
-pub fn conflist_file(settings: &Settings, found: &Option<TextFile>) -> Result<Option<FileContent>> {
-    let Some(found) = found else { return Ok(None) };
-    let edited = if !conflist::is_list(&found.path) {
-        Err(conflist::Invalid { line: 1, column: 1, problem: conflist::Problem::OnePlugin })
-    } else if is_chained(settings) && !upstream(settings, found).is_some_and(Upstream::stays) {
-        conflist::add(&found.text)
-    } else {
-        conflist::remove(&found.text)
-    };
-    let text = edited.with_context(|| format!("edit {}", found.path.display()))?;
-    Ok(Some(FileContent { path: found.path.clone(), content: text.into(), mode: 0o644 }))
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::settings::user_data::NodeConfig;
+    use crate::libcni::conflist;
+    use crate::settings::document::NodeConfig;
 
     const DELEGATING: &str = "sluice = { version = 1, prefix-delegation.enabled = true }";
     const LIST: &str = r#"{"plugins":[{"type":"ptp"}]}"#;
@@ -340,7 +267,7 @@ mod tests {
         let settings = Settings::default();
         for name in ["10-x.conf", "10-x.json"] {
             let found = TextFile { path: name.into(), text: r#"{"type":"ptp"}"#.into() };
-            let error = conflist_file(&settings, &Some(found)).unwrap_err();
+            let error = entry::edited(&settings, &Some(found)).unwrap_err();
             assert_eq!(
                 format!("{error:#}"),
                 format!(

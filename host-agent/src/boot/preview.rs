@@ -7,7 +7,8 @@ use std::{fs, io};
 use anyhow::{Context, Result};
 use similar::TextDiff;
 
-use crate::boot::plan::{FileContent, Part, Plan, Plugin};
+use crate::boot::part::{FileContent, Part, Plugin};
+use crate::boot::plan::Plan;
 use crate::host::file;
 
 /// Empty where the node is as planned.

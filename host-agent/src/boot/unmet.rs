@@ -33,11 +33,6 @@ pub fn not_stored(what: String) -> Trouble {
     Trouble::new(code::SETTINGS_NOT_STORED, "settings", what)
 }
 
-/// Whether it is of the conflist, which the agent looks at by itself.
-pub fn is_of_conflist(trouble: &Trouble) -> bool {
-    trouble.is(code::CONFLIST_UNREADABLE) || trouble.is(code::CONFLIST_NOT_WRITTEN)
-}
-
 /// One line for the journal and the console.
 pub fn line(trouble: &Trouble) -> String {
     format!("{}; next: {}", trouble.what, trouble.next_step)

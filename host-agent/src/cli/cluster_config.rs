@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
-use super::{print, settings};
+use super::output::print;
+use super::settings;
 use crate::addresses::instance::Instance;
 use crate::cluster_config::check::AwsNode;
 use crate::cluster_config::user_data::{self, Os};

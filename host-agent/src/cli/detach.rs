@@ -11,17 +11,17 @@ use bpf::{Direction, Pins};
 use settings_model::{KubeletConfig, Settings};
 
 use crate::agent;
-use crate::agent::chain_entry;
 use crate::agent::reconcile::adopt;
-use crate::agent::reconcile::once::in_force;
 use crate::boot::apply::{self, apply};
 use crate::boot::kubelet::Kubelet;
-use crate::boot::plan::Part;
+use crate::boot::part::Part;
 use crate::host::paths::Paths;
+use crate::libcni::edit::take_out;
 use crate::netlink::Netlink;
 use crate::pod::record::{Key, Records, VERBS_WAIT};
 use crate::pod::shaper;
 use crate::pod::veth::{End, Veth};
+use crate::settings::in_force::in_force;
 use crate::standalone;
 
 /// What could not be taken off is told, and the rest is; the number of pod interfaces is given back.
@@ -91,7 +91,7 @@ fn remove_entry(paths: &Paths) -> Result<()> {
     let settings = in_force(paths).unwrap_or_else(|_| Settings::default());
     let dir = paths.resolve(settings.cni.conf_dir.as_ref());
     let _alone = paths.files_lock().take(apply::PATIENCE)?;
-    chain_entry::take_out(&dir).map(|_| ())
+    take_out(&dir).map(|_| ())
 }
 
 /// Pods that no record names, as after a crash: the runtime knows them.

@@ -5,7 +5,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 use super::node::{PodName, Source};
-use super::print;
+use super::output::print;
 use crate::api::LimitAsked;
 use crate::pod::time_to_live::TimeToLive;
 

@@ -10,12 +10,13 @@ use clap::Args;
 use serde::Serialize;
 use settings_model::Settings;
 
-use super::{print, settings};
+use super::output::print;
+use super::settings;
 use crate::addresses::instance::Instance;
 use crate::addresses::max_pods::{Machine, MaxPods, max_pods};
-use crate::boot::InForce;
 use crate::boot::machine;
 use crate::host::paths::Paths;
+use crate::settings::in_force::InForce;
 use crate::settings::layers::{Layers, merge};
 
 #[derive(Args)]

@@ -7,10 +7,10 @@ mod detach;
 mod limit;
 mod max_pods;
 mod node;
+mod output;
 mod settings;
 mod top;
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,23 +20,20 @@ use clap_complete::Shell;
 use log::LevelFilter;
 
 use crate::agent;
-use crate::agent::overrides::Refused;
+use crate::agent::aide;
 use crate::agent::reconcile::once;
-use crate::api::Reloaded;
 use crate::api::client::Client;
-use crate::boot::kubelet;
+use crate::api::{LimitRefused, Reloaded};
 use crate::boot::preview::preview;
-use crate::boot::unmet;
-use crate::boot::{Boot, InForce, lines};
+use crate::boot::{Boot, kubelet, lines, unmet};
 use crate::doctor;
-use crate::host::aide;
-use crate::host::logging::harmless_lines;
 use crate::host::paths::Paths;
+use crate::settings::in_force::InForce;
 use crate::settings::layers::{Layers, merge};
 use crate::settings::user_data::{self, carrier::CarrierError};
-use crate::status::trace;
-use crate::status::{Status, text};
+use crate::status::{Status, text, trace};
 use node::{PodName, Source};
+use output::print;
 
 /// Shares a Kubernetes node's bandwidth fairly among its pods, beside network policy.
 #[derive(Parser)]
@@ -205,7 +202,7 @@ fn explain(paths: &Paths, pod: &PodName, json: bool) -> Result<()> {
     let PodName { namespace, pod } = pod;
     let traces = trace::trace(&status, &settings, namespace, pod);
     if traces.is_empty() {
-        return Err(Refused::NoPod { namespace: namespace.clone(), pod: pod.clone() }.into());
+        return Err(LimitRefused::NoPod { namespace: namespace.clone(), pod: pod.clone() }.into());
     }
     print(&match json {
         true => serde_json::to_string_pretty(&traces)? + "\n",
@@ -313,12 +310,4 @@ fn generate(what: Generated) -> Result<()> {
         }
     }
     print(str::from_utf8(&out)?)
-}
-
-/// To standard output. A reader that has seen enough (`| head`) is no trouble.
-fn print(text: &str) -> Result<()> {
-    match io::stdout().write_all(harmless_lines(text).as_bytes()) {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("write to standard output"),
-    }
 }

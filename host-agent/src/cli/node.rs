@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::unistd::Uid;
 
-use crate::api::Pods;
 use crate::api::client::Client;
 use crate::host::paths::Paths;
+use crate::status::Pods;
 use crate::status::Status;
 use crate::status::rates::measure;
 

@@ -10,13 +10,14 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use settings_model::{Effective, Entry, Origin, Problems, Warning, code};
 
-use super::print;
-use crate::boot::InForce;
+use super::output::print;
 use crate::boot::kubelet::{self, Refused};
 use crate::host::logging::harmless_lines;
 use crate::host::paths::Paths;
+use crate::settings::document::Document;
 use crate::settings::generation::Generations;
-use crate::settings::layers::{Document, Layers, merge};
+use crate::settings::in_force::InForce;
+use crate::settings::layers::{Layers, merge};
 use crate::settings::user_data;
 
 #[derive(Args)]

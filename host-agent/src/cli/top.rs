@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::node::Source;
-use super::print;
-use crate::api::Pods;
+use super::output::print;
+use crate::status::Pods;
 use crate::status::rates::measure;
 use table::{Order, Row};
 use terminal::{Key, Terminal};

@@ -6,7 +6,7 @@ use super::{
     Error, HOP_LIMIT, Miscount, Network, Pods, Prefixes, STANDALONE_LABEL, Wanted, comment,
     commented, indented,
 };
-use crate::boot::kubelet::reserved_mebibytes;
+use crate::addresses::max_pods::reserved_mebibytes;
 
 pub fn text(wanted: &Wanted, cluster: &str, os: Os) -> Result<String, Error> {
     let notes = commented(&wanted.notes);

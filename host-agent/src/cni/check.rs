@@ -7,12 +7,12 @@ use anyhow::Context;
 use bpf::{Direction, Pins};
 
 use super::error::{Code, Error};
+use super::interface::{lock_error, new_record, pins_error};
 use super::request::Request;
-use super::verbs::{lock_error, new_record, pins_error};
-use crate::agent::reconcile::once::in_force;
 use crate::host::paths::Paths;
 use crate::pod::record::{Claim, Guard, Mode, Record, Records, Shaping, VERBS_WAIT};
 use crate::pod::veth::Veth;
+use crate::settings::in_force::in_force;
 
 /// An error that names all that is missing, of the interface and of those that came with it.
 pub fn check(paths: &Paths, request: &Request) -> Result<(), Error> {

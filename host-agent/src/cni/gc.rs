@@ -8,9 +8,8 @@ use std::collections::BTreeSet;
 use bpf::Pins;
 use serde::{Deserialize, Deserializer};
 
-use super::complain;
 use super::error::{Code, Error};
-use super::verbs::{lock_error, take_off};
+use super::interface::{complain, lock_error, take_off};
 use crate::host::paths::Paths;
 use crate::pod::record::{Claim, Key, Record, Records, VERBS_WAIT};
 

@@ -4,21 +4,17 @@
 //! it, and hands the result through unchanged. It needs the pins and the
 //! settings in force, no running agent.
 
+mod add;
 mod check;
-pub(crate) mod error;
+mod delete;
+mod error;
 mod gc;
+mod interface;
 mod request;
+mod status;
 mod verbs;
 
 pub use error::{Code, Error};
 pub use gc::Valid;
-pub use request::{Command, Environment, Request, annotated};
+pub use request::{CNI_VERSIONS, Command, Environment, Request};
 pub use verbs::run;
-
-/// To standard error, which runtimes put into the journal.
-pub(crate) fn complain(what: impl std::fmt::Display) {
-    eprintln!("sluice: {}", crate::host::logging::harmless(&what.to_string()));
-}
-
-/// Versions of the CNI spec that requests may carry, oldest first.
-pub const CNI_VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];

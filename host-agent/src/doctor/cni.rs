@@ -9,11 +9,9 @@ use settings_model::Settings;
 
 use super::finding::Finding;
 use super::survey::{Cni, Survey};
-use crate::boot::facts::TextFile;
-pub use crate::boot::plan::is_chained;
-use crate::boot::plan::{Upstream, upstream};
-use crate::boot::rates_kept;
 use crate::libcni::conflist;
+use crate::libcni::conflist::TextFile;
+use crate::libcni::entry::{Upstream, is_chained, rates_kept, upstream};
 use crate::trouble::{Severity, code};
 
 const OWN: &str = "sluice";

@@ -5,8 +5,9 @@ use bpf::survey::Pinned;
 
 use super::finding::Finding;
 use super::survey::{Pod, Survey};
-use crate::boot::Reason;
 use crate::host::logging::harmless;
+use crate::libcni::entry::is_chained;
+use crate::settings::in_force::Reason;
 use crate::trouble::{Severity, code};
 
 pub fn check(survey: &Survey) -> Vec<Finding> {
@@ -49,7 +50,7 @@ fn pins(survey: &Survey) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(error) = &bpffs.pins_error {
         // A node that is to limit nobody can do without.
-        let chained = survey.state.settings().is_none_or(super::cni::is_chained);
+        let chained = survey.state.settings().is_none_or(is_chained);
         let severity = if chained { Severity::Fault } else { Severity::Note };
         let path = dir.join(&own).display().to_string();
         let finding = Finding::new(code::PINS_MISSING, path)
@@ -82,7 +83,7 @@ fn pins(survey: &Survey) -> Vec<Finding> {
 fn records(survey: &Survey) -> Vec<Finding> {
     let mut findings: Vec<Finding> =
         survey.pods.iter().filter_map(|pod| record(survey, pod)).collect();
-    let chained = survey.state.settings().is_some_and(super::cni::is_chained);
+    let chained = survey.state.settings().is_some_and(is_chained);
     for result in survey.state.results.iter().filter(|_| chained) {
         let key = |pod: &Pod| (pod.claim.key.container_id.clone(), pod.claim.key.ifname.clone());
         let wanted = (result.container_id.clone(), result.ifname.clone());

@@ -14,14 +14,12 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 use caps::{CapSet, Capability};
 use nix::sched::{CloneFlags, setns};
-use serde_json::Value;
 use settings_model::Settings;
 
 pub use files::{Cni, State};
 pub use node::{BpfFs, Kernel};
 
 use super::hooks::{Namespace, Programs, Surveyed, hex};
-use super::text;
 use crate::host::logging::harmless;
 use crate::host::paths::Paths;
 use crate::pod::record::{Claim, Record, Records};
@@ -58,39 +56,6 @@ impl Pod {
             Ok(record) => harmless(&format!("{}/{}", record.namespace, record.pod)),
             Err(_) => format!("container {}", self.claim.key.container_id),
         }
-    }
-}
-
-impl Surveyed {
-    /// The device, its pod if one is known, and its hooks in order.
-    pub fn to_json(&self, survey: &Survey) -> Value {
-        let mut value = self.ends_json();
-        value["pod"] = survey.pod_behind(self).map(Pod::name).into();
-        value
-    }
-
-    fn ends_json(&self) -> Value {
-        let mut value = serde_json::json!(self);
-        value["hooks"] = self.hooks.iter().map(text::hook_json).collect();
-        value
-    }
-}
-
-impl Pod {
-    pub fn to_json(&self) -> Value {
-        let (inside, error) = match &self.inside {
-            Ok(inside) => (Some(inside.ends_json()), None),
-            Err(error) => (None, Some(error)),
-        };
-        serde_json::json!({
-            "name": self.name(),
-            "container_id": self.claim.key.container_id,
-            "interface": self.claim.key.ifname,
-            "slot": self.claim.slot.number(),
-            "record": self.record.as_ref().ok(),
-            "inside": inside,
-            "error": error,
-        })
     }
 }
 
@@ -194,9 +159,4 @@ fn inside(netns: &Path, ifname: &str, programs: &mut Programs) -> Result<Surveye
     };
     let looked = thread::scope(|scope| scope.spawn(look).join());
     looked.unwrap_or_else(|_| bail_text("the thread in the pod's namespace ended early"))
-}
-
-fn names_in(dir: &Path) -> BTreeSet<String> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }

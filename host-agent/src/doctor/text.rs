@@ -4,14 +4,26 @@
 
 use std::collections::BTreeMap;
 
+use super::diagnosis::Diagnosis;
 use super::finding::Finding;
-use super::hooks::{Entry, Hook, Layer, Side, Surveyed};
+use super::hooks::{Entry, Layer, Side, Surveyed};
 use super::owner::Owner;
+use super::policy;
 use super::survey::{Kernel, Pod, Survey};
-use super::{Diagnosis, policy};
 use crate::trouble::Severity;
 
-pub fn summary(diagnosis: &Diagnosis) -> String {
+impl Diagnosis {
+    /// Findings, and with `all` every device with its hooks.
+    pub fn to_text(&self, all: bool) -> String {
+        let mut text = summary(self) + &findings(&self.findings, all);
+        if all {
+            text += &tree(&self.survey);
+        }
+        text
+    }
+}
+
+fn summary(diagnosis: &Diagnosis) -> String {
     let survey = &diagnosis.survey;
     let number = |severity, one: &str| match diagnosis.count(severity) {
         0 => format!("no {one}"),
@@ -38,7 +50,7 @@ const SUBJECTS: usize = 3;
 const GROUPS: usize = 3;
 
 /// Findings that say the same of several subjects are told once; a screen is to hold what matters.
-pub fn findings(findings: &[Finding], all: bool) -> String {
+fn findings(findings: &[Finding], all: bool) -> String {
     let mut groups: Vec<Vec<&Finding>> = Vec::new();
     for finding in findings {
         match groups.iter_mut().find(|group| says_the_same(group[0], finding)) {
@@ -88,7 +100,7 @@ fn group_text(group: &[&Finding], all: bool) -> String {
 }
 
 /// Every device that has something on it, and both ends of each pod.
-pub fn tree(survey: &Survey) -> String {
+fn tree(survey: &Survey) -> String {
     let mut text = format!("\n{}", node(&survey.kernel));
     for device in &survey.host.devices {
         let pod = survey.pod_behind(device);
@@ -186,19 +198,6 @@ fn entry_text(entry: &Entry, layer: Layer) -> String {
             format!("{place}{name} [{}] returns {verdicts} ({})", entry.owner, entry.effect(layer))
         }
     }
-}
-
-/// For the JSON: a hook's entries with the words.
-pub fn hook_json(hook: &Hook) -> serde_json::Value {
-    let entry = |(index, entry): (usize, &Entry)| {
-        let mut value = serde_json::json!(entry);
-        value["position"] = (index + 1).into();
-        value["verdicts"] = entry.verdicts(hook.layer).into();
-        value["effect"] = entry.effect(hook.layer).into();
-        value
-    };
-    let entries: Vec<_> = hook.entries.iter().enumerate().map(entry).collect();
-    serde_json::json!({ "side": hook.side, "layer": hook.layer, "entries": entries })
 }
 
 #[cfg(test)]

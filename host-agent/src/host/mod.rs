@@ -4,7 +4,10 @@
 
 pub mod aide;
 pub mod capability;
+pub mod clock;
 pub mod file;
 pub mod lock;
 pub mod logging;
+pub mod netns;
 pub mod paths;
+pub mod peer;

@@ -14,10 +14,8 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Agent, Body, Error};
 
+use super::outside::{Answer, MOST_BYTES, Outside, Request, Silence};
 use crate::host::aide;
-use crate::settings::user_data::carrier::MOST_RAW;
-
-use super::{Answer, Outside, Request, Silence};
 
 /// Longer than any request of ours lives between its two steps.
 const TOKEN_SECONDS: &str = "60";
@@ -124,7 +122,7 @@ impl Outside for Host {
     fn send(&mut self, request: &Request, timeout: Duration) -> Result<Answer, Silence> {
         let mut response = self.call(request, timeout).map_err(|e| silence(e, timeout))?;
         let mut body = Vec::new();
-        let mut reader = response.body_mut().as_reader().take(MOST_RAW as u64 + 1);
+        let mut reader = response.body_mut().as_reader().take(MOST_BYTES as u64 + 1);
         reader.read_to_end(&mut body).map_err(|e| silence(e.into(), timeout))?;
         Ok(Answer { status: response.status().as_u16(), body })
     }

@@ -7,6 +7,7 @@
 pub mod eni;
 mod http;
 pub mod interface;
+mod outside;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use std::{fmt, mem};
 use thiserror::Error;
 
 pub use http::Host;
+pub use outside::{Answer, MOST_BYTES, Outside, Request, Silence};
 
 /// IPv4 and IPv6; link-local, so only the host's own hypervisor can answer.
 const ENDPOINTS: [&str; 2] = ["http://169.254.169.254", "http://[fd00:ec2::254]"];
@@ -37,38 +39,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const NETWORK_PAUSE: Duration = Duration::from_millis(50);
 /// With less of the budget left no further try is worth it.
 const SHORTEST_TRY: Duration = Duration::from_millis(100);
-
-/// Asks for a token, or for something with one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request<'r> {
-    pub url: String,
-    pub token: Option<&'r str>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    pub status: u16,
-    /// At most one byte more than user data may have.
-    pub body: Vec<u8>,
-}
-
-/// No whole answer: in time, for want of a network, or for the reason in words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Silence {
-    Timeout(Duration),
-    Unreachable(String),
-    Broken(String),
-}
-
-/// Network, clock and chance.
-pub trait Outside {
-    fn send(&mut self, request: &Request, timeout: Duration) -> Result<Answer, Silence>;
-    /// Time since some fixed moment.
-    fn now(&self) -> Duration;
-    fn sleep(&mut self, pause: Duration);
-    /// From 0 to 1.
-    fn chance(&mut self) -> f64;
-}
 
 #[derive(Debug, Error)]
 pub enum ImdsError {

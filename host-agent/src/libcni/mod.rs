@@ -3,3 +3,6 @@
 //! and the results of earlier ADDs.
 
 pub mod conflist;
+pub mod edit;
+pub mod entry;
+pub mod files;

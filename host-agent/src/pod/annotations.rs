@@ -9,7 +9,6 @@ use std::str::FromStr;
 use serde_json::value::RawValue;
 use settings_model::{Burst, LatencyTarget};
 
-use crate::cni::error::{Code, Error};
 use crate::pod::wanted::Annotated;
 
 /// The capability, and the key of `runtimeConfig`, that containerd and CRI-O hand annotations on by.
@@ -18,12 +17,17 @@ pub const EGRESS_BURST: &str = "sluice.dev/egress-burst";
 pub const INGRESS_BURST: &str = "sluice.dev/ingress-burst";
 pub const LATENCY_TARGET: &str = "sluice.dev/latency-target";
 
+/// Why a pod's annotation, or what a runtime made of one, cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotAllowed(pub String);
+
 /// All annotations of a pod, undecoded.
 pub type PodAnnotations = BTreeMap<String, Box<RawValue>>;
 
 /// Enters what the pod says of itself. Values are written as those of the settings `burst` and
 /// `latency-target`.
-pub fn enter(all: &PodAnnotations, annotated: &mut Annotated) -> Result<(), Error> {
+pub fn enter(all: &PodAnnotations, annotated: &mut Annotated) -> Result<(), NotAllowed> {
     let burst = |name| own::<Burst>(all, name);
     annotated.egress_burst = burst(EGRESS_BURST)?.or(annotated.egress_burst);
     annotated.ingress_burst = burst(INGRESS_BURST)?.or(annotated.ingress_burst);
@@ -31,9 +35,12 @@ pub fn enter(all: &PodAnnotations, annotated: &mut Annotated) -> Result<(), Erro
     Ok(())
 }
 
-fn own<T: FromStr<Err: Display>>(all: &PodAnnotations, name: &str) -> Result<Option<T>, Error> {
+fn own<T: FromStr<Err: Display>>(
+    all: &PodAnnotations,
+    name: &str,
+) -> Result<Option<T>, NotAllowed> {
     let Some(raw) = all.get(name) else { return Ok(None) };
-    let refuse = |why: String| Error::new(Code::InvalidConfig, format!("annotation {name}: {why}"));
+    let refuse = |why: String| NotAllowed(format!("annotation {name}: {why}"));
     let text: String =
         serde_json::from_str(raw.get()).map_err(|_| refuse(format!("{raw} is no string")))?;
     text.parse().map(Some).map_err(|e: T::Err| refuse(e.to_string()))
@@ -46,10 +53,7 @@ mod tests {
     fn read(json: &str) -> Result<Annotated, String> {
         let all = serde_json::from_str(json).unwrap();
         let mut annotated = Annotated::default();
-        enter(&all, &mut annotated).map(|()| annotated).map_err(|e| {
-            assert_eq!(e.code, Code::InvalidConfig);
-            e.source.to_string()
-        })
+        enter(&all, &mut annotated).map(|()| annotated).map_err(|e| e.to_string())
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod annotations;
 pub mod guard;
 pub mod limit;
 pub mod record;
+pub mod runtime_config;
 pub mod shaper;
 pub mod time_to_live;
 pub mod veth;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::file::{self, Staged};
 use crate::host::paths::Paths;
-use crate::settings::layers::Document;
+use crate::settings::document::Document;
 
 /// Enough to look back at; older ones are removed.
 const KEPT: usize = 5;

@@ -7,18 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
 use settings_model::{Effective, Problems};
 
 use crate::host::paths::Paths;
-use crate::settings::user_data::{NodeConfig, UserData};
-
-/// A text of settings, and how messages name it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Document {
-    pub name: String,
-    pub text: String,
-}
+use crate::settings::document::{Document, NodeConfig, UserData};
 
 /// What there is below the user data, and the user data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

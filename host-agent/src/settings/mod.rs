@@ -3,6 +3,9 @@
 //! which of them are in force (generations). What a setting means is the
 //! settings model's.
 
+pub mod document;
 pub mod generation;
+pub mod in_force;
+pub mod kubelet_start;
 pub mod layers;
 pub mod user_data;

@@ -12,13 +12,15 @@ use anyhow::{Context, Result, anyhow};
 use settings_model::{CniMode, Settings};
 
 use super::known::Known;
-use super::{CONFLIST, network, nft, remove, store, take_off};
-use crate::boot::facts::active_conflist;
+use super::removal::{remove, take_off};
+use super::{network, nft, store};
 use crate::host::file;
 use crate::host::lock::private_directory;
 use crate::host::paths::Paths;
 use crate::imds::interface::{Interface, InterfaceError};
 use crate::imds::{Host, jittered};
+use crate::libcni::files::OF_STANDALONE_MODE as CONFLIST;
+use crate::libcni::files::active_conflist;
 use crate::netlink::{Link, Netlink};
 use crate::trouble::{Trouble, code};
 

@@ -3,9 +3,9 @@
 //! counters tell. Each with what was seen and what the reader can do. One
 //! entry may speak of many pods, so that it stays readable.
 
-use super::{Pod, State, Status, pods};
-use crate::boot::Reason;
-use crate::boot::unmet;
+use super::node::Status;
+use super::pod::{Pod, State, names};
+use crate::settings::in_force::Reason;
 use crate::trouble::code::{self, Code};
 use crate::trouble::{Trouble, some};
 
@@ -26,7 +26,7 @@ fn unenforced(reported: &[Trouble], all: &[Pod]) -> Option<Trouble> {
         reported.iter().any(|trouble| trouble.is(code::NOT_ENFORCED) && trouble.subject == subject)
     };
     let without = all.iter().filter(|pod| pod.state() == State::Broken && !is_told(pod));
-    of_names(code::NOT_ENFORCED, UNENFORCED, &pods::names(without))
+    of_names(code::NOT_ENFORCED, UNENFORCED, &names(without))
 }
 
 /// The pins could not be opened because of `pins`, if that is given.
@@ -46,7 +46,7 @@ pub fn of(status: &Status, pins: Option<&bpf::Error>) -> Vec<Trouble> {
 /// The agent looks at the conflist itself, and knows whether it has been repaired since.
 fn unmet_parts(status: &Status) -> Vec<Trouble> {
     let mut unmet = status.settings.iter().flat_map(|it| it.unmet.clone()).collect::<Vec<_>>();
-    unmet.retain(|trouble| status.agent.is_none() || !unmet::is_of_conflist(trouble));
+    unmet.retain(|trouble| status.agent.is_none() || !is_of_conflist(trouble));
     unmet
 }
 
@@ -133,9 +133,13 @@ fn of_pods(all: &[Pod]) -> Vec<Trouble> {
         ),
     ];
     let told = groups.into_iter().filter_map(|(code, what, holds)| {
-        of_names(code, what, &pods::names(all.iter().filter(|pod| holds(pod))))
+        of_names(code, what, &names(all.iter().filter(|pod| holds(pod))))
     });
     told.collect()
+}
+
+fn is_of_conflist(trouble: &Trouble) -> bool {
+    trouble.is(code::CONFLIST_UNREADABLE) || trouble.is(code::CONFLIST_NOT_WRITTEN)
 }
 
 /// One for all of them, if there are any.
@@ -151,7 +155,7 @@ fn is_dodging(pod: &Pod) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::MaxPodsInForce;
+    use crate::settings::in_force::MaxPodsInForce;
     use crate::status::InKubelet;
     use crate::status::text::tests::{pod, status};
 
@@ -205,8 +209,9 @@ mod tests {
     #[test]
     fn conflist_is_the_agents_to_judge_while_one_runs() {
         let mut degraded = status(Vec::new());
-        let unmet = vec![unmet::conflist("broken".into()), unmet::kubelet("read-only".into())];
-        degraded.settings.as_mut().unwrap().unmet = unmet;
+        let unmet = [code::CONFLIST_UNREADABLE, code::KUBELET_NOT_CONFIGURED];
+        let unmet = unmet.map(|code| Trouble::new(code, "part", "broken"));
+        degraded.settings.as_mut().unwrap().unmet = unmet.into();
         assert_eq!(codes(&degraded), ["kubelet-not-configured"]);
         degraded.agent = None;
         assert_eq!(

@@ -17,9 +17,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::addresses::capacity::{self, Capacity};
-use crate::boot::Reason;
+use crate::host::clock::seconds;
+use crate::settings::in_force::Reason;
 use crate::status::report::Report;
-use crate::status::{Delays, Line, Pod, State, Status, need_container, seconds};
+use crate::status::{Delays, Line, Pod, State, Status, need_container};
 use crate::trouble::Trouble;
 
 /// Upper bounds in seconds: ADD takes 2 to 20 ms as a rule, and the runtime gives up after minutes.

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::pods::Pod;
+use super::pod::Pod;
 use crate::netlink::Netlink;
 use crate::pod::record::{Claim, Mode, Record, Shaping};
 use crate::pod::veth::End;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::{Line, Pod};
-use crate::api::Pods;
+use crate::status::Pods;
 
 /// Enters into `pods`, read at `at_ns`, what was measured since `before`. A pod that is new has
 /// nothing measured yet.

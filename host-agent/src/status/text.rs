@@ -196,11 +196,11 @@ pub mod tests {
     use super::super::{Agent, GuardLine, Line, Pod};
     use super::*;
     use crate::addresses::capacity::{self, Finding, Seen};
-    use crate::boot::{InForce, Reason};
     use crate::pod::limit::Origin;
     use crate::pod::record::Came;
     use crate::pod::wanted::Annotated;
     use crate::settings::generation::Verdict;
+    use crate::settings::in_force::{InForce, Reason};
     use crate::status::report::Report;
     use crate::trouble::{Trouble, code};
 

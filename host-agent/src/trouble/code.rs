@@ -5,7 +5,7 @@
 //! what was a code once never gets another meaning.
 
 use self::By::{Both, Doctor, Status};
-use super::Severity::{self, Degraded, Fault, Note};
+use super::severity::Severity::{self, Degraded, Fault, Note};
 
 /// The alert on all that has none of its own.
 pub const ANY: &str = "SluiceDegraded";

@@ -6,12 +6,12 @@
 pub mod code;
 #[cfg(test)]
 mod page;
-
-use std::fmt;
+mod severity;
 
 use serde::{Deserialize, Serialize};
 
 use code::Code;
+pub use severity::Severity;
 
 /// How many a message names.
 const NAMED: usize = 5;
@@ -22,29 +22,6 @@ pub fn some(names: &[String]) -> String {
     match names.len().saturating_sub(NAMED) {
         0 => named,
         more => format!("{named} and {more} more"),
-    }
-}
-
-/// Worst first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Severity {
-    /// A limit or network policy is not in force where it should be, or pods cannot start.
-    Fault,
-    /// What should be in force is, but not as well, or not against everyone.
-    #[default]
-    Degraded,
-    /// Good to know.
-    Note,
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.pad(match self {
-            Self::Fault => "fault",
-            Self::Degraded => "degraded",
-            Self::Note => "note",
-        })
     }
 }
 

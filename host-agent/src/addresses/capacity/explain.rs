@@ -4,7 +4,7 @@
 
 use super::judge::{COMES_WITHIN, FILLS_WITHIN, Signs};
 use super::promise::{Pool, Promise};
-use super::{Capacity, Finding, Seen};
+use super::state::{Capacity, Finding, Seen};
 use crate::trouble::Trouble;
 use crate::trouble::code::{self, Code};
 

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use super::Finding;
 use super::promise::{Pool, Promise};
+use super::state::Finding;
 
 /// aws-node takes a minute or two to start on a fresh node; a subnet without a free /28 costs it cooldowns
 /// of 120 s (ipamd.go, InsufficientCidrBlocks), and IMDS may be a minute behind EC2.

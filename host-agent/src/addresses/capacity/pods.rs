@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::agent::reconcile::is_netns;
+use crate::host::netns::is_netns;
 
 /// What every runtime calls a pod's first interface; others are of other networks.
 const MAIN: &str = "eth0";

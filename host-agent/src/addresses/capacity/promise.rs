@@ -6,8 +6,8 @@ use settings_model::{CniMode, IpFamily, MaxPods, PrefixDelegation, Settings};
 
 use crate::addresses::instance::Instance;
 use crate::addresses::max_pods::{HOST_NETWORK_PODS, PREFIX_ADDRESSES};
-use crate::boot::MaxPodsInForce;
 use crate::imds::eni::Eni;
+use crate::settings::in_force::MaxPodsInForce;
 
 /// EKS' own bound for small nodes; what prefixes carry beyond that is nobody's loss.
 const MOST_PODS: u64 = 110;

@@ -8,13 +8,14 @@ use anyhow::Result;
 
 use super::explain::{numbers, trouble};
 use super::judge::{Signs, judge};
+use super::pods;
 use super::promise::{Pool, Promise};
-use super::{Capacity, Finding, Seen, pods};
+use super::state::{Capacity, Finding, Seen};
+use crate::host::clock::now_ns;
 use crate::host::paths::Paths;
 use crate::imds::eni::Eni;
 use crate::imds::interface::InterfaceError;
 use crate::imds::{ImdsError, Outside, jittered};
-use crate::status::now_ns;
 use crate::trouble::Trouble;
 
 /// From one look to the next, on average.

@@ -6,26 +6,25 @@
 mod contest;
 
 use std::fs::{self, Metadata};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Result};
 use settings_model::Settings;
 
 use self::contest::{Advice, Contest, Stamp};
-use crate::boot::facts::{TextFile, active_conflist, with_entry};
-use crate::boot::plan::{Upstream, conflist_file, is_chained, upstream};
-use crate::boot::rates_kept;
-use crate::host::file;
 use crate::host::lock::unless_busy;
 use crate::host::paths::Paths;
-use crate::libcni::conflist::{decode, has_entry, remove};
+use crate::libcni::conflist::{TextFile, has_entry};
+use crate::libcni::edit::{replace, take_out};
+use crate::libcni::entry::{
+    Upstream, edited, has_plugin, is_chained, plugin, rates_kept, upstream,
+};
+use crate::libcni::files::active_conflist;
 use crate::trouble::code::{self, Code};
 use crate::trouble::{Severity, Trouble};
 
-/// Writes in a row while somebody else writes between them.
-const ATTEMPTS: u32 = 10;
 /// Until the next try where somebody else, a boot, writes files.
 const BUSY: Duration = Duration::from_millis(5);
 
@@ -87,8 +86,7 @@ impl Chain {
     }
 
     fn put_in(&mut self, settings: &Settings, dir: &Path, now: Instant) -> Result<Option<Trouble>> {
-        let read =
-            active_conflist(dir).and_then(|found| Ok((conflist_file(settings, &found)?, found)));
+        let read = active_conflist(dir).and_then(|found| Ok((edited(settings, &found)?, found)));
         let (found, edited) = match read {
             Ok((Some(edited), Some(found))) => (found, edited),
             Ok(_) => {
@@ -98,8 +96,8 @@ impl Chain {
             Err(e) => return Ok(Some(trouble(code::CONFLIST_UNREADABLE, dir, format!("{e:#}")))),
         };
         let upstream = upstream(settings, &found);
-        if found.text.as_bytes() != edited.content
-            && let Some(until) = self.write(settings, &found, &edited.content, now)?
+        if found.text != edited.text
+            && let Some(until) = self.write(settings, &found, &edited.text, now)?
         {
             self.due = Some(until);
             let what = "somebody takes our entry out again and again".into();
@@ -115,7 +113,7 @@ impl Chain {
         &mut self,
         settings: &Settings,
         found: &TextFile,
-        content: &[u8],
+        text: &str,
         now: Instant,
     ) -> Result<Option<Instant>> {
         let upstream = upstream(settings, found);
@@ -135,10 +133,10 @@ impl Chain {
             self.contest.put_back(now);
         }
         let edit = |text: TextFile| {
-            let edited = conflist_file(settings, &Some(text))?;
-            Ok(edited.map(|edited| edited.content).unwrap_or_default())
+            let edited = edited(settings, &Some(text))?;
+            Ok(edited.map(|edited| edited.text.into_bytes()).unwrap_or_default())
         };
-        replace(found, content, &meta, edit)?;
+        replace(found, text.as_bytes(), &meta, edit)?;
         self.writes += 1;
         self.replaced |= upstream == Some(Upstream::Replaced);
         let path = found.path.display();
@@ -193,65 +191,10 @@ impl Chain {
     }
 }
 
-/// Whether there is something that a runtime can run for our entry.
-pub fn has_plugin(paths: &Paths, settings: &Settings) -> bool {
-    let found = fs::metadata(plugin(paths, settings));
-    found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-}
-
-fn plugin(paths: &Paths, settings: &Settings) -> PathBuf {
-    paths.resolve(settings.cni.bin_dir.as_ref()).join("sluice")
-}
-
 /// A chain with our entry would start no pod.
 fn no_plugin(paths: &Paths, settings: &Settings) -> Trouble {
     let what = "the plugin's executable is not there, so our entry is not in the conflist".into();
     trouble(code::PLUGIN_MISSING, &plugin(paths, settings), what)
-}
-
-/// Takes our entry out of every list; gives how many had it. An entry of the upstream plugin that it
-/// has replaced is not known any more: the VPC CNI has it written at its next start.
-pub fn take_out(dir: &Path) -> Result<u64> {
-    let mut written = 0;
-    for found in with_entry(dir)? {
-        let path = found.path.display();
-        let look = || fs::metadata(&found.path);
-        let meta = look().with_context(|| format!("look at {path}"))?;
-        let edit = |found: TextFile| {
-            let text = remove(&found.text);
-            text.map(String::into_bytes).with_context(|| format!("take the entry out of {path}"))
-        };
-        replace(&found, &edit(found.clone())?, &meta, edit)?;
-        log::info!(
-            "took our entry out of {path}; an upstream \"bandwidth\" plugin's that it had replaced comes \
-             back when its owner writes the file anew (VPC CNI: when aws-node starts)"
-        );
-        written += 1;
-    }
-    Ok(written)
-}
-
-/// What somebody has written since `found` was read is not lost: it is edited in its turn.
-fn replace(
-    found: &TextFile,
-    content: &[u8],
-    meta: &Metadata,
-    edit: impl Fn(TextFile) -> Result<Vec<u8>>,
-) -> Result<()> {
-    let (path, mode) = (&found.path, meta.permissions().mode() & 0o7777);
-    let mut expected = found.text.clone().into_bytes();
-    let mut content = content.to_vec();
-    for _ in 0..ATTEMPTS {
-        let before = file::exchange(path, &content, mode)?;
-        if before == expected {
-            return Ok(());
-        }
-        // What cannot be edited is put back as it was, and looked at again.
-        let newer = decode(before.clone()).map(|text| TextFile { path: path.clone(), text });
-        let next = newer.map_err(Error::from).and_then(&edit).unwrap_or(before);
-        expected = std::mem::replace(&mut content, next);
-    }
-    bail!("write {}: somebody writes it all the time", path.display());
 }
 
 fn stamp(meta: &Metadata) -> Stamp {
@@ -260,55 +203,4 @@ fn stamp(meta: &Metadata) -> Stamp {
 
 fn trouble(code: &Code, subject: &Path, what: String) -> Trouble {
     Trouble::new(code, subject.display().to_string(), what)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::libcni::conflist::{ENTRY, add};
-
-    const OLD: &str = r#"{"plugins":[{"type":"old"}]}"#;
-
-    /// What is in the file after an edit of `OLD` while somebody has written `newer` instead.
-    fn written(newer: Option<&[u8]>) -> (Result<()>, Option<Vec<u8>>) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("10-aws.conflist");
-        fs::write(&path, OLD).unwrap();
-        let meta = fs::metadata(&path).unwrap();
-        let found = TextFile { path: path.clone(), text: OLD.into() };
-        match newer {
-            Some(newer) => fs::write(&path, newer).unwrap(),
-            None => fs::remove_file(&path).unwrap(),
-        }
-        let edit = |file: TextFile| Ok(add(&file.text)?.into_bytes());
-        let result = replace(&found, add(OLD).unwrap().as_bytes(), &meta, edit);
-        (result, fs::read(&path).ok())
-    }
-
-    #[test]
-    fn what_somebody_writes_at_the_same_moment_is_edited_and_not_lost() {
-        let newer = r#"{"plugins":[{"type":"new","mtu":1500}]}"#;
-        let (result, left) = written(Some(newer.as_bytes()));
-        result.unwrap();
-        assert_eq!(left.unwrap(), newer.replace("}]", &format!("}},{ENTRY}]")).as_bytes());
-        // It may be what we would have made of it.
-        let edited = add(newer).unwrap();
-        assert_eq!(written(Some(edited.as_bytes())).1.unwrap(), edited.as_bytes());
-    }
-
-    #[test]
-    fn what_cannot_be_edited_is_put_back() {
-        for broken in [&b"{"[..], b"\xff"] {
-            let (result, left) = written(Some(broken));
-            result.unwrap();
-            assert_eq!(left.unwrap(), broken);
-        }
-    }
-
-    #[test]
-    fn list_that_has_just_gone_is_not_made_again() {
-        let (result, left) = written(None);
-        assert!(format!("{:#}", result.unwrap_err()).ends_with("(os error 2)"));
-        assert_eq!(left, None);
-    }
 }

@@ -18,13 +18,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use settings_model::{Settings, UpstreamBandwidth};
 
-use super::pod::{is_netns, process_lives};
-use crate::boot::plan::lost_rates;
-use crate::cni::annotated;
 use crate::host::logging::harmless;
+use crate::host::netns::{is_netns, process_lives};
 use crate::libcni::conflist::has_upstream;
+use crate::libcni::entry::lost_rates;
 use crate::pod::annotations::CAPABILITY;
 use crate::pod::record::{Came, Key, Record, Shaping};
+use crate::pod::runtime_config::annotated;
 use crate::pod::wanted::Annotated;
 
 /// A file of the cache that concerns a living pod.

@@ -8,6 +8,7 @@ pub mod adopt;
 mod health;
 mod known_pod;
 pub mod once;
+mod pending_guard;
 mod pod;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,14 +26,12 @@ use crate::host::lock::{Busy, unless_busy};
 use crate::host::paths::Paths;
 use crate::netlink::{Changed, Link, Netlink};
 use crate::pod::record::{Claim, Key, NoFreeSlot, Record, Records};
+use crate::settings::in_force::in_force;
 use crate::status::metrics::SinceStart;
 use crate::status::report::Report;
 use crate::trouble::{Trouble, code, some};
 use known_pod::{Pod, RETRY, longest_without_guard};
-use once::in_force;
 use pod::{Node, Seen};
-
-pub use pod::is_netns;
 
 /// Finds what no event tells: a link that was detached, an event that got lost.
 const PASS_EVERY: Duration = Duration::from_secs(300);
@@ -466,12 +465,8 @@ impl Reconciler {
         let Some(pod) = longest_without_guard(&mut self.pods, now) else { return Ok(()) };
         pod.guard_due = None;
         let claim = pod.claim.clone();
-        let done = crate::agent::reconcile::once::attach_guard(
-            &self.records,
-            &self.pins,
-            &claim,
-            self.settings.bandwidth.guard,
-        );
+        let done =
+            pending_guard::attach(&self.records, &self.pins, &claim, self.settings.bandwidth.guard);
         match (done, self.pods.get_mut(&claim.key)) {
             (Ok(wait), Some(pod)) => pod.guard_due = wait.map(|wait| Instant::now() + wait),
             (Err(e), Some(pod)) => pod.failed(&e.context("attach the guard")),

@@ -1,32 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is done once, from the command line or beside the loop: new limits for
-//! the pods that are there, and the link of one guard.
+//! What is done once, from the command line: new limits for the pods that are
+//! there, without an agent.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use bpf::Pins;
-use settings_model::{GuardPlace, Settings};
+use anyhow::Result;
 
 use crate::agent::reconcile::Reconciler;
-use crate::host::lock::unless_busy;
 use crate::host::paths::Paths;
-use crate::pod::guard;
-use crate::pod::record::{Claim, Guard, IngressGuard, Records};
-use crate::pod::veth::End;
+use crate::pod::record::Records;
 
 /// How long all the node's pods may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-const AGAIN: Duration = Duration::from_millis(100);
-
-/// The settings in force; `sluice boot` replaces the file whole.
-pub fn in_force(paths: &Paths) -> Result<Settings> {
-    let path = paths.settings_in_force();
-    let text =
-        std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    Ok(settings_model::parse(&path.display().to_string(), &text)?)
-}
 
 /// Gives every pod the limits that the settings in force ask for, without an agent. A pod that
 /// cannot be changed is told of and keeps what it has; the others go on.
@@ -42,49 +28,4 @@ pub fn apply(paths: &Paths) -> Result<()> {
         thread::sleep(wait.min(Duration::from_millis(10)));
     }
     Ok(())
-}
-
-/// Attaches one guard that ADD has left to us; gives when to come again for the other one, or because
-/// a verb of the pod has not ended.
-pub fn attach_guard(
-    records: &Records,
-    pins: &Pins,
-    claim: &Claim,
-    place: GuardPlace,
-) -> Result<Option<Duration>> {
-    let Some(_held) = unless_busy(records.hold(&claim.key.container_id, Duration::ZERO))? else {
-        return Ok(Some(AGAIN));
-    };
-    let Ok(mut record) = claim.read() else { return Ok(None) };
-    let host = record.host.clone().filter(|_| record.guard == Some(Guard::Pending));
-    match (host, record.ingress_guard.clone()) {
-        (Some(host), _) => {
-            let Some(mut end) = End::on_host(host.ifindex, &host.ifname)? else { return Ok(None) };
-            if !end.may_be_of(&record.netns) {
-                return Ok(None);
-            }
-            let guard = guard::attach(pins, claim.slot, &mut end, place)?;
-            record.guard = Some(guard.clone());
-            guard::tell(&record, None);
-            if !records.rewrite(claim, &record)? {
-                complain(&guard::detach(pins, claim.slot, &mut end, &guard));
-            }
-        }
-        (None, Some(guard)) if guard.state == Guard::Pending => {
-            let Ok(mut pod) = End::in_pod(&record.netns, &claim.key.ifname) else {
-                return Ok(None);
-            };
-            let state = guard::attach_ingress(pins, claim.slot, &record.netns, &mut pod, &guard)?;
-            record.ingress_guard = Some(IngressGuard { state, ..guard.clone() });
-            if !records.rewrite(claim, &record)? {
-                complain(&guard::detach_ingress(pins, claim.slot, None, &guard));
-            }
-        }
-        _ => {}
-    }
-    Ok(guard::due_in(pins, &record))
-}
-
-fn complain(errors: &[anyhow::Error]) {
-    errors.iter().for_each(|e| log::warn!("{e:#}"));
 }

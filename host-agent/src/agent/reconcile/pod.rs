@@ -10,12 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use bpf::{Direction, Pins};
-use nix::errno::Errno;
-use nix::sys::signal::kill;
-use nix::sys::statfs::{NSFS_MAGIC, statfs};
-use nix::unistd::Pid;
 use settings_model::{Bandwidth, GuardPlace};
 
+use crate::host::netns::{is_netns, process_lives};
 use crate::netlink::Link;
 use crate::pod::guard;
 use crate::pod::record::{Came, Claim, Guard, IngressGuard, Record, Records, Shaping};
@@ -328,19 +325,6 @@ fn is_gone(record: &Record) -> Result<bool> {
         return Ok(End::on_host(host.ifindex, &host.ifname)?.is_none());
     }
     Ok(!is_netns(&record.netns) && !process_lives(&record.netns))
-}
-
-/// Whether this is a file of a process that is there. Under the agent's unit such files cannot be
-/// seen (ProtectProc=).
-pub fn process_lives(netns: &Path) -> bool {
-    let pid = netns.strip_prefix("/proc").ok().and_then(|path| path.iter().next()?.to_str());
-    let pid = pid.and_then(|pid| pid.parse().ok()).filter(|pid| *pid > 0).map(Pid::from_raw);
-    pid.is_some_and(|pid| kill(pid, None) != Err(Errno::ESRCH))
-}
-
-/// A namespace's file that was unmounted but not removed is an ordinary empty file.
-pub fn is_netns(path: &Path) -> bool {
-    statfs(path).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC)
 }
 
 fn collect(node: &Node, claim: &Claim) -> Result<()> {

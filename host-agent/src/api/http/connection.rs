@@ -4,7 +4,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 use nix::sys::socket::{Shutdown, shutdown};
@@ -12,9 +12,13 @@ use nix::sys::socket::{Shutdown, shutdown};
 use serde_json::json;
 
 use super::peer::May;
-use super::request::{MAX_BYTES, Method, parse};
+use super::request::{Door, MAX_BYTES, Method, Request, parse};
 use super::response::Response;
-use super::{Answer, Door, PATIENCE};
+
+/// So long a peer may take for its request, and again for reading the response.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+/// Makes a response to a request.
+pub type Answer<'a> = dyn FnMut(&Request) -> Response + 'a;
 
 pub trait Stream: Read + Write + AsFd {}
 impl<T: Read + Write + AsFd> Stream for T {}

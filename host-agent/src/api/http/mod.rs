@@ -23,14 +23,13 @@ use log::warn;
 use nix::poll::{PollFd, PollFlags};
 
 use crate::host::aide;
+pub use connection::{Answer, PATIENCE};
 use connection::{Connection, Stream};
+pub use peer::Group;
 use peer::{Doorkeeper, May};
-pub use peer::{Group, Host};
-pub use request::{MAX_BYTES, Method, Request, parse};
+pub use request::{Door, MAX_BYTES, Method, Request, parse};
 pub use response::{JSON, Response};
 
-/// So long a peer may take for its request, and again for reading the response.
-pub const PATIENCE: Duration = Duration::from_secs(2);
 /// Connections at once through one door. Who comes on top of that takes the place of the one that has
 /// said nothing for longest: who asks at once is answered, whoever else stands there. Each door has
 /// its own, so that a crowd at the metrics never locks an operator out.
@@ -42,15 +41,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// A peer that asks on and on fills no journal.
 const REFUSALS_EVERY: Duration = Duration::from_secs(60);
-
-/// Where a request came in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
-    /// The unix socket: everything.
-    Socket,
-    /// The TCP address: metrics only.
-    Metrics,
-}
 
 /// Both doors and who stands in them.
 pub struct Server {
@@ -65,9 +55,6 @@ pub struct Server {
     /// Until then nobody is let in.
     paused: Option<Instant>,
 }
-
-/// Makes a response to a request.
-pub type Answer<'a> = dyn FnMut(&Request) -> Response + 'a;
 
 impl Server {
     /// Listens on `socket`, in place of whatever a killed agent has left there. To be called before

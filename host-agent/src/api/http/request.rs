@@ -8,6 +8,15 @@ use super::response::Response;
 pub const MAX_BYTES: usize = 8192;
 const MAX_HEADERS: usize = 32;
 
+/// Where a request came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The unix socket: everything.
+    Socket,
+    /// The TCP address: metrics only.
+    Metrics,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Method {
     Get,
@@ -28,11 +37,11 @@ pub struct Request {
     pub body: Vec<u8>,
     /// Whether the peer would rather have OpenMetrics than the older text format.
     pub accepts_openmetrics: bool,
-    pub door: super::Door,
+    pub door: Door,
 }
 
 /// None as long as there is more to come.
-pub fn parse(bytes: &[u8], door: super::Door) -> Result<Option<Request>, Response> {
+pub fn parse(bytes: &[u8], door: Door) -> Result<Option<Request>, Response> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Request::new(&mut headers);
     let length = match head.parse(bytes) {
@@ -120,7 +129,6 @@ fn accepts_openmetrics(headers: &[httparse::Header]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Door;
     use super::*;
 
     fn refused(bytes: &[u8]) -> (u16, String) {

@@ -13,7 +13,7 @@ use settings_model::KubeletConfig;
 
 use super::{Explicit, Kubelet, Told};
 use crate::host::paths::Paths;
-use crate::settings::user_data::NodeConfig;
+use crate::settings::document::NodeConfig;
 
 /// A node and what is asked of it.
 pub(super) struct Case {

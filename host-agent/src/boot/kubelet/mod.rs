@@ -7,9 +7,9 @@
 mod probe;
 mod root;
 mod says;
-mod started;
 mod text;
 mod unit;
+mod variables;
 mod words;
 pub mod yaml;
 
@@ -24,13 +24,13 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use settings_model::{KubeletConfig, PodLimit, Settings};
 
-use crate::boot::plan::{FileContent, Part};
+use crate::addresses::max_pods::reserved_mebibytes;
+use crate::boot::part::{FileContent, Part};
 use crate::host::paths::Paths;
-use crate::settings::user_data::NodeConfig;
+use crate::settings::document::NodeConfig;
 use root::Place;
 use says::{Given, NodeConfigs, Reserved, Unreserved};
-pub use started::{Earlier, Started};
-pub use text::reserved_mebibytes;
+use variables::PODS_VARIABLE;
 
 /// First by name: a file that comes after `boot` (cloud-init writes some) is above it.
 const NODEADM_FILE: &str = "/etc/eks/nodeadm.d/00-sluice.yaml";
@@ -38,8 +38,6 @@ const NODEADM_DIR: &str = "/etc/eks/nodeadm.d";
 /// The same; kubelet passes over what does not end in .conf.
 const DROP_IN: &str = "00-sluice.conf";
 const ENV_FILE: &str = "/run/sluice/kubelet.env";
-const PODS_VARIABLE: &str = "SLUICE_MAX_PODS";
-const MEMORY_VARIABLE: &str = "SLUICE_KUBE_RESERVED_MEMORY";
 /// Where the units let us write for kubelet, with all that is below. Another --config-dir wants a
 /// drop-in of theirs.
 #[cfg(test)]
@@ -199,7 +197,7 @@ impl Kubelet {
             None => standard.and_then(|standard| standard.try_into().ok()),
         };
         let counted = counted.filter(|counted| *counted < pods)?;
-        let [wanted, kept] = [pods, counted].map(text::reserved_mebibytes);
+        let [wanted, kept] = [pods, counted].map(reserved_mebibytes);
         Some(format!(
             "{} gives kubelet {pods} pods without kubeReserved.memory: nodeadm keeps {kept}Mi, for \
              {counted} pods; {pods} want {wanted}Mi",
@@ -343,7 +341,7 @@ impl Kubelet {
         let writes = |path: &str| files.iter().any(|(file, _)| file == Path::new(path));
         let memory = self.memory.as_ref().filter(|_| !files.is_empty());
         let memory = memory.map(|Given { value, place }| {
-            let wanted = text::reserved_mebibytes(pods);
+            let wanted = reserved_mebibytes(pods);
             format!("{place} keeps {value} for kubelet, which stays; {pods} pods want {wanted}Mi")
         });
         let unit = match &self.nodeadm {

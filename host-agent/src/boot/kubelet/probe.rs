@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::root::Root;
 use super::says::{Given, KubeletConfigurations, NodeConfigs};
 use super::unit::{self, Unknown, flag, flags};
+use super::variables::{MEMORY_VARIABLE, PODS_VARIABLE};
 use super::{
-    ConfigDir, DROP_IN, ENV_FILE, Kubelet, MEMORY_VARIABLE, NODEADM_DIR, NODEADM_FILE, Nodeadm,
-    Ours, PODS_VARIABLE, RECORD, Record, Service,
+    ConfigDir, DROP_IN, ENV_FILE, Kubelet, NODEADM_DIR, NODEADM_FILE, Nodeadm, Ours, RECORD,
+    Record, Service,
 };
-use crate::boot::kubelet::root::Root;
 use crate::host::paths::Paths;
-use crate::settings::user_data::NodeConfig;
+use crate::settings::document::NodeConfig;
 
 const NODEADM_BINARIES: [&str; 2] = ["/usr/bin/nodeadm", "/usr/local/bin/nodeadm"];
 /// nodeadm writes kubelet's flags there when it runs, which is after `boot`.

@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::MEMORY_VARIABLE;
 use super::root::Place;
-use super::text::reserved_mebibytes;
 use super::unit::{Word, flag};
+use super::variables::MEMORY_VARIABLE;
 use super::words;
 use super::yaml::Yaml;
+
+use crate::addresses::max_pods::reserved_mebibytes;
 
 /// A value that somebody gave, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]

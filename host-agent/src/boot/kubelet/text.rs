@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is written for nodeadm, kubelet and systemd. Decides nothing.
 
-use super::{MEMORY_VARIABLE, PODS_VARIABLE};
+use super::variables::{MEMORY_VARIABLE, PODS_VARIABLE};
+use crate::addresses::max_pods::reserved_mebibytes;
 
 const HEAD: &str =
     "# Written by `sluice boot` and overwritten at every boot: this node's max-pods.\n";
-
-/// EKS' own formula (nodeadm, getMemoryMebibytesToReserve).
-pub fn reserved_mebibytes(pods: u16) -> u32 {
-    11 * u32::from(pods) + 255
-}
 
 /// A NodeConfig. nodeadm computes kubeReserved from the expression alone; one that does not know it
 /// yet drops it, and takes the memory from kubelet's own configuration.

@@ -14,7 +14,7 @@ use super::fixtures::{Ask, Case};
 use super::words::environment_file;
 use super::{DROP_IN, ENV_FILE, Kubelet, NODEADM_FILE, RECORD, Record, WRITABLE};
 use crate::boot::apply::apply;
-use crate::boot::plan::{FileContent, Part};
+use crate::boot::part::{FileContent, Part};
 use crate::host::lock::Lock;
 use crate::host::paths::Paths;
 

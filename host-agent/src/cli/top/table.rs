@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::api::Pods;
 use crate::host::logging::harmless;
 use crate::status::Line;
+use crate::status::Pods;
 use crate::status::text::{duration, short};
 
 /// One way of one pod interface. What is counted is of the interval.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What Sluice, the runtime and the CNI chain have written down.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -9,10 +10,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use settings_model::Settings;
 
-use super::names_in;
-use crate::boot::InForce;
-use crate::boot::facts::{self, TextFile};
 use crate::host::paths::Paths;
+use crate::libcni::conflist::TextFile;
+use crate::libcni::files::conflists;
+use crate::settings::in_force::InForce;
 
 /// The runtime's loopback has a result of its own.
 const LOOPBACK: &str = "lo";
@@ -107,7 +108,7 @@ impl Cni {
         let plugin = paths.resolve(cni.bin_dir.as_ref()).join("sluice");
         let shipped = paths.shipped_plugin();
         Self {
-            files: facts::conflists(&conf_dir).unwrap_or_else(|e| vec![Err(format!("{e:#}"))]),
+            files: conflists(&conf_dir).unwrap_or_else(|e| vec![Err(format!("{e:#}"))]),
             temporary: [conf_dir.clone(), paths.resolve(cni.bin_dir.as_ref())]
                 .iter()
                 .flat_map(|dir| temporary(dir))
@@ -133,6 +134,11 @@ fn temporary(dir: &Path) -> Vec<PathBuf> {
 fn same(a: &Path, b: &Path) -> Option<bool> {
     let (size_a, size_b) = (fs::metadata(a).ok()?.size(), fs::metadata(b).ok()?.size());
     Some(size_a == size_b && fs::read(a).ok()? == fs::read(b).ok()?)
+}
+
+pub fn names_in(dir: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use bpf::Pins;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use serde::Serialize;
 
-use super::names_in;
+use super::files::names_in;
 use crate::host::paths::Paths;
 use crate::netlink::trial;
 

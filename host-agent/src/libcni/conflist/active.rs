@@ -5,11 +5,17 @@
 //! of that one is the one to be chained to.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::json::{Members, string};
-use super::{Invalid, List, top_level};
-use crate::boot::facts::TextFile;
+use super::list::{Invalid, List, top_level};
+
+/// A file's path and text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextFile {
+    pub path: PathBuf,
+    pub text: String,
+}
 
 /// Files in the runtime's order, or why one cannot be read.
 type Files = [Result<TextFile, String>];

@@ -14,8 +14,8 @@ use serde_json::Value;
 use settings_model::Settings;
 
 use super::{ENTRY, add, decode, has_entry, has_upstream, remove};
-use crate::boot::facts::active_conflist;
-use crate::boot::plan::conflist_file;
+use crate::libcni::entry;
+use crate::libcni::files::active_conflist;
 
 const EXPECTED: &str = "expected";
 /// Where multus' paths lead to.
@@ -67,12 +67,12 @@ fn edited(case: &str, settings: &Settings) -> String {
         };
         fs::write(dir.join(name), bytes).unwrap();
     }
-    let edit = || conflist_file(settings, &active_conflist(&dir)?);
+    let edit = || entry::edited(settings, &active_conflist(&dir)?);
     let said = match edit() {
         Ok(None) => "nothing to edit\n".into(),
         Ok(Some(file)) => {
             let name = file.path.file_name().unwrap().to_str().unwrap();
-            format!("{name}:\n{}", String::from_utf8(file.content).unwrap())
+            format!("{name}:\n{}", file.text)
         }
         Err(e) => format!("error: {e:#}\n"),
     };

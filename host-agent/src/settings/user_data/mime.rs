@@ -5,7 +5,7 @@
 //! What lacks an empty line or is indented is read all the same, with its fault:
 //! whether that is an error depends on what is in it.
 
-use super::carrier::{CarrierError, MOST_PARTS};
+use super::error::{CarrierError, MOST_PARTS, Unended};
 use super::recognition::opens_our_table;
 
 /// Header lines of one message or part; longer ones are no header.
@@ -30,13 +30,6 @@ pub(super) struct Part<'m> {
     pub(super) unended: Option<Unended>,
     /// The boundary that should have ended the part and did not.
     pub(super) cut_by: Option<String>,
-}
-
-/// Where an empty line should end a head, and what stands there instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unended {
-    pub line: usize,
-    pub text: String,
 }
 
 impl<'m> Message<'m> {

@@ -4,6 +4,7 @@
 //! NodeConfigs and the names that messages call them by; never reads a setting.
 
 pub mod carrier;
+mod error;
 #[cfg(test)]
 mod fixtures;
 mod mime;
@@ -21,7 +22,7 @@ use anyhow::{Context, Result};
 
 use crate::host::paths::Paths;
 use crate::imds;
-use crate::settings::layers::Document;
+use crate::settings::document::{Document, NodeConfig, UserData};
 
 /// Given to a unit by `LoadCredential=` or `ImportCredential=`, and so by SMBIOS too.
 const CREDENTIAL: &str = "sluice.user-data";
@@ -29,24 +30,6 @@ const CREDENTIAL: &str = "sluice.user-data";
 const FW_CFG: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/sluice/user-data/raw";
 const LOCAL_FILE: &str = "/var/lib/sluice/user-data.toml";
 const IMDS: &str = "imds:user-data";
-
-/// What one source of user data holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UserData {
-    /// Our settings; None if there is nothing in it for us.
-    pub document: Option<Document>,
-    /// nodeadm's, a later one winning.
-    pub node_configs: Vec<NodeConfig>,
-}
-
-/// A text that nodeadm reads, for what it tells kubelet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeConfig {
-    /// How messages name it: `imds:user-data part 2`.
-    pub name: String,
-    /// Or why it cannot be had.
-    pub text: Result<String, String>,
-}
 
 /// Our document could not be had, but nodeadm's may be: they count for kubelet all the same.
 #[derive(Debug)]

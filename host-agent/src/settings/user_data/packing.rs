@@ -2,14 +2,13 @@
 //! gzip and base64, in bounded memory. Says what is wrong with the packed
 //! bytes; never judges what is in them.
 
-use std::fmt;
 use std::io::Read;
 
 use base64::DecodeError;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use flate2::bufread::GzDecoder;
 
-use super::carrier::CarrierError;
+use super::error::{Base64Fault, CarrierError};
 
 /// Fewer letters are taken for a word.
 const SHORTEST_BASE64: usize = 16;
@@ -73,25 +72,6 @@ pub(super) struct Packed {
 impl Packed {
     pub(super) fn whole(self) -> Result<Vec<u8>, CarrierError> {
         self.fault.map_or(Ok(self.bytes), |fault| Err(CarrierError::Base64(fault)))
-    }
-}
-
-/// What is wrong with a base64 text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Base64Fault {
-    Letter { line: usize, found: char },
-    Cut,
-}
-
-impl fmt::Display for Base64Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Letter { line, found } => write!(
-                f,
-                "{found:?} in line {line}, allowed are A-Z, a-z, 0-9, + and /, and = at the end"
-            ),
-            Self::Cut => write!(f, "its last group is not four letters, the end may be cut off"),
-        }
     }
 }
 

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The guards that ADD leaves to the agent: each waits for an RCU grace period.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use bpf::Pins;
+use settings_model::GuardPlace;
+
+use crate::host::lock::unless_busy;
+use crate::pod::guard;
+use crate::pod::record::{Claim, Guard, IngressGuard, Records};
+use crate::pod::veth::End;
+
+/// Until the next try while a verb of the pod has not ended.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Attaches one guard that ADD has left to us; gives when to come again for the other one, or because
+/// a verb of the pod has not ended.
+pub fn attach(
+    records: &Records,
+    pins: &Pins,
+    claim: &Claim,
+    place: GuardPlace,
+) -> Result<Option<Duration>> {
+    let Some(_held) = unless_busy(records.hold(&claim.key.container_id, Duration::ZERO))? else {
+        return Ok(Some(AGAIN));
+    };
+    let Ok(mut record) = claim.read() else { return Ok(None) };
+    let host = record.host.clone().filter(|_| record.guard == Some(Guard::Pending));
+    match (host, record.ingress_guard.clone()) {
+        (Some(host), _) => {
+            let Some(mut end) = End::on_host(host.ifindex, &host.ifname)? else { return Ok(None) };
+            if !end.may_be_of(&record.netns) {
+                return Ok(None);
+            }
+            let guard = guard::attach(pins, claim.slot, &mut end, place)?;
+            record.guard = Some(guard.clone());
+            guard::tell(&record, None);
+            if !records.rewrite(claim, &record)? {
+                complain(&guard::detach(pins, claim.slot, &mut end, &guard));
+            }
+        }
+        (None, Some(guard)) if guard.state == Guard::Pending => {
+            let Ok(mut pod) = End::in_pod(&record.netns, &claim.key.ifname) else {
+                return Ok(None);
+            };
+            let state = guard::attach_ingress(pins, claim.slot, &record.netns, &mut pod, &guard)?;
+            record.ingress_guard = Some(IngressGuard { state, ..guard.clone() });
+            if !records.rewrite(claim, &record)? {
+                complain(&guard::detach_ingress(pins, claim.slot, None, &guard));
+            }
+        }
+        _ => {}
+    }
+    Ok(guard::due_in(pins, &record))
+}
+
+fn complain(errors: &[anyhow::Error]) {
+    errors.iter().for_each(|e| log::warn!("{e:#}"));
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What `sluice boot` has put in force, as others read it: the settings
+//! themselves, and why it is these (/run/sluice/boot.json).
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use settings_model::Settings;
+
+use crate::host::paths::Paths;
+use crate::settings::kubelet_start::{Earlier, Started};
+use crate::trouble::Trouble;
+
+/// The settings in force; `sluice boot` replaces the file whole.
+pub fn in_force(paths: &Paths) -> Result<Settings> {
+    let path = paths.settings_in_force();
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    Ok(settings_model::parse(&path.display().to_string(), &text)?)
+}
+
+/// What holds on this node and why; `status` reads it from /run/sluice/boot.json.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InForce {
+    /// None where the layers below the user data hold, which are no generation.
+    pub generation: Option<u64>,
+    /// Names of the documents, lowest layer first.
+    pub documents: Vec<String>,
+    pub reason: Reason,
+    /// Why it is not what was asked for.
+    pub problems: Vec<String>,
+    /// What is in force, but may surprise the operator.
+    pub warnings: Vec<String>,
+    /// Parts that are not as asked for, although these settings are in force.
+    #[serde(default)]
+    pub unmet: Vec<Trouble>,
+    /// None where nothing says how many pods the node takes: it is no EC2 instance, and the settings
+    /// give no number.
+    #[serde(default)]
+    pub max_pods: Option<MaxPodsInForce>,
+}
+
+/// How many pods the node takes, and what that rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaxPodsInForce {
+    /// What kubelet has: an explicit value of somebody else's, or the computed one.
+    pub pods: u16,
+    /// Where kubelet was told, or who had told it before, in words.
+    pub told: String,
+    /// As firmware or IMDS name it; None where neither does.
+    pub instance_type: Option<String>,
+    /// Addresses for pods that the type's ENIs can ever carry in this mode; None where the type is
+    /// unknown.
+    pub capacity: Option<u64>,
+    /// Whether the type can have prefixes; None where the type is unknown.
+    pub delegates_prefixes: Option<bool>,
+    /// nodeadm makes kubelet's configuration, once for each boot of the node.
+    #[serde(default)]
+    pub by_nodeadm: bool,
+    /// What kubelet runs with as long as it has not read this number.
+    #[serde(default)]
+    pub earlier: Option<Earlier>,
+}
+
+impl InForce {
+    /// None where nothing was ever put in force since the node started.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        let attempt = || format!("read {}", path.display());
+        match fs::read(path) {
+            Ok(text) => serde_json::from_slice(&text).map(Some).with_context(attempt),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(attempt),
+        }
+    }
+
+    /// One line for people.
+    pub fn to_text(&self) -> String {
+        let what = match (self.generation, self.documents.is_empty()) {
+            (Some(number), false) => {
+                format!("generation {number} ({})", self.documents.join(", "))
+            }
+            (Some(number), true) => format!("generation {number} (built-in defaults)"),
+            (None, false) => self.documents.join(", "),
+            (None, true) => "built-in defaults".into(),
+        };
+        match self.reason {
+            Reason::AsAsked => format!("{what}, as asked for"),
+            Reason::LastGood => {
+                format!("{what}, the last good ones, instead of what was asked for")
+            }
+            Reason::Defaults => format!("{what}, instead of what was asked for"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    AsAsked,
+    LastGood,
+    Defaults,
+}
+
+impl MaxPodsInForce {
+    /// The number that kubelet runs with; None where that is not known.
+    pub fn in_kubelet(&self, started: &Started) -> Option<u16> {
+        match self.earlier.as_ref().filter(|earlier| earlier.lasts(self.by_nodeadm, started)) {
+            Some(earlier) => earlier.pods,
+            None => Some(self.pods),
+        }
+    }
+}

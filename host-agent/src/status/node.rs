@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One picture of the node, as data. It travels to the command line as JSON.
+
+use serde::{Deserialize, Serialize};
+
+use super::pod::{Pod, State};
+use super::report::Report;
+use crate::settings::generation::Verdict;
+use crate::settings::in_force::InForce;
+use crate::trouble::Trouble;
+
+/// One picture of the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// When the counters were read: nanoseconds since the node started.
+    pub at_ns: u64,
+    /// The same as seconds since 1970.
+    pub time: u64,
+    /// None where no agent was asked.
+    pub agent: Option<Agent>,
+    /// None on a node where `sluice boot` has not run.
+    pub settings: Option<InForce>,
+    /// What became of the generation in force.
+    pub verdict: Option<Verdict>,
+    /// None where the settings in force give kubelet no number.
+    #[serde(default)]
+    pub kubelet: Option<InKubelet>,
+    pub kernel: Kernel,
+    pub pods: Vec<Pod>,
+    /// What keeps a limit from being what it should be, and what can be done.
+    pub degraded: Vec<Trouble>,
+}
+
+/// The process that answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agent {
+    pub version: String,
+    pub report: Report,
+}
+
+/// What of the kernel decides how limits are enforced; None where nobody has found out yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernel {
+    pub release: String,
+    /// The guard is a link and needs nobody else's clsact (6.6).
+    pub tcx: Option<bool>,
+    /// Packets are paced; without, excess is dropped.
+    pub sch_fq: Option<bool>,
+}
+
+/// What kubelet runs with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InKubelet {
+    /// None where it was given none when it started.
+    pub max_pods: Option<u16>,
+}
+
+impl Status {
+    /// How many pods are in each state; a pod is counted once for each of its interfaces.
+    pub fn count(&self, state: State) -> usize {
+        self.pods.iter().filter(|pod| pod.state() == state).count()
+    }
+}
+
+/// Pods and their counters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pods {
+    pub at_ns: u64,
+    pub pods: Vec<Pod>,
+    pub degraded: Vec<Trouble>,
+}
+
+impl Pods {
+    pub fn of(status: Status) -> Self {
+        Self { at_ns: status.at_ns, pods: status.pods, degraded: status.degraded }
+    }
+}
