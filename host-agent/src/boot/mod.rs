@@ -24,7 +24,6 @@ use settings_model::{Effective, OnInvalid, Problems, Settings};
 use crate::host::file;
 use crate::host::lock::Lock;
 use crate::host::paths::Paths;
-use crate::libcni::edit::take_out;
 use crate::libcni::entry::{Upstream, has_plugin, rates_kept};
 use crate::settings::document::{Document, NodeConfig};
 use crate::settings::generation::Generations;
@@ -32,10 +31,8 @@ use crate::settings::in_force::{InForce, MaxPodsInForce, Reason};
 use crate::settings::kubelet_start::Started;
 use crate::settings::layers::{Layers, merge};
 use crate::settings::user_data;
-use crate::standalone;
 use apply::apply;
 use facts::Facts;
-use kubelet::Kubelet;
 use part::Part;
 use plan::Plan;
 
@@ -92,16 +89,7 @@ impl Boot<'_> {
 
     /// What these settings would make of this node, whose user data has these NodeConfigs.
     pub fn plan(&self, settings: &Settings, node_configs: &[NodeConfig]) -> Plan {
-        let plan =
-            Plan::make(self.paths, settings, &Facts::probe(self.paths, settings, self.plugin));
-        let machine = machine::probe(self.paths);
-        let probed = Kubelet::probe(self.paths, node_configs);
-        let whole =
-            probed.and_then(|it| plan.clone().and_max_pods(settings, machine.as_ref(), &it));
-        whole.unwrap_or_else(|why| {
-            let unmet = [plan.unmet, vec![unmet::kubelet(format!("{why:#}"))]].concat();
-            Plan { unmet, ..plan }
-        })
+        Plan::of(settings, &Facts::probe(self.paths, settings, self.plugin, node_configs))
     }
 
     /// Most of what `run` does is the same whatever the user data says. Done beforehand, for nothing, in
@@ -136,7 +124,7 @@ impl Boot<'_> {
         let begun = generations.begin(documents, on_invalid == OnInvalid::LastGood)?;
         let number = begun.number;
         plan.unmet.extend(begun.not_stored.iter().map(|why| unmet::not_stored(format!("{why:#}"))));
-        let changed = match self.carry_out(&asked.settings, &mut plan) {
+        let changed = match self.carry_out(&mut plan) {
             Ok(changed) => changed,
             Err(error) => {
                 // The first error is the one to tell; a full disk may keep this from being noted.
@@ -166,7 +154,7 @@ impl Boot<'_> {
 
     /// Part by part; the plan is then as it came about. Gives the paths that were written; fails only
     /// where the settings cannot be in force.
-    fn carry_out(&self, settings: &Settings, plan: &mut Plan) -> Result<Vec<PathBuf>> {
+    fn carry_out(&self, plan: &mut Plan) -> Result<Vec<PathBuf>> {
         let mut changed = self.install(&plan.plugin).unwrap_or_else(|why| {
             plan.unmet.push(unmet::plugin(format!("{why:#}")));
             Vec::new()
@@ -182,9 +170,9 @@ impl Boot<'_> {
                 plan.max_pods = None;
             }
         }
-        let entry = standalone::forget_earlier(self.paths, settings)
-            .and_then(|()| self.put_entry(settings, &plan.conflist));
-        match entry {
+        let installed = plan.plugin.plugin.as_ref().is_some_and(|it| has_plugin(&it.to));
+        let entry = if installed { &plan.conflist } else { &plan.without_plugin };
+        match apply(entry, &self.paths.files_lock()) {
             Ok(paths) => changed.extend(paths),
             Err(why) => plan.unmet.push(unmet::conflist_not_written(format!("{why:#}"))),
         }
@@ -196,16 +184,6 @@ impl Boot<'_> {
         fs::File::open(plugin)
             .with_context(|| format!("read the CNI plugin's binary {}", plugin.display()))?;
         apply(part, &self.paths.files_lock())
-    }
-
-    /// A runtime starts no pod by a chain whose plugin is not there.
-    fn put_entry(&self, settings: &Settings, part: &Part) -> Result<Vec<PathBuf>> {
-        if has_plugin(self.paths, settings) {
-            return apply(part, &self.paths.files_lock());
-        }
-        let dir = self.paths.resolve(settings.cni.conf_dir.as_ref());
-        let _alone = self.paths.files_lock().take(apply::PATIENCE)?;
-        take_out(&dir).map(|_| Vec::new())
     }
 
     /// With what kubelet runs with until it reads this.
@@ -247,7 +225,7 @@ impl Boot<'_> {
                 merged => merged?.settings,
             };
             let mut plan = self.plan(&settings, below.node_configs());
-            self.carry_out(&settings, &mut plan)?;
+            self.carry_out(&mut plan)?;
             let (documents, problems) = (names(&documents), lines(error));
             let Plan { warnings, unmet, max_pods, .. } = plan;
             let in_force =
@@ -299,3 +277,6 @@ pub fn lines(error: &anyhow::Error) -> Vec<String> {
         None => vec![format!("{error:#}")],
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,12 +3,20 @@
 
 use std::path::PathBuf;
 
+use crate::libcni::conflist::TextFile;
+
 /// A file and what it is to hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileContent {
     pub path: PathBuf,
     pub content: Vec<u8>,
     pub mode: u32,
+}
+
+impl FileContent {
+    pub fn of(list: TextFile) -> Self {
+        Self { path: list.path, content: list.text.into(), mode: 0o644 }
+    }
 }
 
 /// The plugin, from where it was shipped to where runtimes look for it. It is never read whole: it is larger than all

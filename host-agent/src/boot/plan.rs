@@ -13,8 +13,7 @@ use crate::boot::kubelet::{Kubelet, Told};
 use crate::boot::part::{FileContent, Part, Plugin};
 use crate::boot::unmet;
 use crate::host::paths::Paths;
-use crate::libcni::conflist::TextFile;
-use crate::libcni::entry::{self, Upstream, upstream};
+use crate::libcni::entry::{self, Upstream, is_chained, upstream};
 use crate::settings::in_force::MaxPodsInForce;
 use crate::trouble::Trouble;
 
@@ -25,8 +24,10 @@ pub struct Plan {
     /// What the plugin reads.
     pub settings: Part,
     pub kubelet: Part,
-    /// Our entry. Comes last: once a runtime sees it, plugin and settings are there.
+    /// Our entry, or none. Comes last: once a runtime sees it, plugin and settings are there.
     pub conflist: Part,
+    /// In place of that where runtimes find no plugin: they start no pod by a chain that names one.
+    pub without_plugin: Part,
     /// What cannot be as it was asked for, whatever is written.
     pub unmet: Vec<Trouble>,
     /// Whose entry in the conflist is the upstream plugin's, and what becomes of it.
@@ -38,10 +39,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn make(paths: &Paths, settings: &Settings, facts: &Facts) -> Self {
-        let to = paths.resolve(settings.cni.bin_dir.as_ref()).join("sluice");
+    pub fn of(settings: &Settings, facts: &Facts) -> Self {
+        let to = entry::plugin(&facts.paths, settings);
         let plugin = Plugin { from: facts.plugin.clone(), to };
-        let path = paths.settings_in_force();
+        let path = facts.paths.settings_in_force();
         let file = FileContent { path, content: settings.to_toml().into(), mode: 0o644 };
         let mut plan = Self {
             plugin: Part { plugin: Some(plugin), ..Part::default() },
@@ -51,24 +52,34 @@ impl Plan {
         if let Err(why) = plan.find_entry(settings, facts) {
             plan.unmet.push(unmet::conflist(format!("{why:#}")));
         }
-        plan
+        let kubelet = known(&facts.kubelet).and_then(|kubelet| {
+            plan.clone().and_max_pods(settings, facts.machine.as_ref(), kubelet)
+        });
+        kubelet.unwrap_or_else(|why| {
+            plan.unmet.push(unmet::kubelet(format!("{why:#}")));
+            plan
+        })
     }
 
     fn find_entry(&mut self, settings: &Settings, facts: &Facts) -> Result<()> {
-        let found = facts.conflist.as_ref().map_err(|why| Error::msg(why.clone()))?;
-        let edited = entry::edited(settings, found)?;
-        self.conflist.files.extend(edited.map(|TextFile { path, text }| FileContent {
-            path,
-            content: text.into(),
-            mode: 0o644,
-        }));
+        self.conflist.obsolete.extend(known(&facts.earlier_network)?.clone());
+        let without = known(&facts.with_entry)?.iter().map(entry::without);
+        let without: Vec<_> = without.collect::<Result<_>>()?;
+        self.without_plugin.files.extend(without.into_iter().map(FileContent::of));
+        if !is_chained(settings) {
+            self.conflist.files.clone_from(&self.without_plugin.files);
+            self.without_plugin = self.conflist.clone();
+            return Ok(());
+        }
+        let found = known(&facts.conflist)?;
+        self.conflist.files.extend(entry::edited(settings, found)?.map(FileContent::of));
         self.upstream = found.as_ref().and_then(|f| Some((f.path.clone(), upstream(settings, f)?)));
         Ok(())
     }
 
     /// The same plan with kubelet's number of pods. What a machine takes that is no EC2 instance only
     /// the settings know; kubelet is left to itself then.
-    pub fn and_max_pods(
+    fn and_max_pods(
         mut self,
         settings: &Settings,
         machine: Option<&Machine>,
@@ -109,8 +120,9 @@ impl Plan {
 
     /// The same below another root.
     pub fn below(mut self, paths: &Paths) -> Self {
-        let parts = [&mut self.plugin, &mut self.settings, &mut self.kubelet, &mut self.conflist];
-        for part in parts {
+        let entry = [&mut self.conflist, &mut self.without_plugin];
+        let parts = [&mut self.plugin, &mut self.settings, &mut self.kubelet];
+        for part in parts.into_iter().chain(entry) {
             let plugin = part.plugin.iter_mut().map(|plugin| &mut plugin.to);
             let files = part.files.iter_mut().map(|file| &mut file.path);
             let all = plugin.chain(files).chain(&mut part.obsolete);
@@ -126,12 +138,16 @@ impl Plan {
     }
 }
 
+fn known<T>(fact: &Result<T, String>) -> Result<&T> {
+    fact.as_ref().map_err(|why| Error::msg(why.clone()))
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::libcni::conflist;
+    use crate::libcni::conflist::{self, TextFile};
     use crate::settings::document::NodeConfig;
 
     const DELEGATING: &str = "sluice = { version = 1, prefix-delegation.enabled = true }";
@@ -140,12 +156,25 @@ mod tests {
     fn facts(text: Option<&str>) -> Facts {
         let path = PathBuf::from("/n/etc/cni/net.d/10-x.conflist");
         let conflist = text.map(|text| TextFile { path, text: text.into() });
-        Facts { conflist: Ok(conflist), plugin: "shipped".into() }
+        let node = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/kubelet/no-kubelet/node");
+        Facts {
+            plugin: "shipped".into(),
+            machine: None,
+            kubelet: Kubelet::probe(&Paths::below(node), &[]).map_err(|e| e.to_string()),
+            earlier_network: Ok(None),
+            with_entry: Ok(conflist
+                .iter()
+                .filter(|f| f.text.contains(conflist::ENTRY))
+                .cloned()
+                .collect()),
+            conflist: Ok(conflist),
+            paths: Paths::below("/n"),
+        }
     }
 
     fn plan(settings: &str, text: Option<&str>) -> Plan {
         let settings = settings_model::parse("user-data", settings).unwrap();
-        Plan::make(&Paths::below("/n"), &settings, &facts(text))
+        Plan::of(&settings, &facts(text))
     }
 
     /// What is put in place, in order.
@@ -188,7 +217,7 @@ mod tests {
     fn conflist_that_cannot_be_edited_takes_no_other_part_away() {
         let plan = plan("", Some("{"));
         assert_eq!(paths(&plan), ["/n/opt/cni/bin/sluice", "/n/run/sluice/settings.toml"]);
-        assert_eq!(plan.unmet.len(), 1);
+        assert_eq!(plan.unmet.len(), 1, "{:?}", plan.unmet);
         let what = "edit /n/etc/cni/net.d/10-x.conflist: line 1 column 1: not JSON";
         assert!(plan.unmet[0].what.starts_with(what), "{:?}", plan.unmet);
     }
@@ -205,8 +234,8 @@ mod tests {
             let instance_type = Some("t3a.medium".into());
             let machine = Machine { instance_type, ..Machine::default() };
             let settings = settings_model::parse("t", DELEGATING).unwrap();
-            let plan = plan("", None);
-            plan.and_max_pods(&settings, Some(&machine), &kubelet).unwrap().warnings
+            let facts = Facts { machine: Some(machine), kubelet: Ok(kubelet), ..facts(None) };
+            Plan::of(&settings, &facts).warnings
         };
         let gives = "user-data:6 (spec.kubelet.config.maxPods) gives kubelet 110 pods without \
                      kubeReserved.memory: nodeadm keeps ";

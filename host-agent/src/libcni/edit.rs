@@ -7,7 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Error, Result, bail};
 
-use super::conflist::{TextFile, decode, remove};
+use super::conflist::{TextFile, decode};
+use super::entry::without;
 use super::files::with_entry;
 use crate::host::file;
 
@@ -21,10 +22,7 @@ pub fn take_out(dir: &Path) -> Result<u64> {
         let path = found.path.display();
         let look = || fs::metadata(&found.path);
         let meta = look().with_context(|| format!("look at {path}"))?;
-        let edit = |found: TextFile| {
-            let text = remove(&found.text);
-            text.map(String::into_bytes).with_context(|| format!("take the entry out of {path}"))
-        };
+        let edit = |found: TextFile| without(&found).map(|list| list.text.into_bytes());
         replace(&found, &edit(found.clone())?, &meta, edit)?;
         log::info!(
             "took our entry out of {path}; an upstream \"bandwidth\" plugin's that it had replaced comes \

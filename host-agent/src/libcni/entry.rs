@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use settings_model::{CniMode, Settings, UpstreamBandwidth};
@@ -76,9 +76,17 @@ pub fn rates_kept(rates: &StaticRates) -> String {
     )
 }
 
+/// The list without our entry.
+pub fn without(list: &TextFile) -> Result<TextFile> {
+    let path = list.path.clone();
+    let text = conflist::remove(&list.text);
+    let text = text.with_context(|| format!("take the entry out of {}", path.display()))?;
+    Ok(TextFile { path, text })
+}
+
 /// Whether there is something that a runtime can run for our entry.
-pub fn has_plugin(paths: &Paths, settings: &Settings) -> bool {
-    let found = fs::metadata(plugin(paths, settings));
+pub fn has_plugin(plugin: &Path) -> bool {
+    let found = fs::metadata(plugin);
     found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 

@@ -12,4 +12,4 @@ mod removal;
 mod store;
 
 pub use keeper::Keeper;
-pub use removal::{forget_earlier, take_off};
+pub use removal::{earlier_conflist, take_off};

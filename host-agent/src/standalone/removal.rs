@@ -3,10 +3,9 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use settings_model::Settings;
 
 use super::known::Known;
 use super::{network, nft};
@@ -23,12 +22,11 @@ pub fn take_off(paths: &Paths) -> Result<()> {
 }
 
 /// A conflist of before the node started names prefixes that it may not have any more (an image may
-/// even be made of another node), so no runtime is to see it.
-pub fn forget_earlier(paths: &Paths, settings: &Settings) -> Result<()> {
-    match Known::read(paths)? {
-        Some(_) => Ok(()),
-        None => remove(&paths.resolve(settings.cni.conf_dir.as_ref()).join(OF_STANDALONE_MODE)),
-    }
+/// even be made of another node), so no runtime is to see it. None where there is none.
+pub fn earlier_conflist(paths: &Paths, dir: &Path) -> Result<Option<PathBuf>> {
+    let conflist = dir.join(OF_STANDALONE_MODE);
+    let is_there = fs::symlink_metadata(&conflist).is_ok();
+    Ok((Known::read(paths)?.is_none() && is_there).then_some(conflist))
 }
 
 pub(super) fn remove(path: &Path) -> Result<()> {

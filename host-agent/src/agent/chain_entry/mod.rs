@@ -70,7 +70,7 @@ impl Chain {
             Some(alone) => alone,
         };
         let kept = alone.and_then(|_alone| {
-            if is_chained(settings) && has_plugin(paths, settings) {
+            if is_chained(settings) && has_plugin(&plugin(paths, settings)) {
                 self.put_in(settings, &dir, now)
             } else if is_chained(settings) {
                 self.take_out(&dir).map(|()| Some(no_plugin(paths, settings)))
