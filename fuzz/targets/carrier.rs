@@ -3,8 +3,8 @@
 //! the document that came out. What is nodeadm's goes through its reader too.
 #![no_main]
 
-use host_agent::boot::kubelet::yaml::Yaml;
-use host_agent::settings::user_data::carrier::{MOST_INFLATED, MOST_RAW, decode};
+use host_agent::readers::Yaml;
+use host_agent::readers::carrier::{MOST_INFLATED, MOST_RAW, decode};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|raw: &[u8]| {

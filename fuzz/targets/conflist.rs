@@ -3,7 +3,7 @@
 //! nothing foreign and can be taken back.
 #![no_main]
 
-use host_agent::libcni::conflist::{ENTRY, add, decode, has_entry, has_upstream, remove};
+use host_agent::readers::conflist::{ENTRY, add, decode, has_entry, has_upstream, remove};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 

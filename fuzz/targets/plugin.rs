@@ -5,11 +5,11 @@
 //! directory with, and nothing is made of what was refused.
 #![no_main]
 
-use host_agent::cni::{CNI_VERSIONS, Code, Command, Environment, Error, Request, Valid, run};
-use host_agent::pod::runtime_config::annotated;
-use host_agent::host::paths::Paths;
-use host_agent::pod::annotations::CAPABILITY;
-use host_agent::pod::wanted::Annotated;
+use host_agent::plugin::Paths;
+use host_agent::plugin::{CNI_VERSIONS, Code, Command, Environment, Error, Request, Valid, run};
+use host_agent::readers::Annotated;
+use host_agent::readers::CAPABILITY;
+use host_agent::readers::annotated;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 

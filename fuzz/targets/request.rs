@@ -5,10 +5,10 @@
 #![no_main]
 
 use anyhow::{Result, bail};
-use host_agent::api::http::{Door, JSON, MAX_BYTES, parse};
-use host_agent::api::{Node, Reloaded, answer};
-use host_agent::pod::wanted::Live;
-use host_agent::status::Status;
+use host_agent::readers::Live;
+use host_agent::readers::Status;
+use host_agent::readers::{Door, JSON, MAX_BYTES, parse};
+use host_agent::readers::{Node, Reloaded, answer};
 use libfuzzer_sys::fuzz_target;
 
 /// Notes the changes that it receives.

@@ -5,7 +5,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use host_agent::addresses::instance::Instance;
+use host_agent::instances::Instance;
 
 const ROUNDS: usize = 101;
 

@@ -5,8 +5,7 @@ use std::io::Read;
 use std::process::ExitCode;
 
 use dlmalloc::GlobalDlmalloc;
-use host_agent::cni::{Environment, run};
-use host_agent::host::paths::Paths;
+use host_agent::plugin::{Environment, Paths, run};
 
 /// Released with musl, whose allocator asks the kernel for pages, and gives them back, at every other
 /// step; a call of the plugin needs a few hundred kilobytes for a millisecond.

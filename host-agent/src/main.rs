@@ -6,11 +6,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use host_agent::cli::{Arguments, report, run};
-use host_agent::host::logging;
+use host_agent::command_line::{Arguments, init_log, report, run};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let status = logging::init().and_then(|()| run(arguments));
+    let status = init_log().and_then(|()| run(arguments));
     ExitCode::from(status.unwrap_or_else(|error| report(&error)))
 }

@@ -19,4 +19,4 @@ pub use events::{Changed, Events};
 pub use link::{Gso, Link};
 pub use options::Fq;
 pub use socket::{Error, Netlink, inside};
-pub use tc::{FILTER_HANDLE, Filter, LEAF_HANDLE, Layout, ROOT_HANDLE, Root};
+pub use tc::{FILTER_HANDLE, Filter, LEAF_HANDLE, ROOT_HANDLE, Root};

@@ -6,7 +6,6 @@
 //! attached and removed last, so nothing is ever attached that no record names.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -445,11 +444,6 @@ impl Claim {
 
     pub fn is_there(&self) -> bool {
         self.path.exists()
-    }
-
-    /// Whether this is its file's name.
-    pub fn is_called(&self, name: &OsStr) -> bool {
-        self.path.file_name() == Some(name)
     }
 }
 

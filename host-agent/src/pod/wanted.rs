@@ -90,7 +90,7 @@ impl Wanted {
     }
 
     /// One line for people.
-    pub fn to_text(&self) -> String {
+    pub fn to_text(self) -> String {
         let text = |limit: Option<Limit>| match limit {
             Some(Limit { rate, origin, asked: Some(asked), .. }) => {
                 format!("{rate} ({origin}: {asked}, above the maximum)")

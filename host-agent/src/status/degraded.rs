@@ -156,7 +156,7 @@ fn is_dodging(pod: &Pod) -> bool {
 mod tests {
     use super::*;
     use crate::settings::in_force::MaxPodsInForce;
-    use crate::status::InKubelet;
+    use crate::status::node::InKubelet;
     use crate::status::text::tests::{pod, status};
 
     fn codes(status: &Status) -> Vec<String> {

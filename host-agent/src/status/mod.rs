@@ -16,5 +16,5 @@ pub mod report;
 pub mod text;
 pub mod trace;
 
-pub use node::{Agent, InKubelet, Kernel, Pods, Status};
-pub use pod::{Delays, Drops, GuardLine, Line, Pod, State, need_container};
+pub use node::{Kernel, Pods, Status};
+pub use pod::{Delays, GuardLine, Line, Pod, State, need_container};

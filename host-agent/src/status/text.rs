@@ -193,9 +193,11 @@ pub fn duration(ns: u64) -> String {
 
 #[cfg(test)]
 pub mod tests {
-    use super::super::{Agent, GuardLine, Line, Pod};
+    use super::super::node::Agent;
+    use super::super::{GuardLine, Line, Pod};
     use super::*;
-    use crate::addresses::capacity::{self, Finding, Seen};
+    use crate::addresses::capacity;
+    use crate::addresses::capacity::state::{Finding, Seen};
     use crate::pod::limit::Origin;
     use crate::pod::record::Came;
     use crate::pod::wanted::Annotated;

@@ -59,6 +59,7 @@ macro_rules! codes {
         };)+)+
 
         /// All of them by what they are about, in the order of the page.
+        #[cfg(test)]
         pub const AREAS: &[(&str, &[&Code])] = &[$(($area, &[$($name),+])),+];
     };
 }

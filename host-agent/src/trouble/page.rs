@@ -130,15 +130,14 @@ fn sources(dir: &Path, texts: &mut Vec<String>) {
     }
 }
 
+/// One that is never reported the compiler finds.
 #[test]
-fn each_code_is_reported_by_its_constant_and_none_is_spelt_out() {
+fn no_code_is_spelt_out_for_the_journal() {
     let mut texts = Vec::new();
     sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut texts);
-    let used = |word: &str| texts.iter().any(|text| text.contains(word));
+    assert!(texts.len() > 100);
     for code in codes() {
-        let constant = code.name.replace('-', "_").to_uppercase();
-        assert!(used(&format!("code::{constant}")), "{} is never reported", code.name);
         let spelt = format!("CODE = \"{}\"", code.name);
-        assert!(!used(&spelt), "{spelt} should be {constant}");
+        assert!(!texts.iter().any(|text| text.contains(&spelt)), "{spelt}");
     }
 }

@@ -62,11 +62,6 @@ impl Problems {
         self.0.iter()
     }
 
-    /// Whether a document is of a version that only a newer program understands.
-    pub fn is_newer_version(&self) -> bool {
-        self.iter().any(|problem| problem.code == code::UNSUPPORTED_VERSION)
-    }
-
     /// An array of all problems, for programs.
     pub fn to_json(&self) -> Value {
         self.iter().map(Problem::to_json).collect()
@@ -251,7 +246,10 @@ mod tests {
 
     #[test]
     fn newer_version_is_told_apart() {
-        let newer = |text: &str| parse("t", text).expect_err("problem").is_newer_version();
+        let newer = |text: &str| {
+            let problems = parse("t", text).expect_err("problem");
+            problems.iter().any(|problem| problem.code == code::UNSUPPORTED_VERSION)
+        };
         assert!(newer("sluice.version = 2"));
         assert!(newer("sluice.version = 99999999999999999999999"));
         assert!(!newer("sluice.version = 0"));

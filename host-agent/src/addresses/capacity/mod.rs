@@ -8,10 +8,10 @@ mod explain;
 mod judge;
 mod pods;
 mod promise;
-mod state;
+pub mod state;
 mod watch;
 
 pub use explain::numbers;
 pub use promise::Promise;
-pub use state::{Capacity, Finding, Seen, State};
+pub use state::{Capacity, State};
 pub use watch::{Look, Watch};

@@ -23,7 +23,7 @@ use log::warn;
 use nix::poll::{PollFd, PollFlags};
 
 use crate::host::aide;
-pub use connection::{Answer, PATIENCE};
+pub use connection::Answer;
 use connection::{Connection, Stream};
 pub use peer::Group;
 use peer::{Doorkeeper, May};

@@ -10,6 +10,7 @@ use std::thread;
 use nix::poll::{PollTimeout, poll};
 use nix::unistd::getgid;
 
+use super::connection::PATIENCE;
 use super::*;
 
 struct Fixture {
