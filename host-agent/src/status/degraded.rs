@@ -114,8 +114,8 @@ fn of_pods(all: &[Pod]) -> Vec<Trouble> {
         (code::DODGED, "the guard drops what got round the pod's own shaper", is_dodging),
         (
             code::GUARD_OFF,
-            "no guard: a pod with CAP_NET_RAW can send past its limit, and one with CAP_NET_ADMIN take it \
-             off; sluice pods says why",
+            "no guard: a pod with CAP_NET_RAW can send past its limit, and one with CAP_NET_ADMIN \
+             can remove it; sluice pods says why",
             |pod| pod.guard.as_ref().is_some_and(|guard| guard.state == "off"),
         ),
         (

@@ -339,8 +339,8 @@ pub mod tests {
     fn degraded_things_come_with_the_next_step() {
         let mut degraded = status(Vec::new());
         let contested =
-            Trouble::new(code::CONTESTED, "default/web eth0", "taken off 3 times in a minute");
-        degraded.degraded = vec![contested.with_next_step("find who does it")];
+            Trouble::new(code::CONTESTED, "default/web eth0", "removed 3 times in a minute");
+        degraded.degraded = vec![contested.with_next_step("find what does it")];
         let text = screen(&degraded);
         let end = "pods:     none\ndegraded:\n  contested: default/web eth0: removed 3 times in a \
                    minute\n    next: find what does it\n";

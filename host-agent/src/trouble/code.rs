@@ -125,7 +125,7 @@ codes! {
         "The agent has not finished its first pass.",
         "wait; if that lasts for more than a minute, read its journal: journalctl -u sluice";
     DEAF = "deaf", Degraded "", Status(ANY),
-        "The agent does not hear what happens inside pods, for want of CAP_NET_BROADCAST.",
+        "The agent does not receive what changes inside pods, because it lacks CAP_NET_BROADCAST.",
         "give the agent that capability; until then what a pod's end has lost is found every 5 minutes";
     NO_METRICS = "no-metrics", Degraded "", Status(ANY),
         "Metrics cannot be served where the settings say.",
@@ -152,7 +152,7 @@ codes! {
         "correct the pod's annotations, then restart the pod; where all slots are taken, run fewer pods on this node";
     CONTESTED = "contested", Degraded "", Status(ANY),
         "What Sluice attached or wrote is removed again and again; the agent stands back for a while.",
-        "`sluice doctor` names who else works on this pod's devices";
+        "`sluice doctor` names what else works on this pod's devices";
     RECORD_UNREADABLE = "record-unreadable", Fault "", Both(ANY),
         "A pod's record in /run/sluice/pods, or its counters, cannot be read.",
         "remove the record, then restart the pod; report it if that does not help";
@@ -179,7 +179,7 @@ codes! {
         "see what in the pod adds them";
     SHAPER_HIDDEN = "shaper-hidden", Fault "", Doctor,
         "A foreign program ends the chain before Sluice's filter runs.",
-        "have it attached behind ours, or return UNSPEC";
+        "have it attached behind Sluice's filter, or return UNSPEC";
     POLICED = "policed", Degraded "", Both("SluicePodsPoliced"),
         "A limit is enforced by dropping, not pacing: the kernel has no sch_fq.",
         "use an image whose kernel has the module sch_fq, then restart the pod";
@@ -192,7 +192,7 @@ codes! {
 }
 "Guards" {
     GUARD_OFF = "guard-off", Degraded "", Both("SluiceGuardOff"),
-        "There is no place for a pod's guard: with CAP_NET_RAW the pod can send past its limit, with CAP_NET_ADMIN take it off.",
+        "There is no place for a pod's guard: with CAP_NET_RAW the pod can send past its limit, with CAP_NET_ADMIN it can remove the shaper.",
         "set bandwidth.guard = \"own-clsact\"; or use a kernel with tcx (6.6), or network policy, whose clsact the guard shares";
     GUARD_PENDING = "guard-pending", Degraded "", Doctor,
         "The guard waits for the agent to attach it.",
@@ -207,7 +207,7 @@ codes! {
         "A foreign program whose verdicts are unknown runs before the guard.",
         "systemctl restart sluice puts the guard in front again; have the other one attached behind it";
     DODGED = "dodged", Degraded "", Status("SluiceGuardDropping"),
-        "The guard dropped what got round a pod's own shaper.",
+        "The guard dropped what bypassed a pod's own shaper.",
         "look at what runs there: it has changed its own devices or sends past them";
     INGRESS_GUARD_OFF = "ingress-guard-off", Degraded "", Both(ANY),
         "A pod has no guard inside: what others hand to it past its host end is not limited.",
@@ -219,16 +219,16 @@ codes! {
 "Network policy" {
     POLICY_BYPASSED = "policy-bypassed", Fault "", Doctor,
         "A program ends the chain before network policy runs.",
-        "have that program return NEXT (TCX_NEXT and TC_ACT_UNSPEC are -1), or take it off: bpftool link detach, tc filter del";
+        "have that program return NEXT (TCX_NEXT and TC_ACT_UNSPEC are -1), or remove it: bpftool link detach, tc filter del";
     POLICY_PERHAPS_BYPASSED = "policy-perhaps-bypassed", Note "", Doctor,
         "A program whose verdicts are unknown runs before network policy.",
-        "have that program return NEXT (TCX_NEXT and TC_ACT_UNSPEC are -1), or take it off: bpftool link detach, tc filter del";
+        "have that program return NEXT (TCX_NEXT and TC_ACT_UNSPEC are -1), or remove it: bpftool link detach, tc filter del";
     POLICY_MISSING = "policy-missing", Degraded "fault where this pod's program is pinned", Doctor,
         "Other pods have network policy, or this pod's program is pinned, and it is not attached here.",
         "kubectl -n kube-system rollout restart daemonset aws-node, or restart the pod";
     INGRESS_QDISC = "ingress-qdisc", Degraded "fault beside network policy", Doctor,
         "An ingress qdisc, which network policy takes for clsact.",
-        "remove it, and keep whatever put it there from doing so again; then restart aws-node or the pod";
+        "remove it, and keep whatever added it from doing so again; then restart aws-node or the pod";
     PRIORITY_TAKEN = "priority-taken", Note "fault beside network policy", Doctor,
         "A filter whose kind or protocol keeps network policy from attaching.",
         "give it another priority";
@@ -239,10 +239,10 @@ codes! {
 "Other components" {
     UPSTREAM_BANDWIDTH = "upstream-bandwidth", Degraded "note on a pod without a limit of Sluice's", Doctor,
         "Traces of the upstream bandwidth plugin are on a device.",
-        "take \"bandwidth\" out of the chain, then restart the pod";
+        "remove \"bandwidth\" from the chain, then restart the pod";
     XDP_ON_POD = "xdp-on-pod", Note "", Doctor,
         "An XDP program on a pod's device runs before everything else.",
-        "ask its owner; ip link set dev … xdp off takes it off";
+        "ask its owner; ip link set dev … xdp off removes it";
     NETKIT = "netkit", Note "", Doctor,
         "A netkit device: network policy runs behind the limits there.",
         "Cilium: --datapath-mode=veth";
@@ -251,7 +251,7 @@ codes! {
         "see the hooks with `sluice doctor --all`; leave its bandwidth manager off";
     CALICO_PRESENT = "calico-present", Note "", Doctor,
         "Calico's programs or devices are on this node.",
-        "the agent restores ours while it runs; keep Calico's own QoS off";
+        "the agent restores its own while it runs; keep Calico's own QoS off";
 }
 "CNI chain" {
     CONFLIST_MISSING = "conflist-missing", Fault "", Both(ANY),
@@ -274,12 +274,12 @@ codes! {
         "sluice boot";
     UPSTREAM_ENTRY = "upstream-entry", Fault "note where the settings keep it and Sluice is not beside it", Both(ANY),
         "The upstream bandwidth plugin is in the chain.",
-        "sluice boot, which puts our entry in its place; to keep it out: kubectl -n kube-system set env daemonset/aws-node ENABLE_BANDWIDTH_PLUGIN=false";
+        "sluice boot, which replaces it by our entry; to keep it out: kubectl -n kube-system set env daemonset/aws-node ENABLE_BANDWIDTH_PLUGIN=false";
     UPSTREAM_RATES = "upstream-rates", Degraded "", Both(ANY),
         "The upstream bandwidth plugin's entry has rates of its own, which the settings do not: it stays, and limits all pods.",
-        "give these defaults, or take the rates out of the entry";
+        "give these defaults, or remove the rates from the entry";
     UPSTREAM_REPLACED = "upstream-replaced", Note "", Status(ANY),
-        "The upstream bandwidth plugin was in the chain, and Sluice has its place.",
+        "The upstream bandwidth plugin was in the chain, and Sluice has replaced it.",
         "have its owner leave it out, so that both agree (VPC CNI: ENABLE_BANDWIDTH_PLUGIN=false)";
     TEMPORARY_LEFT = "temporary-left", Note "", Doctor,
         "A temporary file of an interrupted write.",
@@ -311,15 +311,15 @@ codes! {
         "No address is free for the next pod, though max-pods allows it.",
         "see aws-node's log; use a larger subnet, or prefixes";
     IP_FILLING = "ip-filling", Degraded "", Status("SluiceAddressesNotFilling"),
-        "aws-node has wanted more addresses for 10 minutes.",
+        "aws-node has needed more addresses for 10 minutes.",
         "see aws-node's log; use a larger subnet, or prefixes";
 }
 "Standalone mode" {
     STANDALONE = "standalone", Fault "", Status(ANY),
-        "The pods' network could not be put in force, or not be removed.",
+        "The pods' network could not be set up, or not be removed.",
         "correct it; it is tried again within a minute";
     OTHER_NETWORK = "other-network", Fault "", Status(ANY),
-        "Another CNI configuration is there, which runtimes take first.",
+        "There is another CNI configuration, which runtimes choose first.",
         "remove it (and aws-node from this node), or use cni.mode = \"chain\"";
     NO_PREFIXES = "no-prefixes", Fault "", Status(ANY),
         "IMDS shows no prefix for pods.",
