@@ -6,3 +6,4 @@ pub mod conflist;
 pub mod edit;
 pub mod entry;
 pub mod files;
+pub mod results;

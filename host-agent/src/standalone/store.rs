@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 
 use super::network::NAME;
 use crate::host::lock::wait;
+use crate::libcni::results;
 
 /// No ADD that goes on for so long comes to anything: kubelet gives up after four minutes.
 const LEAKED_AFTER: Duration = Duration::from_secs(600);
@@ -22,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Addresses that no longer belong to any pod are given back: taken long ago, not routed to any pod,
 /// and by a container that the runtime knows no result of. Gives them.
-pub fn free_leaked(store: &Path, results: &Path) -> Result<Vec<IpAddr>> {
+pub fn free_leaked(store: &Path, cache: &Path) -> Result<Vec<IpAddr>> {
     let attempt = || format!("look for leaked addresses in {}", store.display());
     let path = store.join("lock");
     let lock = match File::open(&path) {
@@ -35,7 +36,8 @@ pub fn free_leaked(store: &Path, results: &Path) -> Result<Vec<IpAddr>> {
     for (address, path) in old_addresses(store).with_context(attempt)? {
         let text = fs::read_to_string(&path).with_context(attempt)?;
         let container = text.lines().next().unwrap_or_default().trim();
-        if !is_routed(address)? && !has_result(results, container)? {
+        let is_kept = |path: &PathBuf| results::is_of_container(path, NAME, container);
+        if !is_routed(address)? && !results::paths(cache)?.iter().any(is_kept) {
             fs::remove_file(&path).with_context(attempt)?;
             freed.push(address);
         }
@@ -57,20 +59,6 @@ fn old_addresses(store: &Path) -> io::Result<Vec<(IpAddr, PathBuf)>> {
         }
     }
     Ok(old)
-}
-
-/// libcni names results `<network>-<container>-<interface>`, from the end of an ADD until a DEL. That of
-/// the runtime's own loopback network is there although our ADD came to nothing.
-fn has_result(results: &Path, container: &str) -> Result<bool> {
-    let attempt = || format!("list {}", results.display());
-    let entries = match fs::read_dir(results) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-        entries => entries.with_context(attempt)?,
-    };
-    let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
-    let names = names.collect::<io::Result<Vec<_>>>().with_context(attempt)?;
-    let start = format!("{NAME}-{container}-");
-    Ok(names.iter().any(|name| name.to_string_lossy().starts_with(&start)))
 }
 
 /// Whether the host has a route to just this address; ptp makes it, and it goes with the pod's veth.

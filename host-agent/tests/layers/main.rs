@@ -78,7 +78,7 @@ const ROOMS: &[Room] = &[
     ("cni", &["pod", "settings", "netlink", "host"]),
     ("cluster_config", &["addresses"]),
     ("standalone", &["libcni", "netlink", "imds", "host", "trouble"]),
-    ("addresses", &["settings", "imds", "host", "trouble"]),
+    ("addresses", &["libcni", "settings", "imds", "host", "trouble"]),
     ("pod", &["netlink", "host", "trouble"]),
     ("libcni", &["host"]),
     ("settings", &["imds", "host", "trouble"]),

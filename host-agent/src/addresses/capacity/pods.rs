@@ -3,78 +3,30 @@
 //! host's network have none there.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result};
-use serde::Deserialize;
+use anyhow::Result;
 
-use crate::host::netns::is_netns;
+use crate::libcni::results;
 
 /// What every runtime calls a pod's first interface; others are of other networks.
 const MAIN: &str = "eth0";
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Cached {
-    #[serde(default)]
-    container_id: String,
-    #[serde(default)]
-    if_name: String,
-    /// Newer versions only.
-    #[serde(default)]
-    netns: PathBuf,
-    #[serde(default)]
-    result: Made,
-}
-
-#[derive(Default, Deserialize)]
-struct Made {
-    #[serde(default)]
-    interfaces: Vec<Interface>,
-}
-
-#[derive(Deserialize)]
-struct Interface {
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    sandbox: PathBuf,
-}
-
 /// Each pod once, whatever networks it has. Files that cannot be read count for no pod: the agent's own pass
 /// reports them.
 pub fn count(cache: &Path) -> Result<u64> {
-    let attempt = || format!("list {}", cache.display());
-    let entries = match fs::read_dir(cache) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(0),
-        entries => entries.with_context(attempt)?,
-    };
-    let mut pods = BTreeSet::new();
-    for entry in entries {
-        let name = entry.with_context(attempt)?.file_name();
-        // libcni names them <network>-<container>-<interface>.
-        if name.to_string_lossy().ends_with(&format!("-{MAIN}")) {
-            pods.extend(pod(&cache.join(name)));
-        }
-    }
-    Ok(pods.len() as u64)
-}
-
-/// The container, if it lives.
-fn pod(path: &Path) -> Option<String> {
-    let cached: Cached = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    let inside = || {
-        let own = cached.result.interfaces.iter().find(|interface| interface.name == MAIN);
-        own.map_or(Path::new(""), |interface| &interface.sandbox)
-    };
-    let netns = if cached.netns.as_os_str().is_empty() { inside() } else { &cached.netns };
-    (cached.if_name == MAIN && is_netns(netns)).then_some(cached.container_id)
+    let paths = results::paths(cache)?;
+    // The name says of which interface it is, so that others are not read.
+    let of_main = paths.iter().filter(|path| path.to_string_lossy().ends_with(&format!("-{MAIN}")));
+    let pods = of_main.filter_map(|path| results::read(path)?.pod.ok());
+    let pods = pods.filter(|pod| pod.ifname == MAIN).map(|pod| pod.container_id);
+    Ok(pods.collect::<BTreeSet<_>>().len() as u64)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// There as long as this process is.
@@ -87,13 +39,15 @@ mod tests {
     }
 
     fn newer(id: &str, interface: &str, netns: &str) -> String {
-        format!(r#"{{"containerId":"{id}","ifName":"{interface}","netns":"{netns}"}}"#)
+        format!(
+            r#"{{"kind":"cniCacheV1","containerId":"{id}","ifName":"{interface}","netns":"{netns}"}}"#
+        )
     }
 
     #[test]
     fn each_living_pod_counts_once() {
         let older = format!(
-            r#"{{"containerId":"b","ifName":"eth0","result":{{"interfaces":[{{"name":"eni1"}},
+            r#"{{"kind":"cniCacheV1","containerId":"b","ifName":"eth0","result":{{"interfaces":[{{"name":"eni1"}},
             {{"name":"eth0","sandbox":"{ALIVE}"}}]}}}}"#
         );
         let files = [

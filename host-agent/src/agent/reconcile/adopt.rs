@@ -1,27 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pods that the chain has missed: those that ran before Sluice did, or started
-//! while another writer had just replaced the conflist. libcni keeps, for each pod
-//! interface, what it was made with (libcni/api.go, cachedInfo), and that applies
-//! all that an ADD would have received. It only reads.
+//! while another writer had just replaced the conflist. What libcni keeps of each pod
+//! interface has all that an ADD would have received. It only reads.
 
-use std::collections::HashMap;
-use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context, Result};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use nix::time::{ClockId, clock_gettime};
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use anyhow::Result;
 use settings_model::{Settings, UpstreamBandwidth};
 
 use crate::host::logging::harmless;
-use crate::host::netns::{is_netns, process_lives};
 use crate::libcni::conflist::has_upstream;
 use crate::libcni::entry::lost_rates;
+use crate::libcni::results::{self, PodResult, ResultFile};
 use crate::pod::annotations::CAPABILITY;
 use crate::pod::record::{Came, Key, Record, Shaping};
 use crate::pod::runtime_config::annotated;
@@ -52,42 +42,29 @@ pub struct Cached {
     list: String,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Info {
-    /// Absent from the files of libcni before 0.7.1, which hold a bare result.
-    #[serde(default)]
-    kind: String,
-    #[serde(default)]
-    container_id: String,
-    #[serde(default)]
-    if_name: String,
-    #[serde(default)]
-    network_name: Option<String>,
-    /// Newer versions only.
-    #[serde(default)]
-    netns: PathBuf,
-    #[serde(default)]
-    config: String,
-    cni_args: Option<Vec<(String, String)>>,
-    capability_args: Option<HashMap<String, Box<RawValue>>>,
-    result: Option<CachedResult>,
-}
-
-#[derive(Default, Deserialize)]
-struct CachedResult {
-    /// A null where the main plugin names none.
-    interfaces: Option<Vec<Interface>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Interface {
-    name: String,
-    sandbox: PathBuf,
-}
-
 impl Cached {
+    /// The pod is there already, so what cannot be read of its annotations costs it those and not the
+    /// rest: class and default apply.
+    fn of(pod: PodResult) -> (Self, Option<String>) {
+        let bandwidth = pod.capability("bandwidth");
+        let (read, problem) = match annotated(bandwidth, pod.capability(CAPABILITY)) {
+            Ok(read) => (read, None),
+            Err(e) => (annotated(bandwidth, None).unwrap_or_default(), Some(format!("{e:#}"))),
+        };
+        let list = pod.list();
+        let cached = Self {
+            namespace: pod.namespace,
+            pod: pod.pod,
+            key: Key { container_id: pod.container_id, ifname: pod.ifname },
+            beside_upstream: has_upstream(&list).unwrap_or(false),
+            network: pod.network,
+            netns: pod.netns,
+            annotated: read,
+            list,
+        };
+        (cached, problem)
+    }
+
     /// Whether the upstream plugin's limits on it are to stay: the settings say so, or have no default
     /// in the place of rates that its entry gives every pod.
     pub fn is_left_alone(&self, settings: &Settings) -> bool {
@@ -121,6 +98,17 @@ impl Cached {
 }
 
 impl Found {
+    fn of(file: ResultFile) -> Self {
+        let (cached, problem) = match file.pod {
+            Ok(pod) => {
+                let (cached, problem) = Cached::of(pod);
+                (Some(cached), problem)
+            }
+            Err(why) => (None, Some(why)),
+        };
+        Self { path: file.path, cached, problem }
+    }
+
     /// `namespace/pod interface`, or the file.
     pub fn subject(&self) -> String {
         match &self.cached {
@@ -131,93 +119,35 @@ impl Found {
 
     /// Whether this is the file of an interface, by its name: `network-container-interface`.
     pub fn is_of(&self, key: &Key) -> bool {
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        name.ends_with(&format!("-{}-{}", key.container_id, key.ifname))
+        results::is_of_interface(&self.path, &key.container_id, &key.ifname)
     }
 }
 
 /// Every living pod interface in the cache, and every file that cannot be read.
-pub fn read_all(dir: &Path) -> Result<Vec<Found>> {
-    let entries = match fs::read_dir(dir) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(|| format!("list {}", dir.display()))?,
-    };
-    let mut all = Vec::new();
-    for entry in entries {
-        let path = entry.with_context(|| format!("list {}", dir.display()))?.path();
-        all.extend(read(&path));
-    }
-    Ok(all)
+pub fn read_all(cache: &Path) -> Result<Vec<Found>> {
+    Ok(results::read_all(cache)?.into_iter().map(Found::of).collect())
 }
 
 /// None for what is no living pod's interface.
 pub fn read(path: &Path) -> Option<Found> {
-    let found = |cached, problem| Some(Found { path: path.to_owned(), cached, problem });
-    let text = match fs::read(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return None,
-        text => text.context("read it"),
-    };
-    let info = text.and_then(|text| Ok(serde_json::from_slice::<Info>(&text)?));
-    match info {
-        Ok(info) if info.kind != "cniCacheV1" || info.if_name == "lo" => None,
-        Ok(info) => {
-            let (cached, problem) = decode(info);
-            let process = process_lives(&cached.netns) && !is_of_an_earlier_boot(path);
-            let lives = is_netns(&cached.netns) || process;
-            lives.then(|| found(Some(cached), problem)).flatten()
-        }
-        Err(_) if is_of_an_earlier_boot(path) => None,
-        Err(e) => found(None, Some(format!("{e:#}"))),
-    }
-}
-
-/// Its pod has gone with that: a power cut may have left an empty file.
-fn is_of_an_earlier_boot(path: &Path) -> bool {
-    let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
-    let age = fs::metadata(path).and_then(|file| file.modified()).ok();
-    let age = age.and_then(|modified| modified.elapsed().ok());
-    since_boot.is_ok_and(|since_boot| age.is_some_and(|age| age > since_boot))
-}
-
-/// The pod is there already, so what cannot be read of its annotations costs it those and not the
-/// rest: class and default apply.
-fn decode(info: Info) -> (Cached, Option<String>) {
-    let arguments = info.cni_args.unwrap_or_default();
-    let argument = |name: &str| {
-        let found = arguments.iter().find(|(key, _)| key == name);
-        found.map(|(_, value)| value.clone()).unwrap_or_default()
-    };
-    let capabilities = info.capability_args.unwrap_or_default();
-    let capability = |name: &str| capabilities.get(name).map(|raw| raw.get());
-    let bandwidth = capability("bandwidth");
-    let (read, problem) = match annotated(bandwidth, capability(CAPABILITY)) {
-        Ok(read) => (read, None),
-        Err(e) => (annotated(bandwidth, None).unwrap_or_default(), Some(format!("{e:#}"))),
-    };
-    let interfaces = info.result.and_then(|result| result.interfaces).unwrap_or_default();
-    let mut inside = interfaces.into_iter().filter(|i| i.name == info.if_name);
-    let sandbox = inside.next().map(|interface| interface.sandbox).unwrap_or_default();
-    let list = BASE64_STANDARD.decode(&info.config).unwrap_or_default();
-    let list = String::from_utf8(list).unwrap_or_default();
-    let cached = Cached {
-        namespace: argument("K8S_POD_NAMESPACE"),
-        pod: argument("K8S_POD_NAME"),
-        key: Key { container_id: info.container_id, ifname: info.if_name },
-        beside_upstream: has_upstream(&list).unwrap_or(false),
-        network: info.network_name,
-        netns: if info.netns.as_os_str().is_empty() { sandbox } else { info.netns },
-        annotated: read,
-        list,
-    };
-    (cached, problem)
+    results::read(path).map(Found::of)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use base64::Engine;
+    use base64::prelude::BASE64_STANDARD;
+
     use super::*;
 
+    fn decode(text: &str) -> (Cached, Option<String>) {
+        Cached::of(PodResult::parse(text.as_bytes()).unwrap().unwrap())
+    }
+
     fn info(text: &str) -> Cached {
-        decode(serde_json::from_str(text).unwrap()).0
+        decode(text).0
     }
 
     #[test]
@@ -269,7 +199,7 @@ mod tests {
         let text = r#"{"kind":"cniCacheV1","containerId":"c1","ifName":"eth0","netns":"/n",
             "capabilityArgs":{"bandwidth":{"IngressRate":999}},
             "result":{"interfaces":null}}"#;
-        let (cached, problem) = decode(serde_json::from_str(text).unwrap());
+        let (cached, problem) = decode(text);
         assert_eq!(cached.annotated, Annotated::default());
         assert!(problem.unwrap().starts_with("runtimeConfig.bandwidth.ingressRate is 999 bit/s"));
     }

@@ -7,16 +7,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
 use settings_model::Settings;
 
 use crate::host::paths::Paths;
 use crate::libcni::conflist::TextFile;
 use crate::libcni::files::conflists;
+use crate::libcni::results::{self, PodResult};
 use crate::settings::in_force::InForce;
-
-/// The runtime's loopback has a result of its own.
-const LOOPBACK: &str = "lo";
 
 #[derive(Debug, Default)]
 pub struct State {
@@ -26,16 +23,7 @@ pub struct State {
     pub socket: PathBuf,
     pub agent_answers: bool,
     /// Containers that the runtime has a result for, and whose namespace is there.
-    pub results: Vec<Cached>,
-}
-
-/// A pod interface in libcni's result cache.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cached {
-    pub container_id: String,
-    pub ifname: String,
-    pub namespace: String,
-    pub pod: String,
+    pub results: Vec<PodResult>,
 }
 
 #[derive(Debug, Default)]
@@ -62,7 +50,7 @@ impl State {
             settings,
             agent_answers: UnixStream::connect(&socket).is_ok(),
             socket,
-            results: results(&paths.resolve(Path::new("/var/lib/cni/results"))),
+            results: living(&paths.result_cache()),
         }
     }
 
@@ -72,32 +60,11 @@ impl State {
     }
 }
 
-/// libcni's cache, `<network>-<container>-<interface>`, one file for each ADD that succeeded.
-fn results(dir: &Path) -> Vec<Cached> {
-    let read = |name: &String| -> Option<Cached> {
-        let text = fs::read(dir.join(name)).ok()?;
-        cached(&serde_json::from_slice(&text).ok()?)
-    };
-    names_in(dir).iter().filter_map(read).collect()
-}
-
-fn cached(result: &Value) -> Option<Cached> {
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let argument = |wanted: &str| {
-        let pairs = result["cniArgs"].as_array()?;
-        pairs.iter().find(|pair| pair[0] == wanted).and_then(|pair| text(&pair[1]))
-    };
-    let ifname = text(&result["ifName"]).filter(|ifname| ifname != LOOPBACK)?;
-    let interfaces = result["result"]["interfaces"].as_array()?;
-    // What is left of a pod that has gone without a DEL is of no interest here.
-    let mut sandboxes = interfaces.iter().filter_map(|interface| interface["sandbox"].as_str());
-    sandboxes.find(|sandbox| sandbox.starts_with('/') && Path::new(sandbox).exists())?;
-    Some(Cached {
-        container_id: text(&result["containerId"])?,
-        ifname,
-        namespace: argument("K8S_POD_NAMESPACE")?,
-        pod: argument("K8S_POD_NAME")?,
-    })
+/// What is left of a pod that has gone without a DEL is of no interest here.
+fn living(cache: &Path) -> Vec<PodResult> {
+    let files = results::read_all(cache).unwrap_or_default();
+    let pods = files.into_iter().filter_map(|file| file.pod.ok());
+    pods.filter(|pod| !pod.namespace.is_empty() && !pod.pod.is_empty()).collect()
 }
 
 impl Cni {
@@ -139,33 +106,4 @@ fn same(a: &Path, b: &Path) -> Option<bool> {
 pub fn names_in(dir: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn result(sandbox: &str, ifname: &str) -> Value {
-        json!({
-            "kind": "cniCacheV1", "containerId": "c1", "ifName": ifname, "networkName": "aws-cni",
-            "cniArgs": [["IgnoreUnknown", "1"], ["K8S_POD_NAMESPACE", "default"],
-                        ["K8S_POD_NAME", "web"]],
-            "result": {"interfaces": [{"name": "eni1"}, {"name": "eth0", "sandbox": sandbox}]},
-        })
-    }
-
-    #[test]
-    fn a_living_pod_of_the_result_cache_is_read() {
-        let expected = Cached {
-            container_id: "c1".into(),
-            ifname: "eth0".into(),
-            namespace: "default".into(),
-            pod: "web".into(),
-        };
-        assert_eq!(cached(&result("/proc/self/ns/net", "eth0")), Some(expected));
-        assert_eq!(cached(&result("/no/such/netns", "eth0")), None);
-        assert_eq!(cached(&result("/proc/self/ns/net", "lo")), None);
-        assert_eq!(cached(&json!({"x": 1})), None);
-    }
 }

@@ -92,7 +92,7 @@ impl Node {
         std::fs::create_dir_all(&cache).unwrap();
         for number in 0..count {
             let text = format!(
-                r#"{{"containerId":"{number}","ifName":"eth0","netns":"/proc/self/ns/net"}}"#
+                r#"{{"kind":"cniCacheV1","containerId":"{number}","ifName":"eth0","netns":"/proc/self/ns/net"}}"#
             );
             std::fs::write(cache.join(format!("aws-cni-{number}-eth0")), text).unwrap();
         }
