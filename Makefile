@@ -14,12 +14,24 @@ help: ## This list
 setup: ## Install the system packages that are missing (Debian, Ubuntu; root)
 	@tests/setup
 
-fmt: ## Format all Rust code
-	cargo fmt --all
+C_SOURCES = $$(git ls-files '*.c' '*.h')
+# By their first line; those in Rust's tests and in test data are not ours to format.
+SCRIPTS = $$(git grep -lE '^\#!/bin/((ba)?sh|busybox sh)$$' -- ':!*.rs' ':!*/testdata/*' ':!fuzz/seeds')
+MAINTAINER_SCRIPTS = packaging/deb/{preinst,postinst,prerm,postrm}
 
-lint: setup ## Formatting and clippy, without changing anything
+fmt: ## Format all Rust and C code
+	@tests/setup --lint
+	cargo fmt --all
+	clang-format-19 -i $(C_SOURCES)
+
+lint: ## Formatting, clippy, shell scripts and dependencies (deny.toml), without changing anything
+	@tests/setup --lint
 	cargo fmt --all --check
+	clang-format-19 --dry-run -Werror $(C_SOURCES)
+	shellcheck --external-sources --source-path=SCRIPTDIR packaging/maintain.sh $(SCRIPTS)
+	for script in $(MAINTAINER_SCRIPTS); do cat packaging/maintain.sh $$script | shellcheck -; done
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(TEST) --quiet --test dependencies
 
 build: setup ## Debug build of everything
 	cargo build --locked --workspace
@@ -31,7 +43,7 @@ STATIC := $(TARGET)/static
 STATIC_BUILD := cargo build --locked --release --package host-agent
 # The plugin is linked with musl: glibc asks the processor for its caches at each start, which a virtual machine traps.
 # Where Rust has nothing for musl it is glibc all the same, and said. libbpf finds the kernel's, libelf's and zlib's headers
-# behind musl's own; so it is told for glibc too, or each of the two builds would make the tools that both run anew.
+# behind musl's own; the same flags go to the glibc build, or each of the two would compile again the tools that both run.
 # libelf itself is not the distribution's (bpf/build.rs), whose static one cannot be linked everywhere.
 release: export LIBBPF_SYS_EXTRA_CFLAGS := -idirafter /usr/include -idirafter /usr/include/$(ARCH)-linux-gnu
 release: setup ## Both executables as a node gets them, without shared libraries, in target/static

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=sh
 # What the scripts of .deb and .rpm have in common; each is this and a few lines that call it. Plain sh.
 set -e
 
@@ -12,6 +13,7 @@ complain() { echo "sluice: $*" >&2; }
 # Enabled as presets say, and not started: settings are put in force before what starts pods, and what is installed
 # while an image is made must not leave the builder's settings in it.
 installed() {
+  # shellcheck disable=SC2086  # two words
   systemctl preset $units || complain "systemctl preset $units did not work"
   if is_running; then
     systemctl daemon-reload
@@ -25,7 +27,7 @@ upgraded() {
   is_running || return 0
   systemctl daemon-reload
   for unit in $units; do
-    [ "$(systemctl is-active $unit)" = inactive ] || systemctl restart $unit ||
+    [ "$(systemctl is-active "$unit")" = inactive ] || systemctl restart "$unit" ||
       complain "$unit has not come up again; what was in force is: journalctl -u $unit"
   done
   # An agent keeps the sockets that it has; the next ones are made by the new executable.
@@ -37,7 +39,7 @@ detach() {
   if is_running; then nsenter --net=/proc/1/ns/net sluice detach --plugin; else sluice detach --plugin; fi
 }
 
-# Takes off what the agent and `boot` have put on the node. Outside of a running system there is nothing, unless boot
+# Removes what the agent and `boot` have put on the node. Outside of a running system there is nothing, unless boot
 # was run there; and a chroot must not touch the network of the node around it.
 removing() {
   if is_running; then systemctl stop sluice.service sluice-aide.socket sluice-aide.service sluice-boot.service; fi
@@ -48,6 +50,7 @@ removing() {
       return 1
     }
   fi
+  # shellcheck disable=SC2086  # two words
   systemctl --quiet disable $units
 }
 

@@ -32,26 +32,26 @@
 
 /* What an entry of limits, clocks and counters is for: index = slot * 3 + this. */
 enum sluice_direction {
-	SLUICE_EGRESS = 0,	/* the pod sends */
-	SLUICE_INGRESS = 1,	/* the pod receives */
-	SLUICE_GUARD = 2,	/* the pod sends, as seen on the host's end */
+	SLUICE_EGRESS = 0,  /* the pod sends */
+	SLUICE_INGRESS = 1, /* the pod receives */
+	SLUICE_GUARD = 2,   /* the pod sends, as seen on the host's end */
 	SLUICE_DIRECTIONS = 3,
 };
 
 enum sluice_mode {
-	SLUICE_PACED = 0,	/* an fq below releases at the stamped time */
-	SLUICE_POLICED = 1,	/* no fq below: what is too early is dropped */
+	SLUICE_PACED = 0,   /* an fq below releases at the stamped time */
+	SLUICE_POLICED = 1, /* no fq below: what is too early is dropped */
 };
 
 /* Written by user space, read by the programs. */
 struct sluice_limit {
-	__u64 ns_per_byte;	/* fixed point; 0: no limit */
-	__u64 burst_ns;		/* credit an idle pod keeps */
-	__u64 quantum_ns;	/* cost of what a flow may send at once */
-	__u64 horizon_ns;	/* a departure further ahead is a drop */
-	__u64 target_ns;	/* sojourn that a queue may keep; 0: no AQM */
-	__u32 mode;		/* enum sluice_mode */
-	__u32 ecn;		/* 1: mark what can be marked instead of dropping */
+	__u64 ns_per_byte; /* fixed point; 0: no limit */
+	__u64 burst_ns;    /* credit an idle pod keeps */
+	__u64 quantum_ns;  /* cost of what a flow may send at once */
+	__u64 horizon_ns;  /* a departure further ahead is a drop */
+	__u64 target_ns;   /* sojourn that a queue may keep; 0: no AQM */
+	__u32 mode;        /* enum sluice_mode */
+	__u32 ecn;         /* 1: mark what can be marked instead of dropping */
 };
 
 /*
@@ -60,15 +60,15 @@ struct sluice_limit {
  * that race for the rest misjudge a packet's turn, never the pod's rate.
  */
 struct sluice_clock {
-	__u64 next_ns;		/* CLOCK_MONOTONIC; when the line is free again */
-	__u64 round_ns;		/* end of the round: what its start found queued has left */
-	__u64 early_ns;		/* cost of what left before its turn in this round */
-	__u64 earlier_ns;	/* and in the round before */
-	__u32 queued;		/* flows that had to queue in this round */
-	__u32 active;		/* flows that share the line, from the rounds before */
-	__u32 round;		/* number of the round */
-	__u32 queued_sources;	/* as queued and active, for the sources of a crowd */
-	__u64 refill_ns;	/* when early_ns is there again, at the latest */
+	__u64 next_ns;    /* CLOCK_MONOTONIC; when the line is free again */
+	__u64 round_ns;   /* end of the round: what its start found queued has left */
+	__u64 early_ns;   /* cost of what left before its turn in this round */
+	__u64 earlier_ns; /* and in the round before */
+	__u32 queued;     /* flows that had to queue in this round */
+	__u32 active;     /* flows that share the line, from the rounds before */
+	__u32 round;      /* number of the round */
+	__u32 queued_sources; /* as queued and active, for the sources of a crowd */
+	__u64 refill_ns;      /* when early_ns is there again, at the latest */
 	__u32 sources;
 	__u32 pad;
 };
@@ -86,22 +86,22 @@ struct sluice_clock {
 #define SLUICE_WAYS 4
 
 struct sluice_flow {
-	__u64 share_ns;		/* when its share of the line is free again */
-	__u64 departure_ns;	/* of its last packet */
-	__u64 sparse_ns;	/* from when on it counts as sparse */
-	__u64 above_ns;		/* CoDel: when it may begin to signal; 0: below target */
+	__u64 share_ns;     /* when its share of the line is free again */
+	__u64 departure_ns; /* of its last packet */
+	__u64 sparse_ns;    /* from when on it counts as sparse */
+	__u64 above_ns;     /* CoDel: when it may begin to signal; 0: below target */
 	union {
-		__u64 signal_ns;	/* CoDel: when the next signal is due */
-		__u64 active;		/* of a source: as the clock's, its flows */
+		__u64 signal_ns; /* CoDel: when the next signal is due */
+		__u64 active;    /* of a source: as the clock's, its flows */
 	};
 	union {
-		__u16 signals;		/* CoDel: signals since it began */
-		__u16 queued;		/* of a source: as the clock's, its flows */
+		__u16 signals; /* CoDel: signals since it began */
+		__u16 queued;  /* of a source: as the clock's, its flows */
 	};
-	__u8 signalling;	/* CoDel: 1 while it does */
-	__u8 shared;		/* the last round in which more than one flow had it */
-	__u16 tag;		/* which flow this is */
-	__u16 round;		/* the last round in which it queued */
+	__u8 signalling; /* CoDel: 1 while it does */
+	__u8 shared;     /* the last round in which more than one flow had it */
+	__u16 tag;       /* which flow this is */
+	__u16 round;     /* the last round in which it queued */
 };
 
 struct sluice_flows {
@@ -114,12 +114,12 @@ struct sluice_counters {
 	__u64 sent_bytes;
 	__u64 dropped_packets;
 	__u64 dropped_bytes;
-	__u64 aqm_packets;	/* of the dropped: by the AQM */
-	__u64 unready_packets;	/* of the dropped: no table of flows; the others: horizon */
-	__u64 marked_packets;	/* sent with CE */
-	__u64 sojourn_ns;	/* sum over what was sent */
-	__u64 last_aqm_ns;	/* CLOCK_MONOTONIC; last drop by the AQM, 0: none */
-	__u64 last_horizon_ns;	/* and by the horizon */
+	__u64 aqm_packets;     /* of the dropped: by the AQM */
+	__u64 unready_packets; /* of the dropped: no table of flows; the others: horizon */
+	__u64 marked_packets;  /* sent with CE */
+	__u64 sojourn_ns;      /* sum over what was sent */
+	__u64 last_aqm_ns;     /* CLOCK_MONOTONIC; last drop by the AQM, 0: none */
+	__u64 last_horizon_ns; /* and by the horizon */
 };
 
 /*
@@ -141,8 +141,8 @@ struct sluice_delays {
 
 /* A pod's own end of its veth pair: an index alone says nothing across namespaces. */
 struct sluice_pod_end {
-	__u32 netns;		/* inode of the network namespace */
-	__u32 ifindex;		/* inside that */
+	__u32 netns;   /* inode of the network namespace */
+	__u32 ifindex; /* inside that */
 };
 
 #endif

@@ -34,12 +34,20 @@
  * Quanta that a bulk flow may keep queued at its share whatever the target is.
  * TCP small queues leaves two or three in the qdisc (net/ipv4/tcp_output.c,
  * tcp_small_queue_check): less would drop what backpressure holds already. All
- * flows together never keep more than the time or the bytes below, which is
- * far within fq's horizon and bounds what fq must have room for.
+ * flows together never keep more than the time or the bytes below, which is far
+ * within fq's horizon and bounds what fq must have room for.
  */
 #define SLUICE_STANDING 5
 #define SLUICE_STANDING_NS 1000000000ULL
 #define SLUICE_STANDING_BYTES_LOG2 24
+
+/*
+ * What others send has no such backpressure. TCP learns of a loss by what comes
+ * after it, four frames at least (RFC 5681, section 3.2), and twice that is for
+ * more flows than one. The last part of the room is for who has nothing queued.
+ */
+#define SLUICE_RECEIVED 4
+#define SLUICE_LAST_ROOM 4
 
 /*
  * How far behind the line a departure may lie because of its flow's share: what
@@ -123,6 +131,8 @@ struct sluice_packet {
 	__u64 cost_ns;
 	__u32 segments;		/* of a super-packet; else 0 or 1 */
 	__u32 waits;		/* 1: its sender waits until it has left (the pod's TCP) */
+	__u32 hash;		/* of its flow */
+	__u32 pad;
 };
 
 /* What is decided for a packet; sluice_take makes it so. */
@@ -190,10 +200,18 @@ sluice_find(struct sluice_flows *table, const struct sluice_clock *clock,
 
 SLUICE_INLINE struct sluice_flow *
 sluice_find_flow(struct sluice_flows *table, const struct sluice_clock *clock,
-		 __u32 hash, __u64 now_ns)
+		 const struct sluice_packet *packet)
 {
 	return sluice_find(table, clock, 0,
-			   (SLUICE_FLOWS - SLUICE_SOURCES) / SLUICE_WAYS, hash, now_ns);
+			   (SLUICE_FLOWS - SLUICE_SOURCES) / SLUICE_WAYS,
+			   packet->hash, packet->now_ns);
+}
+
+/* In the bucket of another flow: it owes nothing of that one's share, and takes none. */
+SLUICE_INLINE _Bool
+sluice_is_guest(const struct sluice_flow *flow, const struct sluice_packet *packet)
+{
+	return flow->tag != (__u16)packet->hash;
 }
 
 SLUICE_INLINE struct sluice_flow *
@@ -319,30 +337,44 @@ sluice_codel(struct sluice_flow *flow, _Bool above, _Bool over,
 }
 
 /*
- * The longest queue, in time. Only what its sender waits for may be more than
- * the horizon, since it would not send less if that were dropped. The queue of a
- * crowd is the shorter the larger it is, so that buckets stay free.
+ * The longest queue, in time: the horizon, or some quanta where those take
+ * longer. What its sender waits for may be more, since it would not send less if
+ * that were dropped. The queue of a crowd is the shorter the larger it is, so
+ * that buckets stay free. Without fq nothing is queued: it is credit.
  */
 SLUICE_INLINE __u64
-sluice_room_ns(const struct sluice_limit *limit,
-	       const struct sluice_packet *packet, __u32 flows)
+sluice_queue_ns(const struct sluice_limit *limit, const struct sluice_packet *packet,
+		__u32 flows)
 {
-	__u64 room_ns = limit->horizon_ns, standing_ns, bytes_ns;
+	__u64 queue_ns, bytes_ns;
+	__u32 quanta;
 
-	if (packet->waits) {
-		standing_ns = SLUICE_STANDING * limit->quantum_ns *
-			(flows < SLUICE_CROWD ? flows : SLUICE_CROWD);
-		bytes_ns = limit->ns_per_byte >> SLUICE_NS_PER_BYTE_SHIFT
-						<< SLUICE_STANDING_BYTES_LOG2;
-		standing_ns = sluice_earlier(standing_ns, bytes_ns);
-		standing_ns = sluice_earlier(standing_ns, SLUICE_STANDING_NS);
-		room_ns = sluice_later(room_ns, standing_ns);
-	}
-	/* Without fq nothing is queued: that is credit, and takes no bucket. */
-	if (flows <= SLUICE_CROWD || limit->mode == SLUICE_POLICED)
-		return room_ns;
-	room_ns = room_ns * SLUICE_CROWD / flows * SLUICE_CROWD / flows;
-	return sluice_later(room_ns, limit->quantum_ns);
+	if (limit->mode == SLUICE_POLICED)
+		return limit->horizon_ns;
+	if (packet->waits)
+		quanta = SLUICE_STANDING * (flows < SLUICE_CROWD ? flows : SLUICE_CROWD);
+	else
+		quanta = flows > 1 ? SLUICE_RECEIVED * 2 : SLUICE_RECEIVED;
+	bytes_ns = limit->ns_per_byte >> SLUICE_NS_PER_BYTE_SHIFT
+					<< SLUICE_STANDING_BYTES_LOG2;
+	queue_ns = sluice_earlier(quanta * limit->quantum_ns, bytes_ns);
+	queue_ns = sluice_earlier(queue_ns, SLUICE_STANDING_NS);
+	queue_ns = sluice_later(queue_ns, limit->horizon_ns);
+	if (flows > SLUICE_CROWD)
+		queue_ns = queue_ns * SLUICE_CROWD / flows * SLUICE_CROWD / flows;
+	return sluice_later(queue_ns, limit->quantum_ns);
+}
+
+/*
+ * For a packet of a flow that has something queued, or has not: that finds a bit
+ * more, or a queue that others keep full would keep it out for ever.
+ */
+SLUICE_INLINE __u64
+sluice_room_ns(const struct sluice_limit *limit, __u64 queue_ns, _Bool has_queued)
+{
+	if (has_queued || limit->mode == SLUICE_POLICED)
+		return queue_ns;
+	return queue_ns + queue_ns / SLUICE_LAST_ROOM;
 }
 
 SLUICE_INLINE __u32 sluice_at_least_one(__u32 queued, __u32 active)
@@ -385,10 +417,10 @@ sluice_decide(const struct sluice_limit *limit, struct sluice_clock *clock,
 	      struct sluice_flow *flow, struct sluice_flow *source,
 	      const struct sluice_packet *packet)
 {
-	__u64 now_ns = packet->now_ns, quantum_ns, standing_ns, room_ns;
+	__u64 now_ns = packet->now_ns, quantum_ns, standing_ns, queue_ns, room_ns;
 	__u64 wait_ns, share_ns, debt_ns;
 	__u64 line_ns = sluice_line_ns(clock->next_ns, now_ns, limit);
-	_Bool above, shared = flow->shared == (__u8)clock->round;
+	_Bool above;
 	struct sluice_turn turn = {};
 
 	if (now_ns >= clock->round_ns)
@@ -415,13 +447,17 @@ sluice_decide(const struct sluice_limit *limit, struct sluice_clock *clock,
 		if (turn.departure_ns == now_ns) {
 			flow->above_ns = 0;
 			flow->signalling = 0;
-			return turn;
 		}
+		return turn;
 	}
-	room_ns = sluice_room_ns(limit, packet, turn.flows);
-	debt_ns = line_ns + sluice_later(room_ns, limit->horizon_ns);
-	/* What has no bucket of its own owes nothing of another's share. */
-	turn.share_ns = sluice_earlier(turn.share_ns, shared ? now_ns : debt_ns);
+	queue_ns = sluice_queue_ns(limit, packet, turn.flows);
+	room_ns = sluice_room_ns(limit, queue_ns, turn.departure_ns > now_ns);
+	/* Nor to where no other flow queues. */
+	debt_ns = line_ns;
+	if (turn.flows > 1)
+		debt_ns += sluice_later(queue_ns, limit->horizon_ns);
+	turn.share_ns = sluice_earlier(turn.share_ns,
+				       sluice_is_guest(flow, packet) ? now_ns : debt_ns);
 	turn.source_ns = sluice_earlier(turn.source_ns, debt_ns);
 	turn.early = sluice_may_pass(clock, flow, packet, limit);
 	if (turn.early)
@@ -433,7 +469,7 @@ sluice_decide(const struct sluice_limit *limit, struct sluice_clock *clock,
 	turn.departure_ns = sluice_later(turn.departure_ns,
 		sluice_earlier(share_ns, line_ns + SLUICE_PUT_OFF_NS));
 	standing_ns = SLUICE_STANDING * limit->quantum_ns * turn.flows;
-	standing_ns = sluice_earlier(standing_ns, room_ns - room_ns / 8);
+	standing_ns = sluice_earlier(standing_ns, queue_ns - queue_ns / 8);
 	above = wait_ns > limit->target_ns && wait_ns > standing_ns &&
 		wait_ns > SLUICE_STANDING * packet->cost_ns;
 	if (wait_ns > room_ns)
@@ -453,10 +489,13 @@ sluice_take(const struct sluice_limit *limit, struct sluice_clock *clock,
 {
 	__u64 credit_ns = 2 * limit->quantum_ns * turn->flows;
 
-	flow->share_ns = turn->share_ns + packet->cost_ns * turn->parts;
 	flow->departure_ns = turn->departure_ns;
-	flow->sparse_ns = 2 * packet->cost_ns * turn->flows +
-		sluice_later(flow->sparse_ns, sluice_before(packet->now_ns, credit_ns));
+	if (!sluice_is_guest(flow, packet)) {
+		flow->share_ns = turn->share_ns + packet->cost_ns * turn->parts;
+		flow->sparse_ns = 2 * packet->cost_ns * turn->flows +
+			sluice_later(flow->sparse_ns,
+				     sluice_before(packet->now_ns, credit_ns));
+	}
 	if (source) {
 		source->share_ns = turn->source_ns + packet->cost_ns * turn->sources;
 		source->departure_ns =

@@ -16,10 +16,10 @@ struct sluice_step host_pace(__u64 clock_ns, __u64 now_ns, __u64 cost_ns,
 /* What shaper.bpf.c does with a packet of these hashes, on one CPU; a signal drops. */
 struct sluice_turn host_enqueue(const struct sluice_limit *limit,
 				struct sluice_clock *clock,
-				struct sluice_flows *table, __u32 hash, __u32 source_hash,
+				struct sluice_flows *table, __u32 source_hash,
 				const struct sluice_packet *packet)
 {
-	struct sluice_flow *flow = sluice_find_flow(table, clock, hash, packet->now_ns);
+	struct sluice_flow *flow = sluice_find_flow(table, clock, packet);
 	struct sluice_flow *source = 0;
 	struct sluice_turn turn;
 	__u64 line_ns;

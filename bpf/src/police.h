@@ -31,9 +31,8 @@ static __always_inline __u32 proof_of(__u32 slot)
  * loses CLOCK_TRIES races knows that another CPU has just moved the clock, so
  * it is not idle and adding is right: the sum stays exact.
  */
-static __always_inline __u64
-charge(struct sluice_clock *clock, __u64 now_ns, __u64 cost_ns,
-       const struct sluice_limit *limit)
+static __always_inline __u64 charge(struct sluice_clock *clock, __u64 now_ns,
+				    __u64 cost_ns, const struct sluice_limit *limit)
 {
 #pragma unroll
 	for (int i = 0; i < CLOCK_TRIES; i++) {
@@ -47,16 +46,14 @@ charge(struct sluice_clock *clock, __u64 now_ns, __u64 cost_ns,
 	return __sync_fetch_and_add(&clock->next_ns, cost_ns);
 }
 
-static __always_inline int
-drop(struct sluice_counters *count, __u32 wire_len)
+static __always_inline int drop(struct sluice_counters *count, __u32 wire_len)
 {
 	count->dropped_packets++;
 	count->dropped_bytes += wire_len;
 	return TC_ACT_SHOT;
 }
 
-static __always_inline void
-sent(struct sluice_counters *count, __u32 wire_len)
+static __always_inline void sent(struct sluice_counters *count, __u32 wire_len)
 {
 	count->sent_packets++;
 	count->sent_bytes += wire_len;
@@ -66,8 +63,8 @@ sent(struct sluice_counters *count, __u32 wire_len)
  * Polices an entry of the maps, with the credit of its limit, and this much at
  * least; gives whether the packet may pass.
  */
-static __always_inline _Bool
-police(__u32 index, struct sluice_counters *count, __u32 wire_len, __u64 credit_ns)
+static __always_inline _Bool police(__u32 index, struct sluice_counters *count,
+				    __u32 wire_len, __u64 credit_ns)
 {
 	struct sluice_limit *limit = bpf_map_lookup_elem(&limits, &index);
 	struct sluice_clock *clock = bpf_map_lookup_elem(&clocks, &index);
@@ -118,10 +115,11 @@ static __always_inline int police_bypassing(struct __sk_buff *skb, __u32 slot)
 			   &protocol, 1);
 	is_tcp = protocol == PROTOCOL_TCP;
 	if (segments > 1)
-		wire_len += (segments - 1) *
-			    (14 + (is_ipv6 ? 40 : 20) + (is_tcp ? 32 : 8));
+		wire_len +=
+			(segments - 1) * (14 + (is_ipv6 ? 40 : 20) + (is_tcp ? 32 : 8));
 	return police(index, count, wire_len, is_tcp ? TCP_CREDIT_NS : 0) ?
-		       TC_ACT_UNSPEC : TC_ACT_SHOT;
+		       TC_ACT_UNSPEC :
+		       TC_ACT_SHOT;
 }
 
 #endif

@@ -27,19 +27,6 @@ const volatile struct {
 	struct sluice_pod_end pod_end;
 } contract;
 
-/*
- * The kernel's hash keeps fragments and ICMP by address, TCP and UDP by port,
- * and is there already for most packets.
- */
-static __always_inline struct sluice_flow *
-find_flow(struct __sk_buff *skb, struct sluice_flows *table,
-	  const struct sluice_clock *clock, __u64 now_ns)
-{
-	__u32 hash = skb->hash ?: bpf_get_hash_recalc(skb);
-
-	return sluice_find_flow(table, clock, hash, now_ns);
-}
-
 /* Offsets from the Ethernet header: protocol, source, destination. */
 enum { IPV4_PROTOCOL = 14 + 9, IPV4_SOURCE = 14 + 12, IPV4_DESTINATION = 14 + 16 };
 enum { IPV6_PROTOCOL = 14 + 6, IPV6_SOURCE = 14 + 8, IPV6_DESTINATION = 14 + 24 };
@@ -63,8 +50,7 @@ static __always_inline _Bool is_tcp(const struct __sk_buff *skb)
 }
 
 /* By the address of the other end; all that is not IP is one source. */
-static __always_inline __u32
-source_hash(const struct __sk_buff *skb, __u32 direction)
+static __always_inline __u32 source_hash(const struct __sk_buff *skb, __u32 direction)
 {
 	_Bool sends = direction == SLUICE_EGRESS;
 	const __u32 *address;
@@ -135,15 +121,19 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	 * last one's. Who races here forgets a packet or two of a flow.
 	 */
 	if (!clock->next_ns)
-		bpf_map_update_elem(made, &first, (const void *)&contract.flows,
-				    BPF_ANY);
+		bpf_map_update_elem(made, &first, (const void *)&contract.flows, BPF_ANY);
 
 	packet.now_ns = bpf_ktime_get_ns();
 	packet.cost_ns = sluice_cost_ns(limit, skb->wire_len);
 	packet.segments = skb->gso_segs;
 	packet.waits = direction == SLUICE_EGRESS && limit->mode == SLUICE_PACED &&
 		       is_tcp(skb);
-	flow = find_flow(skb, table, clock, packet.now_ns);
+	/*
+	 * The kernel's hash keeps fragments and ICMP by address, TCP and UDP by
+	 * port, and is there already for most packets.
+	 */
+	packet.hash = skb->hash ?: bpf_get_hash_recalc(skb);
+	flow = sluice_find_flow(table, clock, &packet);
 	if (clock->active > SLUICE_FLOWS_ALONE)
 		source = sluice_find_source(table, clock, source_hash(skb, direction),
 					    packet.now_ns);
@@ -222,8 +212,7 @@ int guard(struct __sk_buff *skb)
 
 	/* A pod's own filters can write it: nothing that it sends is a proof. */
 	skb->tc_index = 0;
-	return police(index, count, least_wire_len(skb), 0) ? TC_ACT_UNSPEC :
-							      TC_ACT_SHOT;
+	return police(index, count, least_wire_len(skb), 0) ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 }
 
 /*

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# An AMI for EKS nodes: Amazon's for AL2023, with Sluice's package in it. Nothing is started in the instance that builds, so
+# An AMI for EKS nodes: Amazon's for AL2023, with Sluice's package in it. Nothing starts in the instance that builds, so
 # nothing of its own user data is in the image.
 #
 #   packer init . && packer build -var package=sluice-0.1.0-1.x86_64.rpm -var sha256="$(…)" eks-al2023.pkr.hcl

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the CNI plugin is told, in any bytes: five lines of environment, then
+//! What the CNI plugin receives, in any bytes: five lines of environment, then
 //! standard input; and the same bytes as the runtime's cache keeps them. There
 //! is an answer for all of it, nothing that a key could lead out of the records'
 //! directory with, and nothing is made of what was refused.
@@ -31,7 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
     request(&environment, &stdin);
     cached(&stdin);
     if let Err(error) = Valid::decode(&stdin) {
-        told(&error);
+        reported(&error);
     }
     answered(&environment, &stdin);
 });
@@ -46,7 +46,7 @@ fn request(environment: &Environment, stdin: &str) {
             assert!(stdin.contains(request.prev_result.get()), "the result is not as it came");
             round_trip(&request.annotated);
         }
-        Err(error) => told(&error),
+        Err(error) => reported(&error),
     }
 }
 
@@ -68,7 +68,7 @@ fn round_trip(annotated: &Annotated) {
     assert_eq!(again, *annotated, "{text}");
 }
 
-fn told(error: &Error) {
+fn reported(error: &Error) {
     let json: Value = serde_json::from_str(&error.to_json("1.0.0")).expect("an error in JSON");
     assert!(json["code"].as_u64().is_some_and(|code| code > 0));
     assert!(json["msg"].as_str().is_some_and(|msg| msg.len() > "sluice: ".len()));

@@ -11,7 +11,7 @@ use host_agent::readers::{Door, JSON, MAX_BYTES, parse};
 use host_agent::readers::{Node, Reloaded, answer};
 use libfuzzer_sys::fuzz_target;
 
-/// Takes note of what it is told to change.
+/// Notes the changes that it receives.
 #[derive(Default)]
 struct Noting {
     changes: usize,

@@ -5,60 +5,39 @@
 //! Owns the names, defaults and rules of our table, `[settings.sluice]` or top-level `[sluice]`;
 //! everything outside that table belongs to others and is ignored.
 //! Never reads a file, never probes the host, knows nothing of bpf or netlink.
+//!
+//! `text` is what any document is made of, `values` what may stand behind a key, `sections` our tables,
+//! `document` all of it together, `docs` what is said of it. Each uses those before it and no other.
 
 #![forbid(unsafe_code)]
 
-mod agent;
-mod bandwidth;
-mod burst;
-mod caret;
-mod class;
-mod cni;
-pub mod code;
+mod docs;
 mod document;
-mod effect;
-mod effective;
-mod explain;
-mod keys;
-mod kubernetes;
-mod latency;
-mod max_pods;
-mod number;
-mod path;
-mod pattern;
-mod prefix_delegation;
-mod print;
-mod problem;
-pub mod quantity;
-mod rate;
-mod reader;
-mod rules;
-mod schema;
-mod shape;
-mod source;
-mod syntax;
-mod v1;
-mod words;
+mod sections;
+mod text;
+mod values;
 
-pub use agent::{Agent, Listen, ListenAddress, OnInvalid};
-pub use bandwidth::{Bandwidth, Count, GuardPlace};
-pub use burst::{Burst, BurstTime, ByteCount};
-pub use class::{Class, ClassName, Classes};
-pub use cni::{Cni, CniMode, UpstreamBandwidth};
+pub use docs::explain::{docs_table, explain};
+pub use docs::schema::schema;
+pub use document::effective::{Effective, Entry, Origin, merge};
 pub use document::{Sighting, sight};
-pub use effective::{Effective, Entry, Origin, merge};
-pub use explain::{docs_table, explain};
-pub use latency::LatencyTarget;
-pub use max_pods::{IpFamily, KubeletConfig, MaxPods, PodCount, PodLimit};
-pub use path::AbsolutePath;
-pub use pattern::{Pattern, Patterns};
-pub use prefix_delegation::{PrefixDelegation, WarmPrefixTarget};
-pub use problem::{Problem, Problems, Warning};
-pub use quantity::QuantityError;
-pub use rate::{Capacity, Limit, Rate};
-pub use schema::schema;
+pub use sections::agent::{Agent, Listen, ListenAddress, OnInvalid};
+pub use sections::bandwidth::{Bandwidth, Count, GuardPlace};
+pub use sections::class::{Class, ClassName, Classes};
+pub use sections::cni::{Cni, CniMode, UpstreamBandwidth};
+pub use sections::max_pods::{IpFamily, KubeletConfig, MaxPods, PodCount, PodLimit};
+pub use sections::prefix_delegation::{PrefixDelegation, WarmPrefixTarget};
+pub use text::code;
+pub use text::problem::{Problem, Problems, Warning};
+pub use values::burst::{Burst, BurstTime, ByteCount};
+pub use values::latency::LatencyTarget;
+pub use values::path::AbsolutePath;
+pub use values::pattern::{Pattern, Patterns};
+pub use values::quantity;
+pub use values::quantity::QuantityError;
+pub use values::rate::{Capacity, Limit, Rate};
 
-/// Everything an operator can set; the default is what holds without any document.
+/// Everything an operator can set; the default is what applies without any document.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
     /// `[settings.sluice.bandwidth]`: how pods are shaped.

@@ -51,16 +51,16 @@ fn every_version_folder_is_tested() {
     let folders = folders.map(|folder| folder.expect("read folder").path());
     let mut folders: Vec<_> = folders.filter(|path| path.is_dir()).collect();
     folders.sort();
-    assert_eq!(folders, ["told", "v1"].map(|name| testdata().join(name)));
+    assert_eq!(folders, ["described", "v1"].map(|name| testdata().join(name)));
 }
 
 #[test]
 fn every_code_is_met_by_a_fixture() {
     let folders = ["v1/valid", "v1/invalid"].map(|folder| testdata().join(folder));
     let stems = folders.iter().flat_map(|folder| stems(folder));
-    let told = stems.map(|stem| fs::read_to_string(stem.with_extension("expected")));
-    let told: String = told.collect::<Result<_, _>>().expect("read expected");
-    let starts: BTreeSet<_> = told.lines().filter_map(|line| line.split_once(": ")).collect();
+    let expected = stems.map(|stem| fs::read_to_string(stem.with_extension("expected")));
+    let expected: String = expected.collect::<Result<_, _>>().expect("read expected");
+    let starts: BTreeSet<_> = expected.lines().filter_map(|line| line.split_once(": ")).collect();
     let starts: BTreeSet<_> = starts.iter().map(|(start, _)| *start).collect();
     let met = |code: &str| starts.contains(code) || starts.contains(&*format!("warning {code}"));
     let unmet: Vec<_> = code::ALL.iter().map(|(code, _)| *code).filter(|code| !met(code)).collect();
@@ -75,7 +75,7 @@ Keys of `[settings.sluice]`, or of a top-level `[sluice]`, which means the same.
 
 ";
 
-/// What people and programs are told about the keys, so that a change of it shows in a diff.
+/// What people and programs read about the keys, so that a change of it shows in a diff.
 #[test]
 fn keys_are_told_as_before() {
     let table = docs_table();
@@ -84,10 +84,13 @@ fn keys_are_told_as_before() {
     let schema = format!("{:#}\n", schema());
     let keys = format!("{KEYS_HEAD}{table}");
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/settings.md");
-    let told = testdata().join("told");
-    let told =
-        [(docs, keys), (told.join("explain.txt"), explained), (told.join("schema.json"), schema)];
-    let wrong = told.iter().filter_map(|(file, text)| compare(file, text));
+    let descriptions = testdata().join("described");
+    let descriptions = [
+        (docs, keys),
+        (descriptions.join("explain.txt"), explained),
+        (descriptions.join("schema.json"), schema),
+    ];
+    let wrong = descriptions.iter().filter_map(|(file, text)| compare(file, text));
     assert_eq!(wrong.collect::<Vec<_>>(), [] as [String; 0]);
 }
 

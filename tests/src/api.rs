@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The agent's API as anybody's program would use it: bytes on its socket.
+//! The agent's API as any program would use it: bytes on its socket.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,7 @@ use crate::command::{json, output, text, wait_for};
 use crate::node::Node;
 
 pub const SOCKET: &str = "/run/sluice/sluice.sock";
-/// Longer than the agent has patience with anybody.
+/// Longer than the agent has patience with anyone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What came back.
@@ -46,7 +46,7 @@ pub fn connect() -> UnixStream {
 /// Says this, and listens until the agent hangs up. Being cut off is an answer, too: None.
 pub fn say(bytes: &[u8]) -> Option<Response> {
     let mut stream = connect();
-    // Who is refused early may find nobody listening any more.
+    // A peer that is refused early may find no one listening any more.
     let _ = stream.write_all(bytes);
     listen(stream)
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::command::{json as parse, text, wait_for};
 use crate::node::{BIN_DIR, Node, Pod};
 
-/// What containerd sends when nobody asked for a burst.
+/// What containerd sends when no one asked for a burst.
 const BURST_NOT_SET: u64 = 4_294_967_295;
 
 /// A pod's bandwidth annotations in bit/s; 0 where there is none.
@@ -51,7 +51,7 @@ impl Call {
         self.start_with(pod, stdin).wait_with_output().expect("wait for the plugin")
     }
 
-    /// The plugin, which has been told all that it needs.
+    /// The plugin, which has all that it needs.
     pub fn start(&self, pod: &Pod) -> Child {
         self.start_with(pod, &self.stdin.to_string())
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-/// Runs a program to its end and wants it to succeed; gives its standard output.
+/// Runs a program to its end and requires its success; gives its standard output.
 pub fn run(program: &str, arguments: &[&str]) -> String {
     let output = output(program, arguments);
     assert!(output.status.success(), "{program} {}\n{}", arguments.join(" "), text(&output));

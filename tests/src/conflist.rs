@@ -35,7 +35,7 @@ pub fn write_as_aws_node(text: &str) {
     let temporary = format!("{CONFLIST}.tmp");
     fs::write(&temporary, text).expect("write");
     fs::rename(&temporary, CONFLIST).expect("rename");
-    // Whoever has put another file there gets that mode, as he would from aws-node.
+    // Whoever has put another file there gets that mode, as from aws-node.
     fs::set_permissions(CONFLIST, fs::Permissions::from_mode(0o644)).expect("set the mode");
 }
 
@@ -60,7 +60,7 @@ impl Drop for Over<'_> {
     }
 }
 
-/// What happens in the directory of conflists, as containerd's watcher is told: kinds and names.
+/// What happens in the directory of conflists, as containerd's watcher sees it: kinds and names.
 pub struct Watched(Inotify);
 
 impl Watched {

@@ -2,7 +2,7 @@
 //! A client of the Kubernetes container runtime interface, v1, on a unix socket.
 //!
 //! Owns the messages (only the fields used here; tags from cri-api's api.proto) and the calls. Each
-//! call connects anew, so a restarted runtime needs no care. It never starts or stops a runtime,
+//! call connects again, so a restarted runtime needs no care. It never starts or stops a runtime,
 //! and never retries.
 
 use std::collections::HashMap;

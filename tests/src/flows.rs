@@ -38,7 +38,7 @@ pub struct Sent {
     pub retransmissions: u64,
 }
 
-/// TCP flows that run until they are told to stop.
+/// TCP flows that run until they are stopped.
 pub struct Bulk<'scope> {
     senders: Vec<ScopedJoinHandle<'scope, Sent>>,
     sink: ScopedJoinHandle<'scope, ()>,
@@ -82,7 +82,7 @@ impl<'scope> Bulk<'scope> {
         let address = to.address;
         let sink = in_netns(scope, to.netns, move || {
             let listener = TcpListener::bind((address, 0)).expect("listen");
-            ready.send(listener.local_addr().expect("a port")).expect("somebody waits");
+            ready.send(listener.local_addr().expect("a port")).expect("a receiver waits");
             receive_all(&listener, progress);
         });
         let target = bound.recv_timeout(Duration::from_secs(10)).expect("the sink listens");
@@ -217,7 +217,7 @@ pub fn udp_payload(socket: &UdpSocket) -> Vec<u8> {
 pub fn swallow_udp(address: IpAddr, ready: &mpsc::Sender<SocketAddr>, progress: &Progress) {
     let socket = UdpSocket::bind((address, 0)).expect("bind");
     socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
-    ready.send(socket.local_addr().expect("a port")).expect("somebody waits");
+    ready.send(socket.local_addr().expect("a port")).expect("a receiver waits");
     let mut buffer = [0; 2048];
     while !progress.is_over() {
         // A timeout only lets us look at the end.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Programs of others, with all that such programs do to those who come after
+//! Programs of others, with all that such programs do to those that come after
 //! them on the same hook.
 
 use std::fs;

@@ -84,7 +84,7 @@ impl Imds {
         Self { service, listener: Some(listener) }
     }
 
-    /// Up at once on a port of this machine, for who carries a guest's connections there.
+    /// Up at once on a port of this machine, for a carrier of a guest's connections there.
     pub fn on_port(user_data: Option<&[u8]>) -> (Self, u16) {
         let socket = TcpListener::bind("127.0.0.1:0").expect("listen on this machine");
         let port = socket.local_addr().expect("a port").port();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Measures traffic at the receiving end, from the kernel's own IP counters in
 //! the receiver's network namespace. They count a super-packet's bytes once and
-//! its segments apart, so what was on the wire can be told exactly: the frames
+//! its segments apart, so what was on the wire is known exactly: the frames
 //! that a device without segmentation offload would have carried.
 
 use std::fs::{self, File};

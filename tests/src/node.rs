@@ -83,7 +83,7 @@ fn enter_namespaces() {
 }
 
 impl Node {
-    /// The guest itself, whose agent somebody else looks after.
+    /// The guest itself, whose agent something else looks after.
     pub fn of_guest() -> Self {
         Self { agent: None, _of_this_thread: std::marker::PhantomData }
     }

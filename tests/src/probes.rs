@@ -123,7 +123,7 @@ impl RoundTrips {
 fn serve_echo(address: IpAddr, ready: &mpsc::Sender<SocketAddr>, progress: &Progress) {
     let socket = UdpSocket::bind((address, 0)).expect("bind");
     socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
-    ready.send(socket.local_addr().expect("a port")).expect("somebody waits");
+    ready.send(socket.local_addr().expect("a port")).expect("a receiver waits");
     let mut buffer = [0; MESSAGE];
     while !progress.is_over() {
         if let Ok((bytes, from)) = socket.recv_from(&mut buffer) {
@@ -136,7 +136,7 @@ fn serve_echo(address: IpAddr, ready: &mpsc::Sender<SocketAddr>, progress: &Prog
 /// Until the one client goes.
 fn serve_requests(address: IpAddr, ready: &mpsc::Sender<SocketAddr>) {
     let listener = TcpListener::bind((address, 0)).expect("listen");
-    ready.send(listener.local_addr().expect("a port")).expect("somebody waits");
+    ready.send(listener.local_addr().expect("a port")).expect("a receiver waits");
     give_up_after(&listener, Duration::from_secs(60));
     // A client that never came counts its requests as lost.
     let Ok((mut stream, _)) = listener.accept() else { return };
@@ -191,7 +191,7 @@ fn collect_echoes(socket: &UdpSocket, start: Instant, sent: &[AtomicU64]) -> Vec
     times
 }
 
-/// One after the other on one connection; who must wait for an answer asks late, and so less often.
+/// One after the other on one connection; a probe that must wait for an answer asks late, and so less often.
 fn ask_requests(server: SocketAddr, count: usize) -> Vec<Option<u64>> {
     let Ok(mut stream) = TcpStream::connect_timeout(&server, PATIENCE) else {
         return vec![None];

@@ -27,7 +27,7 @@ pub struct Flood {
     pub offer_bps: u64,
 }
 
-/// UDP datagrams from this namespace's eth0 to its gateway's MAC address, until told to stop.
+/// UDP datagrams from this namespace's eth0 to its gateway's MAC address, until stopped.
 pub fn flood(plan: &Flood, stop: &AtomicBool) {
     let payload = plan.mtu as usize - ROOM;
     let packet = datagram(plan.from, plan.to, payload);

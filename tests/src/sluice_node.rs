@@ -268,7 +268,7 @@ impl SluiceNode {
     /// Its limits, egress and ingress, as far as it has any.
     pub fn limits(&self, name: &str) -> [Option<u64>; 2] {
         let pod = self.pod(name);
-        ["egress", "ingress"].map(|way| pod[way]["limit_bps"].as_u64())
+        ["egress", "ingress"].map(|direction| pod[direction]["limit_bps"].as_u64())
     }
 
     /// The pod's guard, once the agent has found a place for it.

@@ -31,7 +31,7 @@ pub const FIRST: &str = "10.0.1.16/28";
 pub const SECOND: &str = "10.0.2.32/28";
 pub const PREFIX_V6: &str = "2001:db8:1:2:3::/80";
 pub const CONFLIST: &str = "/etc/cni/net.d/10-sluice.conflist";
-/// Where host-local keeps who has which address.
+/// Where host-local keeps which pod has which address.
 pub const STORE: &str = "/run/sluice/ipam/sluice";
 const USER_DATA: &str = "/run/node/user-data.toml";
 const PATIENCE: Duration = Duration::from_secs(20);

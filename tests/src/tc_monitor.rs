@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Everything that anybody does to qdiscs and filters of this namespace, as the
+//! Everything that anyone does to qdiscs and filters of this namespace, as the
 //! kernel announces it: what was done and undone within a moment is there too.
 
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use crate::command::{output, wait_for};
 use crate::node::die_with_parent;
 
 const LOG: &str = "/run/tc-monitor";
-/// Its own marks are on this device, which nobody else touches.
+/// Its own marks are on this device, which no one else touches.
 const MARKED: &str = "dev lo ";
 
 /// `tc monitor`, until it is dropped.

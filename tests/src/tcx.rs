@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Somebody else's program on tcx. No tool of Debian bookworm can put one there.
+//! A foreign program on tcx. No tool of Debian bookworm can put one there.
 
 use std::ffi::CString;
 use std::io;
@@ -37,7 +37,7 @@ fn attach(pinned: &str, device: u32, hook: u32, flags: u32) -> OwnedFd {
     let program = bpf(BPF_OBJ_GET, &[halves[0], halves[1], 0, 0]);
     // prog_fd, target_ifindex, attach_type, flags
     let link = bpf(BPF_LINK_CREATE, &[program as u32, device, hook, flags]);
-    // SAFETY: the kernel has just made both descriptors for us, and nobody else has them.
+    // SAFETY: the kernel has just made both descriptors for us, and no one else has them.
     unsafe {
         drop(OwnedFd::from_raw_fd(program));
         OwnedFd::from_raw_fd(link)

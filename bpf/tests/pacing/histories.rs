@@ -13,6 +13,13 @@ use crate::{EARLY_NS, MS, PUT_OFF_NS, REFILL_NS, SEND, limit};
 /// pacing.h's SLUICE_STANDING_NS.
 const STANDING_NS: u64 = 1000 * MS;
 
+/// The longest that a packet ever waits: the horizon, or eight quanta or what TCP in the pod keeps,
+/// and a quarter more for who has nothing queued.
+pub fn longest_wait_ns(limit: &Limit, waits: bool) -> u64 {
+    let standing_ns = if waits { STANDING_NS } else { STANDING_NS.min(8 * limit.quantum_ns) };
+    limit.horizon_ns.max(standing_ns) * 5 / 4
+}
+
 /// As limit.rs has it for a device with this MTU.
 pub fn limit_of(bits_per_sec: u64, mtu: u32, sends: bool) -> Limit {
     let mut limit = limit(bits_per_sec, 5 * MS, 100 * MS);
@@ -159,8 +166,7 @@ proptest! {
 
     #[test]
     fn flow_keeps_its_order_and_nothing_waits_longer_than_the_bound(history in any_history()) {
-        let standing_ns = if history.waits { STANDING_NS } else { 0 };
-        let bound_ns = history.limit.horizon_ns.max(standing_ns);
+        let bound_ns = longest_wait_ns(&history.limit, history.waits);
         let mut last: HashMap<(usize, usize), u64> = HashMap::new();
         for left in history.play().sent {
             prop_assert!(left.at_ns >= left.came_ns);

@@ -53,6 +53,8 @@ pub struct Packet {
     pub cost_ns: u64,
     pub segments: u32,
     pub waits: u32,
+    pub hash: u32,
+    pub pad: u32,
 }
 
 /// pacing.h's struct sluice_turn.
@@ -78,7 +80,6 @@ unsafe extern "C" {
         limit: &Limit,
         clock: &mut Clock,
         table: &mut Flows,
-        hash: u32,
         source_hash: u32,
         packet: &Packet,
     ) -> Turn;
@@ -109,9 +110,10 @@ impl Line {
 
     pub fn send_from(&mut self, source: usize, flow: usize, now_ns: u64, length: u32) -> Turn {
         let cost_ns = host_cost_ns(&self.limit, length);
-        let packet = Packet { now_ns, cost_ns, segments: 1, waits: self.waits.into() };
         let [hash, source] = [flow + 1, !source].map(hash);
-        host_enqueue(&self.limit, &mut self.clock, &mut self.table, hash, source, &packet)
+        let waits = self.waits.into();
+        let packet = Packet { now_ns, cost_ns, segments: 1, waits, hash, pad: 0 };
+        host_enqueue(&self.limit, &mut self.clock, &mut self.table, source, &packet)
     }
 }
 

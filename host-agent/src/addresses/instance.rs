@@ -82,7 +82,7 @@ mod tests {
 
     const CSV: &str = include_str!("../../../data/ec2-instances.csv");
 
-    /// Read anew, by other means than build.rs.
+    /// Read again, by other means than build.rs.
     fn in_file() -> impl Iterator<Item = Instance> {
         CSV.lines().skip(1).map(|line| {
             let mut fields = line.split(',');

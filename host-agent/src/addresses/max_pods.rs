@@ -2,7 +2,7 @@
 //! How many pods a node takes, and why: a pure function of the settings and of
 //! what is known of the machine (docs/decisions/0010-max-pods.md has the rules
 //! and where they come from). Every number is kept with the arithmetic that
-//! led to it, so that nobody must trust it.
+//! led to it, so that everyone can check it.
 
 use serde::Serialize;
 use settings_model::{CniMode, IpFamily, PodLimit, Settings};
@@ -256,12 +256,12 @@ fn prefix_formula(enis: &Enis, pods: u64, vcpus: Option<u16>) -> String {
 fn cap_text(vcpus: Option<u16>, cap: Option<u64>) -> String {
     match (cap, vcpus) {
         (None, _) => format!("none but Sluice's own, {MOST}: secondary addresses are the limit"),
-        (Some(cap), None) => format!("{cap}, since the number of vCPUs is not known"),
+        (Some(cap), None) => format!("{cap} (number of vCPUs unknown)"),
         (Some(cap), Some(count)) if count > FEW_VCPUS => {
-            format!("{cap}, for {count} vCPUs are more than {FEW_VCPUS}")
+            format!("{cap} ({count} vCPUs; {CAP_FEW_VCPUS} up to {FEW_VCPUS} vCPUs)")
         }
         (Some(cap), Some(count)) => {
-            format!("{cap}, for {count} vCPUs are not more than {FEW_VCPUS}")
+            format!("{cap} ({count} vCPUs; {CAP_MANY_VCPUS} above {FEW_VCPUS} vCPUs)")
         }
     }
 }
@@ -313,7 +313,7 @@ fn warnings(instance: &Instance, wanted: Addresses, enis: &Enis, standalone: boo
 }
 
 impl MaxPods {
-    /// What is to be said of a number of somebody else's, which is in force instead of this one.
+    /// What to say of a foreign number, which is in force instead of this one.
     pub fn against(&self, pods: u16, whose: &str) -> Option<String> {
         let ours = self.max_pods;
         let too_few = (pods < ours).then(|| {
@@ -322,7 +322,7 @@ impl MaxPods {
         too_few.or_else(|| self.above_capacity(pods, whose))
     }
 
-    /// A number by hand is kept to, but what it leads to is said.
+    /// A number from the settings is kept to, but what it leads to is said.
     pub fn above_capacity(&self, pods: u16, whose: &str) -> Option<String> {
         let most = self.capacity?.saturating_add(HOST_NETWORK_PODS);
         let name = self.instance_type.as_deref()?;

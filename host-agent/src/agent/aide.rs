@@ -17,7 +17,7 @@ use crate::host::aide::{Answer, is_root, receive, send};
 use crate::host::peer::Namespaces;
 use crate::imds;
 
-/// For a line of who asks.
+/// For a line of the peer that asks.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Serves on standard input, as systemd gives it, until it ends.
@@ -31,9 +31,9 @@ pub fn serve() -> Result<()> {
                 log::warn!("{e:#}");
             }
         };
-        // Who asks too often is not answered.
+        // A peer that asks too often gets no answer.
         if let Err(e) = thread::Builder::new().spawn(serve) {
-            log::warn!("somebody is not answered: {e}");
+            log::warn!("a peer gets no answer: {e}");
         }
     }
     Ok(())
@@ -42,7 +42,7 @@ pub fn serve() -> Result<()> {
 /// One line in; the socket, what is known of a peer, or the error out.
 fn answer(stream: &UnixStream, host: &Namespaces) -> Result<()> {
     if !is_root(stream) {
-        bail!("somebody asked who is not root");
+        bail!("a peer asked that is not root");
     }
     stream.set_read_timeout(Some(PATIENCE))?;
     let (line, fd) = receive(stream).context("read")?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The API's node as it is: records, maps, settings, and what the agent's loop
-//! tells of itself.
+//! reports by itself.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,7 +18,7 @@ use crate::status::{Status, metrics};
 pub struct Local<'a> {
     pub paths: &'a Paths,
     pub reconciler: &'a mut Reconciler,
-    /// Reads the settings anew.
+    /// Reads the settings again.
     pub reload: &'a dyn Fn() -> Reloaded,
     /// The last metrics, and when they were made.
     pub scraped: &'a mut Option<(Instant, String)>,

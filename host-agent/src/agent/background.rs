@@ -24,11 +24,11 @@ use crate::trouble::Trouble;
 #[derive(Clone, Debug)]
 pub struct Order {
     pub settings: Settings,
-    /// None where nobody has asked for max-pods.
+    /// None where no one has asked for max-pods.
     pub max_pods: Option<MaxPodsInForce>,
 }
 
-/// What holds now.
+/// What applies now.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
     /// What is wrong in standalone mode.
@@ -74,7 +74,7 @@ impl Background {
         let _ = self.orders.send(order);
     }
 
-    /// What has been found since the last call; the last one is what holds.
+    /// What has been found since the last call; the last one is what applies.
     pub fn read(&mut self) -> Option<Findings> {
         // Nothing there is as good as something: what counts is in the channel.
         let _ = self.waker.read(&mut [0; 64]);
@@ -110,7 +110,7 @@ impl Work {
         }
     }
 
-    /// Until nobody gives orders any more. Of orders that have piled up the last one counts.
+    /// Until no one gives orders any more. Of orders that have piled up the last one counts.
     fn run(&mut self, orders: &Receiver<Order>, mut tell: impl FnMut(Findings)) {
         let mut order = match orders.recv() {
             Ok(order) => self.accept(order),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Files that tell the agent something: records of pods, the settings in force,
+//! Files that the agent watches: records of pods, the settings in force,
 //! the runtime's result cache, the directory of conflists. The last two are
 //! other people's and may come late, so they are looked for until they are there.
 
@@ -19,7 +19,7 @@ use crate::pod::record::Claim;
 
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// What a file told.
+/// What a file reported.
 #[derive(Debug, PartialEq, Eq)]
 pub enum News {
     RecordWritten(Claim),
@@ -69,7 +69,7 @@ impl Watches {
         Ok(watches)
     }
 
-    /// Again after the directory was made anew; a watch that is there stays.
+    /// Again after the directory was made again; a watch that is there stays.
     pub fn watch_pins(&mut self) -> Result<()> {
         let dir = self.paths.pin_dir();
         self.watch(Place::Pins, &dir)

@@ -44,12 +44,12 @@ use service_manager::Notify;
 
 /// To change a pod that is there: its maps and its devices.
 const KEPT: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
-/// To get at its network namespace, and to see who asks on the socket, where no unit leaves that to the
+/// To get at its network namespace, and to see the socket's peers, where no unit leaves that to the
 /// aide; raised for those calls alone (host/capability.rs).
 const WITHIN_REACH: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE];
 
-/// Under its unit the directory of pins can be made by who starts the agent only.
-const BEGIN_AGAIN: &str = "the pins were removed and cannot be put back; ends to be started again";
+/// Under its unit only the command that starts the agent can make the directory of pins.
+const BEGIN_AGAIN: &str = "the pins were removed and cannot be restored; ends to be started again";
 
 /// What the agent waits for.
 struct Wakers {
@@ -61,7 +61,7 @@ struct Wakers {
     background: Background,
 }
 
-/// `reload` reads the settings anew; SIGHUP asks for it, or the API.
+/// `reload` reads the settings again; SIGHUP asks for it, or the API.
 pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
     let (reload_waker, end) = (waker(&[SIGHUP])?, waker(&[SIGINT, SIGTERM])?);
     check_bpffs(&paths.bpffs())?;
@@ -73,7 +73,7 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
     let etc = |name: &str| paths.resolve(name.as_ref());
     let server =
         Server::open(&paths.socket(), Group::read(&etc("/etc/group"), &etc("/etc/passwd")))?;
-    // The socket remembers that it may hear of other namespaces (net/netlink/af_netlink.c,
+    // The socket remembers that it may receive from other namespaces (net/netlink/af_netlink.c,
     // do_one_broadcast: file_ns_capable).
     let events = Events::open()?;
     drop_capabilities().context("drop capabilities")?;
@@ -127,7 +127,7 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
     }
 }
 
-/// What is in force now, for who works on it in the background.
+/// What is in force now, for the work in the background.
 fn order(paths: &Paths, reconciler: &Reconciler) -> Order {
     let in_force = InForce::read(&paths.boot_file()).unwrap_or_else(|e| {
         warn!("{e:#}; max-pods is not looked at");
@@ -137,7 +137,7 @@ fn order(paths: &Paths, reconciler: &Reconciler) -> Order {
     Order { settings: reconciler.settings().clone(), max_pods }
 }
 
-/// What the service manager has been told. It hears that we live after each turn of the loop.
+/// What the service manager has received. It learns that we live after each turn of the loop.
 struct Told {
     notify: Notify,
     alive: Instant,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Limits set by hand on pods that are there: written into their records, from
+//! Overrides of the limits of running pods: written into their records, from
 //! where they reach the shaper as any other limit does, and taken out again
 //! when their time is up.
 
@@ -17,7 +17,7 @@ use crate::settings::in_force::in_force;
 /// A verb of the pod that takes longer hangs.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Gives every interface of a pod this limit, or takes one off, and puts that in force. Says how
+/// Gives every interface of a pod this override, or removes it, and applies that. Says how
 /// many interfaces have it now, or had one.
 pub fn set(
     paths: &Paths,

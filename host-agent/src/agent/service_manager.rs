@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the agent tells the service manager: that it is ready, how it fares in
-//! one line, that it is alive. Does nothing where nobody asked (NOTIFY_SOCKET is
+//! What the agent reports to the service manager: that it is ready, how it fares in
+//! one line, that it is alive. Does nothing where no one asked (NOTIFY_SOCKET is
 //! not set). There is no timer here: [`Notify::alive`] belongs into the loop that
 //! does the work, so that a loop that hangs is a watchdog that bites.
 
@@ -45,12 +45,12 @@ impl Notify {
         }
     }
 
-    /// The settings are being read anew; [`Self::ready`] says that it is over.
+    /// The settings are being read again; [`Self::ready`] says that it is over.
     pub fn reloading(&self) {
-        // systemd 253 and later wants the time with it.
+        // systemd 253 and later needs the time with it.
         match NotifyState::monotonic_usec_now() {
             Ok(now) => tell(&[NotifyState::Reloading, now]),
-            Err(e) => warn!("tell the service manager of a reload: {e}"),
+            Err(e) => warn!("notify the service manager of a reload: {e}"),
         }
     }
 
@@ -62,6 +62,6 @@ impl Notify {
 /// A service manager that does not listen is no reason to stop working.
 fn tell(states: &[NotifyState]) {
     if let Err(e) = sd_notify::notify(states) {
-        warn!("tell the service manager: {e}");
+        warn!("notify the service manager: {e}");
     }
 }

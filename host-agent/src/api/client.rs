@@ -94,7 +94,7 @@ fn connect(socket: &Path) -> std::io::Result<Option<UnixStream>> {
             stream.set_write_timeout(Some(PATIENCE))?;
             Ok(Some(stream))
         }
-        // What a killed agent leaves is a file that nobody listens on.
+        // What a killed agent leaves is a file that no one listens on.
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
             Ok(None)
         }
@@ -125,8 +125,8 @@ fn understand<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
         return serde_json::from_slice(body)
             .context("read the response; is the agent of another version?");
     }
-    let told: Value = serde_json::from_slice(body).unwrap_or_default();
-    let error = told["error"].as_str().unwrap_or("no reason given").to_owned();
-    let allowed = told.get("allowed").cloned();
+    let refusal: Value = serde_json::from_slice(body).unwrap_or_default();
+    let error = refusal["error"].as_str().unwrap_or("no reason given").to_owned();
+    let allowed = refusal.get("allowed").cloned();
     Err(Refused { status, error, allowed }.into())
 }

@@ -49,7 +49,7 @@ pub struct Reloaded {
     pub exit_status: u8,
     /// A line for each problem.
     pub problems: Vec<String>,
-    /// What holds now.
+    /// What applies now.
     pub settings: Option<InForce>,
 }
 
@@ -62,7 +62,7 @@ pub struct LimitSet {
     pub until: Option<u64>,
 }
 
-/// A limit as a request has it. A way that is null or not there has none set by hand.
+/// A limit as a request has it. A direction that is null or absent has no override.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LimitAsked {
@@ -74,7 +74,7 @@ pub struct LimitAsked {
     pub time_to_live: Option<String>,
 }
 
-/// All routes, for who asks for another one.
+/// All routes, for requests of another one.
 const ROUTES: [&str; 6] = [
     "GET /v1/status",
     "GET /v1/pods",

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Requests and what they are answered, against a node that notes what it is told.
+//! Requests and their answers, against a node that notes its orders.
 
 use super::*;
 use crate::status::text::tests::{pod, status};
 
 #[derive(Default)]
 struct Noting {
-    told: Vec<String>,
+    orders: Vec<String>,
 }
 
 impl Node for Noting {
@@ -15,7 +15,7 @@ impl Node for Noting {
     }
 
     fn set_limit(&mut self, namespace: &str, pod: &str, limit: Live) -> Result<usize> {
-        self.told.push(format!("{namespace}/{pod} {limit:?}"));
+        self.orders.push(format!("{namespace}/{pod} {limit:?}"));
         match pod {
             "gone" => {
                 Err(LimitRefused::NoPod { namespace: namespace.into(), pod: pod.into() }.into())
@@ -72,7 +72,7 @@ fn limit_reaches_the_node_with_its_end() {
     let mut node = Noting::default();
     let response = answer(&mut node, &request);
     let live = Live { egress: "20Mbit".parse().ok(), ingress: None, until: 1600 };
-    assert_eq!(node.told, [format!("default/web-0.a {live:?}")]);
+    assert_eq!(node.orders, [format!("default/web-0.a {live:?}")]);
     assert_eq!(response, Response::json(200, &json!({"interfaces": 2, "until": 1600})));
 }
 
@@ -84,11 +84,13 @@ fn limit_that_cannot_be_set_is_told_with_what_can() {
         (r#"{"egress":"1Mbit"}"#, format!(r#"{time},"error":"for is missing""#)),
         (
             r#"{"egress":"1Mbit","for":"1w"}"#,
-            format!(r#"{time},"error":"for: \"1w\" is not a whole number with a unit I know""#),
+            format!(
+                r#"{time},"error":"for: \"1w\" is not a time; use a whole number with s, m, h or d, e.g. 10m""#
+            ),
         ),
         (
             r#"{"egress":"1Mbit","for":"8d"}"#,
-            format!(r#"{time},"error":"for: \"8d\" is out of range""#),
+            format!(r#"{time},"error":"for: \"8d\" is out of range; use 1s to 7d""#),
         ),
         (r#"{"for":"1m"}"#, format!(r#"{rate},"error":"neither egress nor ingress is given""#)),
     ];
@@ -97,7 +99,7 @@ fn limit_that_cannot_be_set_is_told_with_what_can() {
     }
     let (status, text) = put(r#"{"egress":"1Mb","for":"1m"}"#);
     assert!(
-        status == 400 && text.contains(r#""error":"egress: \"1Mb\" has no unit I know"#),
+        status == 400 && text.contains(r#""error":"egress: \"1Mb\" has an unknown unit"#),
         "{text}"
     );
     let (status, text) = put(r#"{"egress":"1Mbit","fro":"1m"}"#);

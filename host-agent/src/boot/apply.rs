@@ -137,7 +137,7 @@ fn write(wanted: &Planned, done: &mut Vec<Before>) -> Result<bool> {
     }
     let before = read(path)?;
     make_parents(path, done)?;
-    // A file keeps the mode that somebody gave it; a new one gets ours.
+    // A file keeps its mode; a new one gets ours.
     let mode = if let Before::File { mode, .. } = &before { Some(*mode) } else { None };
     done.push(before);
     wanted.put(mode)?;

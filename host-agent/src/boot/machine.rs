@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What firmware, kernel and EC2's metadata service say of the machine. On
-//! nitro and bare metal the firmware names the instance type, so that nobody
+//! nitro and bare metal the firmware names the instance type, so that no one
 //! waits for the network; Xen's names none.
 
 use std::fs;
@@ -31,7 +31,7 @@ pub fn probe(paths: &Paths) -> Option<Machine> {
     if firmware.is_none() && !is_xen() {
         return None;
     }
-    let instance_type = firmware.or_else(|| told(asked_type()));
+    let instance_type = firmware.or_else(|| answered(asked_type()));
     let is_known = instance_type.as_deref().is_some_and(|name| Instance::find(name).is_some());
     let vcpus = line(paths, PROCESSORS).and_then(|list| count(&list));
     let shown = if is_known { None } else { shown() };
@@ -47,8 +47,8 @@ fn asked_type() -> Result<Option<Vec<u8>>, ImdsError> {
     Client::new(BUDGET, &mut Host::default()).get(INSTANCE_TYPE)
 }
 
-/// That it is not known is told with what follows from it.
-fn told(answer: Result<Option<Vec<u8>>, ImdsError>) -> Option<String> {
+/// That it is not known is reported with what follows from it.
+fn answered(answer: Result<Option<Vec<u8>>, ImdsError>) -> Option<String> {
     let body = answer.map_err(|e| log::warn!("ask IMDS for the instance type: {e}")).ok()??;
     Some(String::from_utf8_lossy(&body).trim().to_owned()).filter(|name| !name.is_empty())
 }

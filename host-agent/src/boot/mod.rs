@@ -50,7 +50,7 @@ pub struct Boot<'a> {
 #[derive(Debug)]
 pub struct Refused {
     pub error: anyhow::Error,
-    /// What holds instead, or why nothing else does. None: the node is as it was.
+    /// What applies instead, or why nothing else does. None: the node is as it was.
     pub instead: Option<Result<Box<InForce>>>,
 }
 
@@ -127,7 +127,7 @@ impl Boot<'_> {
         let changed = match self.carry_out(&mut plan) {
             Ok(changed) => changed,
             Err(error) => {
-                // The first error is the one to tell; a full disk may keep this from being noted.
+                // The first error is the one to report; a full disk may keep this from being noted.
                 let _ = generations.has_failed(number, documents, format!("{error:#}"));
                 return Err(error);
             }
@@ -252,7 +252,7 @@ fn put_kubelet(part: &Part, alone: &Lock) -> Result<Vec<PathBuf>> {
     apply(part, alone).or_else(|first| without().map_err(|_| first))
 }
 
-/// That one was kept is the agent's to tell, as long as it is so.
+/// That one was kept the agent reports, as long as it is so.
 fn upstream_warning(plan: &Plan) -> Option<String> {
     let (path, upstream) = plan.upstream.as_ref()?;
     let path = path.display();

@@ -34,7 +34,7 @@ pub struct Plan {
     pub upstream: Option<(PathBuf, Upstream)>,
     /// None where nothing says how many pods the node takes.
     pub max_pods: Option<MaxPodsInForce>,
-    /// What is as planned, but not as somebody might think.
+    /// What is as planned, but may surprise the operator.
     pub warnings: Vec<String>,
 }
 

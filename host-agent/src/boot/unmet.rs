@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The parts of a boot that can fail while limits are in force: each with its
-//! code, what was seen and the remedy. boot.json holds them, so that status and
+//! code, what was seen and the remedy. boot.json has them, so that status and
 //! metrics report what the journal and the console said.
 
 use crate::trouble::{CONFLIST, Trouble};

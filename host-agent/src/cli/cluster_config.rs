@@ -27,7 +27,7 @@ pub struct ClusterConfig {
     /// User data with the settings, instead of those in force on this node; `-` is standard input
     #[arg(long, value_name = "FILE")]
     user_data: Option<PathBuf>,
-    /// The type that all these nodes are of, which settles their number of pods
+    /// The instance type of all these nodes, which fixes their number of pods
     #[arg(long, value_name = "TYPE")]
     instance_type: Option<String>,
     /// What the node's image is built upon: the form of its user data
@@ -36,7 +36,7 @@ pub struct ClusterConfig {
     /// The cluster's name, for karpenter and eksctl
     #[arg(long, value_name = "NAME", default_value = "CLUSTER", value_parser = cluster_name)]
     cluster_name: String,
-    /// Compare an aws-node that is there: the DaemonSet as JSON, or the add-on's configuration values.
+    /// Compare a running aws-node: the DaemonSet as JSON, or the add-on's configuration values.
     /// Prints each difference; exit status 1 if there is one
     #[arg(long, value_name = "FILE", conflicts_with = "format")]
     check: Option<PathBuf>,

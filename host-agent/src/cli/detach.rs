@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `sluice detach`: takes everything off the node that is ours, found by record
+//! `sluice detach`: removes everything from the node that is ours, found by record
 //! and by handle, and nothing else. Settings stay, and so does the plugin's
 //! binary unless it is asked for: pods that were made with it in their chain
 //! may be deleted with it.
@@ -24,7 +24,7 @@ use crate::pod::veth::{End, Veth};
 use crate::settings::in_force::in_force;
 use crate::standalone;
 
-/// What could not be taken off is told, and the rest is; the number of pod interfaces is given back.
+/// What could not be removed is reported, and the rest is removed; gives the number of pod interfaces.
 pub fn detach(paths: &Paths) -> Result<usize> {
     let _alone = agent::lock(paths).context("detach needs the agent to be stopped")?;
     standalone::take_off(paths)?;
@@ -174,9 +174,9 @@ mod tests {
 
     #[test]
     fn file_of_the_plugins_name_stays_where_it_never_was_ours() {
-        let (_root, paths, plugin) = node("somebody else's");
+        let (_root, paths, plugin) = node("a foreign file");
         remove_plugin(&paths).unwrap();
-        assert_eq!(fs::read_to_string(&plugin).unwrap(), "somebody else's");
+        assert_eq!(fs::read_to_string(&plugin).unwrap(), "a foreign file");
         fs::write(&plugin, "ours").unwrap();
         remove_plugin(&paths).unwrap();
         assert!(!plugin.exists());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `sluice limit`: limits set by hand on pods that are there, for a while.
+//! `sluice limit`: overrides of the limits of running pods, for a while.
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -21,23 +21,25 @@ pub enum Limit {
         /// What the pod may receive
         #[arg(long, value_name = "RATE")]
         ingress: Option<String>,
-        /// How long that holds, from 1s to 7d; the limits set before end with it
+        /// How long the override lasts, from 1s to 7d; it replaces any earlier override
         #[arg(long = "for", value_name = "TIME")]
         time_to_live: TimeToLive,
+        /// Print JSON instead of text
         #[arg(long)]
         json: bool,
     },
-    /// End them at once
+    /// End the override at once
     Clear {
         /// NAMESPACE/POD
         pod: PodName,
+        /// Print JSON instead of text
         #[arg(long)]
         json: bool,
     },
 }
 
 pub fn run(source: &Source, command: Limit) -> Result<()> {
-    let (done, json, told) = match command {
+    let (done, json, outcome) = match command {
         Limit::Set { pod, egress, ingress, time_to_live, json } => {
             let time = time_to_live.to_string();
             let asked = LimitAsked { egress, ingress, time_to_live: Some(seconds(time_to_live)) };
@@ -52,8 +54,8 @@ pub fn run(source: &Source, command: Limit) -> Result<()> {
     print(&match (json, done.interfaces) {
         (true, _) => serde_json::to_string_pretty(&done)? + "\n",
         (false, 0) => "no limit was set by hand\n".into(),
-        (false, 1) => format!("{told} on 1 interface\n"),
-        (false, many) => format!("{told} on {many} interfaces\n"),
+        (false, 1) => format!("{outcome} on 1 interface\n"),
+        (false, many) => format!("{outcome} on {many} interfaces\n"),
     })
 }
 

@@ -21,7 +21,7 @@ use crate::settings::layers::{Layers, merge};
 
 #[derive(Args)]
 pub struct Asked {
-    /// Of this type, instead of the node's own
+    /// Of this instance type, instead of the node's own
     #[arg(long, value_name = "TYPE")]
     instance_type: Option<String>,
     /// User data, above the image's own settings, instead of the settings in force; `-` is standard
@@ -34,6 +34,7 @@ pub struct Asked {
     /// Show each step with its numbers, and where they come from
     #[arg(long, conflicts_with_all = ["json", "all"])]
     explain: bool,
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
     /// Every instance type, whatever the settings are
@@ -75,7 +76,7 @@ fn settings_asked(paths: &Paths, asked: &Asked) -> Result<Settings> {
 fn machine_asked(paths: &Paths, asked: &Asked) -> Result<Machine> {
     match &asked.instance_type {
         Some(name) => Ok(Machine { instance_type: Some(name.clone()), ..Machine::default() }),
-        None => machine::probe(paths).context("this is no EC2 instance: say --instance-type TYPE"),
+        None => machine::probe(paths).context("not an EC2 instance: give --instance-type TYPE"),
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The command line: what can be asked for, and who does it. The man page and
+//! The command line: what can be asked for, and what does it. The man page and
 //! the shells' completion are made from the same description.
 
 mod cluster_config;
@@ -39,7 +39,7 @@ use output::print;
 #[derive(Parser)]
 #[command(name = "sluice", version)]
 pub struct Arguments {
-    /// Directory that holds the node's file system; for images that are not running
+    /// Directory with the node's file system, to look at an image that is not running
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
     #[command(subcommand)]
@@ -48,7 +48,7 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Put the settings in force: CNI entry, plugin, limits for new pods
+    /// Apply the settings: CNI entry, plugin, limits for new pods, max-pods of kubelet
     Boot(Asked),
     /// Show what `boot` would change, and change nothing
     Plan(Asked),
@@ -63,40 +63,42 @@ enum Command {
     /// Print what packages ship beside the executable
     #[command(subcommand, hide = true)]
     Generate(Generated),
-    /// Load the shaper, keep it pinned, and wait: for SIGHUP to read the settings anew, or SIGTERM
+    /// Load the shaper, keep it pinned, and wait: for SIGHUP to read the settings again, or SIGTERM
     Agent(Asked),
     /// Does what the agent's unit does not let it do; sluice-aide.service
     #[command(hide = true)]
     Aide,
-    /// Take everything off the node that is Sluice's; the agent must have been stopped
+    /// Remove everything of Sluice's from the node; the agent must have been stopped
     Detach {
-        /// Also the plugin's binary in cni.bin-dir, as when the package is removed
+        /// Also remove the plugin's binary from cni.bin-dir, as when the package is removed
         #[arg(long)]
         plugin: bool,
     },
-    /// Read the settings anew on a running node, and give its pods their new limits; the agent does
-    /// it, or, with a FILE or without an agent, this command
+    /// Reload the settings and apply new limits to running pods (through the agent, if one runs and no
+    /// FILE is given)
     Reload(Asked),
     /// Show on one screen whether the node is well: settings, agent, kernel, pods, what is degraded
     Status(Shown),
     /// Show each pod's limits, where they come from, measured rates, waits, drops and mode
     Pods(Shown),
-    /// Show live what each pod does against its limit
+    /// Show live how much of its limit each pod uses
     Top(top::Top),
-    /// Set limits by hand, for a while
+    /// Override a pod's limits for a while
     #[command(subcommand)]
     Limit(limit::Limit),
     /// Explain why a pod has the limits it has, and how they are enforced
     Trace {
         /// NAMESPACE/POD
         pod: PodName,
+        /// Print JSON instead of text
         #[arg(long)]
         json: bool,
     },
-    /// Show how many pods this node takes, or one of any instance type, and why
+    /// Show how many pods this node, or any instance type, takes, and why
     MaxPods(max_pods::Asked),
-    /// Explain the node: who sits on which hook, what clashes, what to do; changes nothing (root)
+    /// Explain the node: what sits on which hook, what clashes, what to do; changes nothing (root)
     Doctor {
+        /// Print JSON instead of text
         #[arg(long)]
         json: bool,
         /// Also every device with its hooks, in order
@@ -107,6 +109,7 @@ enum Command {
 
 #[derive(Args)]
 struct Shown {
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
     /// Time over which rates are measured
@@ -128,7 +131,7 @@ struct Asked {
     /// sluice.user-data, QEMU's opt/sluice/user-data, /var/lib/sluice/user-data.toml, IMDS
     #[arg(long, value_name = "FILE")]
     user_data: Option<PathBuf>,
-    /// Time until IMDS must have answered
+    /// How long to wait for IMDS
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     imds_budget: u64,
@@ -228,18 +231,18 @@ fn reload(paths: &Paths, asked: &Asked) -> Result<u8> {
     Ok(reloaded.exit_status)
 }
 
-/// For the agent: what is wrong is logged, and told to who has asked.
+/// For the agent: what is wrong is logged, and reported to the client.
 fn booted(paths: &Paths, asked: &Asked) -> Reloaded {
     let (exit_status, problems) = try_boot(paths, asked);
-    // What cannot be read here is told by `status`.
+    // `status` reports what cannot be read here.
     let settings = InForce::read(&paths.boot_file()).ok().flatten();
     Reloaded { exit_status, problems, settings }
 }
 
-/// The exit status tells of what was asked for, also when something else is in force instead.
+/// The exit status is of what was asked for, also when something else is in force instead.
 fn boot(paths: &Paths, asked: &Asked) -> u8 {
     if asked.user_data.is_none() {
-        // What there is to tell is told when it is done in earnest.
+        // The real run reports what there is to report.
         let level = log::max_level();
         log::set_max_level(LevelFilter::Off);
         let _ = rehearse(paths, asked);
@@ -253,26 +256,26 @@ fn try_boot(paths: &Paths, asked: &Asked) -> (u8, Vec<String>) {
     let plugin = asked.plugin.clone().unwrap_or_else(|| paths.shipped_plugin());
     let refused = match (Boot { paths, plugin: &plugin }).run(layers(paths, asked)) {
         Ok(in_force) => {
-            let told = in_force.unmet.iter().map(unmet::line).collect();
-            return (unmet::exit_status(&in_force.unmet), told);
+            let lines = in_force.unmet.iter().map(unmet::line).collect();
+            return (unmet::exit_status(&in_force.unmet), lines);
         }
         Err(refused) => refused,
     };
-    let (status, mut told) = (report(&refused.error), lines(&refused.error));
+    let (status, mut problems) = (report(&refused.error), lines(&refused.error));
     match refused.instead {
         Some(Ok(in_force)) => {
             let unmet: Vec<_> = in_force.unmet.iter().map(unmet::line).collect();
             unmet.iter().for_each(|line| log::error!("{line}"));
-            told.extend(unmet);
+            problems.extend(unmet);
             log::warn!("in force: {}", in_force.to_text());
         }
         Some(Err(error)) => {
             log::error!("{error:#}");
-            told.push(format!("{error:#}"));
+            problems.push(format!("{error:#}"));
         }
         None => {}
     }
-    (status, told)
+    (status, problems)
 }
 
 fn rehearse(paths: &Paths, asked: &Asked) -> Result<()> {

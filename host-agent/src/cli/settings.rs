@@ -39,6 +39,7 @@ pub enum Settings {
         /// Say for each value where it comes from
         #[arg(long, conflicts_with = "json")]
         origin: bool,
+        /// Print JSON instead of text
         #[arg(long)]
         json: bool,
     },

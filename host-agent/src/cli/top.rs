@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `sluice top`: what each pod does against its limit, anew every second; the
+//! `sluice top`: what each pod does against its limit, again every second; the
 //! busiest first, or as a key says. The same table once, without a terminal,
 //! with `--once`.
 
@@ -23,7 +23,7 @@ pub struct Top {
     /// Print one table and end
     #[arg(long)]
     once: bool,
-    /// The same as JSON
+    /// Print one table as JSON
     #[arg(long)]
     json: bool,
     /// Time over which rates are measured
@@ -59,7 +59,7 @@ fn rows(before: &Pods, after: &mut Pods, order: Order) -> Vec<Row> {
     rows
 }
 
-/// Until somebody says that it is enough.
+/// Until the operator says that it is enough.
 fn live(source: &Source, mut before: Pods, interval: Duration, mut order: Order) -> Result<()> {
     let terminal = Terminal::open().context("use the terminal; --once needs none")?;
     let (mut shown, mut first) = (Vec::new(), 0usize);

@@ -148,7 +148,7 @@ impl<'f> AwsNode<'f> {
         }
     }
 
-    /// What holds without the variable: aws-node's own (pkg/ipamd), or the chart's (WARM_PREFIX_TARGET).
+    /// What applies without the variable: aws-node's own (pkg/ipamd), or the chart's (WARM_PREFIX_TARGET).
     fn default(&self, name: &str) -> &'static str {
         match name {
             "WARM_PREFIX_TARGET" if self.source == Source::Addon => "1",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The settings as a document of only those keys that somebody has given, so
+//! The settings as a document of only those keys that a layer gives, so
 //! that user data stays small. Read on its own, or above the layers that the
 //! keys come from, it gives the same settings.
 

@@ -58,7 +58,7 @@ fn interface(network: &Network) -> Result<String, Error> {
 fn kubelet(wanted: &Wanted, os: Os) -> String {
     match &wanted.pods {
         Some(Pods { count, from }) => {
-            let said = format!("{from}. It holds for every instance type of a NodePool.");
+            let said = format!("{from}. It applies to every instance type of a NodePool.");
             comment(2, &said)
                 + &format!("  kubelet:\n    maxPods: {count}\n")
                 + &reserved(*count, os)

@@ -47,7 +47,7 @@ pub struct Wanted {
     pub notes: Vec<String>,
 }
 
-/// Who gives pods their addresses.
+/// What gives pods their addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Network {
     /// aws-node, with these variables.
@@ -59,7 +59,7 @@ pub enum Network {
 /// What EC2 must delegate to a node's first interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prefixes {
-    /// So many /28; None where that hangs on the instance type, and nobody has named one.
+    /// So many /28; None where that depends on the instance type, and none is named.
     Ipv4(Option<u16>),
     /// One /80.
     Ipv6,
@@ -204,7 +204,7 @@ fn targets(settings: &Settings) -> Vec<Variable> {
             "prefix-delegation.warm-prefix-target",
             "",
         ));
-        let rest = ", which is not set; else it would override WARM_PREFIX_TARGET";
+        let rest = ", which means not set; written so that an old value cannot override WARM_PREFIX_TARGET";
         variables.push(number("WARM_IP_TARGET", 0, "prefix-delegation.warm-ip-target", rest));
         variables.push(number("MINIMUM_IP_TARGET", 0, "prefix-delegation.minimum-ip-target", rest));
     } else {
@@ -346,14 +346,14 @@ fn standalone_notes() -> Vec<String> {
     vec![off]
 }
 
-const REPLACE_NODES: &str = "A node has its number of pods from boot, and aws-node reads it once: \
-     replace the nodes that are there after the change.";
+const REPLACE_NODES: &str = "max-pods is fixed at boot, and aws-node reads it once: after changing prefix \
+     delegation, replace existing nodes.";
 const WAS_TRUE: &str = "Where ENABLE_PREFIX_DELEGATION was true before, aws-node gives prefixes \
      without pods back to EC2 at its next start, and a node that said 110 pods has addresses for \
      fewer: replace it.";
 const FREE_BLOCKS: &str = "Each prefix is a free, aligned /28 of the node's subnet; a subnet CIDR \
      reservation of type prefix keeps some free.";
-const FAMILY: &str = "A cluster has its IP family from its making on, and EKS tells aws-node: \
+const FAMILY: &str = "A cluster has its IP family from its making on, and EKS configures aws-node: \
      ENABLE_IPv4 and ENABLE_IPv6 are to be looked at, not set.";
 const KEPT: &str = "cni.upstream-bandwidth = \"keep\": ENABLE_BANDWIDTH_PLUGIN stays as it is. true \
      does not go together with network policy.";

@@ -18,7 +18,7 @@ fn addon(wanted: &Wanted) -> String {
             let lines = wanted.variables().map(line).collect::<String>();
             format!("{{\n    env = {{\n{lines}    }}\n  }}")
         }
-        // JSON is HCL too; the space is what `terraform fmt` wants.
+        // JSON is HCL too; the space is what `terraform fmt` has.
         Network::Standalone(_) => {
             let values = indented(2, &format!("{:#}", addon::values(wanted)));
             values.trim().replace("\": ", "\" : ")

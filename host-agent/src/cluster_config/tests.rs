@@ -2,7 +2,7 @@
 //! Whole outputs: each testdata/cluster-config/CASE has `settings.toml`, and
 //! beside it what the formats make of it, for Amazon Linux 2023 or, in a case
 //! named so, Bottlerocket. `UPDATE_GOLDEN=1` rewrites; a file that is no
-//! format's fails. What the outputs mean is tests/tests/cluster_config.rs'.
+//! format's fails. What the outputs mean is tests/tests/settings/cluster_config/'.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! User data with the settings in it, as the node's operating system wants it.
+//! User data with the settings in it, as the node's operating system needs it.
 
 use clap::ValueEnum;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! CHECK: whether what ADD attached is still there. It only looks; what the
-//! agent does later than ADD, or mends by itself, is no reason to fail, because a
+//! agent does later than ADD, or repairs by itself, is no reason to fail, because a
 //! runtime may give a pod up for that.
 
 use anyhow::Context;
@@ -39,8 +39,8 @@ pub fn check(paths: &Paths, request: &Request) -> Result<(), Error> {
     if missing.is_empty() { Ok(()) } else { Err(Error::new(Code::Missing, missing.join("; "))) }
 }
 
-/// ADD leaves a pod without a record only if it wants no limit and all slots were taken. Without
-/// settings what it wants is not known, and no pod is to be given up for that.
+/// ADD leaves a pod without a record only if it needs no limit and all slots were taken. Without
+/// settings what it needs is not known, and no pod is to be given up for that.
 fn unrecorded(paths: &Paths, request: &Request) -> Result<(), Error> {
     let Ok(settings) = in_force(paths) else { return Ok(()) };
     if new_record(request).wanted(&settings.bandwidth).is_unlimited() {
@@ -63,7 +63,7 @@ fn look(pins: &Pins, claim: &Claim, record: &Record) -> Result<Vec<String>, Erro
     let host = &veth.host.link;
     if record.host.as_ref().is_none_or(|added| added.ifindex != host.index) {
         return Ok(vec![format!(
-            "{ifname} is not the interface that ADD shaped: it was made anew"
+            "{ifname} is not the interface that ADD shaped: it was made again"
         )]);
     }
     let mut missing = Vec::new();

@@ -12,11 +12,11 @@ use crate::pod::record::{Records, VERBS_WAIT};
 pub fn delete(paths: &Paths, environment: &Environment) -> Result<(), Error> {
     let key = environment.key()?;
     let records = Records::new(paths);
-    // After the node has started anew nothing is attached, and there is nothing to make for that.
+    // After the node has started again nothing is attached, and there is nothing to make for that.
     if !records.is_there() {
         return Ok(());
     }
-    // Without it there is no record either, or none that can be removed; or somebody hangs, and a record that
+    // Without it there is no record either, or none that can be removed; or its holder hangs, and a record that
     // is written again behind us is collected by the agent.
     let _shared = records.share().inspect_err(|e| complain(format!("{e:#}")));
     let _held =

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! GC: takes away what is left of attachments that the runtime no longer knows.
-//! The spec wants no ADD or DEL under way meanwhile; each container is held all
+//! The spec allows no ADD or DEL under way meanwhile; each container is held all
 //! the same, because an orphaned ADD asks no runtime.
 
 use std::collections::BTreeSet;
@@ -44,7 +44,7 @@ fn listed<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Attachment>>,
 
 impl Valid {
     /// The spec has the runtime give the list, and says that a plugin *may* remove what is not in it.
-    /// Without the key nothing is known to be stale: that is told as an error, and removes nothing.
+    /// Without the key nothing is known to be stale: that is reported as an error, and removes nothing.
     /// An empty list is a list: then nothing of this network is valid.
     pub fn decode(stdin: &str) -> Result<Self, Error> {
         let config: Config = serde_json::from_str(stdin)
@@ -61,7 +61,7 @@ impl Valid {
         Ok(Self { network, attachments: attachments.into_iter().map(key).collect() })
     }
 
-    /// The runtime tells of the interfaces that it asked for, not of those that came along, and of one
+    /// The runtime names the interfaces that it asked for, not those that came along, and of one
     /// network: another one's are another GC's affair.
     fn keeps(&self, key: &Key, record: &Record) -> bool {
         let ifname = record.main.clone().unwrap_or_else(|| key.ifname.clone());
@@ -70,7 +70,7 @@ impl Valid {
     }
 }
 
-/// Goes on after a failure, and tells of all that was left.
+/// Goes on after a failure, and reports all that was left.
 pub fn gc(paths: &Paths, valid: &Valid) -> Result<(), Error> {
     let records = Records::new(paths);
     if !records.is_there() {

@@ -75,7 +75,7 @@ fn chain(cni: &Cni, settings: &Settings) -> Vec<Finding> {
         Some(own) if own["capabilities"]["bandwidth"] != true => {
             let finding = Finding::fault(code::ENTRY_CHANGED, path.as_str())
                 .seen(format!("our entry is {own}"))
-                .why("without the capability the runtime does not tell us the pods' annotations")
+                .why("without the capability the runtime does not pass us the pods' annotations")
                 .remedy("sluice boot");
             findings.push(finding);
         }
@@ -119,7 +119,7 @@ fn unreadable(subject: &str, seen: &str) -> Finding {
     Finding::fault(code::CONFLIST_UNREADABLE, subject)
         .seen(seen)
         .why("the runtime takes the first file of the directory: the node is not ready")
-        .remedy("move it away; restart aws-node, which writes its own anew")
+        .remedy("move it away; restart aws-node, which writes its own again")
 }
 
 fn missing(cni: &Cni, first: &TextFile) -> Finding {
@@ -129,12 +129,10 @@ fn missing(cni: &Cni, first: &TextFile) -> Finding {
         Some(with_entry) => Finding::fault(code::CONFLIST_SHADOWED, path.as_str())
             .seen(format!("our entry is in {}, which sorts behind it", with_entry.path.display()))
             .why("the runtime takes the first file by name: new pods get no limit")
-            .remedy(format!("mv {path} away if nobody needs it, or sluice boot to chain there")),
+            .remedy(format!("mv {path} away if no one needs it, or sluice boot to chain there")),
         None => Finding::fault(code::ENTRY_MISSING, path.as_str())
             .seen("our entry is not in it")
-            .why(
-                "new pods get no limit; the VPC CNI writes this file anew whenever aws-node starts",
-            )
+            .why("new pods get no limit; the VPC CNI replaces this file whenever aws-node starts")
             .remedy("sluice boot"),
     }
 }
@@ -151,7 +149,7 @@ fn plugin(cni: &Cni) -> Option<Finding> {
     (cni.plugin_is_shipped == Some(false)).then(|| {
         Finding::degraded(code::PLUGIN_DIFFERS, path)
             .seen(format!("it is not the same file as {}", cni.shipped.display()))
-            .why("somebody replaced it, or the image was updated without a boot")
+            .why("it was replaced, or the image was updated without a boot")
             .remedy("sluice boot")
     })
 }

@@ -41,7 +41,7 @@ pub struct Finding {
     pub remedy: String,
 }
 
-/// Who hands out findings says of each in this order: subject, what was seen, why, remedy.
+/// Each finding says in this order: subject, what was seen, why, remedy.
 impl Finding {
     pub fn fault(code: &'static str, subject: impl Into<String>) -> Self {
         Self::new(Severity::Fault, code, subject)

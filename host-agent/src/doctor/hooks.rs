@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The hooks of a device and who sits on them, in the order in which they run,
+//! The hooks of a device and what sits on them, in the order in which they run,
 //! and what a verdict there means for those behind: on tcx everything but NEXT
 //! ends the chain, clsact's included; on clsact everything but UNSPEC.
 
@@ -50,7 +50,7 @@ pub struct Entry {
     pub tag: Option<String>,
     pub link: Option<u32>,
     pub returns: Returns,
-    /// Whether [`Self::returns`] is what the owner's sources say, for the instructions do not tell.
+    /// Whether [`Self::returns`] is what the owner's sources say, for the instructions do not show it.
     pub documented: bool,
 }
 
@@ -282,7 +282,7 @@ const TC_ACT_TRAP: i32 = 8;
 pub enum Ends {
     /// It never lets a packet through that those behind would have stopped.
     Never,
-    /// Nobody can say.
+    /// No one can say.
     Unknown,
     /// It can, and then nothing behind it sees the packet.
     CanPass,

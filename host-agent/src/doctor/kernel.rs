@@ -118,7 +118,7 @@ fn bpffs(bpffs: &BpfFs) -> Option<Finding> {
     (bpffs.mounts > 1).then(|| {
         Finding::degraded(code::BPFFS_HIDDEN, path.as_str())
             .seen(format!("{} file systems are mounted there, one over the other", bpffs.mounts))
-            .why("who started earlier (aws-node, for one) keeps the lower one: pins are not shared")
+            .why("whatever started earlier (aws-node, for one) keeps the lower one: pins are not shared")
             .remedy(format!("umount {path} once no one uses the upper one; restart aws-node"))
     })
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `sluice doctor`: who sits on which hook of this node in which order, what
+//! `sluice doctor`: what sits on which hook of this node in which order, what
 //! clashes, what is degraded and why, and what to do about it. A survey (plain
 //! data), checks (pure functions of it), and text. It works without the agent,
 //! as root, and changes nothing on the node.

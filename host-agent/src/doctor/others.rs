@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Checks of others who limit or rebuild pods' devices: the upstream bandwidth
+//! Checks of others that limit or rebuild pods' devices: the upstream bandwidth
 //! plugin's traces, Cilium, Calico, XDP, netkit; and of our own programs in
 //! other builds.
 
@@ -61,7 +61,7 @@ fn upstream(survey: &Survey) -> Vec<Finding> {
             findings.push(
                 Finding::new(severity, code::UPSTREAM_BANDWIDTH, survey.subject(device))
                     .seen(format!("{} redirects all that the pod sends to {to}", entry.label()))
-                    .why("the lower of two limits holds, and that one is a single queue")
+                    .why("the lower of two limits applies, and that one is a single queue")
                     .remedy("take \"bandwidth\" out of the chain, then restart the pod"),
             );
         }
@@ -81,7 +81,7 @@ fn upstream(survey: &Survey) -> Vec<Finding> {
 }
 
 /// Foreign root qdiscs on the host's ends of pods that we do not limit there; of those that we do,
-/// the checks of each pod tell.
+/// the checks of each pod report.
 fn foreign_roots(survey: &Survey) -> Vec<Finding> {
     let mut findings = Vec::new();
     for device in survey.pod_ends() {
@@ -120,7 +120,7 @@ fn devices(survey: &Survey) -> Vec<Finding> {
                 Finding::note(code::XDP_ON_POD, subject.as_str())
                     .seen(format!("XDP program {}", found.device.xdp.unwrap_or(0)))
                     .why("it runs before network policy and the guard, and may send packets past both")
-                    .remedy("ask its owner; ip link set dev … xdp off takes it off"),
+                    .remedy("ask its owner; ip link set dev … xdp off removes it"),
             );
         }
         if found.device.is_kind("netkit") {
@@ -170,7 +170,7 @@ fn outdated(survey: &Survey) -> Option<Finding> {
     (count > 0 && !tags.is_empty()).then(|| {
         Finding::note(code::PROGRAM_OUTDATED, "node")
             .seen(format!("{count} attached programs are of another build than the pinned ones"))
-            .why("pods that an older version attached run by it until they are attached anew")
+            .why("pods that an older version attached run by it until they are attached again")
             .remedy("none needed; they go with their pods")
     })
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who a program or filter belongs to, by where it is pinned, what it is
+//! What a program or filter belongs to, by where it is pinned, what it is
 //! called, and the handle it has; and what is known of that owner's verdicts
-//! where the program itself does not tell. Whoever is not known stays unknown.
+//! where the program itself does not show it. Whoever is not known stays unknown.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ impl fmt::Display for Owner {
     }
 }
 
-/// What there is to tell an owner by.
+/// What an owner can be recognized by.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Marks<'a> {
     /// The program's name, of which the kernel keeps 15 characters.
@@ -109,7 +109,7 @@ pub fn of_ifb(device: &Device) -> Option<Owner> {
     }
 }
 
-/// What an owner's sources say of its verdicts, where the instructions do not tell.
+/// What an owner's sources say of its verdicts, where the instructions do not show them.
 pub fn documented(owner: Owner) -> Option<Returns> {
     match owner {
         // tc.v4ingress.bpf.c and its three siblings: BPF_OK and BPF_DROP, and nothing else.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Checks of network policy on pods' devices: who keeps it from running, from
+//! Checks of network policy on pods' devices: what keeps it from running, from
 //! attaching, or from finding its own. Facts of the AWS network policy agent:
 //! aws-ebpf-sdk-go pkg/tc/tc.go and pkg/ebpf/bpf_client.go of the agent.
 
@@ -106,7 +106,7 @@ fn in_the_way(subject: &str, device: &Surveyed, side: Side, present: bool) -> Ve
             findings.push(
                 Finding::new(severity, code::PRIORITY_TAKEN, subject)
                     .seen(place)
-                    .why("network policy wants priority 1 with kind bpf and every protocol; the kernel answers EINVAL, and CNI ADD fails")
+                    .why("network policy needs priority 1 with kind bpf and every protocol; the kernel answers EINVAL, and CNI ADD fails")
                     .remedy(elsewhere),
             );
         } else if handle == 1 {
@@ -122,7 +122,7 @@ fn in_the_way(subject: &str, device: &Surveyed, side: Side, present: bool) -> Ve
     findings
 }
 
-/// Network policy is off where it should be on; nobody repairs that.
+/// Network policy is off where it should be on; nothing repairs that.
 fn missing(
     survey: &Survey,
     subject: &str,
@@ -150,7 +150,7 @@ fn missing(
     let finding = Finding::new(severity, code::POLICY_MISSING, subject)
         .seen(seen)
         .why(format!(
-            "no policy holds for {way}: the pod is older than policy, or somebody removed it; the \
+            "no policy applies to {way}: the pod is older than policy, or its filter was removed; the \
              agent never looks again"
         ))
         .remedy(RESTART);

@@ -38,7 +38,7 @@ struct PodCheck<'a> {
 }
 
 impl<'a> PodCheck<'a> {
-    /// None for a pod that cannot be looked at; the checks of records tell of that.
+    /// None for a pod that cannot be looked at; the checks of records report that.
     fn of(survey: &'a Survey, pod: &'a Pod) -> Option<Self> {
         let record = pod.record.as_ref().ok()?;
         let (inside, host) = (pod.inside.as_ref().ok()?, survey.host_end(record)?);
@@ -107,13 +107,13 @@ impl<'a> PodCheck<'a> {
                 Finding::degraded(code::GUARDED, subject)
                     .seen(obstacle)
                     .why("the guard on the host's end drops the excess; nothing is paced")
-                    .remedy("have that qdisc removed by who put it there, then restart the pod"),
+                    .remedy("ask its owner to remove that qdisc, then restart the pod"),
             ),
             Some(Mode::Policed) => {
                 self.tell(
                     Finding::degraded(code::POLICED, subject)
                         .seen("there was no sch_fq when it was attached")
-                        .why("the limit holds by dropping: TCP gets about it, less evenly")
+                        .why("the limit is enforced by dropping: TCP gets about it, less evenly")
                         .remedy("a kernel with sch_fq, then restart the pod"),
                 );
                 self.attached(way, false);
@@ -140,7 +140,7 @@ impl<'a> PodCheck<'a> {
             self.tell(
                 Finding::fault(code::FQ_MISSING, subject.as_str())
                     .seen(format!("the fq {fq:x}: is gone"))
-                    .why("packets are stamped and nothing holds them back: no limit, but the guard's")
+                    .why("packets are stamped and nothing makes them wait: no limit, but the guard's")
                     .remedy(REPAIR),
             );
         }
@@ -165,7 +165,7 @@ impl<'a> PodCheck<'a> {
         );
     }
 
-    /// Who removes what he does not know, if he is on this node.
+    /// The component that removes what it does not know, if it is on this node.
     fn tidied(&self) -> &'static str {
         let owners = super::others::owners(self.survey);
         if owners.contains(&Owner::Calico) {
@@ -177,7 +177,7 @@ impl<'a> PodCheck<'a> {
         }
     }
 
-    /// Whether somebody in front of our filter lets packets past it.
+    /// Whether a program in front of our filter lets packets past it.
     fn reached(&mut self, subject: &str, device: &Surveyed) {
         // Behind clsact and tcx on purpose: what policy passes arrives there anyhow.
         let all = device.hook(Side::Egress, Layer::Root).iter();
@@ -285,10 +285,10 @@ impl<'a> PodCheck<'a> {
             .seen(format!(
                 "{packets} packets reached the pod past its host end; can redirect: {by}"
             ))
-            .why("the guard in the pod holds the limit by dropping; those packets are not paced")
+            .why("the guard in the pod enforces the limit by dropping; those packets are not paced")
             .remedy(
                 "Calico: BPFRedirectToPeer=Disabled; Cilium: enable-host-legacy-routing=true; \
-                 or leave it: the limit holds",
+                 or leave it: the limit applies",
             );
         self.tell(finding);
     }
@@ -374,9 +374,9 @@ pub fn told_of(entry: &Entry, layer: Layer) -> String {
 fn foreign_root(subject: &str, seen: &str) -> Finding {
     Finding::fault(code::FOREIGN_ROOT_QDISC, subject)
         .seen(seen)
-        .why("it took the place of ours, which held packets back until their time")
+        .why("it took the place of ours, which made packets wait for their time")
         .remedy(
-            "have it removed by who put it there (tbf: the upstream bandwidth plugin or Calico), \
+            "ask its owner to remove it (tbf: the upstream bandwidth plugin or Calico), \
              then restart the pod",
         )
 }

@@ -50,7 +50,7 @@ fn pins(survey: &Survey) -> Vec<Finding> {
     let dir = bpffs.path.join("sluice");
     let mut findings = Vec::new();
     if let Some(error) = &bpffs.pins_error {
-        // A node that is to limit nobody can do without.
+        // A node that limits no one can do without.
         let chained = survey.state.settings().is_none_or(is_chained);
         let severity = if chained { Severity::Fault } else { Severity::Note };
         let path = dir.join(&own).display().to_string();
@@ -74,7 +74,9 @@ fn pins(survey: &Survey) -> Vec<Finding> {
             let finding = Finding::note(code::LINK_LEFT, path.as_str())
                 .seen("a link whose device has gone")
                 .why("it does nothing, and keeps a little memory")
-                .remedy(format!("the agent removes it with its record; by hand: rm {path}"));
+                .remedy(format!(
+                    "the agent removes it with its record; without an agent: rm {path}"
+                ));
             findings.push(finding);
         }
     }
@@ -132,7 +134,7 @@ fn record(survey: &Survey, pod: &Pod) -> Option<Finding> {
     let finding = Finding::degraded(code::RECORD_WITHOUT_POD, subject)
         .seen(gone)
         .why(format!("slot {slot} stays taken until a DEL comes; 1023 are all there are"))
-        .remedy(format!("the agent collects it while it runs; by hand: rm {file}"));
+        .remedy(format!("the agent collects it while it runs; without an agent: rm {file}"));
     Some(finding)
 }
 

@@ -147,7 +147,7 @@ fn bail_text<T>(text: &'static str) -> Result<T> {
     bail!(text)
 }
 
-/// What is on the pod's own end. A thread goes into its namespace, so nobody is left behind in it.
+/// What is on the pod's own end. A thread goes into its namespace, so nothing is left behind in it.
 fn inside(netns: &Path, ifname: &str, programs: &mut Programs) -> Result<Surveyed> {
     let file = File::open(netns)
         .with_context(|| format!("open the network namespace {}", netns.display()))?;

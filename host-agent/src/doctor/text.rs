@@ -48,7 +48,7 @@ fn summary(diagnosis: &Diagnosis) -> String {
 const SUBJECTS: usize = 3;
 const GROUPS: usize = 3;
 
-/// Findings that say the same of several subjects are told once; a screen is to hold what matters.
+/// Findings that say the same of several subjects appear once; a screen is to hold what matters.
 fn findings(findings: &[Finding], all: bool) -> String {
     let mut groups: Vec<Vec<&Finding>> = Vec::new();
     for finding in findings {

@@ -62,7 +62,7 @@ pub fn returns(instructions: &[Instruction]) -> Returns {
 
 struct Scan<'a> {
     code: &'a [Operation],
-    /// Places of the stack below this are nobody's but the instructions' that name them.
+    /// Places of the stack below this belong to the instructions that name them, and to nothing else.
     private_below: i32,
     /// What the function at this place returns.
     functions: BTreeMap<usize, Exits>,

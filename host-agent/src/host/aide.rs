@@ -26,16 +26,16 @@ use rustix::net::{
 const NAME: &str = "sluice-aide";
 /// Above this much, nothing of ours asks or answers.
 const LONGEST: usize = 512;
-/// For the one who makes them: the first to ask waits until systemd has started it.
+/// For the agent, which makes them: the first to ask waits until systemd has started it.
 const STARTS_WITHIN: Duration = Duration::from_secs(5);
-/// Listens here, or by who may.
+/// Listens here, or by the aide.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).or_else(|refused| {
         ask(refused, format_args!("listen {address}"), STARTS_WITHIN).map(TcpListener::from)
     })
 }
 
-/// Connects from here, or by who may.
+/// Connects from here, or by the aide.
 pub fn connect(address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
     TcpStream::connect_timeout(&address, timeout).or_else(|refused| {
         let line = format_args!("connect {address} {}", timeout.as_millis());
@@ -51,7 +51,7 @@ pub fn look_at(peer: &UnixStream) -> Result<u64> {
     u64::from_str_radix(&answer.text, 16).context("read what sluice-aide.service says")
 }
 
-/// RestrictAddressFamilies= refuses with EAFNOSUPPORT; with any other error nobody else fares better.
+/// RestrictAddressFamilies= refuses with EAFNOSUPPORT; with any other error the aide fares no better.
 fn ask(refused: io::Error, line: impl Display, timeout: Duration) -> io::Result<OwnedFd> {
     if refused.raw_os_error() != Some(nix::libc::EAFNOSUPPORT) {
         return Err(refused);
@@ -59,7 +59,7 @@ fn ask(refused: io::Error, line: impl Display, timeout: Duration) -> io::Result<
     match exchange(line, None, timeout) {
         Ok(Answer { code: 0, fd, .. }) => fd.ok_or_else(|| io::ErrorKind::InvalidData.into()),
         Ok(Answer { code, .. }) => Err(io::Error::from_raw_os_error(code)),
-        // Without that unit the first refusal is the one to tell.
+        // Without that unit the first refusal is the one to report.
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Err(refused),
         Err(e) => Err(e),
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A capability for the length of one call. The kernel wants CAP_SYS_ADMIN for entering a
+//! A capability for the length of one call. The kernel requires CAP_SYS_ADMIN for entering a
 //! pod's network namespace and for opening a map by its number, and CAP_SYS_PTRACE for reading which
 //! namespaces a process is in. Both allow so much else that the agent holds them as permitted, not as
 //! effective. Capabilities belong to threads: this changes the caller's only.

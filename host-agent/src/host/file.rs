@@ -93,7 +93,7 @@ impl Staged {
     fn or_nothing(&self, result: io::Result<()>) -> Result<()> {
         result
             .inspect_err(|_| {
-                // May never have been made, or be renamed already; the first error is the one to tell.
+                // May never have been made, or be renamed already; the first error is the one to report.
                 let _ = fs::remove_file(&self.temporary);
             })
             .with_context(|| format!("write {}", self.path.display()))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Locks between processes of ours. Whoever can open a file can hold it by flock(2), reading is enough; so
 //! they are files that only root can open, in a directory that only root can enter. No wait is without an
-//! end, and who waited in vain learns who holds the lock.
+//! end, and whoever waited in vain learns who holds the lock.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Write};
@@ -43,13 +43,13 @@ impl Lock {
         self.acquire(patience, File::try_lock)
     }
 
-    /// For any number at once, and nobody alone.
+    /// For any number at once, and no one alone.
     pub fn share(&self, patience: Duration) -> Result<File> {
         self.acquire(patience, File::try_lock_shared)
     }
 
     /// One byte of the file for one alone, which leaves nothing behind however many places there are
-    /// (fcntl(2), F_OFD_SETLK). Who asks at `place` waits for nobody at another.
+    /// (fcntl(2), F_OFD_SETLK). Whoever asks at `place` waits for no one at another.
     pub fn take_place(&self, place: i64, patience: Duration) -> Result<File> {
         let byte = flock {
             l_type: F_WRLCK as i16,
@@ -72,7 +72,7 @@ impl Lock {
     ) -> Result<File> {
         let file = self.open().with_context(|| format!("open the lock {}", self.0.display()))?;
         wait(&file, &self.0, patience, attempt)?;
-        // For who cannot read /proc/locks; the lock holds without.
+        // For a process that cannot read /proc/locks; the lock works without.
         let _ = file.set_len(0).and_then(|()| (&file).write_all(own_name().as_bytes()));
         Ok(file)
     }
@@ -119,8 +119,8 @@ pub fn wait(
     }
 }
 
-/// A directory that nobody but its owner can enter. One that is there is made so, unless it belongs to
-/// somebody else.
+/// A directory that no one but its owner can enter. One that is there is made so, unless it belongs to
+/// another user.
 pub fn private_directory(dir: &Path) -> io::Result<()> {
     dir.parent().map_or(Ok(()), fs::create_dir_all)?;
     match DirBuilder::new().mode(0o700).create(dir) {
@@ -203,12 +203,12 @@ mod tests {
         assert!(lock.share(NONE).is_ok());
         let patience = Duration::from_millis(20);
         let error = lock.take(patience).unwrap_err();
-        let told = format!(
+        let expected = format!(
             "lock {}: waited 20ms; held by {}",
             dir.path().join("locks/pods").display(),
             own_name()
         );
-        assert_eq!(error.to_string(), told);
+        assert_eq!(error.to_string(), expected);
         assert!(unless_busy(Err::<(), _>(error)).unwrap().is_none());
         drop(held);
         assert!(lock.take(NONE).is_ok());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The node as every part uses it: paths, whole files, locks, one capability
-//! for the length of a call, who does what a unit forbids, and the log.
+//! for the length of a call, what does what a unit forbids, and the log.
 
 pub mod aide;
 pub mod capability;

@@ -22,23 +22,23 @@ impl Paths {
         self.root.join("run/sluice/locks")
     }
 
-    /// Held by who changes what is in force.
+    /// Held by whatever changes what is in force.
     pub fn boot_lock(&self) -> Lock {
         Lock::new(&self.locks_dir(), "boot")
     }
 
-    /// Held by who writes files that the agent and a boot both write, since all use the same temporary
+    /// Held by whatever writes files that the agent and a boot both write, since all use the same temporary
     /// names.
     pub fn files_lock(&self) -> Lock {
         Lock::new(&self.locks_dir(), "files")
     }
 
-    /// Shared by verbs of the plugin, and held by who changes pods that are there.
+    /// Shared by verbs of the plugin, and held by whatever changes running pods.
     pub fn pods_lock(&self) -> Lock {
         Lock::new(&self.locks_dir(), "pods")
     }
 
-    /// A place in it is held by who works on that container's devices.
+    /// A place in it is held by whatever works on that container's devices.
     pub fn containers_lock(&self) -> Lock {
         Lock::new(&self.locks_dir(), "containers")
     }

@@ -35,7 +35,7 @@ impl Namespaces {
 
     /// The peer's capabilities, if it is a process of the host.
     pub fn look(&self, stream: &UnixStream) -> Result<u64> {
-        let pid = getsockopt(stream, PeerCredentials).context("find who asks")?.pid();
+        let pid = getsockopt(stream, PeerCredentials).context("find the peer")?.pid();
         let peer = pidfd(stream, pid).context("find the process that asks")?;
         for (kind, host) in &self.0 {
             let found = namespace(&pid.to_string(), kind)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the metadata service tells of every network interface: which prefixes
-//! and secondary addresses it has now. Asks each thing once; who adds up what is
+//! What the metadata service shows of every network interface: which prefixes
+//! and secondary addresses it has now. Asks each thing once; whoever adds up what is
 //! of use to pods is addresses/capacity/'s.
 
 use std::net::{Ipv4Addr, Ipv6Addr};

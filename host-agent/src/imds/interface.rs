@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the metadata service tells of the primary network interface: its
+//! What the metadata service shows of the primary network interface: its
 //! addresses and the prefixes that are delegated to it. Asks, and judges only
 //! whether the answer can be read.
 

@@ -35,7 +35,7 @@ const USER_DATA_PATH: &str = "/latest/user-data";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// While there is no way to any endpoint: nobody is asked too often, and the node's boot waits for this.
+/// While no endpoint can be reached: no server is asked too often, and the node's boot waits for this.
 const NETWORK_PAUSE: Duration = Duration::from_millis(50);
 /// With less of the budget left no further try is worth it.
 const SHORTEST_TRY: Duration = Duration::from_millis(100);
@@ -139,7 +139,7 @@ impl<'c, O: Outside> Client<'c, O> {
         Self { endpoints: &ENDPOINTS, token: None, budget, end, insists: true, outside }
     }
 
-    /// For who comes again in a minute: nothing is tried a second time, and no try is logged.
+    /// For a caller that comes again in a minute: nothing is tried a second time, and no try is logged.
     pub fn once(budget: Duration, outside: &'c mut O) -> Self {
         Self { insists: false, ..Self::new(budget, outside) }
     }

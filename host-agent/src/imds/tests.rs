@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The client over a scripted service, whose clock nobody waits for.
+//! The client over a scripted service, whose clock no one waits for.
 
 use std::collections::VecDeque;
 

@@ -12,7 +12,7 @@ use super::entry::without;
 use super::files::with_entry;
 use crate::host::file;
 
-/// Writes in a row while somebody else writes between them.
+/// Writes in a row while another writer writes between them.
 const ATTEMPTS: u32 = 10;
 /// Takes our entry out of every list; gives how many had it. An entry of the upstream plugin that it
 /// has replaced is not known any more: the VPC CNI has it written at its next start.
@@ -26,14 +26,14 @@ pub fn take_out(dir: &Path) -> Result<u64> {
         replace(&found, &edit(found.clone())?, &meta, edit)?;
         log::info!(
             "took our entry out of {path}; an upstream \"bandwidth\" plugin's that it had replaced comes \
-             back when its owner writes the file anew (VPC CNI: when aws-node starts)"
+             back when its owner writes the file again (VPC CNI: when aws-node starts)"
         );
         written += 1;
     }
     Ok(written)
 }
 
-/// What somebody has written since `found` was read is not lost: it is edited in its turn.
+/// What another writer has written since `found` was read is not lost: it is edited in its turn.
 pub fn replace(
     found: &TextFile,
     content: &[u8],
@@ -48,12 +48,12 @@ pub fn replace(
         if before == expected {
             return Ok(());
         }
-        // What cannot be edited is put back as it was, and looked at again.
+        // What cannot be edited is restored as it was, and looked at again.
         let newer = decode(before.clone()).map(|text| TextFile { path: path.clone(), text });
         let next = newer.map_err(Error::from).and_then(&edit).unwrap_or(before);
         expected = std::mem::replace(&mut content, next);
     }
-    bail!("write {}: somebody writes it all the time", path.display());
+    bail!("write {}: another writer changed it {ATTEMPTS} times in a row; gave up", path.display());
 }
 
 #[cfg(test)]
@@ -63,7 +63,7 @@ mod tests {
 
     const OLD: &str = r#"{"plugins":[{"type":"old"}]}"#;
 
-    /// What is in the file after an edit of `OLD` while somebody has written `newer` instead.
+    /// What is in the file after an edit of `OLD` while another writer has written `newer` instead.
     fn written(newer: Option<&[u8]>) -> (Result<()>, Option<Vec<u8>>) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("10-aws.conflist");

@@ -75,7 +75,7 @@ fn is_considered(name: &OsStr) -> bool {
 fn read(path: &Path) -> Result<String> {
     let attempt = || format!("read {}", path.display());
     let mut options = OpenOptions::new();
-    // A pipe of this name keeps nobody waiting.
+    // A pipe of this name keeps no one waiting.
     options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
     let mut bytes = Vec::new();
     let most = conflist::MOST_BYTES as u64 + 1;

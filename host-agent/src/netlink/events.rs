@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What others do to links, qdiscs and filters, on the host and in the pods: two
-//! sockets in the multicast groups of both. One hears of the host alone, the other
+//! sockets in the multicast groups of both. One receives from the host alone, the other
 //! also of every network namespace which has an id here, as that of each veth's
 //! other end has (net/netlink/af_netlink.c, do_one_broadcast). Only the place of
-//! each event is read; what holds there now is asked for anew, so no event can be
+//! each event is read; what applies there now is asked for again, so no event can be
 //! misread.
 //!
 //! A pod makes as many events as it likes. They fill the second socket only, which
@@ -40,7 +40,7 @@ const DATAGRAM_BYTES: usize = 32 << 10;
 const PAUSE: Duration = Duration::from_millis(50);
 const AT_ONCE: usize = 512;
 
-/// Hears of every change to a link, qdisc or filter.
+/// Receives every change to a link, qdisc or filter.
 pub struct Events {
     host: Ear,
     pods: Ear,
@@ -136,7 +136,7 @@ impl Ear {
         Ok(true)
     }
 
-    /// One datagram, and the namespace that it tells of if it is another one.
+    /// One datagram, and the namespace that it is from if it is another one.
     fn receive(&self, buffer: &mut [u8]) -> nix::Result<(usize, Option<i32>)> {
         let mut slices = [IoSliceMut::new(buffer)];
         let mut control = nix::cmsg_space!(i32);

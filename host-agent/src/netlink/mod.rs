@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Links, qdiscs and filters by rtnetlink. `socket` carries messages, `link`
-//! and `tc` are the verbs, `events` tells what others change, `survey` lists what
+//! and `tc` are the verbs, `events` reports what others change, `survey` lists what
 //! is there, `trial` finds out what the kernel can. Names, indexes and handles
 //! come in and go out; no message type leaves this folder. Blocking on purpose:
 //! the CNI plugin starts, asks ten questions and ends

@@ -2,7 +2,7 @@
 //! What the upstream bandwidth plugin leaves on the host's end of a pod: an
 //! `ingress` qdisc whose u32 filter redirects all that the pod sends to an ifb
 //! device called `bwp…` (plugins/meta/bandwidth, ifb_creator.go). Found by all
-//! three marks together, so that nobody else's is taken for it.
+//! three marks together, so that no foreign one is taken for it.
 
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -37,7 +37,7 @@ impl Netlink {
         Ok(None)
     }
 
-    /// Takes off the redirect with its qdisc. Only after [`Self::upstream_ifb`] has named its target.
+    /// Removes the redirect with its qdisc. Only after [`Self::upstream_ifb`] has named its target.
     pub fn delete_ingress_qdisc(&mut self, link: &Link) -> Result<(), Error> {
         let message = tc_message(link, TcHandle::INGRESS, INGRESS);
         let what = format!("delete the ingress qdisc of {}", link.name);
@@ -45,11 +45,11 @@ impl Netlink {
     }
 
     /// `clsact` or `ingress`, which share a handle and a parent, where the device has one of them. Asked
-    /// so that the kernel neither lists the qdiscs of all devices nor tells others of the question: for a
+    /// so that the kernel neither lists the qdiscs of all devices nor notifies others of the question: for a
     /// qdisc of a kind that it is not (sch_api.c, tc_get_qdisc), and for a filter below a class that
     /// clsact denies before it looks for the chain, which `ingress` does not (sch_ingress.c, clsact_find).
     pub fn ingress_kind(&mut self, link: &Link) -> Result<Option<&'static str>, Error> {
-        // By its handle: where one was taken off, the parent still has a qdisc, which does nothing.
+        // By its handle: where one was removed, the parent still has a qdisc, which does nothing.
         let mut qdisc = tc_message(link, TcHandle::UNSPEC, INGRESS);
         qdisc.attributes.push(TcAttribute::Kind(NO_KIND.into()));
         let what = format!("ask for the ingress qdisc of {}", link.name);

@@ -56,7 +56,7 @@ const MIRRED_IFINDEX_AT: usize = 24;
 const HEADER_BYTES: usize = 16;
 const IFINFOMSG_BYTES: usize = 16;
 const TCMSG_BYTES: usize = 20;
-/// A dump during which something changed is asked for anew, so often.
+/// A dump during which something changed is asked for again, so often.
 const TRIES: usize = 5;
 /// Of one list of filters, which may be a pod's, no more is read.
 const FILTERS: usize = 1024;

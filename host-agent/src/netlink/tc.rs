@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Qdiscs and filters. Everything that Sluice creates carries one of the
-//! handles below, so that it can be told from everybody else's, and never
+//! handles below, so that it can be distinguished from foreign ones, and never
 //! handle 1, which the AWS network policy agent takes for its own
 //! (aws-ebpf-sdk-go pkg/tc/tc.go, Detach). Creation is exclusive: what is
 //! already there is never replaced.
@@ -198,7 +198,7 @@ impl Netlink {
         Ok(ours.map(|root| root.index as u32).collect())
     }
 
-    /// What of our qdiscs is on this device. Told by classes, which the kernel lists for one device,
+    /// What of our qdiscs is on this device. Known by classes, which the kernel lists for one device,
     /// those of the root first, each with its leaf (sch_api.c, tc_dump_tclass_root).
     pub fn layout(&mut self, link: &Link) -> Result<Layout, Error> {
         let classes = self.first_classes(link.index)?;
@@ -213,7 +213,7 @@ impl Netlink {
         Ok(Layout { root: true, leaf: has(CLASS, LEAF), drop: has(DROP_CLASS, DROP_LEAF) })
     }
 
-    /// The root qdisc of one device. Only for what was in the way of ours: the kernel tells every
+    /// The root qdisc of one device. Only for what was in the way of ours: the kernel notifies every
     /// listener of such a question, so that each look would cause the next one (sch_api.c, qdisc_notify).
     pub fn root(&mut self, link: &Link) -> Result<Root, Error> {
         let ask = tc_message(link, TcHandle::ROOT, TcHandle::UNSPEC);
@@ -225,7 +225,7 @@ impl Netlink {
 
     /// Packets that the fq below our classful root of this device has dropped of its own accord; None
     /// without one. The kernel lists classes of one device (net/sched/sch_api.c, tc_dump_tclass), with
-    /// what their leaf counts; to ask for a qdisc would list all, or tell every listener (before 6.8).
+    /// what their leaf counts; to ask for a qdisc would list all, or notify every listener (before 6.8).
     pub fn fq_drops(&mut self, index: u32) -> Result<Option<u32>, Error> {
         Ok(self.first_classes(index)?.into_iter().find_map(drops_of_fq))
     }

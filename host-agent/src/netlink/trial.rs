@@ -74,7 +74,7 @@ impl Netlink {
                 let delete = RouteNetlinkMessage::DelQueueDiscipline(message);
                 self.request(&what, delete, 0).map(|_| ())
             }
-            // Without clsact nothing can be said of filters, and clsact is told of itself.
+            // Without clsact nothing can be said of filters, and clsact is reported by itself.
             result => {
                 if keep {
                     Ok(())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Sluice's own annotations of a pod. The runtime hands on all that the pod
-//! has; whatever is not named here is somebody else's and is not looked at.
+//! has; whatever is not named here is foreign and is not looked at.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -75,7 +75,7 @@ mod tests {
         let table = [
             (
                 r#"{"sluice.dev/egress-burst":"64Kb"}"#,
-                "annotation sluice.dev/egress-burst: \"64Kb\" has no unit I know; use ns, us, ms or \
+                "annotation sluice.dev/egress-burst: \"64Kb\" has an unknown unit; use ns, us, ms or \
                  s for time, or B, KB, MB, KiB or MiB for bytes, e.g. \"5ms\" or \"64KB\"",
             ),
             (

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The two guards of a pod. The one on the host's end, for a limit on egress: a
-//! pod that may change its own network cannot take it off there. It counts, and
+//! pod that may change its own network cannot remove it there. It counts, and
 //! drops only when the pod sends more than its own shaper would have let through.
 //! The one on the pod's own end, for a limit on ingress: it sees what others hand
 //! to the pod past the host's end (bpf_redirect_peer), and polices just that.
@@ -31,7 +31,7 @@ use crate::pod::veth::{End, Veth};
 /// How long after its pod's ADD an ingress guard is attached: what an older program let pass into the
 /// pod has then arrived.
 const INGRESS_AFTER: Duration = Duration::from_secs(1);
-/// The same where it needs clsact, which keeps an `ingress` qdisc out: a sandbox that wants one has put
+/// The same where it needs clsact, which keeps an `ingress` qdisc out: a sandbox that needs one has put
 /// it there by then (Kata's shim does so right after ADD).
 const CLSACT_AFTER: Duration = Duration::from_secs(5);
 
@@ -61,7 +61,7 @@ fn make_clsact(host: &mut End) -> Result<()> {
     }
 }
 
-/// Tells the journal of a pod that nothing guards, once; status and metrics say it as long as it is so.
+/// Logs a pod that nothing guards, once; status and metrics say it as long as it is so.
 pub fn tell(record: &Record, before: Option<&Guard>) {
     let (namespace, pod) = (&record.namespace, &record.pod);
     if let Some(guard @ Guard::Off(why)) = &record.guard
@@ -138,7 +138,7 @@ fn put_in_front(end: &mut End, filter: &Filter, program_id: u32) -> Result<Guard
     }
 }
 
-/// Takes it off, wherever it is; what is not there is no error.
+/// Removes it, wherever it is; what is not there is no error.
 pub fn detach(pins: &Pins, slot: Slot, host: &mut End, guard: &Guard) -> Vec<anyhow::Error> {
     let mut errors = Vec::new();
     if *guard == Guard::Clsact {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From "how many bit/s, and who said so" to the numbers that the BPF
+//! From "how many bit/s, and where from" to the numbers that the BPF
 //! programs, fq and the device need. Pure arithmetic; touches nothing.
 
 use std::fmt;
@@ -12,14 +12,14 @@ use crate::netlink::Fq;
 
 /// How far ahead of now a paced packet may be scheduled: the longest queue, in time.
 const PACED_HORIZON_NS: u64 = 100_000_000;
-/// Without fq nothing is held back, so this much of the rate may pass at once. It is TCP's least
+/// Without fq nothing waits, so this much of the rate may pass at once. It is TCP's least
 /// retransmission timeout: a flow that lost its whole window is silent for so long, and with less
 /// credit that is lost too (measured on 6.18: 45 ms gave TCP a quarter of its rate, this 90 % and
 /// more).
 const POLICED_HORIZON_NS: u64 = 200_000_000;
 /// So much more credit the guard gives than a pod's own shaper.
 const GUARD_MARGIN_NS: u64 = 50_000_000;
-/// fq drops, uncounted by us, what is stamped further ahead than its own horizon, 10 s if not told. A
+/// fq drops, uncounted by us, what is stamped further ahead than its own horizon, 10 s by default. A
 /// frame at 1 kbit/s takes 12. So much further than ours, it has nothing to say.
 const FQ_HORIZON_MARGIN_NS: u64 = 10_000_000_000;
 /// A super-packet is clamped to about this much of the rate.
@@ -32,14 +32,17 @@ const MTU: u32 = 1500;
 const L2_BYTES: u64 = 14;
 /// The smallest frame that carries anything over IP; it decides how many fit into the queue.
 const MIN_FRAME_BYTES: u64 = 14 + 20 + 8;
-/// What a pod's own TCP may keep queued above the horizon: pacing.h's SLUICE_STANDING_NS and
-/// SLUICE_STANDING_BYTES_LOG2.
+/// What may be queued above the horizon by a pod's own TCP, and by others in quanta: pacing.h's
+/// SLUICE_STANDING_NS, SLUICE_STANDING_BYTES_LOG2 and SLUICE_RECEIVED. For a flow that has nothing
+/// queued there is a part more, SLUICE_LAST_ROOM.
 const STANDING_NS: u64 = 1_000_000_000;
 const STANDING_BYTES: u64 = 1 << 24;
+const RECEIVED: u64 = 4;
+const LAST_ROOM: u64 = 4;
 /// Above the queue there may be what left early, some put-off departures and a super-packet.
 const FQ_MARGIN_NS: u64 = 100_000_000;
 
-/// Who set a limit, highest first.
+/// What set a limit, highest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
@@ -130,13 +133,17 @@ impl Limit {
         Fq { limit: packets, flow_limit: packets, horizon_us }
     }
 
-    /// The longest queue that the programs keep, in time (pacing.h, sluice_room_ns).
+    /// The longest queue that the programs keep, in time (pacing.h, sluice_queue_ns and sluice_room_ns).
     fn queue_ns(&self, way: Direction, mtu: u32) -> u64 {
-        let horizon_ns = self.horizon_ns(Mode::Paced, mtu);
-        match way {
-            Direction::Ingress => horizon_ns,
-            _ => horizon_ns.max(STANDING_NS.min(self.cost_ns(STANDING_BYTES))),
-        }
+        let most_ns = STANDING_NS.min(self.cost_ns(STANDING_BYTES));
+        let standing_ns = match way {
+            Direction::Ingress => {
+                most_ns.min(2 * RECEIVED * self.cost_ns(self.quantum_bytes(way, mtu)))
+            }
+            _ => most_ns,
+        };
+        let queue_ns = self.horizon_ns(Mode::Paced, mtu).max(standing_ns);
+        queue_ns.saturating_add(queue_ns / LAST_ROOM)
     }
 
     /// Clamp for super-packets: one of 64 KiB at 20 Mbit/s would block the line for 26 ms. A device
@@ -228,9 +235,9 @@ mod tests {
     #[test]
     fn fq_holds_the_longest_queue_of_the_smallest_frames() {
         let fq = |rate: &str, way| limit(rate).for_fq(way, 1500);
-        let packets = Fq { limit: 59_523, flow_limit: 59_523, horizon_us: 10_100_000 };
+        let packets = Fq { limit: 66_964, flow_limit: 66_964, horizon_us: 10_125_000 };
         assert_eq!(fq("100Mbit", Direction::Ingress), packets);
-        let packets = Fq { limit: 327_380, flow_limit: 327_380, horizon_us: 11_000_000 };
+        let packets = Fq { limit: 401_785, flow_limit: 401_785, horizon_us: 11_250_000 };
         assert_eq!(fq("100Mbit", Direction::Egress), packets);
         assert_eq!(fq("1Mbit", Direction::Ingress).flow_limit, 10_000);
         assert_eq!(fq("100Gbit", Direction::Ingress).flow_limit, 500_000);
@@ -258,6 +265,8 @@ mod tests {
         assert!(header.contains(&format!("#define SLUICE_STANDING_NS {STANDING_NS}ULL\n")));
         let log2 = STANDING_BYTES.ilog2();
         assert!(header.contains(&format!("#define SLUICE_STANDING_BYTES_LOG2 {log2}\n")));
+        assert!(header.contains(&format!("#define SLUICE_RECEIVED {RECEIVED}\n")));
+        assert!(header.contains(&format!("#define SLUICE_LAST_ROOM {LAST_ROOM}\n")));
     }
 
     #[test]
@@ -281,8 +290,8 @@ mod tests {
     #[test]
     fn programs_are_told_the_latency_target_and_ecn() {
         for mode in [Mode::Paced, Mode::Policed] {
-            let told = limit("20Mbit").for_bpf(mode, Direction::Egress, 1500);
-            assert_eq!((told.target_ns, told.ecn), (3_000_000, true));
+            let written = limit("20Mbit").for_bpf(mode, Direction::Egress, 1500);
+            assert_eq!((written.target_ns, written.ecn), (3_000_000, true));
         }
         let without = Limit { ecn: false, ..limit("20Mbit") };
         assert!(!paced(&without).ecn);

@@ -2,7 +2,7 @@
 //! Records of shaped pod interfaces under /run/sluice/pods. The directory is
 //! also the allocation table of slots: a file is called
 //! `<slot>@<container id>@<interface>.json`, so one listing under one lock
-//! tells which slots are taken. A record is written before anything is
+//! shows which slots are taken. A record is written before anything is
 //! attached and removed last, so nothing is ever attached that no record names.
 
 use std::collections::BTreeSet;
@@ -42,7 +42,7 @@ pub struct Record {
     #[serde(default)]
     pub network: Option<String>,
     pub annotated: Annotated,
-    /// Set by hand, for a while.
+    /// An override, for a while.
     pub live: Option<Live>,
     /// How this interface came to have a record.
     pub came: Came,
@@ -179,7 +179,7 @@ impl Record {
         Wanted::of(bandwidth, &self.namespace, &self.pod, &self.annotated, self.live.as_ref())
     }
 
-    /// How long its ADD took, if it was by that and is through.
+    /// How long its ADD took, if it was by that and has finished.
     pub fn took_ns(&self) -> Option<u64> {
         match self.came {
             Came::Added { took_ns } => took_ns,
@@ -367,14 +367,14 @@ impl Records {
         self.remove_unfinished(key)
     }
 
-    /// The same for every container; only for who has seized the records, so that no writer lives.
+    /// The same for every container; only for a holder of all records, so that no writer lives.
     pub fn tidy_all(&self) -> Result<()> {
         let _lock = self.lock()?;
         let files = self.files()?;
         files.iter().filter(|path| is_unfinished(path)).try_for_each(|path| remove(path))
     }
 
-    /// Nobody is at it now: the agent writes under the lock, or while no verb runs, and a runtime calls
+    /// No one is at it now: the agent writes under the lock, or while no verb runs, and a runtime calls
     /// one verb of a container after the other.
     fn remove_unfinished(&self, key: &Key) -> Result<()> {
         self.list_without_unfinished(key).map(|_| ())

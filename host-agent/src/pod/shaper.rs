@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Brings one pod from what its record says to what is wanted: attaches, changes
-//! or takes off each direction, and the guard with egress. ADD starts from a
-//! record without limits; a reload starts from whatever holds. The record must
+//! or removes each direction, and the guard with egress. ADD starts from a
+//! record without limits; a reload starts from whatever applies. The record must
 //! be written between [`prepare`] and the rest, so that nothing is ever attached
 //! that no record names.
 
@@ -130,8 +130,8 @@ impl Shaper<'_> {
         }
     }
 
-    /// Puts back what somebody has taken off the pod's end, and this version's program into the filter.
-    /// Where somebody else's root qdisc was in the way, it tries again as soon as that is gone.
+    /// Restores what was removed from the pod's end, and puts this version's program into the filter.
+    /// Where a foreign root qdisc was in the way, it tries again as soon as that is gone.
     pub fn mend_egress(&mut self, record: &mut Record, limit: &Limit) -> Result<Option<String>> {
         let Shaping::Limited { mode: Some(mode), gso_before, .. } = record.egress.clone() else {
             return Ok(None);
@@ -146,7 +146,7 @@ impl Shaper<'_> {
         let way = Direction::Egress;
         let look = self.veth.look(way, in_programs)?;
         let Some(missing) = look.missing else { return self.renew(way, look, limit, gso_before) };
-        let (mode, guard) = self.attach_egress(limit).context("mend pod egress")?;
+        let (mode, guard) = self.attach_egress(limit).context("repair pod egress")?;
         if guard != Guard::Pending {
             record.guard = Some(guard);
         }
@@ -165,7 +165,7 @@ impl Shaper<'_> {
         let look = self.veth.look(way, in_programs)?;
         let Some(missing) = look.missing else { return self.renew(way, look, limit, gso_before) };
         let attached = self.veth.attach(self.pins, self.slot, way, limit);
-        let mode = attached.context("mend pod ingress")?;
+        let mode = attached.context("repair pod ingress")?;
         record.ingress = Shaping::of(limit, Some(mode.into()), gso_before);
         self.veth.clamp(way, limit, gso_before)?;
         Ok(Some(missing.into()))
@@ -195,7 +195,7 @@ impl Shaper<'_> {
         Ok(Some("the size of super-packets was changed".into()))
     }
 
-    /// Takes off what an attempt that failed has attached, the guard included if it was egress.
+    /// Removes what an attempt that failed has attached, the guard included if it was egress.
     pub fn undo(&mut self, way: Direction) -> Vec<String> {
         let mut left: Vec<String> = self.veth.undo().iter().map(ToString::to_string).collect();
         if way == Direction::Egress {
@@ -206,7 +206,7 @@ impl Shaper<'_> {
         left
     }
 
-    /// With somebody else's root qdisc on the pod's end there is no shaper, and the guard, which
+    /// With a foreign root qdisc on the pod's end there is no shaper, and the guard, which
     /// else is silent, enforces the limit; so that one is not left to the agent.
     fn attach_egress(&mut self, limit: &Limit) -> Result<(Mode, Guard)> {
         let attached = self.veth.attach(self.pins, self.slot, Direction::Egress, limit);
@@ -239,7 +239,7 @@ impl Shaper<'_> {
         let old = Rate::from_bits_per_sec(old).map(|rate| Limit { rate, ..*limit });
         if let (bpf::Mode::Paced, Some(old)) = (mode, old) {
             let enlarged = self.veth.enlarge_fq(way, &old, limit);
-            // A pod may have removed its own; status tells, and the guard holds.
+            // A pod may have removed its own; status shows that, and the guard enforces.
             enlarged.or_else(|e| if e.is_not_found() { Ok(()) } else { Err(e) })?;
         }
         let mtu = self.veth.mtu(way);
@@ -262,7 +262,7 @@ impl Shaper<'_> {
     }
 }
 
-/// Takes off everything that this record names and that is still there, as far as it can be
+/// Removes everything that this record names and that is still there, as far as it can be
 /// reached; gives what went wrong. Without `veth` the pod's end is out of reach.
 pub fn remove(pins: Option<&Pins>, claim: &Claim, veth: Option<&mut Veth>) -> Vec<String> {
     let record = match claim.read() {
@@ -337,7 +337,7 @@ fn remove_ingress_guard(
     errors.iter().map(|e| format!("{e:#}")).collect()
 }
 
-/// What the programs on this way are told; None where the guard stands in for them.
+/// What the programs in this direction get; None where the guard stands in for them.
 fn in_programs(mode: &Mode) -> Option<bpf::Mode> {
     match mode {
         Mode::Paced => Some(bpf::Mode::Paced),

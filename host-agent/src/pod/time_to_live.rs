@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How long a limit set by hand holds: `90s`, `10m`, `2h`, `7d`.
+//! How long an override lasts: `90s`, `10m`, `2h`, `7d`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,9 +15,9 @@ pub struct TimeToLive(u64);
 /// Text that is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimeToLiveError {
-    #[error("{0:?} is not a whole number with a unit I know")]
+    #[error("{0:?} is not a time; use a whole number with s, m, h or d, e.g. 10m")]
     NotATime(String),
-    #[error("{0:?} is out of range")]
+    #[error("{0:?} is out of range; use 1s to 7d")]
     OutOfRange(String),
 }
 
@@ -87,11 +87,12 @@ mod tests {
     #[test]
     fn all_else_is_refused_with_what_it_was() {
         for text in ["", "10", "m", "-1s", "+1s", "1.5h", "1 m", "10M", "1h30m", "10ms", "１s"] {
-            let error = format!("{text:?} is not a whole number with a unit I know");
+            let error =
+                format!("{text:?} is not a time; use a whole number with s, m, h or d, e.g. 10m");
             assert_eq!(seconds(text), Err(error));
         }
         for text in ["0s", "8d", "169h", "99999999999999999999d", "18446744073709551615d"] {
-            assert_eq!(seconds(text), Err(format!("{text:?} is out of range")));
+            assert_eq!(seconds(text), Err(format!("{text:?} is out of range; use 1s to 7d")));
         }
     }
 

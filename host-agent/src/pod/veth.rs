@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Puts the shaper on a pod's veth pair, changes it, and takes it off again.
+//! Puts the shaper on a pod's veth pair, changes it, and removes it.
 //! One layout for both directions, egress on the pod's own end, ingress on the
 //! host's: a classful root with a filter on it, an fq leaf, and a leaf that takes
 //! what is dropped. It never touches clsact or tcx, of either end: network policy
 //! lives there on the host's, and sandboxes of virtual machines on the pod's.
-//! Attaching puts there what is not there yet, so it mends as well; what fails
+//! Attaching adds what is not there yet, so it repairs as well; what fails
 //! half-way is undone in reverse order.
 
 use std::fs::File;
@@ -42,7 +42,7 @@ enum Effect {
 /// What is found of an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// What somebody has taken off.
+    /// What was removed.
     pub missing: Option<&'static str>,
     /// The program in our filter.
     pub program_id: Option<u32>,
@@ -60,9 +60,9 @@ const HOST_PIECES: [&str; 3] = [
 ];
 const OLD_LAYOUT: &str = "the pod's filter is where an older version put it";
 
-/// Somebody else's root qdisc is where ours would go. It is never replaced.
+/// A foreign root qdisc is where ours would go. It is never replaced.
 #[derive(Debug, thiserror::Error)]
-#[error("{device} has the root qdisc {kind} {major:x}: of somebody else")]
+#[error("{device} already has a foreign root qdisc ({kind} {major:x}:)")]
 pub struct ForeignRoot {
     device: String,
     kind: String,
@@ -84,7 +84,7 @@ pub enum NoHostEnd {
 impl Veth {
     /// Finds the pair: the pod's end is `ifname` inside the namespace `netns`, the host's end is the one
     /// of which the kernel says, on the host, that its other end is that. What the pod's namespace
-    /// says of its own devices only tells where to look: a pod may choose any index for them.
+    /// says of its own devices only shows where to look: a pod may choose any index for them.
     pub fn find(netns: &Path, ifname: &str) -> Result<Self> {
         let file = open_netns(netns)?;
         let mut inside = Netlink::open_in(&file)?;
@@ -197,7 +197,7 @@ impl Veth {
         Ok(kind.into())
     }
 
-    /// Takes off what the upstream bandwidth plugin left to limit what the pod sends: ours is in force
+    /// Removes what the upstream bandwidth plugin left to limit what the pod sends: ours is in force
     /// by now, so that for a moment both are, and never none.
     pub fn clear_upstream_egress(&mut self) -> Result<bool, netlink::Error> {
         let End { netlink, link } = &mut self.host;
@@ -231,7 +231,7 @@ impl Veth {
         self.sender(way).link.mtu
     }
 
-    /// Clamps super-packets of a limit that is already attached; `before` is what holds without.
+    /// Clamps super-packets of a limit that is already attached; `before` is what applies without.
     pub fn clamp(
         &mut self,
         way: Direction,
@@ -254,7 +254,7 @@ impl Veth {
         self.done.clear();
     }
 
-    /// What of our attachment on this way somebody has taken off, or None.
+    /// What of our attachment in this direction was removed, or None.
     pub fn missing(
         &mut self,
         way: Direction,
@@ -295,7 +295,7 @@ impl Veth {
         undone.filter_map(|(way, effect)| self.sender(way).undo(effect).err()).collect()
     }
 
-    /// Takes off everything in this direction that carries our handles, whoever put it on.
+    /// Removes everything in this direction that carries our handles, whoever added it.
     pub fn detach(&mut self, way: Direction, before: Gso) -> Vec<netlink::Error> {
         let old = if way == Direction::Egress { self.remove_old_filter().err() } else { None };
         let end = self.sender(way);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which limits hold for a pod, highest first: one set by hand, its annotation,
+//! Which limits apply to a pod, highest first: an override, its annotation,
 //! its class, the node's default, none; and none above the maximum but one set by
 //! hand. Pure; ADD and a reload ask the same question.
 
@@ -51,7 +51,7 @@ struct Sources {
     latency_target: Option<LatencyTarget>,
     class: Option<Choice>,
     default: Choice,
-    /// The node's and the class'; the lowest holds.
+    /// The node's and the class'; the lowest applies.
     max: [Option<Choice>; 2],
     max_burst: [Option<Burst>; 2],
 }
@@ -111,12 +111,12 @@ impl Wanted {
             let limit = limit?;
             let asked = limit.asked.filter(|_| limit.origin == Origin::PodAnnotation);
             let burst = limit.asked_burst.filter(|asked| own_burst == Some(*asked));
-            let told = |key, asked: String, max: String| {
+            let clamp = |key, asked: String, max: String| {
                 format!("its annotation asks for {key} {asked}, above the maximum: it has {max}")
             };
-            let rate = asked.map(|asked| told(way, asked.to_string(), limit.rate.to_string()));
+            let rate = asked.map(|asked| clamp(way, asked.to_string(), limit.rate.to_string()));
             let key = format!("{way} burst");
-            let burst = burst.map(|asked| told(&key, asked.to_string(), limit.burst.to_string()));
+            let burst = burst.map(|asked| clamp(&key, asked.to_string(), limit.burst.to_string()));
             Some(rate.into_iter().chain(burst))
         };
         ways.into_iter().filter_map(of_way).flatten().collect()

@@ -20,7 +20,7 @@ pub struct UserData {
     pub node_configs: Vec<NodeConfig>,
 }
 
-/// A text that nodeadm reads, for what it tells kubelet.
+/// A text that nodeadm reads, for what it gives kubelet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeConfig {
     /// How messages name it: `imds:user-data part 2`.

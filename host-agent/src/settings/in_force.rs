@@ -20,7 +20,7 @@ pub fn in_force(paths: &Paths) -> Result<Settings> {
     Ok(settings_model::parse(&path.display().to_string(), &text)?)
 }
 
-/// What holds on this node and why; `status` reads it from /run/sluice/boot.json.
+/// What applies on this node and why; `status` reads it from /run/sluice/boot.json.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InForce {
     /// None where the layers below the user data hold, which are no generation.
@@ -44,9 +44,9 @@ pub struct InForce {
 /// How many pods the node takes, and what that rests on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MaxPodsInForce {
-    /// What kubelet has: an explicit value of somebody else's, or the computed one.
+    /// What kubelet has: a foreign explicit value, or the computed one.
     pub pods: u16,
-    /// Where kubelet was told, or who had told it before, in words.
+    /// Where kubelet got its number, or what had given it before, in words.
     pub told: String,
     /// As firmware or IMDS name it; None where neither does.
     pub instance_type: Option<String>,

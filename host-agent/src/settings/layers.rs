@@ -17,7 +17,7 @@ use crate::settings::document::{Document, NodeConfig, UserData};
 pub struct Layers {
     image: Vec<Document>,
     user_data: Option<Document>,
-    /// Of this boot's user data, whichever settings hold in the end: nodeadm reads them anew at
+    /// Of this boot's user data, whichever settings apply in the end: nodeadm reads them again at
     /// each start, so no generation keeps them.
     node_configs: Vec<NodeConfig>,
 }
@@ -46,7 +46,7 @@ impl Layers {
         Self { node_configs, ..self }
     }
 
-    /// What the user data tells nodeadm, a later one winning.
+    /// What the user data gives nodeadm, a later one winning.
     pub fn node_configs(&self) -> &[NodeConfig] {
         &self.node_configs
     }

@@ -36,15 +36,15 @@ pub struct Keeper {
     imds: Host,
     /// As this agent has last put it in force.
     ruleset: Option<String>,
-    told: Option<Trouble>,
+    reported: Option<Trouble>,
 }
 
 impl Keeper {
     pub fn new(paths: &Paths) -> Self {
-        Self { paths: paths.clone(), imds: Host::default(), ruleset: None, told: None }
+        Self { paths: paths.clone(), imds: Host::default(), ruleset: None, reported: None }
     }
 
-    /// Looks at everything: what is wrong, and when to look again if nobody asks for it before.
+    /// Looks at everything: what is wrong, and when to look again if no one asks for it before.
     pub fn look(&mut self, settings: &Settings) -> (Option<Trouble>, Option<Duration>) {
         let trouble = self.keep(settings);
         self.log(&trouble);
@@ -59,14 +59,14 @@ impl Keeper {
     }
 
     fn log(&mut self, trouble: &Option<Trouble>) {
-        if *trouble == self.told {
+        if *trouble == self.reported {
             return;
         }
         match trouble {
             Some(Trouble { what, next_step, .. }) => log::warn!("{what}; {next_step}"),
             None => log::info!("standalone: what was wrong is put right"),
         }
-        self.told.clone_from(trouble);
+        self.reported.clone_from(trouble);
     }
 
     fn keep(&mut self, settings: &Settings) -> Option<Trouble> {

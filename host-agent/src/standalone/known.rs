@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What standalone mode knows of the node's network since the node started, so
-//! that an agent that starts anew while IMDS is silent takes nothing away.
+//! that an agent that starts again while IMDS is silent takes nothing away.
 
 use std::fs;
 use std::io;
@@ -16,7 +16,7 @@ use crate::imds::interface::Interface;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
-    /// As IMDS last told.
+    /// As IMDS last showed.
     pub interface: Interface,
     /// Every prefix since the node started: of one that is delegated no more there may be pods still.
     pub prefixes: Vec<Ipv4Net>,
@@ -41,7 +41,7 @@ impl Known {
         file::replace(&paths.network_file(), text.as_bytes(), 0o644)
     }
 
-    /// The same with what IMDS has told now.
+    /// The same with what IMDS shows now.
     pub fn after(before: Option<&Self>, interface: Interface, conflist: PathBuf) -> Self {
         let mut prefixes = interface.prefixes.clone();
         prefixes.extend(before.iter().flat_map(|known| known.prefixes.iter().copied()));

@@ -11,7 +11,7 @@ use crate::libcni::conflist::ENTRY;
 
 /// Of the CNI network and of the table.
 pub const NAME: &str = "sluice";
-/// Where host-local keeps who has which address; gone after a reboot, as the pods are.
+/// Where host-local keeps which pod has which address; gone after a reboot, as the pods are.
 pub const STORE: &str = "/run/sluice/ipam";
 /// libcni of containerd 1.6 and 1.7 knows no newer one.
 const CNI_VERSION: &str = "1.0.0";

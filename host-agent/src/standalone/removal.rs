@@ -13,7 +13,7 @@ use crate::host::paths::Paths;
 use crate::libcni::files::OF_STANDALONE_MODE;
 
 /// Takes conflist and table off the node, where this mode has made them since the node started. The
-/// store stays: pods that are there keep their addresses, and nobody else is to have them.
+/// store stays: pods that are there keep their addresses, and no one else is to have them.
 pub fn take_off(paths: &Paths) -> Result<()> {
     let Some(known) = Known::read(paths)? else { return Ok(()) };
     remove(&known.conflist)?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! host-local's store: a file for each address that is taken, named by it, with
 //! the container's id. A runtime that was killed within an ADD may never call
-//! DEL (containerd 1.7 does not), so what nobody has any more is given back here.
+//! DEL (containerd 1.7 does not), so what no pod has any more is given back here.
 
 use std::fs::{self, File};
 use std::io;
@@ -21,7 +21,7 @@ const LEAKED_AFTER: Duration = Duration::from_secs(600);
 /// host-local holds its lock for a listing and a small file.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Addresses that no longer belong to anybody are given back: taken long ago, not routed to any pod,
+/// Addresses that no longer belong to any pod are given back: taken long ago, not routed to any pod,
 /// and by a container that the runtime knows no result of. Gives them.
 pub fn free_leaked(store: &Path, cache: &Path) -> Result<Vec<IpAddr>> {
     let attempt = || format!("look for leaked addresses in {}", store.display());
@@ -30,7 +30,7 @@ pub fn free_leaked(store: &Path, cache: &Path) -> Result<Vec<IpAddr>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         lock => lock.with_context(attempt)?,
     };
-    // host-local's own; held until the end, so that no address is taken anew meanwhile.
+    // host-local's own; held until the end, so that no address is taken again meanwhile.
     wait(&lock, &path, PATIENCE, File::try_lock).with_context(attempt)?;
     let mut freed = Vec::new();
     for (address, path) in old_addresses(store).with_context(attempt)? {

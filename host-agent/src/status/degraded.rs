@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is degraded: the agent's own troubles, and what settings, records and
-//! counters tell. Each with what was seen and what the reader can do. One
+//! counters show. Each with what was seen and what the reader can do. One
 //! entry may speak of many pods, so that it stays readable.
 
 use super::node::Status;
@@ -88,7 +88,7 @@ fn settings(status: &Status) -> Option<Trouble> {
 }
 
 fn programs(status: &Status, error: Option<&bpf::Error>) -> Option<Trouble> {
-    // Before the agent's first start there is nothing, and nobody who needs it.
+    // Before the agent's first start there is nothing, and no one who needs it.
     let needed = status.agent.is_some() || status.count(State::Unlimited) < status.pods.len();
     let error = error.filter(|_| needed)?;
     Some(trouble(
@@ -105,7 +105,7 @@ fn of_pods(all: &[Pod]) -> Vec<Trouble> {
         (
             BROKEN,
             "a limit is not enforced where it should be; sluice pods says what is missing",
-            "restart the pod, or find who has changed its devices: sluice doctor",
+            "restart the pod, or find what has changed its devices: sluice doctor",
             |pod| pod.state() == State::Broken,
         ),
         (
@@ -116,8 +116,8 @@ fn of_pods(all: &[Pod]) -> Vec<Trouble> {
         ),
         (
             "guarded",
-            "the guard alone enforces: somebody else's root qdisc is on the pod's end",
-            "find who puts it there, and restart the pod without it",
+            "the guard alone enforces: a foreign root qdisc is on the pod's end",
+            "find what adds it, and restart the pod without it",
             |pod| pod.egress.mode.as_deref() == Some("guarded"),
         ),
         (
@@ -150,11 +150,11 @@ fn of_pods(all: &[Pod]) -> Vec<Trouble> {
             |pod| pod.bypassed.as_ref().is_some_and(|bypassed| bypassed.guard == "off"),
         ),
     ];
-    let told = groups.into_iter().filter_map(|(code, what, next_step, holds)| {
+    let troubles = groups.into_iter().filter_map(|(code, what, next_step, holds)| {
         let names = names(all.iter().filter(|pod| holds(pod)));
         (!names.is_empty()).then(|| trouble(code, &some(&names), what, next_step))
     });
-    told.collect()
+    troubles.collect()
 }
 
 fn is_dodging(pod: &Pod) -> bool {
@@ -205,8 +205,8 @@ mod tests {
 
     #[test]
     fn kubelet_that_has_not_read_its_number_is_degraded_with_what_it_takes() {
-        let mut told = status(Vec::new());
-        told.settings.as_mut().unwrap().max_pods = Some(MaxPodsInForce {
+        let mut node = status(Vec::new());
+        node.settings.as_mut().unwrap().max_pods = Some(MaxPodsInForce {
             pods: 13,
             told: "kubelet reads a file".into(),
             instance_type: None,
@@ -215,14 +215,14 @@ mod tests {
             by_nodeadm: false,
             earlier: None,
         });
-        told.kubelet = Some(InKubelet { max_pods: Some(13) });
-        assert_eq!(codes(&told), Vec::<String>::new());
-        told.kubelet = Some(InKubelet { max_pods: Some(12) });
-        let trouble = of(&told, None).remove(0);
+        node.kubelet = Some(InKubelet { max_pods: Some(13) });
+        assert_eq!(codes(&node), Vec::<String>::new());
+        node.kubelet = Some(InKubelet { max_pods: Some(12) });
+        let trouble = of(&node, None).remove(0);
         assert_eq!(trouble.what, "kubelet runs with max-pods 12; the settings in force give it 13");
         assert_eq!(trouble.next_step, "restart kubelet: systemctl restart kubelet");
-        told.settings.as_mut().unwrap().max_pods.as_mut().unwrap().by_nodeadm = true;
-        assert!(of(&told, None).remove(0).next_step.starts_with("reboot or replace the node"));
+        node.settings.as_mut().unwrap().max_pods.as_mut().unwrap().by_nodeadm = true;
+        assert!(of(&node, None).remove(0).next_step.starts_with("reboot or replace the node"));
     }
 
     #[test]

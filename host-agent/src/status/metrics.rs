@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The node as metrics, made anew for each scrape from one picture of it, so
+//! The node as metrics, made again for each scrape from one picture of it, so
 //! that a pod's series end with the pod. Names and units follow Prometheus'
 //! conventions; docs/metrics.md lists them.
 
@@ -25,7 +25,7 @@ use crate::status::{Delays, Line, Pod, State, Status, need_container};
 /// Upper bounds in seconds: ADD takes 2 to 20 ms as a rule, and the runtime gives up after minutes.
 const ADD_BOUNDS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0];
 
-/// What is counted since the agent started, and by nobody else.
+/// What is counted since the agent started, and by nothing else.
 #[derive(Clone, Debug)]
 pub struct SinceStart {
     /// Seconds since 1970.
@@ -192,7 +192,7 @@ fn pods(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
     let waited = of_ways(status, |_, line| {
         line.limit_bps.map(|_| ConstCounter::new(line.wait_ns as f64 / 1e9))
     });
-    family(encoder, ("pod_wait_seconds", "Sum of what sent packets were held back"), waited)?;
+    family(encoder, ("pod_wait_seconds", "Sum of how long sent packets waited"), waited)?;
     // A limit fits into 63 bits: the highest is 10^15 bit/s.
     let limits =
         of_ways(status, |_, line| line.limit_bps.map(|bps| ConstGauge::new(bps as f64 / 8.0)));
@@ -265,7 +265,7 @@ fn delays(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
         let delays = line.delays.as_ref().filter(|_| line.limit_bps.is_some())?;
         Some(Kept { delays, sum_ns: line.wait_ns })
     });
-    family(encoder, ("pod_delay_seconds", "For how long packets were held back"), kept)
+    family(encoder, ("pod_delay_seconds", "How long packets waited"), kept)
 }
 
 fn node(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
@@ -273,7 +273,7 @@ fn node(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
         .map(|state| (vec![("state", state.name())], ConstGauge::new(status.count(state) as i64)));
     family(encoder, ("pods", "Pod interfaces by how their limits are enforced"), states)?;
     let by_hand = status.pods.iter().filter(|pod| pod.live.is_some()).count();
-    let help = "Pod interfaces with a limit set by hand";
+    let help = "Pod interfaces with an override (limit set)";
     family(encoder, ("pods_set_by_hand", help), [(Vec::new(), ConstGauge::new(by_hand as i64))])?;
     // One series for each code, however many things have it.
     let mut codes: Vec<&str> = status.degraded.iter().map(|t| t.code.as_str()).collect();
@@ -293,15 +293,15 @@ fn node(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
     });
     family(encoder, ("settings_verdict", "1 for why the settings in force are"), verdicts)?;
     let kernel = &status.kernel;
-    let told = |there: Option<bool>| match there {
+    let known = |there: Option<bool>| match there {
         Some(true) => "yes",
         Some(false) => "no",
         None => "unknown",
     };
     let labels = vec![
         ("release", kernel.release.as_str()),
-        ("tcx", told(kernel.tcx)),
-        ("sch_fq", told(kernel.sch_fq)),
+        ("tcx", known(kernel.tcx)),
+        ("sch_fq", known(kernel.sch_fq)),
     ];
     let help = "What of the kernel decides how limits are enforced";
     family(encoder, ("kernel_info", help), [(labels, ConstGauge::new(1i64))])
@@ -340,11 +340,7 @@ fn verdict(reason: Reason) -> &'static str {
 
 fn report(encoder: &mut DescriptorEncoder, version: &str, report: &Report) -> Encoded {
     let counters = [
-        (
-            "repairs",
-            "Attachments that somebody had taken off and that were put back",
-            report.repairs,
-        ),
+        ("repairs", "Attachments that were removed and that the agent restored", report.repairs),
         ("adopted_pods", "Pods that the chain had missed", report.adopted),
         ("collected_records", "Records whose pod had gone without a DEL", report.collected),
         (
@@ -365,7 +361,7 @@ fn report(encoder: &mut DescriptorEncoder, version: &str, report: &Report) -> En
     let pass = ConstGauge::new(report.last_pass_ns as f64 / 1e9);
     family(encoder, ("last_pass_seconds", "What the last whole pass took"), [(Vec::new(), pass)])?;
     let ready = ConstGauge::new(i64::from(report.ready));
-    family(encoder, ("ready", "1 once the first whole pass is through"), [(Vec::new(), ready)])?;
+    family(encoder, ("ready", "1 once the first whole pass has finished"), [(Vec::new(), ready)])?;
     let build = vec![("version", version)];
     let help = "The agent that answers";
     family(encoder, ("build_info", help), [(build, ConstGauge::new(1i64))])
@@ -454,12 +450,12 @@ mod tests {
     #[test]
     fn addresses_are_told_where_max_pods_promises_some() {
         let mut status = status(Vec::new());
-        let told = |status: &Status| text(status, &SinceStart::begin()).unwrap();
-        let none = told(&status);
+        let metrics = |status: &Status| text(status, &SinceStart::begin()).unwrap();
+        let none = metrics(&status);
         assert!(!none.contains("sluice_ip_") && !none.contains("sluice_max_pods"), "{none}");
         status.at_ns = 40_000_000_000;
         status.agent.as_mut().unwrap().report.capacity = Some(capacity());
-        let all = told(&status);
+        let all = metrics(&status);
         let lines = all.lines().filter(|line| !line.starts_with('#'));
         let ours = lines.filter(|line| line.contains("_ip_") || line.contains("max_pods"));
         assert_eq!(

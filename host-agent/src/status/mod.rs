@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What holds on this node: settings, kernel, pods with raw counters, and what
+//! What applies on this node: settings, kernel, pods with raw counters, and what
 //! is degraded. Made from records, pinned maps and the agent's report, by the
 //! agent for its API or by the command line itself where no agent runs. Rates
 //! are for the reader of two such pictures to compute (`rates`).

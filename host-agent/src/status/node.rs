@@ -38,11 +38,11 @@ pub struct Agent {
     pub report: Report,
 }
 
-/// What of the kernel decides how limits are enforced; None where nobody has found out yet.
+/// What of the kernel decides how limits are enforced; None where it is not known yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kernel {
     pub release: String,
-    /// The guard is a link and needs nobody else's clsact (6.6).
+    /// The guard is a link and needs no foreign clsact (6.6).
     pub tcx: Option<bool>,
     /// Packets are paced; without, excess is dropped.
     pub sch_fq: Option<bool>,

@@ -26,7 +26,7 @@ impl InKubelet {
 }
 
 impl Status {
-    /// Reads records and maps. What cannot be read is told in `degraded`, so that the rest can be
+    /// Reads records and maps. What cannot be read is reported in `degraded`, so that the rest can be
     /// seen.
     pub fn read(paths: &Paths, report: Option<&Report>) -> Result<Self> {
         let settings = InForce::read(&paths.boot_file())?;

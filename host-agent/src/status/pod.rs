@@ -30,7 +30,7 @@ pub struct Pod {
     /// The interface whose slot this one shares.
     pub main: Option<String>,
     pub annotated: Annotated,
-    /// Set by hand, for a while.
+    /// An override, for a while.
     pub live: Option<Live>,
     pub egress: Line,
     pub ingress: Line,
@@ -92,11 +92,11 @@ pub struct Line {
     pub marked_packets: u64,
     /// Sum of what every sent packet was made to wait.
     pub wait_ns: u64,
-    /// Mean time for which a packet of the interval was held back; None if there was none.
+    /// Mean time for which a packet of the interval waited; None if there was none.
     pub mean_wait_ns: Option<u64>,
     /// When a packet was last dropped, by reason.
     pub last_drops: Drops,
-    /// How long packets were held back; only what is paced is. None without a limit.
+    /// How long packets waited; only what is paced is. None without a limit.
     pub delays: Option<Delays>,
     /// `paced`, `policed` or `guarded`.
     pub mode: Option<String>,
@@ -113,7 +113,7 @@ pub struct Drops {
     pub aqm_at_ns: Option<u64>,
 }
 
-/// Packets by how long they were held back.
+/// Packets by how long they waited.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delays {
     /// Upper bound in nanoseconds (None: no bound) and number of packets up to it from the bound
@@ -179,7 +179,7 @@ impl Delays {
 /// How much of a container's id is shown, as the runtimes' tools do.
 const SHORT_ID: usize = 13;
 
-/// Which of these need their container's id to be told apart: those that the runtime gave no name,
+/// Which of these need their container's id to be distinct: those that the runtime gave no name,
 /// and of several sandboxes of one name all but the newest. A pod that was deleted by force comes
 /// again before the old sandbox has gone.
 pub fn need_container(pods: &[Pod]) -> Vec<bool> {
@@ -292,7 +292,7 @@ impl Line {
         self.dropped_packets + u64::from(self.fq_dropped_packets.unwrap_or(0))
     }
 
-    /// What was found by looking comes before what the counters tell.
+    /// What was found by looking comes before what the counters show.
     pub(super) fn tell_of_problem(&mut self, problem: Option<String>) {
         let Some(problem) = problem else { return };
         self.broken = true;

@@ -106,7 +106,7 @@ impl Counted {
     }
 }
 
-/// Tells of each pod what somebody has taken off of it.
+/// Says of each pod what was removed from it.
 pub fn look_at_devices(paths: &Paths, pods: &mut [Pod]) -> Result<()> {
     for claim in Records::new(paths).list()? {
         let same =
@@ -119,7 +119,7 @@ pub fn look_at_devices(paths: &Paths, pods: &mut [Pod]) -> Result<()> {
     Ok(())
 }
 
-/// What somebody has taken off of each direction's attachment; found by looking.
+/// What was removed of each direction's attachment; found by looking.
 fn problems(claim: &Claim, record: &Record) -> [Option<String>; 2] {
     let attached = |shaping: &Shaping| match shaping {
         Shaping::Limited { mode: Some(Mode::Paced), .. } => Some(bpf::Mode::Paced),

@@ -70,7 +70,7 @@ fn agent(status: &Status) -> String {
     )
 }
 
-/// As `cilium status` says it, for who looks for that.
+/// As `cilium status` says it, for readers who look for that.
 fn shaping(kernel: &Kernel) -> String {
     match kernel.sch_fq {
         Some(true) => "EDT with BPF (fq), in each pod's own namespace".into(),
@@ -91,12 +91,12 @@ fn kernel(kernel: &Kernel) -> String {
 
 fn counts(status: &Status) -> String {
     let by_state = State::ALL.map(|state| (state, status.count(state)));
-    let told = by_state.iter().filter(|(_, count)| *count > 0);
-    let told: Vec<String> =
-        told.map(|(state, count)| format!("{count} {}", state.name())).collect();
-    match told.is_empty() {
+    let counts = by_state.iter().filter(|(_, count)| *count > 0);
+    let counts: Vec<String> =
+        counts.map(|(state, count)| format!("{count} {}", state.name())).collect();
+    match counts.is_empty() {
         true => "none".into(),
-        false => format!("{}: {}", status.pods.len(), told.join(", ")),
+        false => format!("{}: {}", status.pods.len(), counts.join(", ")),
     }
 }
 
@@ -310,12 +310,12 @@ pub mod tests {
             let text = screen(status);
             text.lines().find_map(|line| line.strip_prefix("capacity: ")).unwrap().to_owned()
         };
-        let mut told = |capacity| {
+        let mut line = |capacity| {
             status.agent.as_mut().unwrap().report.capacity = Some(capacity);
             line(&status)
         };
         assert_eq!(
-            told(capacity()),
+            line(capacity()),
             "ok: 32 addresses for pods, up to 240; 5 pods have one; max-pods 110; IMDS answered 33.5s ago"
         );
         let unseen = Capacity {
@@ -325,11 +325,11 @@ pub mod tests {
             full: None,
             ..capacity()
         };
-        assert_eq!(told(unseen), "unknown: addresses for pods not seen; max-pods 110");
+        assert_eq!(line(unseen), "unknown: addresses for pods not seen; max-pods 110");
         let mut v6 = capacity();
         v6.full = Some(u64::MAX);
         v6.seen.as_mut().unwrap().addresses = 1 << 48;
-        assert!(told(v6).starts_with("ok: unbounded addresses for pods; 5 pods"));
+        assert!(line(v6).starts_with("ok: unbounded addresses for pods; 5 pods"));
     }
 
     #[test]
@@ -339,11 +339,11 @@ pub mod tests {
             code: "contested".into(),
             subject: "default/web eth0".into(),
             what: "taken off 3 times in a minute".into(),
-            next_step: "find who does it".into(),
+            next_step: "find what does it".into(),
         }];
         let text = screen(&degraded);
         let end = "pods:     none\ndegraded:\n  contested: default/web eth0: taken off 3 times in a \
-                   minute\n    next: find who does it\n";
+                   minute\n    next: find what does it\n";
         assert!(text.replace(" \n", "\n").ends_with(end), "{text}");
     }
 

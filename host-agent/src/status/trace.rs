@@ -28,7 +28,7 @@ pub struct Trace {
     pub host_interface: Option<String>,
     pub slot: u16,
     pub came: Came,
-    /// Seconds until a limit set by hand ends.
+    /// Seconds until an override ends.
     pub live_ends_in: Option<u64>,
     /// False where `bandwidth.enabled` is, so that no source counts.
     pub enabled: bool,
@@ -51,7 +51,7 @@ pub struct Way {
     pub drops: Vec<Drop>,
 }
 
-/// Somebody who may say what a limit is.
+/// A source of what a limit is.
 #[derive(Debug, Serialize)]
 pub struct Source {
     pub origin: Origin,
@@ -67,7 +67,7 @@ pub struct Source {
 pub struct Maximum {
     pub value: String,
     pub place: String,
-    /// What it has lowered; None where the limit is not above it, or was set by hand.
+    /// What it has lowered; None where the limit is not above it, or is an override.
     pub asked: Option<String>,
 }
 
@@ -320,9 +320,9 @@ impl Way {
                     .percentile_ns(percent)
                     .map(|ns| format!("{percent} % within {}", duration(ns)))
             };
-            let told: Vec<String> = [50, 99].into_iter().filter_map(within).collect();
-            if !told.is_empty() {
-                let _ = writeln!(text, "  held back: {}", told.join(", "));
+            let waits: Vec<String> = [50, 99].into_iter().filter_map(within).collect();
+            if !waits.is_empty() {
+                let _ = writeln!(text, "  held back: {}", waits.join(", "));
             }
         }
         for drop in &self.drops {

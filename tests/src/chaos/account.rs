@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the agents of a run have told of themselves, each before its end.
+//! What the agents of a run have reported of themselves, each before its end.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The node's operator, who is no friend of the agent: kills it, ends it, makes
+//! The node's operator, no friend of the agent: kills it, ends it, makes
 //! it read other settings, some of them broken, and sets limits by hand, also
 //! just before a kill.
 
@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::account::Account;
-use super::ledger::WAYS;
+use super::ledger::DIRECTIONS;
 use super::measured::Measured;
 use super::pace::Pace;
 use super::process::{self, status};
@@ -22,7 +22,7 @@ use super::run::Run;
 use crate::command::{executable, json, output, run as run_to_end, text};
 use crate::node::{BIN_DIR, CONF_DIR, Node, PIN_DIR, USER_DATA};
 
-/// Asked for again after so long: somebody was in the way of the first time.
+/// Asked for again after so long: something was in the way of the first time.
 const AGAIN: Duration = Duration::from_secs(3);
 /// Of the rates that pods get, or none.
 type Limits = [Option<u64>; 2];
@@ -260,9 +260,9 @@ impl<'a> Operator<'a> {
         let words = [&words[..], &["--for", time]].concat();
         if killed {
             let mut command = Command::new(executable("sluice"));
-            let nobody = || std::process::Stdio::null();
+            let null = || std::process::Stdio::null();
             let mut asked =
-                command.args(&words).stderr(nobody()).stdout(nobody()).spawn().expect("run sluice");
+                command.args(&words).stderr(null()).stdout(null()).spawn().expect("run sluice");
             self.nap(30);
             self.restart(Signal::SIGKILL, pods);
             asked.wait().expect("wait for sluice");
@@ -320,7 +320,9 @@ impl<'a> Operator<'a> {
             let otherwise = pod.annotated.map_or(self.defaults, |limits| limits.map(Some));
             let wanted = by_hand.unwrap_or(otherwise);
             let mut ledger = pod.ledger.lock().expect("the ledger");
-            WAYS.iter().for_each(|way| ledger.ask(*way, wanted[*way as usize]));
+            DIRECTIONS
+                .iter()
+                .for_each(|direction| ledger.ask(*direction, wanted[*direction as usize]));
         }
     }
 
@@ -351,8 +353,8 @@ impl<'a> Operator<'a> {
         pods.iter().for_each(|pod| pod.ledger.lock().expect("the ledger").note(what.into()));
     }
 
-    /// Until everything is as it should be again, with nobody in the way. A whole pass finds what
-    /// no event has told.
+    /// Until everything is as it should be again, with nothing in the way. A whole pass finds what
+    /// had no event.
     pub fn settle(&mut self, pods: &[Measured]) {
         let began = Instant::now();
         self.wait_until_ready();

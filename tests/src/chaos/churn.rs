@@ -34,7 +34,7 @@ const RECORDS: &str = "/run/sluice/pods";
 /// How long an ADD takes at most, as far as is known: kills are spread over that.
 static LONGEST_VERB: Mutex<Duration> = Mutex::new(Duration::from_millis(5));
 
-/// A pod of the crowd, which nobody measures.
+/// A pod of the crowd, which no one measures.
 pub struct Extra {
     pub pod: Pod,
     /// The host's end of a second pair, as egress-cni makes one for the other address family.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The main plugin's daemon: writes its conflist anew without our entry, as
+//! The main plugin's daemon: replaces its conflist without our entry, as
 //! aws-node does at every start, or breaks or loses it and puts that right later.
 
 use std::fs;
@@ -14,7 +14,7 @@ const ENTRY: &str = concat!(
     ",\n    {\"type\":\"sluice\",\"capabilities\":",
     "{\"bandwidth\":true,\"io.kubernetes.cri.pod-annotations\":true}}"
 );
-/// As seldom as a daemon starts anew, on the scale of these tests.
+/// As seldom as a daemon starts again, on the scale of these tests.
 const PAUSE: std::ops::Range<u64> = 7_000..12_000;
 
 pub fn work(run: &Run, mut dice: Rng) {
@@ -33,11 +33,11 @@ pub fn work(run: &Run, mut dice: Rng) {
                 run.pause(Duration::from_millis(dice.u64(..2000)));
             }
             1 => {
-                run.count("conflist removed, then written anew");
+                run.count("conflist removed, then written again");
                 fs::remove_file(CONFLIST).expect("remove the conflist");
                 run.pause(Duration::from_millis(dice.u64(..2000)));
             }
-            _ => run.count("conflist written anew"),
+            _ => run.count("conflist written again"),
         }
         write(&plain);
         let began = Instant::now();

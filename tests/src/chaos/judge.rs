@@ -7,7 +7,7 @@
 //! | in place                   | credit, as time at the limit                            |
 //! | -------------------------- | ------------------------------------------------------- |
 //! | filter and fq (paced)      | burst, and 10 ms that sparse flows may be early         |
-//! | filter, its fq is gone     | the same, and pacing's horizon: nothing holds back      |
+//! | filter, its fq is gone     | the same, and pacing's horizon: nothing waits          |
 //! | filter (policed)           | burst and 200 ms: README's table of modes               |
 //! | the guard alone            | burst and 250 ms                                        |
 //!
@@ -21,7 +21,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::ledger::{Ledger, Piece, WAYS, Way, seconds};
+use super::ledger::{DIRECTIONS, Direction, Ledger, Piece, seconds};
 use super::measured::Measured;
 use super::run::Run;
 use super::traffic::Second;
@@ -80,24 +80,24 @@ struct Worst {
 
 /// Judges those seconds of a pod that are old enough for all to be known of them.
 pub fn judge(run: &Run, pod: &Measured, before: Instant) {
-    for way in WAYS {
-        let mut seconds = pod.seconds[way as usize].lock().expect("the seconds");
+    for direction in DIRECTIONS {
+        let mut seconds = pod.seconds[direction as usize].lock().expect("the seconds");
         let ready = seconds.partition_point(|second| second.to <= before);
         let ready: Vec<_> = seconds.drain(..ready).collect();
         drop(seconds);
-        ready.iter().for_each(|second| judge_one(run, pod, way, second));
+        ready.iter().for_each(|second| judge_one(run, pod, direction, second));
     }
 }
 
-fn judge_one(run: &Run, pod: &Measured, way: Way, second: &Second) {
+fn judge_one(run: &Run, pod: &Measured, direction: Direction, second: &Second) {
     let ledger = pod.ledger.lock().expect("the ledger");
-    let mut tally = pod.tally[way as usize].lock().expect("the tally");
-    let Some(limit) = highest(&ledger, way, second) else {
+    let mut tally = pod.tally[direction as usize].lock().expect("the tally");
+    let Some(limit) = highest(&ledger, direction, second) else {
         tally.unlimited += 1;
         return;
     };
     let time = seconds(second.to, second.from);
-    let hold = hold(&ledger, way, second, run.pace.paced);
+    let hold = hold(&ledger, direction, second, run.pace.paced);
     let credit = match hold {
         Hold::Nothing => {
             tally.unheld += 1;
@@ -127,7 +127,7 @@ fn judge_one(run: &Run, pod: &Measured, way: Way, second: &Second) {
     );
     if of_bound > 1.0 {
         let events = ledger.events(second.from - 3 * LINGER * 20, second.to).join("\n    ");
-        run.fail(format!("{} {}: {text}\n    {events}", pod.name(), way.name()));
+        run.fail(format!("{} {}: {text}\n    {events}", pod.name(), direction.name()));
     }
     if tally.worst.as_ref().is_none_or(|worst| worst.of_bound < of_bound) {
         tally.worst = Some(Worst { of_bound, text });
@@ -135,17 +135,17 @@ fn judge_one(run: &Run, pod: &Measured, way: Way, second: &Second) {
 }
 
 /// The highest limit that may have been in force; None where there may have been none.
-fn highest(ledger: &Ledger, way: Way, second: &Second) -> Option<u64> {
-    let budgets = ledger.budgets[way as usize].iter();
+fn highest(ledger: &Ledger, direction: Direction, second: &Second) -> Option<u64> {
+    let budgets = ledger.budgets[direction as usize].iter();
     let valid =
         budgets.filter(|b| b.from <= second.to && b.to.is_none_or(|to| to >= second.from - LINGER));
     valid.map(|budget| budget.limit).try_fold(0, |highest, limit| Some(limit?.max(highest)))
 }
 
-fn hold(ledger: &Ledger, way: Way, second: &Second, paced: bool) -> Hold {
-    let (filter, fq) = match way {
-        Way::Egress => (Piece::PodFilter, Piece::PodFq),
-        Way::Ingress => (Piece::HostFilter, Piece::HostFq),
+fn hold(ledger: &Ledger, direction: Direction, second: &Second, paced: bool) -> Hold {
+    let (filter, fq) = match direction {
+        Direction::Egress => (Piece::PodFilter, Piece::PodFq),
+        Direction::Ingress => (Piece::HostFilter, Piece::HostFq),
     };
     let [filter, fq, guard] = [filter, fq, Piece::Guard].map(|p| Presence::of(ledger, p, second));
     let shaper = match (paced, fq.is_whole()) {
@@ -156,7 +156,7 @@ fn hold(ledger: &Ledger, way: Way, second: &Second, paced: bool) -> Hold {
     if filter.is_whole() {
         return Hold::Shaper(shaper);
     }
-    if way == Way::Ingress {
+    if direction == Direction::Ingress {
         return Hold::Nothing;
     }
     let alone = BURST + GUARD_HORIZON;
@@ -203,17 +203,18 @@ impl Presence {
     }
 }
 
-/// What was measured, a line for each way of each pod.
+/// What was measured, a line for each direction of each pod.
 pub fn print(run: &Run, pods: &[Measured]) {
     println!("seconds: judged (guard alone, in turns), not held by anything, unlimited; worst:");
-    for (pod, way) in pods.iter().flat_map(|pod| WAYS.map(|way| (pod, way))) {
-        let tally = pod.tally[way as usize].lock().expect("the tally");
+    for (pod, direction) in pods.iter().flat_map(|pod| DIRECTIONS.map(|direction| (pod, direction)))
+    {
+        let tally = pod.tally[direction as usize].lock().expect("the tally");
         let worst = tally.worst.as_ref();
         println!(
             "  {} {:7} {:?}: {:>4} ({}, {}), {} (up to {:.1} x limit), {}; {}",
             pod.name(),
-            way.name(),
-            pod.floods[way as usize],
+            direction.name(),
+            pod.floods[direction as usize],
             tally.judged,
             tally.by_guard_alone,
             tally.in_turns,
@@ -227,7 +228,7 @@ pub fn print(run: &Run, pods: &[Measured]) {
             ))
         );
         if run.is_sound() && run.pace.time > Duration::from_secs(60) && tally.judged == 0 {
-            run.fail(format!("{} {}: no second could be judged", pod.name(), way.name()));
+            run.fail(format!("{} {}: no second could be judged", pod.name(), direction.name()));
         }
     }
 }

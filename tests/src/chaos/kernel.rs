@@ -73,7 +73,7 @@ impl Device {
     }
 
     /// Whether a qdisc with this handle is at this place. All of the namespace are listed: a question
-    /// for a single one is answered to everybody who listens for changes (net/sched/sch_api.c,
+    /// for a single one is answered to every listener for changes (net/sched/sch_api.c,
     /// qdisc_get_notify), the agent too.
     pub fn has_qdisc(&self, parent: u32, handle: u32) -> bool {
         let all = self.list(RTM_GETQDISC, 0);
@@ -167,7 +167,7 @@ fn open_pin(pin: &Path) -> io::Result<OwnedFd> {
     let mut attr = [0u64; 16];
     attr[0] = path.as_ptr() as u64;
     let fd = bpf(BPF_OBJ_GET, &mut attr)?;
-    // SAFETY: the kernel has just made the descriptor for us, and nobody else has it.
+    // SAFETY: the kernel has just made the descriptor for us, and no one else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

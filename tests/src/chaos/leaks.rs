@@ -7,7 +7,7 @@ use std::fs;
 
 use super::agent::Operator;
 use super::churn::{Extra, left_on};
-use super::ledger::WAYS;
+use super::ledger::DIRECTIONS;
 use super::measured::Measured;
 use super::process::resident_kib;
 use super::run::Run;
@@ -55,7 +55,8 @@ pub fn delete_all(node: &Node, run: &Run, pods: Vec<Measured>, crowd: Vec<Extra>
     for measured in &pods {
         let (pod, untouched) = (&measured.pod, gso(index(&measured.peer.host_ifname)).0);
         let ledger = measured.ledger.lock().expect("the ledger");
-        let clamped = WAYS.map(|way| if ledger.is_limited(way) { CLAMPED } else { untouched });
+        let clamped = DIRECTIONS
+            .map(|direction| if ledger.is_limited(direction) { CLAMPED } else { untouched });
         check_sizes(run, pod, "in the end", clamped);
         node.del(pod);
         check_sizes(run, pod, "after DEL", [untouched; 2]);
@@ -68,7 +69,7 @@ pub fn delete_all(node: &Node, run: &Run, pods: Vec<Measured>, crowd: Vec<Extra>
     }
 }
 
-/// Super-packets of both ends, by the way that each sends.
+/// Super-packets of both ends, by the direction in which each sends.
 fn check_sizes(run: &Run, pod: &Pod, when: &str, wanted: [u32; 2]) {
     let found = [gso_in(&pod.netns(), "eth0").0, gso(index(&pod.host_ifname)).0];
     if found != wanted {
@@ -83,7 +84,7 @@ pub fn check(run: &Run, baseline: &Baseline, operator: &Operator) {
             run.fail(format!("left over: {}", left()));
         }
     };
-    // A namespace that somebody holds keeps its veth.
+    // A namespace that something holds keeps its veth.
     eventually("all devices to go", &|| {
         let links = json(&ip("-j link show"));
         let names = links.as_array().expect("links").iter().map(|link| link["ifname"].clone());

@@ -19,26 +19,26 @@ pub const PIECES: [Piece; 5] =
     [Piece::PodFilter, Piece::PodFq, Piece::Guard, Piece::HostFilter, Piece::HostFq];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Direction {
     Egress = 0,
     Ingress = 1,
 }
 
-pub const WAYS: [Way; 2] = [Way::Egress, Way::Ingress];
+pub const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
 
 /// What an old, higher limit has admitted is still on its way for so long (the horizon of pacing).
 const ON_ITS_WAY: Duration = Duration::from_millis(100);
 
 impl Piece {
-    pub fn way(self) -> Way {
+    pub fn direction(self) -> Direction {
         match self {
-            Self::PodFilter | Self::PodFq | Self::Guard => Way::Egress,
-            Self::HostFilter | Self::HostFq => Way::Ingress,
+            Self::PodFilter | Self::PodFq | Self::Guard => Direction::Egress,
+            Self::HostFilter | Self::HostFq => Direction::Ingress,
         }
     }
 }
 
-impl Way {
+impl Direction {
     pub fn name(self) -> &'static str {
         ["egress", "ingress"][self as usize]
     }
@@ -49,9 +49,9 @@ impl Way {
 pub enum Cause {
     /// By us; None as long as that is under way.
     Taken { done: Option<Instant> },
-    /// There was, or may have been, no limit on this way.
+    /// There was, or may have been, no limit in this direction.
     Unlimited,
-    /// Nobody's doing but the agent's.
+    /// No one's doing but the agent's.
     Unexplained,
 }
 
@@ -137,9 +137,9 @@ impl Ledger {
         }
     }
 
-    /// This limit is asked for from now on; the old one holds until the new one is seen.
-    pub fn ask(&mut self, way: Way, limit: Option<u64>) {
-        let budgets = &mut self.budgets[way as usize];
+    /// This limit is asked for from now on; the old one applies until the new one is seen.
+    pub fn ask(&mut self, direction: Direction, limit: Option<u64>) {
+        let budgets = &mut self.budgets[direction as usize];
         if budgets.last().map(|budget| budget.limit) != Some(limit) {
             budgets.push(Budget { limit, from: Instant::now(), to: None });
         }
@@ -147,26 +147,26 @@ impl Ledger {
 
     /// Whether what was asked for last is all there is.
     pub fn limits_are_in_force(&self) -> bool {
-        let open = |way: &Vec<Budget>| way.iter().filter(|b| b.to.is_none()).count();
-        self.budgets.iter().all(|way| open(way) == 1)
+        let open = |direction: &Vec<Budget>| direction.iter().filter(|b| b.to.is_none()).count();
+        self.budgets.iter().all(|direction| open(direction) == 1)
     }
 
     /// Whether nothing that should be there is missing.
     pub fn is_whole(&self) -> bool {
         let open = |absence: &&Absence| absence.to.is_none();
-        let limited = |absence: &&Absence| !self.may_be_unlimited(absence.piece.way());
+        let limited = |absence: &&Absence| !self.may_be_unlimited(absence.piece.direction());
         !self.absences.iter().filter(open).any(|absence| limited(&absence))
     }
 
     /// Whether the last thing that was asked for is a limit.
-    pub fn is_limited(&self, way: Way) -> bool {
-        self.budgets[way as usize].last().is_some_and(|budget| budget.limit.is_some())
+    pub fn is_limited(&self, direction: Direction) -> bool {
+        self.budgets[direction as usize].last().is_some_and(|budget| budget.limit.is_some())
     }
 
     /// How long something was gone for no other reason than that it was taken.
     pub fn was_taken_for(&self, absence: &Absence) -> Option<Duration> {
         let (Cause::Taken { .. }, Some(to)) = (absence.cause, absence.to) else { return None };
-        let budgets = self.budgets[absence.piece.way() as usize].iter();
+        let budgets = self.budgets[absence.piece.direction() as usize].iter();
         let mut meanwhile =
             budgets.filter(|b| b.from <= to && b.to.is_none_or(|end| end >= absence.from));
         let limited = meanwhile.all(|budget| budget.limit.is_some());
@@ -175,25 +175,25 @@ impl Ledger {
 
     /// What should be back, when it went, and the calm time from which on it could be put back.
     pub fn due_back(&mut self, calm: Duration) -> Vec<(Piece, Instant, Duration)> {
-        let unlimited = WAYS.map(|way| self.may_be_unlimited(way));
+        let unlimited = DIRECTIONS.map(|direction| self.may_be_unlimited(direction));
         let open = self.absences.iter_mut().filter(|absence| absence.to.is_none());
         let due = open.filter_map(|absence| {
             let under_way = absence.cause == Cause::Taken { done: None };
-            let due = !under_way && !unlimited[absence.piece.way() as usize];
+            let due = !under_way && !unlimited[absence.piece.direction() as usize];
             absence.due = due.then(|| absence.due.unwrap_or(calm));
             Some((absence.piece, absence.from, absence.due?))
         });
         due.collect()
     }
 
-    fn may_be_unlimited(&self, way: Way) -> bool {
-        let open = self.budgets[way as usize].iter().filter(|budget| budget.to.is_none());
+    fn may_be_unlimited(&self, direction: Direction) -> bool {
+        let open = self.budgets[direction as usize].iter().filter(|budget| budget.to.is_none());
         open.into_iter().any(|budget| budget.limit.is_none())
     }
 
-    /// Enters a look. Gives what is gone though nobody took it, and what has come back.
+    /// Enters a look. Gives what is gone though no one took it, and what has come back.
     pub fn enter(&mut self, seen: &Seen) -> (Vec<Piece>, Vec<Absence>) {
-        WAYS.iter().for_each(|way| self.enter_limits(*way, seen));
+        DIRECTIONS.iter().for_each(|direction| self.enter_limits(*direction, seen));
         let (mut gone, mut back) = (Vec::new(), Vec::new());
         for (n, piece) in PIECES.into_iter().enumerate() {
             if seen.there[n] {
@@ -209,11 +209,11 @@ impl Ledger {
         (gone, back)
     }
 
-    /// What else the agent takes off while it mends a pod, or finds in its way, is that taking's doing.
+    /// What else the agent removes while it repairs a pod, or finds in its way, is that taking's doing.
     fn cause(&self, piece: Piece) -> Cause {
         let taken = |a: &&Absence| matches!(a.cause, Cause::Taken { .. }) && a.to.is_none();
         match self.absences.iter().find(taken) {
-            _ if self.may_be_unlimited(piece.way()) => Cause::Unlimited,
+            _ if self.may_be_unlimited(piece.direction()) => Cause::Unlimited,
             Some(taken) => taken.cause,
             None => Cause::Unexplained,
         }
@@ -236,13 +236,13 @@ impl Ledger {
             .collect()
     }
 
-    fn enter_limits(&mut self, way: Way, seen: &Seen) {
-        let budgets = &mut self.budgets[way as usize];
+    fn enter_limits(&mut self, direction: Direction, seen: &Seen) {
+        let budgets = &mut self.budgets[direction as usize];
         let Some((asked, older)) = budgets.split_last_mut() else { return };
         let wanted = ns_per_byte(asked.limit);
-        let in_force = match way {
-            Way::Egress => seen.ns_per_byte[0] == wanted && seen.ns_per_byte[2] == wanted,
-            Way::Ingress => seen.ns_per_byte[1] == wanted,
+        let in_force = match direction {
+            Direction::Egress => seen.ns_per_byte[0] == wanted && seen.ns_per_byte[2] == wanted,
+            Direction::Ingress => seen.ns_per_byte[1] == wanted,
         };
         if in_force && asked.from < seen.from {
             let open = older.iter_mut().filter(|budget| budget.to.is_none());

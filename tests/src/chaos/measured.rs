@@ -25,7 +25,7 @@ use crate::policy_agent::PolicyAgent;
 /// Of each direction; more than one, so that sharing has a part in it.
 pub const TCP_FLOWS: usize = 2;
 
-/// What is sent over a pod's two ways.
+/// What is sent in a pod's two directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flood {
     Udp,
@@ -48,7 +48,7 @@ pub struct Measured {
     pub tally: [Mutex<Tally>; 2],
 }
 
-/// Both floods both ways, with annotations and without; the first two of them are left out where
+/// Both floods in both directions, with annotations and without; the first two of them are left out where
 /// there are only two.
 const KINDS: [([Flood; 2], bool); 4] = [
     ([Flood::Udp, Flood::Udp], true),
@@ -134,14 +134,14 @@ impl Measured {
         Seen { from, to: Instant::now(), there, ns_per_byte }
     }
 
-    /// Looks, enters that, and tells of what nobody took.
+    /// Looks, enters that, and reports what no one took.
     pub fn watch(&self, run: &Run) {
         let seen = self.look(run);
         let mut ledger = self.ledger.lock().expect("the ledger");
         let (gone, back) = ledger.enter(&seen);
         for piece in gone {
             let events = ledger.events(seen.from - Duration::from_secs(3), seen.to).join("\n    ");
-            run.fail(format!("{}: {piece:?} is gone, nobody took it\n    {events}", self.name()));
+            run.fail(format!("{}: {piece:?} is gone, no one took it\n    {events}", self.name()));
         }
         let due_back = ledger.due_back(run.calm_time());
         let late = due_back.into_iter().find(|(_, _, due)| run.agent_had(*due) > run.pace.repair);

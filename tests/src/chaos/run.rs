@@ -27,7 +27,7 @@ pub struct Run {
     agent_since: Mutex<Option<Duration>>,
 }
 
-/// Time without that in which the whole machine stood still: who looks at the kernel every few
+/// Time without that in which the whole machine stood still: a reader that looks at the kernel every few
 /// milliseconds knows. Whatever has a deadline is judged by it.
 #[derive(Default)]
 struct Calm {
@@ -85,7 +85,7 @@ impl Run {
         *known = time.max(*known);
     }
 
-    /// Somebody has come round.
+    /// A pod has come round.
     pub fn tick(&self) {
         let mut calm = self.calm.lock().expect("the calm time");
         let now = Instant::now();

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
-use super::ledger::{WAYS, Way};
+use super::ledger::{DIRECTIONS, Direction};
 use super::measured::{Flood, Measured, TCP_FLOWS};
 use super::run::Run;
 use crate::flows::{Progress, offer_udp, swallow_udp};
@@ -22,7 +22,7 @@ const CHUNK: usize = 1 << 14;
 const QUICK: Duration = Duration::from_millis(1);
 
 /// What the receiving namespace got between two readings of its counters. The time is from before the
-/// first to after the second, so that a reader who was held up never makes a rate look higher.
+/// first to after the second, so that a delayed reader never makes a rate look higher.
 #[derive(Clone, Copy, Debug)]
 pub struct Second {
     pub from: Instant,
@@ -46,13 +46,14 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// Both ways of this pod.
+/// Both directions of this pod.
 pub fn start<'scope>(scope: &'scope Scope<'scope, '_>, run: &'scope Run, pod: &'scope Measured) {
-    for way in WAYS {
-        let (progress, seconds) = (&pod.progress[way as usize], &pod.seconds[way as usize]);
-        let (from, to) = match way {
-            Way::Egress => (&pod.pod, &pod.peer),
-            Way::Ingress => (&pod.peer, &pod.pod),
+    for direction in DIRECTIONS {
+        let (progress, seconds) =
+            (&pod.progress[direction as usize], &pod.seconds[direction as usize]);
+        let (from, to) = match direction {
+            Direction::Egress => (&pod.pod, &pod.peer),
+            Direction::Ingress => (&pod.peer, &pod.pod),
         };
         let (source, sink) = (from.netns(), to.netns());
         let address = IpAddr::V4(to.address);
@@ -66,7 +67,7 @@ pub fn start<'scope>(scope: &'scope Scope<'scope, '_>, run: &'scope Run, pod: &'
             }
         });
         let (ready, bound) = mpsc::channel();
-        let flood = pod.floods[way as usize];
+        let flood = pod.floods[direction as usize];
         in_netns(scope, &sink, move || match flood {
             Flood::Udp => swallow_udp(address, &ready, progress),
             Flood::Tcp => swallow_tcp(address, &ready, progress),
@@ -110,7 +111,7 @@ fn offer_tcp(target: SocketAddr, bits_per_sec: u64, progress: &Progress) {
 /// Swallows TCP until the end; the kernel counts it.
 fn swallow_tcp(address: IpAddr, ready: &mpsc::Sender<SocketAddr>, progress: &Progress) {
     let listener = TcpListener::bind((address, 0)).expect("listen");
-    ready.send(listener.local_addr().expect("a port")).expect("somebody waits");
+    ready.send(listener.local_addr().expect("a port")).expect("a receiver waits");
     thread::scope(|scope| {
         for _ in 0..TCP_FLOWS {
             let (mut stream, _) = listener.accept().expect("accept");

@@ -2,7 +2,7 @@
 //! The namespaces of a test node and the cgroups of its pods.
 //!
 //! Owns the node's pid 1, which lives until the pipe to its stdin closes: unlike a parent death
-//! signal this holds for whatever thread started it, and for any death of the test process. It
+//! signal this is so for whatever thread started it, and for any death of the test process. It
 //! knows nothing of containerd, and writes nothing on the host but, through runc, cgroups.
 
 use std::ffi::OsStr;
@@ -34,7 +34,7 @@ pub struct Namespaces {
 
 impl Namespaces {
     pub fn start() -> Result<Self> {
-        // Nobody depends on it: what is still in use now goes at a later start.
+        // No one depends on it: what is still in use now goes at a later start.
         drop(remove_stale_cgroups());
         let mut unshare = Command::new("unshare")
             .args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"])

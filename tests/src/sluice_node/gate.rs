@@ -42,8 +42,8 @@ impl Gate {
         id.expect("a call").to_owned()
     }
 
-    /// What it was told at its last call of that kind for this pod.
-    pub fn told(&self, verb: &str, id: &str) -> Value {
+    /// What it received at its last call of that kind for this pod.
+    pub fn received(&self, verb: &str, id: &str) -> Value {
         let path = self.dir.join(format!("stdin-{verb}-{id}"));
         json(&fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
     }

@@ -8,12 +8,12 @@ use super::state::{Capacity, Finding, Seen};
 use crate::trouble::Trouble;
 
 const DELEGATE: &str = "set ENABLE_PREFIX_DELEGATION in aws-node (`sluice cluster-config` prints how), \
-                        or prefix-delegation.enabled = false and let max-pods be computed anew";
+                        or prefix-delegation.enabled = false and let max-pods be computed again";
 const SUBNET: &str = "see aws-node's log (InsufficientCidrBlocks: the subnet has no free /28): use a \
                       larger subnet, or reserve blocks in it for prefixes (subnet CIDR reservations)";
 const ADDRESSES: &str = "see aws-node's log; use a larger subnet, or prefixes";
 
-/// Beyond this many nobody counts.
+/// Beyond this many no one counts.
 const UNBOUNDED: u64 = 1 << 32;
 
 /// The numbers, e.g. `32 addresses for pods, up to 240; 5 pods; max-pods 110`.
@@ -58,7 +58,7 @@ pub fn trouble(
 
 fn filling(promise: &Promise) -> (&'static str, String, &'static str) {
     let minutes = FILLS_WITHIN.as_secs() / 60;
-    let why = format!("fewer addresses than the warm target wants, for {minutes} minutes");
+    let why = format!("fewer addresses than the warm target needs, for {minutes} minutes");
     ("ip-filling", why, grow(promise))
 }
 

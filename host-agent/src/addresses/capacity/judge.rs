@@ -21,7 +21,7 @@ pub const FILLS_WITHIN: Duration = Duration::from_secs(600);
 pub struct Signs {
     /// Prefixes should be there and are not.
     missing: Held,
-    /// Prefixes are there that nobody has counted on.
+    /// There are prefixes that the settings did not count on.
     wasted: Held,
     /// No address is free for the next pod, and max-pods allows one.
     empty: Held,
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn full_enis_are_exhausted_at_once_and_until_an_address_stays_free() {
-        // Somebody has told kubelet 20 where fifteen addresses are all there will be.
+        // Another component has given kubelet 20 where fifteen addresses are all there will be.
         let mut promise = promise(&SECONDARY);
         promise.in_force.pods = 20;
         let full = |used| (pool(15, 0), used);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whether the node really has the addresses that its max-pods promises: what
 //! IMDS shows of prefixes and secondary addresses, against settings, max-pods
-//! and pods. Asks, judges and tells; it can put nothing right, for addresses are
+//! and pods. Asks, judges and reports; it can repair nothing, for addresses are
 //! aws-node's business. docs/metrics.md says what each state means.
 
 mod explain;

@@ -12,8 +12,8 @@ use crate::libcni::results;
 /// What every runtime calls a pod's first interface; others are of other networks.
 const MAIN: &str = "eth0";
 
-/// Each pod once, whatever networks it has. Files that cannot be read are nobody's: the agent's own pass
-/// tells of them.
+/// Each pod once, whatever networks it has. Files that cannot be read count for no pod: the agent's own pass
+/// reports them.
 pub fn count(cache: &Path) -> Result<u64> {
     let paths = results::paths(cache)?;
     // The name says of which interface it is, so that others are not read.

@@ -9,7 +9,7 @@ use crate::addresses::max_pods::{HOST_NETWORK_PODS, PREFIX_ADDRESSES};
 use crate::imds::eni::Eni;
 use crate::settings::in_force::MaxPodsInForce;
 
-/// EKS' own bound for small nodes; what prefixes carry beyond that is nobody's loss.
+/// EKS' own bound for small nodes; what prefixes carry beyond that is no loss.
 const MOST_PODS: u64 = 110;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Promise {
         u64::from(self.in_force.pods).saturating_sub(HOST_NETWORK_PODS)
     }
 
-    /// As many addresses as the ENIs can carry. In standalone mode nobody adds to those that are there.
+    /// As many addresses as the ENIs can carry. In standalone mode nothing adds to those that are there.
     pub fn full(&self, pool: &Pool) -> Option<u64> {
         if self.standalone {
             return (pool.addresses > 0).then_some(pool.addresses);
@@ -112,7 +112,7 @@ impl Promise {
         wanted.min(most).min(self.full(pool).unwrap_or(u64::MAX))
     }
 
-    /// Whether settings say that there are prefixes, and there are none. Standalone mode tells that itself.
+    /// Whether settings say that there are prefixes, and there are none. Standalone mode reports that itself.
     pub fn misses_prefixes(&self, pool: &Pool) -> bool {
         self.delegation.enabled && !self.standalone && pool.prefixes == 0
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One look after the other: asks IMDS, counts pods, and tells when what that
+//! One look after the other: asks IMDS, counts pods, and reports when what that
 //! means has changed, once. What was known stays known when IMDS is silent.
 
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::trouble::Trouble;
 const PAUSE: Duration = Duration::from_secs(60);
 /// For all that is asked of IMDS in one look.
 const BUDGET: Duration = Duration::from_secs(10);
-/// What a silence between two good answers counts at most: nobody knows what was in between.
+/// What a silence between two good answers counts at most: no one knows what was in between.
 const MOST_BETWEEN: Duration = Duration::from_secs(120);
 
 /// What a look has come to.
@@ -32,7 +32,7 @@ pub struct Look {
     pub capacity: Option<Capacity>,
     /// What degrades the node.
     pub trouble: Option<Trouble>,
-    /// Until the next look; None: nothing is to be asked before somebody orders it.
+    /// Until the next look; None: nothing is to be asked before an order.
     pub pause: Option<Duration>,
 }
 
@@ -50,8 +50,8 @@ struct Memory {
     answered: Option<Duration>,
     signs: Signs,
     finding: Finding,
-    /// What the journal has last been told: this, and the trouble's code.
-    told: (Finding, Option<String>),
+    /// What the journal had last: this, and the trouble's code.
+    logged: (Finding, Option<String>),
     silent: bool,
 }
 
@@ -89,7 +89,7 @@ fn see(paths: &Paths, outside: &mut impl Outside) -> Result<(Vec<Eni>, u64)> {
     Ok((enis, pods::count(&paths.result_cache())?))
 }
 
-/// Who has switched IMDS off is not asked again and again.
+/// An operator who has switched IMDS off is not asked again and again.
 fn is_off(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<InterfaceError>();
     matches!(error, Some(InterfaceError::Imds(ImdsError::Off { .. })))
@@ -104,7 +104,7 @@ impl Memory {
             answered: None,
             signs: Signs::default(),
             finding: Finding::default(),
-            told: (Finding::default(), None),
+            logged: (Finding::default(), None),
             silent: false,
         }
     }
@@ -144,7 +144,7 @@ impl Memory {
 
     fn tell(&mut self, capacity: &Capacity, trouble: Option<&Trouble>) {
         let now = (self.finding, trouble.map(|trouble| trouble.code.clone()));
-        if self.told == now {
+        if self.logged == now {
             return;
         }
         match trouble {
@@ -156,7 +156,7 @@ impl Memory {
                 log::info!(CODE = format!("ip-{state}").as_str(); "{state}: {}", numbers(capacity));
             }
         }
-        self.told = now;
+        self.logged = now;
     }
 }
 

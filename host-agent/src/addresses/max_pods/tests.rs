@@ -67,7 +67,7 @@ fn prefixes_multiply_and_vcpus_cap() {
                 "prefix delegation",
                 "3 ENIs × (6 − 1) prefixes × 16 addresses + 2 = 242, capped to 110".into()
             ),
-            ("cap", "110, for 2 vCPUs are not more than 30".into()),
+            ("cap", "110 (2 vCPUs; 250 above 30 vCPUs)".into()),
             ("max-pods", "min(242, 110) = 110".into()),
         ]
     );
@@ -116,7 +116,7 @@ fn cap_changes_after_thirty_vcpus() {
         max_pods(&settings(PREFIXES), &machine).max_pods
     };
     assert_eq!([with(Some(30)), with(Some(31)), with(None)], [110, 250, 110]);
-    // The table comes before the kernel, which may have been told to use fewer.
+    // The table comes before the kernel, which may have been limited to fewer.
     let machine = Machine { vcpus: Some(2), ..machine("m5.24xlarge") };
     assert_eq!(max_pods(&settings(PREFIXES), &machine).max_pods, 250);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whether somebody takes our entry out because it is there. Who writes the
-//! conflist anew for reasons of his own (aws-node, istio, linkerd) does so
-//! whether our entry is in it or not, however often; who is against the entry
+//! Whether a writer takes our entry out because it is there. A writer that replaces
+//! the conflist for reasons of its own (aws-node, istio, linkerd) does so
+//! whether our entry is in it or not, however often; a writer against the entry
 //! writes only when it is there. So after many short-lived entries in a row we
 //! hold ours back for longer than any of them lasted. A write in that time is a
 //! stranger's own business, and all is forgotten. Silence, several times in a
@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 /// An entry that stays so long is at peace.
 const PEACE: Duration = Duration::from_secs(60);
 /// So many entries in a row that did not last are suspicious. Of a random writer's rewrites less than one in
-/// a hundred is then held back.
+/// a hundred is then delayed.
 const SUSPICIOUS: u32 = 128;
-/// Times in a row that nobody wrote while our entry was held back.
+/// Times in a row that no one wrote while our entry was delayed.
 const SILENCES: u32 = 3;
-/// How much longer than the longest of them an entry is held back: three times covers gaps of any
+/// How much longer than the longest of them an entry is delayed: three times covers gaps of any
 /// random writer but one in a million.
 const LONGER: u32 = 3;
 const SHORTEST_HOLD: Duration = Duration::from_millis(50);
@@ -29,7 +29,7 @@ pub type Stamp = (u64, i64, i64);
 #[derive(Debug, PartialEq, Eq)]
 pub enum Advice {
     PutBack,
-    /// Not before this time, unless somebody writes.
+    /// Not before this time, unless another writer writes.
     Hold(Instant),
     /// It is a contest: not before this time, whoever writes.
     StandBack(Instant),
@@ -107,8 +107,8 @@ impl Contest {
 mod tests {
     use super::*;
 
-    /// Plays somebody who writes, at times given by `answer`: after an entry was put back at that time,
-    /// or (None) while it was out, when he would write next. Gives each time that we stood back.
+    /// Plays a writer that writes at times given by `answer`: after an entry was restored at that time,
+    /// or (None) while it was out, when it would write next. Gives each time that we stood back.
     struct Play {
         contest: Contest,
         now: Instant,
@@ -124,8 +124,8 @@ mod tests {
             Self { contest, now, stamp, longest_gap: Duration::ZERO, held: 0 }
         }
 
-        /// Somebody writes; then on until our entry is back, or we stand back. While it is held back,
-        /// he writes again after `again`, if that is given.
+        /// The writer writes; then on until our entry is back, or we stand back. While it is delayed,
+        /// it writes again after `again`, if that is given.
         fn write(&mut self, again: impl Fn() -> Option<Duration>) -> Option<Instant> {
             let written = self.now;
             self.stamp.0 += 1;
@@ -200,7 +200,7 @@ mod tests {
             if let Some(until) = play.write(|| None) {
                 quiets.push((until - play.now).as_secs());
                 play.now = until;
-                // Still out: it is put back, and the next answer shows who that was.
+                // Still out: it is restored, and the next answer shows which it was.
                 assert_eq!(play.write(|| None), None);
             }
         }
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(play.held, 0);
     }
 
-    /// The last write of a burst may be the one that is held back; then it is late, but not lost.
+    /// The last write of a burst may be the one that is delayed; then it is late, but not lost.
     #[test]
     fn burst_that_ends_while_the_entry_is_held_back_costs_a_moment() {
         let mut play = Play::new();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Our entry in the active conflist: the VPC CNI writes its file anew at every
-//! start and merges nothing, so the entry is put back, at once, however often
+//! Our entry in the active conflist: the VPC CNI replaces its file at every
+//! start and merges nothing, so the entry is restored, at once, however often
 //! (contest.rs). Where it is not wanted it is taken out.
 
 mod contest;
@@ -24,7 +24,7 @@ use crate::libcni::entry::{
 use crate::libcni::files::active_conflist;
 use crate::trouble::Trouble;
 
-/// Until the next try where somebody else, a boot, writes files.
+/// Until the next try where another process, a boot, writes files.
 const BUSY: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Default)]
@@ -32,13 +32,13 @@ pub struct Chain {
     due: Option<Instant>,
     writes: u64,
     contest: Contest,
-    /// Whether an entry of the upstream plugin was taken out, and nobody has written the file without
+    /// Whether an entry of the upstream plugin was taken out, and no one has written the file without
     /// one since.
     replaced: bool,
 }
 
 impl Chain {
-    /// Times that the entry was put back, or taken out as the settings say.
+    /// Times that the entry was restored, or taken out as the settings say.
     pub fn writes(&self) -> u64 {
         self.writes
     }
@@ -96,8 +96,9 @@ impl Chain {
             && let Some(until) = self.write(settings, &found, &edited.text, now)?
         {
             self.due = Some(until);
-            let what = "somebody takes our entry out again and again".into();
-            let next_step = "find who else edits the conflist; until then pods are adopted instead";
+            let what = "another writer removes our entry again and again".into();
+            let next_step =
+                "find what else edits the conflist; until then pods are adopted instead";
             return Ok(Some(trouble("contested", &found.path, what, next_step)));
         }
         Ok(self.beside(upstream, &found.path))
@@ -148,7 +149,7 @@ impl Chain {
         Ok(None)
     }
 
-    /// What is to be told of the upstream plugin.
+    /// What is to be reported of the upstream plugin.
     fn beside(&self, upstream: Option<Upstream>, path: &Path) -> Option<Trouble> {
         match upstream {
             Some(Upstream::Kept) => {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pods that the chain has missed: those that ran before Sluice did, or started
-//! while somebody had just rewritten the conflist. What libcni keeps of each pod
-//! interface holds all that an ADD would have told. It only reads.
+//! while another writer had just replaced the conflist. What libcni keeps of each pod
+//! interface holds all that an ADD would have received. It only reads.
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ pub struct Found {
     pub problem: Option<String>,
 }
 
-/// A pod interface as the runtime's result cache tells of it.
+/// A pod interface as the runtime's result cache describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cached {
     pub key: Key,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How often a pod had to be mended of late. Who takes the same thing off again
+//! How often a pod had to be repaired of late. Whoever removes the same thing again
 //! and again means it: then we stand back, longer each time, and say so.
 
 use std::time::{Duration, Instant};
@@ -19,12 +19,12 @@ pub struct Health {
 }
 
 impl Health {
-    /// Until when nothing of this pod is to be mended.
+    /// Until when nothing of this pod is to be repaired.
     pub fn quiet_until(&self) -> Option<Instant> {
         self.quiet_until
     }
 
-    /// Something had to be put back; gives until when to stand back, if that was once too often.
+    /// Something had to be restored; gives until when to stand back, if that was once too often.
     pub fn mended(&mut self, now: Instant) -> Option<Instant> {
         let peaceful = |last: &Instant| now.duration_since(*last) > 2 * LONGEST_QUIET;
         if self.repairs.last().is_none_or(peaceful) {

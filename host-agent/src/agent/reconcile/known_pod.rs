@@ -13,7 +13,7 @@ use crate::trouble::Trouble;
 
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 pub const RETRY: Duration = Duration::from_secs(5);
-/// What an old limit has admitted is through by then: some hundred bulk flows, each with a standing
+/// What an old limit has admitted has left by then: some hundred bulk flows, each with a standing
 /// queue at its share. Until then the guard, which is the second line, has that limit too.
 const GUARD_LOWERED_AFTER: Duration = Duration::from_secs(2);
 
@@ -103,12 +103,12 @@ impl Pod {
         }
         if !seen.mended.is_empty() {
             for (direction, what) in &seen.mended {
-                self.warn("mended", direction, &format!("{what}; put back"));
+                self.warn("mended", direction, &format!("{what}; restored"));
             }
             let what: Vec<_> = seen.mended.iter().map(|(_, what)| what.as_str()).collect();
             let what = what.join(", ");
             if let Some(quiet) = self.health.mended(now) {
-                let next_step = "`sluice doctor` names who else works on this pod's devices";
+                let next_step = "`sluice doctor` names what else works on this pod's devices";
                 self.trouble = Some(self.trouble("contested", what, next_step));
                 self.due = Some(quiet);
                 return;

@@ -33,7 +33,7 @@ use crate::trouble::{Trouble, some};
 use known_pod::{Pod, RETRY, longest_without_guard};
 use pod::{Node, Seen};
 
-/// Finds what no event tells: a link that was detached, an event that got lost.
+/// Finds changes without an event: a link that was detached, an event that got lost.
 const PASS_EVERY: Duration = Duration::from_secs(300);
 /// Whole passes because events got lost come no closer: a pod may make more events than can be held.
 const LOST_EVERY: Duration = Duration::from_secs(10);
@@ -134,7 +134,7 @@ impl Reconciler {
         self.report.capacity = capacity;
     }
 
-    /// Whether a whole pass is through and nothing is left to be done soon.
+    /// Whether a whole pass has finished and nothing is left to be done soon.
     pub fn is_done(&self) -> bool {
         let waits = |pod: &Pod| pod.guard_due.is_some() || pod.guard_lowered.is_some();
         self.report.ready && self.pass.is_none() && !self.pods.values().any(waits)
@@ -177,7 +177,7 @@ impl Reconciler {
         }
     }
 
-    /// Links, qdiscs or filters were changed by somebody.
+    /// Links, qdiscs or filters were changed by another process.
     pub fn changed(&mut self, changed: &Changed) {
         let now = Instant::now();
         if changed.lost {
@@ -207,7 +207,7 @@ impl Reconciler {
             tries += 1;
         };
         if put_back {
-            log::warn!(CODE = "unpinned"; "{} was emptied by someone; put back", self.paths.pin_dir().display());
+            log::warn!(CODE = "unpinned"; "{} was emptied; restored", self.paths.pin_dir().display());
         }
         Ok(())
     }
@@ -233,7 +233,7 @@ impl Reconciler {
         }
     }
 
-    /// Brings these pods at once, because somebody waits for it.
+    /// Brings these pods at once, because a caller waits for it.
     pub fn bring_now(&mut self, claims: Vec<Claim>) -> Result<()> {
         let keys = claims.iter().map(|claim| claim.key.clone()).collect();
         let now = Instant::now();
@@ -377,7 +377,7 @@ impl Reconciler {
         self.collect_links()
     }
 
-    /// Who has waited longest comes first: where more pods come than can be served, all have their turn.
+    /// The pod that has waited longest comes first: where more pods come than can be served, all have their turn.
     fn due(&self, now: Instant) -> Vec<Key> {
         let due = self.pods.iter().filter_map(|(key, pod)| Some((pod.due?, key)));
         let mut due: Vec<_> = due.filter(|(due, _)| *due <= now).collect();
@@ -452,7 +452,7 @@ impl Reconciler {
         }
     }
 
-    /// An ADD that we have not yet read of may have been there first: its record tells what is attached.
+    /// An ADD that we have not yet read of may have been there first: its record says what is attached.
     fn claim_other(&self, key: Key, record: &Record) -> Result<Claim> {
         match self.records.find(&key)? {
             Some(claim) => Ok(claim),
@@ -512,7 +512,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Puts our entry back into the conflist where somebody has written it anew.
+    /// Puts our entry back into the conflist where another writer has replaced it.
     fn keep_entry(&mut self, now: Instant) {
         if !self.in_force {
             return;

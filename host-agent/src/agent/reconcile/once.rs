@@ -15,7 +15,7 @@ use crate::pod::record::Records;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Gives every pod the limits that the settings in force ask for, without an agent. A pod that
-/// cannot be changed is told of and keeps what it has; the others go on.
+/// cannot be changed is reported and keeps what it has; the others go on.
 pub fn apply(paths: &Paths) -> Result<()> {
     if Records::new(paths).list()?.is_empty() {
         return Ok(());

@@ -35,16 +35,16 @@ pub struct Seen {
     /// The host's end, and the pod's namespace as events name it.
     pub host_index: Option<u32>,
     pub netns: Option<i32>,
-    /// What somebody had taken off and is there again, by where it shapes.
+    /// What was removed and is there again, by where it shapes.
     pub mended: Vec<(&'static str, String)>,
     /// Limits were changed.
     pub changed: bool,
-    /// The guard still has the old, higher limit, until that one's packets are through.
+    /// The guard still has the old, higher limit, until that one's packets have left.
     pub guard_is_high: bool,
     /// A guard must be attached, after this time; a tcx link takes so long that the caller spreads them
     /// out.
     pub guard_due_in: Option<Duration>,
-    /// Seconds since 1970 at which a limit that was set by hand ends.
+    /// Seconds since 1970 at which an override ends.
     pub live_until: Option<u64>,
     /// Interfaces of the pod that no record names.
     pub others: Vec<String>,
@@ -64,7 +64,7 @@ pub fn bring(node: &Node, claim: &Claim, old_is_through: bool) -> Result<Option<
     let wanted = record.wanted(node.bandwidth);
     let mut veth = match Veth::find(&record.netns, &claim.key.ifname) {
         Ok(veth) => veth,
-        // Whatever it is, it wants nothing of us but to be noticed when it goes.
+        // Whatever it is, it needs nothing of us but to be noticed when it goes.
         Err(_) if wanted.is_unlimited() && has_nothing(&record) && !is_gone(&record)? => {
             return keep_unlimited(node, claim, record).map(Some);
         }
@@ -181,7 +181,7 @@ impl Shaper<'_> {
         }
     }
 
-    /// What is in the way of one piece does not keep another one from being mended.
+    /// What is in the way of one piece does not keep another one from being repaired.
     fn mend(&mut self, record: &mut Record, wanted: &Wanted, seen: &mut Seen) -> Result<()> {
         let (mut egress, mut ingress) = (Ok(None), Ok(None));
         if let Some(limit) = &wanted.egress {
@@ -198,7 +198,7 @@ impl Shaper<'_> {
         egress.and(ingress).map(|_| ())
     }
 
-    /// The link of a guard whose pin or device somebody took is made anew; one on clsact is put
+    /// The link of a guard whose pin or device was removed is made again; one on clsact is put
     /// back in front.
     fn mend_guard(
         &mut self,
@@ -260,7 +260,7 @@ fn netns_inode(path: &Path) -> Result<u32> {
     u32::try_from(inode).with_context(what)
 }
 
-/// The record may tell of a veth that was deleted and made again under the same name.
+/// The record may be of a veth that was deleted and made again under the same name.
 fn forget_another_veth(node: &Node, claim: &Claim, record: &mut Record, veth: &Veth) -> Result<()> {
     let Some(host) = &record.host else { return Ok(()) };
     if host.ifindex != veth.host.link.index {
@@ -277,7 +277,7 @@ fn forget_another_veth(node: &Node, claim: &Claim, record: &mut Record, veth: &V
 }
 
 /// Of a pod whose namespace is a process's file, as cri-dockerd names it, the agent can see the
-/// host's end only. What it finds there as it should be tells that the limits are in force.
+/// host's end only. What it finds there as it should be shows that the limits are in force.
 fn look_from_outside(
     node: &Node,
     claim: &Claim,

@@ -57,10 +57,10 @@ enum Step {
     Over,
 }
 
-/// Who may do what.
+/// What a peer may do.
 const ALLOWED: &str =
     "all: root of the host, with CAP_SYS_ADMIN and in no container; GET: the group sluice too";
-/// More than this is not listened to from who has been refused.
+/// More than this is not read from a peer that has been refused.
 const DRAINED_BYTES: usize = 1 << 20;
 
 impl Connection {
@@ -96,7 +96,7 @@ impl Connection {
     }
 
     /// Whether it is to be kept. What has come in time is read before its time is looked at, so that
-    /// nobody pays for a loop that was busy elsewhere.
+    /// no one pays for a loop that was busy elsewhere.
     pub fn go_on(&mut self, answer: &mut Answer, now: Instant) -> bool {
         loop {
             match self.step(answer) {
@@ -206,7 +206,7 @@ impl Connection {
 /// Says that there are too many, as far as that goes without waiting.
 fn send_away(mut stream: Box<dyn Stream>) {
     let full = Response::error(503, "too many connections; try again");
-    // What has come is taken off first, or closing would take the response back. Whether the peer
+    // What has come is read first, or closing would take the response back. Whether the peer
     // hears it is its own affair.
     let _ = stream.read(&mut [0; MAX_BYTES]);
     let _ = stream.write(&full.to_bytes());

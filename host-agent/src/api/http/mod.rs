@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The agent's doors: a unix socket for who administers the node, and a TCP
+//! The agent's doors: a unix socket for operators of the node, and a TCP
 //! address for metrics. HTTP/1.1, one request for each connection, without
 //! threads: nothing here ever waits, so no peer can hold the agent's loop up.
 //! What a request means is not known here (api/mod.rs).
@@ -30,8 +30,8 @@ use peer::{Doorkeeper, May};
 pub use request::{Door, MAX_BYTES, Method, Request, parse};
 pub use response::{JSON, Response};
 
-/// Connections at once through one door. Who comes on top of that takes the place of the one that has
-/// said nothing for longest: who asks at once is answered, whoever else stands there. Each door has
+/// Connections at once through one door. A newcomer beyond that replaces the one that has
+/// said nothing for longest: a peer that asks at once is answered, whoever else stands there. Each door has
 /// its own, so that a crowd at the metrics never locks an operator out.
 pub const CROWD: usize = 16;
 /// Newcomers that are looked at in one go, before the loop has its turn again.
@@ -42,7 +42,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// A peer that asks on and on fills no journal.
 const REFUSALS_EVERY: Duration = Duration::from_secs(60);
 
-/// Both doors and who stands in them.
+/// Both doors and their connections.
 pub struct Server {
     socket: UnixListener,
     doorkeeper: Doorkeeper,
@@ -52,7 +52,7 @@ pub struct Server {
     /// Where metrics were last asked for, whether they could be served there or not.
     metrics_asked: Option<SocketAddr>,
     connections: Vec<Connection>,
-    /// Until then nobody is let in.
+    /// Until then no one is let in.
     paused: Option<Instant>,
 }
 
@@ -102,13 +102,13 @@ impl Server {
         doors.chain(connections.map(|one| PollFd::new(one.as_fd(), one.awaits()))).collect()
     }
 
-    /// When [`Self::handle`] is to be called at the latest; None if nobody is there.
+    /// When [`Self::handle`] is to be called at the latest; None if no one is there.
     pub fn deadline(&self) -> Option<Instant> {
         self.connections.iter().map(Connection::deadline).chain(self.paused).min()
     }
 
     /// Lets newcomers in, goes on with every connection as far as that is possible at once, and sends
-    /// away who has been too slow.
+    /// away peers that have been too slow.
     pub fn handle(&mut self, answer: &mut Answer) {
         let now = Instant::now();
         self.paused = self.paused.filter(|until| *until > now);
@@ -139,7 +139,7 @@ impl Server {
         }
     }
 
-    /// Whether there was somebody.
+    /// Whether there was a peer.
     fn accept(&mut self, door: Door, answer: &mut Answer, now: Instant) -> io::Result<bool> {
         let accepted = match door {
             Door::Socket => self.socket.accept().and_then(|(stream, _)| {
@@ -158,7 +158,7 @@ impl Server {
         let (stream, may) = match accepted {
             Ok(accepted) => accepted,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            // Who hung up before being let in is no trouble of ours.
+            // A peer that hung up before being let in is no trouble of ours.
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => return Ok(true),
             Err(e) => return Err(e),
         };
@@ -218,7 +218,7 @@ fn listen(path: &Path, group: &Group) -> io::Result<UnixListener> {
         fs::rename(&new, path)
     };
     place().inspect_err(|_| {
-        // The first error is the one to tell.
+        // The first error is the one to report.
         let _ = fs::remove_file(&new);
     })?;
     Ok(listener)

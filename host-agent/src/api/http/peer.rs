@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who is at the other end of the unix socket, by what the kernel says of it.
+//! The peer at the other end of the unix socket, by what the kernel says of it.
 //! Groups are read from the node's own files: a name service over the network
 //! could keep the agent waiting.
 
@@ -16,7 +16,7 @@ use crate::host::aide;
 use crate::host::capability;
 use crate::host::peer::Namespaces;
 
-/// Its members may read what the agent has to tell.
+/// Its members may read what the agent reports.
 const NAME: &str = "sluice";
 
 /// The group as the node's files have it when the agent starts; of no members if there is none.
@@ -28,7 +28,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// From /etc/group and /etc/passwd. A file that cannot be read has nobody in it.
+    /// From /etc/group and /etc/passwd. A file that cannot be read has no one in it.
     pub fn read(group: &Path, passwd: &Path) -> Self {
         let text = |path| fs::read_to_string(path).unwrap_or_default();
         Self::parse(&text(group), &text(passwd))
@@ -72,7 +72,7 @@ pub enum May {
 /// CAP_SYS_ADMIN, by its bit. A container may be given everything else of root.
 const SYS_ADMIN: u64 = 1 << 21;
 
-/// Who is let in.
+/// Which peer is let in.
 pub struct Doorkeeper {
     group: Group,
     host: Namespaces,
@@ -84,7 +84,7 @@ impl Doorkeeper {
         Self { group, host: Namespaces::of_this() }
     }
 
-    /// Root of the host everything, and members of the group to read. Who cannot be told is neither.
+    /// Root of the host everything, and members of the group to read. A peer that cannot be read is neither.
     pub fn may(&self, stream: &UnixStream) -> May {
         let Ok(peer) = getsockopt(stream, PeerCredentials) else {
             return May::Nothing("the kernel does not say who asks".into());

@@ -102,7 +102,7 @@ fn values<'h>(headers: &'h [httparse::Header], name: &str) -> impl Iterator<Item
     headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(name)).map(|header| header.value)
 }
 
-/// Two lengths, or another way to tell the end, are a trick or a mistake.
+/// Two lengths, or another way to mark the end, are a trick or a mistake.
 fn body_length(headers: &[httparse::Header]) -> Result<usize, Response> {
     if values(headers, "transfer-encoding").next().is_some() {
         return Err(Response::error(501, "Transfer-Encoding: only Content-Length is understood"));

@@ -40,7 +40,7 @@ impl Response {
         [self.head().as_bytes(), &self.body].concat()
     }
 
-    /// All but the body, whose length it tells.
+    /// All but the body, whose length it states.
     pub fn head(&self) -> String {
         let Self { status, content_type, body } = self;
         format!(

@@ -67,7 +67,7 @@ impl Fixture {
 }
 
 fn ask(mut stream: impl Read + Write, request: &[u8]) -> String {
-    // Who is refused early may find nobody listening any more.
+    // A peer that is refused early may find no one listening any more.
     let _ = stream.write_all(request);
     read_all(stream)
 }

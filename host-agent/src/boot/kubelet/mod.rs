@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How kubelet is told, before it starts, how many pods the node takes: what
-//! the node has for that (`probe`), and the files that it comes to (`tell`,
-//! pure). A number of somebody else's is never overridden, and a file that
-//! nobody would read is never written. docs/kubelet.md.
+//! How kubelet learns, before it starts, how many pods the node takes: what
+//! the node has for that (`probe`), and the files that result (`tell`,
+//! pure). A foreign number is never overridden, and a file that
+//! no one would read is never written. docs/kubelet.md.
 
 mod probe;
 mod root;
@@ -38,7 +38,7 @@ const NODEADM_DIR: &str = "/etc/eks/nodeadm.d";
 /// The same; kubelet passes over what does not end in .conf.
 const DROP_IN: &str = "00-sluice.conf";
 const ENV_FILE: &str = "/run/sluice/kubelet.env";
-/// Where the units let us write for kubelet, with all that is below. Another --config-dir wants a
+/// Where the units let us write for kubelet, with all that is below. Another --config-dir needs a
 /// drop-in of theirs.
 #[cfg(test)]
 const WRITABLE: [&str; 3] =
@@ -47,7 +47,7 @@ const WRITABLE: [&str; 3] =
 const RECORD: &str = "/var/lib/sluice/kubelet.json";
 const RECORD_NAME: &str = "sluice/kubelet.json";
 
-/// What the node has that can tell kubelet, and what has told it already. Plain data.
+/// What the node has that can configure kubelet, and what has configured it already. Plain data.
 #[derive(Clone, Debug)]
 pub struct Kubelet {
     paths: Paths,
@@ -69,7 +69,7 @@ pub struct Kubelet {
     warnings: Vec<String>,
 }
 
-/// nodeadm, which makes kubelet's configuration anew at each start (AL2023).
+/// nodeadm, which makes kubelet's configuration again at each start (AL2023).
 #[derive(Clone, Debug)]
 enum Nodeadm {
     /// Its unit reads NODEADM_DIR, or does not.
@@ -118,15 +118,15 @@ struct Record {
 /// What to do so that kubelet knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
-    /// How kubelet is told; never `Auto`.
+    /// How kubelet gets its number; never `Auto`.
     pub flavour: KubeletConfig,
-    /// What was seen, and where kubelet is told.
+    /// What was seen, and where kubelet gets its number.
     pub told: String,
-    /// To be written; none where somebody else's number holds.
+    /// To be written; none where a foreign number applies.
     pub files: Vec<FileContent>,
     /// Ours of before, to be removed: files, and directories that are then empty.
     pub obsolete: Vec<PathBuf>,
-    /// The number that somebody else has given kubelet.
+    /// The foreign number that kubelet has.
     pub explicit: Option<Explicit>,
     /// Why kubelet's part of the settings is left out.
     pub refused: Option<Refused>,
@@ -142,7 +142,7 @@ pub struct Explicit {
     pub place: String,
 }
 
-/// Why kubelet cannot be told what the settings say.
+/// Why kubelet cannot get the settings' number.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("max-pods.kubelet is \"{asked}\", but {why}; allowed on this node: {allowed}")]
@@ -154,7 +154,7 @@ pub enum Refused {
     Contradiction { pods: u16, place: String, found: u16 },
 }
 
-/// The ways of telling, in the order in which they are looked for.
+/// The ways to configure kubelet, in the order in which they are looked for.
 const WAYS: [KubeletConfig; 3] =
     [KubeletConfig::Nodeadm, KubeletConfig::ConfigDir, KubeletConfig::EnvFile];
 
@@ -179,7 +179,7 @@ impl Kubelet {
         warnings.extend(self.missed(&files, pods));
         let told = match (&explicit, files.first()) {
             (Some(Explicit { place, .. }), _) => format!("{seen}; its number is from {place}"),
-            (None, Some((path, _))) => format!("{seen}; kubelet is told in {}", path.display()),
+            (None, Some((path, _))) => format!("{seen}; kubelet gets it in {}", path.display()),
             (None, None) => seen,
         };
         let (files, obsolete) = self.changes(files)?;
@@ -211,7 +211,7 @@ impl Kubelet {
         let none = KubeletConfig::None;
         match asked {
             KubeletConfig::None => {
-                let seen = "kubelet is told by others, as max-pods.kubelet = \"none\" says";
+                let seen = "others configure kubelet, as max-pods.kubelet = \"none\" says";
                 (none, seen.into(), None)
             }
             KubeletConfig::Auto => match WAYS.into_iter().find(|way| self.unread(*way).is_none()) {
@@ -219,20 +219,20 @@ impl Kubelet {
                 None => {
                     let mut reasons: Vec<_> = WAYS.iter().filter_map(|w| self.unread(*w)).collect();
                     reasons.dedup();
-                    (none, format!("kubelet is not told: {}", reasons.join("; ")), None)
+                    (none, format!("kubelet gets no number: {}", reasons.join("; ")), None)
                 }
             },
             asked => match self.unread(asked) {
                 None => (asked, self.seen(asked), None),
                 Some(why) => {
-                    let seen = format!("kubelet is not told: {why}");
+                    let seen = format!("kubelet gets no number: {why}");
                     (none, seen, Some(Refused::Unread { asked, why, allowed: self.allowed() }))
                 }
             },
         }
     }
 
-    /// Why a file of this kind would be read by nobody; None where it is read, or that is unknown.
+    /// Why no one would read a file of this kind; None where it is read, or that is unknown.
     fn unread(&self, way: KubeletConfig) -> Option<String> {
         match (way, &self.nodeadm, &self.service) {
             (KubeletConfig::Nodeadm, None, _) => {
@@ -296,8 +296,7 @@ impl Kubelet {
         if !by_user {
             return Ok(None);
         }
-        let not_told =
-            |but: String| format!("kubelet is not told of the settings' {pods} pods{but}");
+        let not_told = |but: String| format!("kubelet does not get the settings' {pods} pods{but}");
         match (&self.pods, &self.below) {
             (Some(Given { value, place }), _) => match self.pods.as_ref().and_then(Given::pods) {
                 Some(found) if found == pods => Ok(None),
@@ -336,7 +335,7 @@ impl Kubelet {
         }
     }
 
-    /// What somebody may miss beside the number.
+    /// What may be missed beside the number.
     fn missed(&self, files: &[(PathBuf, String)], pods: u16) -> Vec<String> {
         let writes = |path: &str| files.iter().any(|(file, _)| file == Path::new(path));
         let memory = self.memory.as_ref().filter(|_| !files.is_empty());
@@ -372,7 +371,7 @@ impl Kubelet {
         obsolete.extend(self.ours.directories.iter().rev().filter(unused).cloned());
         let mut contents = Vec::new();
         match record {
-            // Before what it tells of: a power cut in between leaves a name too many, not one too few.
+            // Before what it names: a power cut in between leaves a name too many, not one too few.
             Some(record) => {
                 contents.push((RECORD.into(), serde_json::to_string_pretty(&record)? + "\n"))
             }
@@ -427,7 +426,7 @@ pub fn without_record(part: &Part) -> Part {
 impl Service {
     fn no_config_dir(&self) -> Option<String> {
         let generated = match self.is_generated {
-            true => " of its own; what nodeadm adds, it makes anew at each start",
+            true => " of its own; what nodeadm adds, it makes again at each start",
             false => "",
         };
         let exec_start = &self.exec_start;

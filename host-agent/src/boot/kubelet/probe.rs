@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reads what the node has that tells kubelet. Files only, no systemctl:
+//! Reads what the node has that configures kubelet. Files only, no systemctl:
 //! `boot` runs before much of systemd's world, and images are looked at off
 //! line. Changes nothing; a foreign file that makes no sense is a warning.
 
@@ -130,7 +130,7 @@ fn of_nodeadm(
     let mut says = NodeConfigs::default();
     for NodeConfig { name, text } in all {
         if let Err(why) = text.and_then(|text| says.add(&name, &text)) {
-            warnings.push(format!("{name}: {why}; whether it tells kubelet a number is unknown"));
+            warnings.push(format!("{name}: {why}; whether it gives kubelet a number is unknown"));
         }
     }
     Ok(says)

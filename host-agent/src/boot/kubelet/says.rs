@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What configurations of somebody else's say about the number of pods, and
+//! What foreign configurations say about the number of pods, and
 //! about the memory that is kept for kubelet and goes with it. Judges nothing.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use super::yaml::Yaml;
 
 use crate::addresses::max_pods::reserved_mebibytes;
 
-/// A value that somebody gave, and where.
+/// A value that was given, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Given {
     pub(super) value: String,

@@ -461,8 +461,8 @@ mod tests {
     fn pattern_of_environment_files_is_told() {
         let unit = "[Service]\nEnvironmentFile=-/etc/kubelet.d/*.env\nExecStart=/k\n";
         let (_dir, found) = service(&[("/lib/systemd/system/kubelet.service", unit)]);
-        let told = "/lib/systemd/system/kubelet.service:2: EnvironmentFile=/etc/kubelet.d/*.env is a \
+        let warning = "/lib/systemd/system/kubelet.service:2: EnvironmentFile=/etc/kubelet.d/*.env is a \
                     pattern, which is not followed here";
-        assert_eq!(found.unwrap().warnings, [told]);
+        assert_eq!(found.unwrap().warnings, [warning]);
     }
 }

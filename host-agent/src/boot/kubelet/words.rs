@@ -13,7 +13,7 @@ pub(super) struct Assignment {
     pub(super) line: usize,
 }
 
-/// Words, their quotes and escapes taken off (systemd's extract-word.c, EXTRACT_UNQUOTE and
+/// Words, without their quotes and escapes (systemd's extract-word.c, EXTRACT_UNQUOTE and
 /// EXTRACT_RELAX).
 pub(super) fn split(text: &str) -> Vec<String> {
     let mut words = Vec::new();

@@ -88,7 +88,7 @@ impl Order {
 }
 
 impl Row {
-    /// Of each way with a limit: what has none is not counted. `after` holds what was measured since
+    /// Of each direction with a limit: what has none is not counted. `after` has what was measured since
     /// `before`.
     pub fn of(before: &Pods, after: &Pods) -> Vec<Self> {
         let known: HashMap<_, _> =

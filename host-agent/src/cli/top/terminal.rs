@@ -62,7 +62,7 @@ impl Terminal {
         let within = within + Duration::from_millis(1);
         let timeout = PollTimeout::try_from(within).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, timeout) {
-            // A change of the window's size is a reason to draw anew.
+            // A change of the window's size is a reason to draw again.
             Ok(0) | Err(Errno::EINTR) => return Ok(None),
             Ok(_) => {}
             Err(e) => return Err(e.into()),

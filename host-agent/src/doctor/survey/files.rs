@@ -60,7 +60,7 @@ impl State {
     }
 }
 
-/// What is left of a pod that has gone without a DEL is nobody's concern here.
+/// What is left of a pod that has gone without a DEL is of no interest here.
 fn living(cache: &Path) -> Vec<PodResult> {
     let files = results::read_all(cache).unwrap_or_default();
     let pods = files.into_iter().filter_map(|file| file.pod.ok());

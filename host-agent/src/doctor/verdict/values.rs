@@ -64,7 +64,7 @@ impl State {
         Some(slot.values.clone())
     }
 
-    /// What holds whichever way one has come.
+    /// What is true however one got here.
     pub(super) fn join(&self, other: Self) -> Self {
         let mut pairs = self.registers.iter().cloned().zip(other.registers);
         let registers = std::array::from_fn(|_| pairs.next().and_then(|(a, b)| join(a, b)));
@@ -148,7 +148,7 @@ fn pairs(op: Operation, operation: u8, left: &BTreeSet<u64>, right: &BTreeSet<u6
 }
 
 /// The state on one side of a branch; None if nothing can come there. Only comparisons with a
-/// number for equality tell something.
+/// number for equality gives something.
 pub(super) fn branch(op: Operation, state: &State, holds: bool) -> Option<State> {
     let equal = match op.operation() {
         JEQ => holds,

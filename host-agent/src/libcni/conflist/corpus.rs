@@ -156,7 +156,7 @@ fn space() -> impl Strategy<Value = String> {
     proptest::string::string_regex("[ \t\r\n]{0,3}").unwrap()
 }
 
-/// Values as somebody might write them.
+/// Values as a person might write them.
 fn value() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("null".to_owned()),

@@ -42,7 +42,7 @@ impl<'a> Array<'a> {
     }
 }
 
-/// None for what is no string. One that holds half of a surrogate pair is nobody's name: empty.
+/// None for what is no string. One that holds half of a surrogate pair is no one's name: empty.
 pub fn string(raw: &RawValue) -> Option<String> {
     raw.get().starts_with('"').then(|| serde_json::from_str(raw.get()).unwrap_or_default())
 }

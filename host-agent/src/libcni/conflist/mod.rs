@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Our entry in somebody else's CNI configuration list: text in, text out.
+//! Our entry in a foreign CNI configuration list: text in, text out.
 //! The text is parsed only to find where the entries of `plugins` stand; what
-//! is not ours is never printed anew, so order, unknown keys, number formats
+//! is not ours is never printed again, so order, unknown keys, number formats
 //! and white space of others stay as they are. What Go's reader takes for the
 //! value (the last of equal keys, `Type` for `type`) is what counts here. No I/O.
 

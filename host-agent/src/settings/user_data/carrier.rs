@@ -2,7 +2,7 @@
 //! What user data may be wrapped in: bytes in, the TOML document that may hold
 //! our settings out, and the NodeConfigs that nodeadm finds in the same bytes.
 //! Peels gzip and base64, and picks parts of a MIME message. Settings where they
-//! are not read are an error; recognition.rs tells them from everything else
+//! are not read are an error; recognition.rs distinguishes them from everything else
 //! that user data can be. Reads no file and no network; knows no key of the
 //! settings.
 
@@ -33,7 +33,7 @@ impl Document {
     }
 }
 
-/// A configuration of nodeadm's (AL2023), which is read for what it tells kubelet.
+/// A configuration of nodeadm's (AL2023), which is read for what it gives kubelet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Foreign {
     /// The text, or why it cannot be had; that is the node's trouble and never ours.
@@ -85,7 +85,7 @@ fn peel(
         return our_part(&parts, budget);
     }
     if let Some(packed) = packing::as_base64(bare) {
-        // Many a word is base64 by its letters: only what comes out of it tells.
+        // Many a word is base64 by its letters: only what comes out of it shows.
         if is_of_interest(&packed.bytes) {
             let layers = layers.checked_sub(1).ok_or(CarrierError::Layers)?;
             return peel(&packed.whole()?, layers, budget, node_configs);

@@ -76,7 +76,7 @@ pub enum CarrierError {
 }
 
 impl CarrierError {
-    /// One text, for where it is nobody's error.
+    /// One text, for where no one is at fault.
     pub(super) fn with_its_causes(self) -> String {
         format!("{:#}", anyhow::Error::new(self))
     }

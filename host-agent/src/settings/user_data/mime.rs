@@ -109,7 +109,7 @@ pub(super) fn parts(bytes: &[u8]) -> Option<Vec<Part<'_>>> {
     }
 }
 
-/// A message with its indentation taken off, and its first indented line; None for other bytes.
+/// A message without its indentation, and its first indented line; None for other bytes.
 pub(super) fn outdented(bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
     let lines = || bytes.split_inclusive(|byte| *byte == b'\n');
     let depth = |line: &[u8]| line.len() - line.trim_ascii_start().len();
@@ -246,7 +246,7 @@ fn media_type(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// `name` of `multipart/mixed; name="value"`, quotes and escapes taken off.
+/// `name` of `multipart/mixed; name="value"`, without quotes and escapes.
 fn parameter(content_type: &str, name: &str) -> Option<String> {
     let mut rest = content_type;
     loop {

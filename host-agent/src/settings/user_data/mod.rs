@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where the user data comes from: a file that somebody names, else the first
+//! Where the user data comes from: a file that is named, else the first
 //! of the node's sources that is there. Gives the TOML document, nodeadm's
 //! NodeConfigs and the names that messages call them by; never reads a setting.
 
@@ -226,9 +226,9 @@ mod tests {
         assert_eq!(node_configs_beside(&error), node_configs);
         assert!(error.is::<carrier::CarrierError>(), "what the exit status hangs on");
         let why = "part 2: Content-Transfer-Encoding is \"quoted\", allowed are";
-        let told = format!("{error:#}");
-        assert!(told.starts_with("further out: decode the user data /"), "{told}");
-        assert!(told.contains(why), "{told}");
+        let text = format!("{error:#}");
+        assert!(text.starts_with("further out: decode the user data /"), "{text}");
+        assert!(text.contains(why), "{text}");
         let unknown = node_configs_beside(&anyhow::anyhow!("no answer"));
         assert_eq!(unknown[0].text, Err("it could not be had".into()));
     }

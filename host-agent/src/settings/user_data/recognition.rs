@@ -7,7 +7,7 @@ use settings_model::sight;
 
 /// What no settings begin with: programs, which may write our table into a file.
 const PROGRAMS: [&str; 3] = ["#!", "<", "#part-handler"];
-/// What cloud-init takes off a program before it runs it.
+/// What cloud-init removes from a program before it runs it.
 const ABOVE_PROGRAMS: [&str; 2] = ["#cloud-boothook", "## template:"];
 /// Other things that cloud-init reads.
 const CLOUD_INIT: [&str; 3] = ["#cloud-", "#include", "## template:"];

@@ -1,5 +1,5 @@
-# A node has its number of pods from boot, and aws-node reads it once: replace the nodes that are
-# there after the change.
+# max-pods is fixed at boot, and aws-node reads it once: after changing prefix delegation, replace
+# existing nodes.
 # Each prefix is a free, aligned /28 of the node's subnet; a subnet CIDR reservation of type prefix
 # keeps some free.
 # cni.upstream-bandwidth = "keep": ENABLE_BANDWIDTH_PLUGIN stays as it is. true does not go together

@@ -1,13 +1,13 @@
-# A node has its number of pods from boot, and aws-node reads it once: replace the nodes that are
-# there after the change.
+# max-pods is fixed at boot, and aws-node reads it once: after changing prefix delegation, replace
+# existing nodes.
 # Each prefix is a free, aligned /28 of the node's subnet; a subnet CIDR reservation of type prefix
 # keeps some free.
 # ENABLE_PREFIX_DELEGATION: prefix-delegation.enabled = true
 # WARM_PREFIX_TARGET: prefix-delegation.warm-prefix-target = 1
-# WARM_IP_TARGET: prefix-delegation.warm-ip-target = 0, which is not set; else it would override
-# WARM_PREFIX_TARGET
-# MINIMUM_IP_TARGET: prefix-delegation.minimum-ip-target = 0, which is not set; else it would
-# override WARM_PREFIX_TARGET
+# WARM_IP_TARGET: prefix-delegation.warm-ip-target = 0, which means not set; written so that an old
+# value cannot override WARM_PREFIX_TARGET
+# MINIMUM_IP_TARGET: prefix-delegation.minimum-ip-target = 0, which means not set; written so that
+# an old value cannot override WARM_PREFIX_TARGET
 # AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: max-pods.custom-networking = false
 # ENABLE_POD_ENI: max-pods.pod-security-groups = false
 # ENABLE_BANDWIDTH_PLUGIN: cni.upstream-bandwidth = "replace": Sluice limits pods instead

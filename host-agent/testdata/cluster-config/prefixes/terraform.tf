@@ -1,5 +1,5 @@
-# A node has its number of pods from boot, and aws-node reads it once: replace the nodes that are
-# there after the change.
+# max-pods is fixed at boot, and aws-node reads it once: after changing prefix delegation, replace
+# existing nodes.
 # Each prefix is a free, aligned /28 of the node's subnet; a subnet CIDR reservation of type prefix
 # keeps some free.
 resource "aws_eks_addon" "vpc_cni" {
@@ -14,9 +14,9 @@ resource "aws_eks_addon" "vpc_cni" {
       ENABLE_PREFIX_DELEGATION = "true"
       # prefix-delegation.warm-prefix-target = 1
       WARM_PREFIX_TARGET = "1"
-      # prefix-delegation.warm-ip-target = 0, which is not set; else it would override WARM_PREFIX_TARGET
+      # prefix-delegation.warm-ip-target = 0, which means not set; written so that an old value cannot override WARM_PREFIX_TARGET
       WARM_IP_TARGET = "0"
-      # prefix-delegation.minimum-ip-target = 0, which is not set; else it would override WARM_PREFIX_TARGET
+      # prefix-delegation.minimum-ip-target = 0, which means not set; written so that an old value cannot override WARM_PREFIX_TARGET
       MINIMUM_IP_TARGET = "0"
       # max-pods.custom-networking = false
       AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG = "false"

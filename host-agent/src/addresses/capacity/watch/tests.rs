@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A node's life, minute by minute, as the watch sees and tells it.
+//! A node's life, minute by minute, as the watch sees and reports it.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ impl Outside for Service {
     }
 
     fn sleep(&mut self, _: Duration) {
-        panic!("who comes again in a minute does not wait");
+        panic!("a call that comes again in a minute does not wait");
     }
 
     /// So that a pause is a minute.
@@ -104,18 +104,18 @@ impl Node {
 
     /// Looks every minute; each state with the minute in which it comes, and its trouble's code.
     fn live(&mut self, minutes: u32) -> Vec<(u32, &'static str, Option<String>)> {
-        let mut told = Vec::new();
+        let mut seen = Vec::new();
         for minute in 0..minutes {
             let look = self.look();
             assert_eq!(look.pause, Some(MINUTE));
             let state = look.capacity.expect("a promise").state.name();
             let code = look.trouble.map(|trouble| trouble.code);
-            if told.last().is_none_or(|(_, s, c)| (*s, c) != (state, &code)) {
-                told.push((minute, state, code));
+            if seen.last().is_none_or(|(_, s, c)| (*s, c) != (state, &code)) {
+                seen.push((minute, state, code));
             }
             self.service.now += MINUTE;
         }
-        told
+        seen
     }
 }
 

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What a key means, for a person: one key, one section, or all of them as a table.
+//!
+//! Never holds a fact of its own; `keys.rs` does.
+
+use std::fmt::Write;
+
+use crate::docs::keys::{KEYS, Key, SECTIONS};
+use crate::text::code;
+
+const WITHOUT_EFFECT: &str = "none in this version; understood and checked";
+
+/// What a key or section means, with unit, default, range and example; None if there is none.
+///
+/// Takes a path inside our table or from the root, and a class by any name: `bandwidth.burst`,
+/// `settings.sluice.bandwidth.burst`, `bandwidth.class.batch.egress`.
+pub fn explain(key: &str) -> Option<String> {
+    let path = inner_path(key);
+    let known = KEYS.iter().find(|key| key.name == path);
+    known.map(explain_key).or_else(|| explain_section(&path))
+}
+
+/// The path as the table of keys has it.
+fn inner_path(key: &str) -> String {
+    let root = ["settings.sluice", "sluice"].iter().find_map(|root| key.strip_prefix(root));
+    let inner = match root {
+        Some("") => "",
+        Some(rest) => rest.strip_prefix('.').unwrap_or(key),
+        None => key,
+    };
+    let mut parts: Vec<_> = inner.split('.').collect();
+    match parts.as_mut_slice() {
+        ["bandwidth", class, ..] if class.starts_with("class") => {
+            *class = "class[]";
+            // A class by its name: the name is one part more.
+            if parts.len() == 4 || parts.len() == 3 && !is_class_key(&parts) {
+                parts.remove(2);
+            }
+        }
+        _ => (),
+    }
+    parts.join(".")
+}
+
+fn is_class_key(parts: &[&str]) -> bool {
+    KEYS.iter().any(|key| key.name == parts.join("."))
+}
+
+fn explain_key(key: &Key) -> String {
+    let name = key.name;
+    let mut text = format!("{name}\n\n{}\n\n", key.meaning);
+    let mut line = |what: &str, said: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {what:8} {said}");
+    };
+    line("allowed", &key.shape.allowed());
+    key.shape.unit().into_iter().for_each(|unit| line("unit", unit));
+    key.shape.range().into_iter().for_each(|range| line("range", &range));
+    line("default", key.default.unwrap_or("none"));
+    line("example", &format!("{} = {}", key.last(), key.example));
+    if !key.has_effect() {
+        line("effect", WITHOUT_EFFECT);
+    }
+    text
+}
+
+fn explain_section(path: &str) -> Option<String> {
+    let (name, meaning) = SECTIONS.iter().find(|(name, _)| *name == path)?;
+    let title = if name.is_empty() { "settings.sluice" } else { name };
+    let mut text = format!("{title}\n\n{meaning}\n\n");
+    let keys = KEYS.iter().filter(|key| key.section() == *name).map(|key| key.name);
+    let below = SECTIONS.iter().map(|(section, _)| *section);
+    let below = below.filter(|section| name.is_empty() && !section.is_empty());
+    for key in keys.chain(below) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {key}");
+    }
+    Some(text)
+}
+
+/// Every key as a Markdown table, and every code of a problem.
+pub fn docs_table() -> String {
+    let mut text = "| key | allowed | default | meaning |\n| --- | --- | --- | --- |\n".to_owned();
+    for key in KEYS {
+        let range = key.shape.range().map(|range| format!("; {range}")).unwrap_or_default();
+        let effect = if key.has_effect() { "" } else { " *No effect in this version.*" };
+        let name = key.name;
+        let (allowed, default) = (key.shape.allowed(), key.default.unwrap_or("none"));
+        let [allowed, meaning] =
+            [&format!("{allowed}{range}"), key.meaning].map(|t| t.replace('*', "\\*"));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "| `{name}` | {allowed} | `{default}` | {meaning}{effect} |");
+    }
+    text.push_str("\n| code | meaning |\n| --- | --- |\n");
+    for (code, meaning) in code::ALL {
+        let _ = writeln!(text, "| `{code}` | {meaning} |");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_is_explained_by_any_of_its_paths() {
+        let expected = "bandwidth.node-egress\n\n\
+            What the node can send; \"auto\" is the baseline of its instance type. No limit may be above it.\n\n\
+            \x20 allowed  a number with bit, kbit, mbit, gbit, tbit, Kibit, Mibit or Gibit, or a Kubernetes quantity with a suffix (\"10M\", \"1Gi\", \"1e9\"); or \"auto\"\n\
+            \x20 unit     bits per second\n\
+            \x20 range    1kbit to 1000Tbit or \"auto\"\n\
+            \x20 default  \"auto\"\n\
+            \x20 example  node-egress = \"10Gbit\"\n\
+            \x20 effect   none in this version; understood and checked\n";
+        for root in ["", "sluice.", "settings.sluice."] {
+            let explained = explain(&format!("{root}bandwidth.node-egress"));
+            assert_eq!(explained.as_deref(), Some(expected), "{root}");
+        }
+    }
+
+    #[test]
+    fn class_key_is_explained_with_and_without_a_name() {
+        let expected = explain("bandwidth.class[].egress");
+        assert!(expected.is_some());
+        for path in
+            ["bandwidth.class.egress", "bandwidth.class.batch.egress", "bandwidth.class[2].egress"]
+        {
+            assert_eq!(explain(path), expected, "{path}");
+        }
+        let section = explain("bandwidth.class[]");
+        assert!(section.is_some());
+        assert_eq!(explain("sluice.bandwidth.class"), section);
+        assert_eq!(explain("bandwidth.class.batch"), section);
+    }
+
+    #[test]
+    fn section_lists_its_keys() {
+        let expected = "max-pods\n\nHow many pods the node takes, what of the cluster that depends on, and where kubelet gets the number.\n\n\
+                        \x20 max-pods.value\n\x20 max-pods.kubelet\n\x20 max-pods.ip-family\n\
+                        \x20 max-pods.custom-networking\n\x20 max-pods.pod-security-groups\n\x20 max-pods.max-eni\n";
+        assert_eq!(explain("max-pods").as_deref(), Some(expected));
+        let all = explain("settings.sluice").expect("our table");
+        assert!(all.contains("\n  version\n") && all.ends_with("\n  agent\n"), "{all}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_explained() {
+        for key in [
+            "bandwith",
+            "settings",
+            "bandwidth.",
+            "sluicex",
+            "bandwidth.class.a.b.c",
+            "cni.class.mode",
+        ] {
+            assert_eq!(explain(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn docs_table_has_a_row_for_each_key_and_code() {
+        let table = docs_table();
+        assert_eq!(table.lines().count(), KEYS.len() + code::ALL.len() + 5);
+        let rows = table.lines().filter(|line| !line.is_empty());
+        assert!(rows.clone().all(|row| row.starts_with("| ") && row.ends_with(" |")));
+    }
+}

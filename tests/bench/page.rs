@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+//! docs/benchmarks.md and its plots, from what was measured.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::crowd::Crowd;
+use crate::figure::Figure;
+use crate::plots;
+use crate::report::Report;
+use crate::row::{Direction, Row};
+use crate::site::MTUS;
+
+const PAGE: &str = "docs/benchmarks.md";
+const PLOTS: &str = "docs/benchmarks";
+
+const HEAD: &str = "# Benchmarks
+
+Made by `make bench`; the same figures, and all that they come from, are in `target/report/bench.json`.
+
+P2 and P4 to P8 are measured in a QEMU guest (kernel 6.12, one processor) whose time is the number of instructions it
+has done, two nanoseconds each: no noise, the same on any machine. A pod is a routed veth, the remote machine a namespace
+behind another one. C, M, N, P1, P3 and S1 are measured on the kernel of the machine itself; C is what the released plugin and the CNI
+project's do in turn on the same veths.
+
+| set-up | what it is |
+| --- | --- |
+| sluice | the pod's limits through the CNI plugin |
+| cake | `cake bandwidth RATE besteffort`, on the pod's eth0 (egress) or on its host end (ingress) |
+| tbf-fq-codel | `tbf burst 32kb latency 400ms` with `fq_codel`, in the same places |
+| upstream | the CNI project's bandwidth plugin with the burst that containerd asks for |
+| upstream-32kb | the same with a burst of 32 KB |
+| cilium-edt | departure times as Cilium's bandwidth manager stamps them, and fq, on the uplink (egress) or host end (ingress) |
+| fq | the queue alone, without program or limit |
+
+";
+
+pub fn write(report: &Report) -> Result<()> {
+    let mut page = HEAD.to_owned();
+    figures(&mut page, &report.figures);
+    fs::create_dir_all(PLOTS)?;
+    for (name, title, svg) in plots(report) {
+        let file = Path::new(PLOTS).join(format!("{name}.svg"));
+        fs::write(&file, svg).with_context(|| format!("write {}", file.display()))?;
+        // A String takes all that is written.
+        let _ = write!(page, "\n## {title}\n\n![{title}](benchmarks/{name}.svg)\n");
+    }
+    for mtu in MTUS {
+        rows(&mut page, mtu, &report.rows);
+    }
+    crowds(&mut page, &report.crowds);
+    fs::write(PAGE, page).with_context(|| format!("write {PAGE}"))?;
+    println!("written: {PAGE}, {PLOTS}");
+    Ok(())
+}
+
+fn figures(page: &mut String, figures: &[Figure]) {
+    page.push_str(
+        "## Figures\n\n| figure | what | worst case | value | must | aim | reached | peers |\n",
+    );
+    page.push_str("| --- | --- | --- | --- | --- | --- | --- | --- |\n");
+    for figure in figures {
+        let Figure { id, name, value, unit, must, aim, detail, .. } = figure;
+        let reached = match (figure.ok, figure.aim_ok) {
+            (true, true) => "aim",
+            (true, false) => "must",
+            _ => "no",
+        };
+        let peers = figure.peers.iter().map(|(name, value)| {
+            format!("{name} {}", value.as_f64().map_or_else(|| "-".into(), round))
+        });
+        let peers: Vec<String> = peers.collect();
+        let value = round(*value);
+        let _ = writeln!(
+            page,
+            "| {id} | {name} | {detail} | {value} {unit} | {must} | {aim} | {reached} | {} |",
+            peers.join("; ")
+        );
+    }
+}
+
+/// Three significant digits or so.
+fn round(value: f64) -> String {
+    match value.abs() {
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        v if v >= 1.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+fn plots(report: &Report) -> Vec<(&'static str, &'static str, String)> {
+    let mut plots = vec![
+        (
+            "latency-egress",
+            "Round trip of a pod that sends by 8 flows at 20 Mbit/s",
+            plots::latency(&report.rows, Direction::Egress),
+        ),
+        (
+            "latency-ingress",
+            "Round trip of a pod that receives by 8 flows at 20 Mbit/s",
+            plots::latency(&report.rows, Direction::Ingress),
+        ),
+        ("rate", "Rate of a TCP transfer limited to 20 Mbit/s", plots::rate(&report.rates)),
+    ];
+    let mut cost = |id: &str, name, title, unit, is_shown: fn(&str) -> bool| {
+        if let Some(figure) = report.figures.iter().find(|figure| figure.id == id) {
+            plots.push((name, title, plots::cost(figure, unit, is_shown)));
+        }
+    };
+    cost("P1", "program-cost", "Cost of the programs for each packet", "ns", |name| {
+        !name.starts_with("empty")
+    });
+    let title = "Instructions that a set-up adds to each UDP packet from a pod";
+    cost("P2", "packet-cost", title, "instructions", |name| !name.contains("in all"));
+    plots
+}
+
+fn rows(page: &mut String, mtu: u32, rows: &[Row]) {
+    let _ = writeln!(page, "\n## All rows at 20 Mbit/s, MTU {mtu}\n");
+    page.push_str("Rates are payload in Mbit/s, times milliseconds.\n\n");
+    page.push_str("| direction | flows | set-up | goodput | retransmissions of segments | slowest | fastest | Jain ");
+    page.push_str("| echo median | p99 | lost | request median | p99 |\n");
+    page.push_str(
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for row in rows.iter().filter(|row| row.plan.mtu == mtu) {
+        let (plan, sent, echo, request) =
+            (&row.plan, row.sent, row.probed.echo, row.probed.request);
+        let [slowest, fastest] = row.slowest_and_fastest();
+        let (direction, flows, cc) = (plan.direction.name(), plan.flows, &plan.congestion);
+        let _ = write!(page, "| {direction} | {flows} {cc} | {} ", plan.setup.name());
+        let _ = write!(
+            page,
+            "| {:.2} | {} of {} ",
+            row.goodput_mbps(),
+            sent.retransmissions,
+            sent.segments
+        );
+        let _ = write!(page, "| {slowest:.3} | {fastest:.3} | {:.4} ", row.jain());
+        let _ = write!(page, "| {:.3} | {:.3} | {} ", echo.median_ms, echo.p99_ms, echo.lost);
+        let _ = writeln!(page, "| {:.3} | {:.3} |", request.median_ms, request.p99_ms);
+    }
+}
+
+fn crowds(page: &mut String, crowds: &[Crowd]) {
+    page.push_str("\n## Many flows at 10 Mbit/s\n\nA flood of UDP, four times the limit, and echoes that are a ");
+    page.push_str("new flow each; L2 rates in Mbit/s, times in milliseconds; then the first second of one flow a ");
+    page.push_str("minute later, as a multiple of the limit.\n\n");
+    page.push_str(
+        "| direction | MTU | flows | set-up | goodput | echo median | p99 | lost | first second |\n",
+    );
+    page.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
+    for Crowd { plan, goodput_mbps, echo, first_second, .. } in crowds {
+        let (direction, setup) = (plan.direction.name(), plan.setup.name());
+        let _ = write!(page, "| {direction} | {} | {} | {setup} ", plan.mtu, plan.flows);
+        let _ = write!(page, "| {goodput_mbps:.2} | {:.3} | {:.3} ", echo.median_ms, echo.p99_ms);
+        let _ = writeln!(page, "| {} of {} | {first_second:.3} |", echo.lost, echo.asked);
+    }
+}
