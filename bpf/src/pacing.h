@@ -146,62 +146,64 @@ struct sluice_turn {
 	__u32 pad;
 };
 
-/*
- * Of so many sets from this one on, the bucket of whatever hashes to this: its
- * own, else the least indebted one of its set with nothing queued, else one that
- * it shares. What shares does so until all that was queued so has left (four
- * rounds), or it would overtake itself in a bucket of its own.
- */
-SLUICE_INLINE struct sluice_flow *
-sluice_find(struct sluice_flows *table, const struct sluice_clock *clock,
-	    __u32 first_set, __u32 sets, __u32 hash, __u64 now_ns)
+/* Where in the table the set of whatever hashes to this begins. */
+SLUICE_INLINE __u32 sluice_set(_Bool is_source, __u32 hash)
 {
-	__u32 set = (first_set + ((__u64)hash * sets >> 32)) * SLUICE_WAYS;
-	__u32 shared = set + (hash >> 16) % SLUICE_WAYS;
-	struct sluice_flow *idle = 0, *other;
+	const __u32 flows = SLUICE_FLOWS - SLUICE_SOURCES;
+	__u64 sets = (is_source ? SLUICE_SOURCES : flows) / SLUICE_WAYS;
+
+	return (is_source ? flows : 0) + (hash * sets >> 32) * SLUICE_WAYS;
+}
+
+/*
+ * The number of the bucket of the flow or source that hashes to this: its own in
+ * either of two sets, else the least indebted one of them with nothing queued,
+ * else one that it shares. What shares does so until all that was queued so has
+ * left (four rounds), or it would overtake itself in a bucket of its own.
+ */
+SLUICE_INLINE __u32 sluice_find(struct sluice_flows *table,
+				const struct sluice_clock *clock, _Bool is_source,
+				__u32 hash, __u64 now_ns)
+{
+	__u32 set = sluice_set(is_source, hash), none = SLUICE_FLOWS, number = none;
+	__u32 shared = (set + (hash >> 16) % SLUICE_WAYS) % SLUICE_FLOWS;
+	struct sluice_flow *flow;
 	__u64 least_ns = ~0ULL;
 	__u8 round = clock->round;
 	__u16 tag = hash;
 
-#pragma clang loop unroll(full)
-	for (int way = 0; way < SLUICE_WAYS; way++) {
-		struct sluice_flow *flow = &table->flow[set + way];
+	for (int way = 0; way < 2 * SLUICE_WAYS; way++) {
+		__u32 other = (set + way % SLUICE_WAYS) % SLUICE_FLOWS;
 
+		flow = &table->flow[other];
 		if (flow->tag == tag)
-			return flow;
+			return other;
 		if (flow->departure_ns <= now_ns && flow->share_ns < least_ns) {
 			least_ns = flow->share_ns;
-			idle = flow;
+			number = other;
 		}
+		if (way == SLUICE_WAYS - 1)
+			set = sluice_set(is_source, hash * 0x9e3779b1);
 	}
-	/* 6.1 forgets the bounds of set when clang spills it. */
-	asm volatile("" : "+r"(shared));
-	other = &table->flow[shared % SLUICE_FLOWS];
-	if (!idle || (other->departure_ns > now_ns &&
-		      (__u8)(round - other->shared) <= SLUICE_SHARED_ROUNDS)) {
-		other->shared = round;
+	flow = &table->flow[shared];
+	if (number == none || (flow->departure_ns > now_ns &&
+			       (__u8)(round - flow->shared) <= SLUICE_SHARED_ROUNDS)) {
+		flow->shared = round;
 		/* One more that queues, or nothing would shorten a queue that keeps all buckets. */
-		other->round = clock->round - 1;
-		return other;
+		flow->round = clock->round - 1;
+		return shared;
 	}
-	idle->share_ns = 0;
-	idle->sparse_ns = 0;
-	idle->above_ns = 0;
-	idle->signal_ns = 0;
-	idle->signals = 0;
-	idle->signalling = 0;
-	idle->shared = round - SLUICE_SHARED_ROUNDS - 1;
-	idle->tag = tag;
-	idle->round = clock->round - 1;
-	return idle;
-}
-
-SLUICE_INLINE struct sluice_flow *
-sluice_find_flow(struct sluice_flows *table, const struct sluice_clock *clock,
-		 const struct sluice_packet *packet)
-{
-	return sluice_find(table, clock, 0, (SLUICE_FLOWS - SLUICE_SOURCES) / SLUICE_WAYS,
-			   packet->hash, packet->now_ns);
+	flow = &table->flow[number % SLUICE_FLOWS];
+	flow->share_ns = 0;
+	flow->sparse_ns = 0;
+	flow->above_ns = 0;
+	flow->signal_ns = 0;
+	flow->signals = 0;
+	flow->signalling = 0;
+	flow->shared = round - SLUICE_SHARED_ROUNDS - 1;
+	flow->tag = tag;
+	flow->round = clock->round - 1;
+	return number;
 }
 
 /* In the bucket of another flow: it owes nothing of that one's share, and takes none. */
@@ -209,14 +211,6 @@ SLUICE_INLINE _Bool sluice_is_guest(const struct sluice_flow *flow,
 				    const struct sluice_packet *packet)
 {
 	return flow->tag != (__u16)packet->hash;
-}
-
-SLUICE_INLINE struct sluice_flow *
-sluice_find_source(struct sluice_flows *table, const struct sluice_clock *clock,
-		   __u32 hash, __u64 now_ns)
-{
-	return sluice_find(table, clock, (SLUICE_FLOWS - SLUICE_SOURCES) / SLUICE_WAYS,
-			   SLUICE_SOURCES / SLUICE_WAYS, hash, now_ns);
 }
 
 /* Grows at once and shrinks by half: some that queue are missed in a round. */

@@ -18,13 +18,15 @@ struct sluice_turn host_enqueue(const struct sluice_limit *limit,
 				struct sluice_clock *clock, struct sluice_flows *table,
 				__u32 source_hash, const struct sluice_packet *packet)
 {
-	struct sluice_flow *flow = sluice_find_flow(table, clock, packet);
+	__u64 now_ns = packet->now_ns;
+	struct sluice_flow *flow =
+		&table->flow[sluice_find(table, clock, 0, packet->hash, now_ns)];
 	struct sluice_flow *source = 0;
 	struct sluice_turn turn;
 	__u64 line_ns;
 
 	if (clock->active > SLUICE_FLOWS_ALONE)
-		source = sluice_find_source(table, clock, source_hash, packet->now_ns);
+		source = &table->flow[sluice_find(table, clock, 1, source_hash, now_ns)];
 	turn = sluice_decide(limit, clock, flow, source, packet);
 	if (turn.action != SLUICE_SEND)
 		return turn;

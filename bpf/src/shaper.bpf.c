@@ -93,6 +93,22 @@ __noinline int count_delay(__u32 index, __u64 wait_ns)
 	return 0;
 }
 
+/* The same: the verifier would walk each of its ways out again and again. */
+__noinline int find(struct sluice_flows *table, const struct sluice_clock *clock,
+		    __u32 is_source, __u32 hash, __u64 now_ns)
+{
+	return table && clock ? sluice_find(table, clock, is_source, hash, now_ns) : 0;
+}
+
+static __always_inline struct sluice_flow *
+find_flow(struct sluice_flows *table, const struct sluice_clock *clock, __u32 is_source,
+	  __u32 hash, __u64 now_ns)
+{
+	__u32 number = find(table, clock, is_source, hash, now_ns);
+
+	return &table->flow[number % SLUICE_FLOWS];
+}
+
 static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 {
 	__u32 slot = skb->tc_classid, first = 0;
@@ -133,10 +149,10 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	 * port, and is there already for most packets.
 	 */
 	packet.hash = skb->hash ?: bpf_get_hash_recalc(skb);
-	flow = sluice_find_flow(table, clock, &packet);
+	flow = find_flow(table, clock, 0, packet.hash, packet.now_ns);
 	if (clock->active > SLUICE_FLOWS_ALONE)
-		source = sluice_find_source(table, clock, source_hash(skb, direction),
-					    packet.now_ns);
+		source = find_flow(table, clock, 1, source_hash(skb, direction),
+				   packet.now_ns);
 	turn = sluice_decide(limit, clock, flow, source, &packet);
 	if (turn.action == SLUICE_REFUSE) {
 		count->last_horizon_ns = packet.now_ns;
