@@ -11,7 +11,7 @@ use crate::agent::reconcile::Reconciler;
 use crate::api::{Node, Reloaded};
 use crate::host::clock::seconds;
 use crate::host::paths::Paths;
-use crate::pod::wanted::Live;
+use crate::pod::asked::Live;
 use crate::status::{Status, metrics};
 
 /// Borrowed from the agent's loop for as long as it answers.

@@ -10,8 +10,8 @@ use anyhow::Result;
 use crate::agent::reconcile::Reconciler;
 use crate::api::LimitRefused;
 use crate::host::paths::Paths;
+use crate::pod::asked::Live;
 use crate::pod::record::{Claim, Records, Shaping};
-use crate::pod::wanted::Live;
 use crate::settings::in_force::in_force;
 
 /// A verb of the pod that takes longer hangs.
@@ -89,8 +89,8 @@ fn check(paths: &Paths, namespace: &str, pod: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pod::asked::Annotated;
     use crate::pod::record::{Came, Key, Record};
-    use crate::pod::wanted::Annotated;
 
     fn record(pod: &str) -> Record {
         Record {

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use settings_model::Limit as Choice;
 
 use crate::api::http::{Door, Method, Request, Response};
+use crate::pod::asked::Live;
 use crate::pod::time_to_live::{self, TimeToLive};
-use crate::pod::wanted::Live;
 use crate::settings::in_force::InForce;
 use crate::status::{Pods, Status, metrics};
 

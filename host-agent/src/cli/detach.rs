@@ -7,7 +7,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use bpf::{Direction, Pins};
+use bpf::Pins;
 use settings_model::{KubeletConfig, Settings};
 
 use crate::agent;
@@ -18,6 +18,7 @@ use crate::boot::part::Part;
 use crate::host::paths::Paths;
 use crate::libcni::edit::take_out;
 use crate::netlink::Netlink;
+use crate::pod::direction::Direction;
 use crate::pod::record::{Key, Records, VERBS_WAIT};
 use crate::pod::shaper;
 use crate::pod::veth::{End, Veth};

@@ -3,7 +3,7 @@
 //! programs it lets the pod start, for the agent to shape.
 
 use anyhow::anyhow;
-use bpf::{Direction, Pins};
+use bpf::Pins;
 
 use super::error::{Code, Error};
 use super::interface::{
@@ -13,6 +13,7 @@ use super::request::Request;
 use super::status::is_starting;
 use crate::host::paths::Paths;
 use crate::netlink::Gso;
+use crate::pod::direction::Direction;
 use crate::pod::limit::Limit;
 use crate::pod::record::{Came, Key, NoFreeSlot, Record, Records, Shaping, VERBS_WAIT};
 use crate::pod::shaper::{self, Shaper};

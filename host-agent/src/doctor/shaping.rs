@@ -2,7 +2,6 @@
 //! Checks of each pod's own attachments: what its record promises against what
 //! hangs on both ends of its veth pair.
 
-use bpf::Direction;
 use settings_model::{Rate, Settings};
 
 use super::finding::Finding;
@@ -10,6 +9,7 @@ use super::hooks::{Ends, Entry, Layer, Side, Surveyed};
 use super::owner::Owner;
 use super::survey::{Pod, Survey};
 use crate::netlink::{FILTER_HANDLE, Gso, LEAF_HANDLE, ROOT_HANDLE};
+use crate::pod::direction::Direction;
 use crate::pod::limit::{Limit, Origin};
 use crate::pod::record::{Guard, Mode, Record, Shaping};
 use crate::trouble::{Severity, code};
@@ -73,11 +73,11 @@ impl<'a> PodCheck<'a> {
     fn subject(&self, way: Direction) -> String {
         let (device, word) = match way {
             Direction::Ingress => (&self.host.device.name, "ingress"),
-            _ => (&self.inside.device.name, "egress"),
+            Direction::Egress => (&self.inside.device.name, "egress"),
         };
         match way {
             Direction::Ingress => format!("pod {}, {word} ({device})", self.name),
-            _ => format!("pod {}, {word} ({device} inside)", self.name),
+            Direction::Egress => format!("pod {}, {word} ({device} inside)", self.name),
         }
     }
 
@@ -147,7 +147,7 @@ impl<'a> PodCheck<'a> {
         let (subject, also) = (self.subject(way), self.tidied());
         let why = match way {
             Direction::Ingress => "what the pod receives is not limited",
-            _ => "what the pod sends is not limited, but for the guard",
+            Direction::Egress => "what the pod sends is not limited, but for the guard",
         };
         self.tell(
             Finding::new(code::FILTER_MISSING, subject).seen(format!("{seen}{also}")).why(why),
@@ -194,7 +194,7 @@ impl<'a> PodCheck<'a> {
         }
         let namespace = match way {
             Direction::Ingress => String::new(),
-            _ => format!("nsenter --net={} ", self.record.netns.display()),
+            Direction::Egress => format!("nsenter --net={} ", self.record.netns.display()),
         };
         let (name, size) = (&device.name, wanted.max_size);
         let finding = Finding::new(code::GSO_CLAMP_LOST, self.subject(way))

@@ -4,11 +4,12 @@
 
 use std::fmt;
 
-use bpf::{Direction, Mode, NS_PER_BYTE_SHIFT};
+use bpf::{Mode, NS_PER_BYTE_SHIFT};
 use serde::{Deserialize, Serialize};
 use settings_model::{Burst, GuardPlace, LatencyTarget, Limit as Choice, Rate};
 
 use crate::netlink::Fq;
+use crate::pod::direction::Direction;
 
 /// How far ahead of now a paced packet may be scheduled: the longest queue, in time.
 const PACED_HORIZON_NS: u64 = 100_000_000;
@@ -140,7 +141,7 @@ impl Limit {
             Direction::Ingress => {
                 most_ns.min(2 * RECEIVED * self.cost_ns(self.quantum_bytes(way, mtu)))
             }
-            _ => most_ns,
+            Direction::Egress => most_ns,
         };
         let queue_ns = self.horizon_ns(Mode::Paced, mtu).max(standing_ns);
         queue_ns.saturating_add(queue_ns / LAST_ROOM)

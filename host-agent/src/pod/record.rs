@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bpf::{Direction, Slot};
+use bpf::Slot;
 use serde::{Deserialize, Serialize};
 use settings_model::{Bandwidth, Limit as Choice};
 
@@ -20,8 +20,10 @@ use crate::host::lock::Lock;
 use crate::host::logging::harmless;
 use crate::host::paths::Paths;
 use crate::netlink::Gso;
+use crate::pod::asked::{Annotated, Live, as_text};
+use crate::pod::direction::Direction;
 use crate::pod::limit::{Limit, Origin};
-use crate::pod::wanted::{Annotated, Live, Wanted, as_text};
+use crate::pod::wanted::Wanted;
 
 /// Identity of a pod interface, as the runtime names it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

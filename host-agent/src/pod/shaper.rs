@@ -6,10 +6,11 @@
 //! that no record names.
 
 use anyhow::{Context, Result};
-use bpf::{Direction, Pins, Slot};
+use bpf::{Pins, Slot};
 use settings_model::Rate;
 
 use crate::netlink::{self, Gso};
+use crate::pod::direction::{Direction, Entry};
 use crate::pod::guard;
 use crate::pod::limit::Limit;
 use crate::pod::record::{Claim, Guard, HostEnd, Mode, Record, Shaping};
@@ -38,12 +39,14 @@ pub fn prepare(record: &mut Record, veth: &Veth, wanted: &Wanted) {
 
 /// Whether all that is wanted is already so, by the record and the maps, but for the guard.
 pub fn holds(pins: &Pins, slot: Slot, record: &Record, wanted: &Wanted) -> Result<bool> {
-    let same = |way, shaping: &Shaping, limit: Option<&Limit>| -> Result<bool> {
+    let same = |way: Direction, shaping: &Shaping, limit: Option<&Limit>| -> Result<bool> {
         Ok(match (shaping, limit) {
             (Shaping::Unlimited, None) => true,
             (Shaping::Limited { origin, asked, mode: Some(mode), .. }, Some(limit)) => {
                 let enforced = match in_programs(mode) {
-                    Some(mode) => same_but_for_mtu(pins.limit(slot, way)?, limit, mode, way),
+                    Some(mode) => {
+                        same_but_for_mtu(pins.limit(slot, way.entry())?, limit, mode, way)
+                    }
                     None => true,
                 };
                 enforced && (*origin, *asked) == (limit.origin, limit.asked)
@@ -95,11 +98,11 @@ impl Shaper<'_> {
     /// through. Says whether it still has the higher one.
     pub fn bring_guard(&self, limit: Option<&Limit>, old_is_through: bool) -> Result<bool> {
         let wanted = limit.map_or(bpf::Limit::NONE, Limit::for_guard);
-        let held = self.pins.limit(self.slot, Direction::Guard)?;
+        let held = self.pins.limit(self.slot, Entry::Guard)?;
         let lower = held != bpf::Limit::NONE && wanted.ns_per_byte > held.ns_per_byte;
         let waits = lower && !old_is_through;
         if held != wanted && !waits {
-            self.pins.set_limit(self.slot, Direction::Guard, wanted)?;
+            self.pins.set_limit(self.slot, Entry::Guard, wanted)?;
         }
         Ok(waits)
     }
@@ -110,7 +113,7 @@ impl Shaper<'_> {
             (Shaping::Unlimited, None) => Ok(()),
             (Shaping::Limited { gso_before, .. }, None) => {
                 record.ingress = Shaping::Unlimited;
-                self.pins.set_limit(self.slot, way, bpf::Limit::NONE)?;
+                self.pins.set_limit(self.slot, way.entry(), bpf::Limit::NONE)?;
                 let detached = first(self.veth.detach(way, gso_before));
                 let guard = record.ingress_guard.take().map_or_else(Vec::new, |guard| {
                     guard::detach_ingress(self.pins, self.slot, Some(self.veth), &guard)
@@ -180,7 +183,7 @@ impl Shaper<'_> {
         before: Gso,
     ) -> Result<Option<String>> {
         let foreign = look.slot.filter(|slot| *slot != self.slot.number());
-        if foreign.is_some() || look.program_id != Some(self.pins.program_id(way)?) {
+        if foreign.is_some() || look.program_id != Some(self.pins.program_id(way.entry())?) {
             self.veth.renew(self.pins, self.slot, way)?;
         }
         if let Some(foreign) = foreign {
@@ -210,7 +213,7 @@ impl Shaper<'_> {
     /// else is silent, enforces the limit; so that one is not left to the agent.
     fn attach_egress(&mut self, limit: &Limit) -> Result<(Mode, Guard)> {
         let attached = self.veth.attach(self.pins, self.slot, Direction::Egress, limit);
-        self.pins.set_limit(self.slot, Direction::Guard, limit.for_guard())?;
+        self.pins.set_limit(self.slot, Entry::Guard, limit.for_guard())?;
         let obstacle = match attached {
             Ok(mode) => return Ok((mode.into(), Guard::Pending)),
             Err(e) => e,
@@ -244,16 +247,16 @@ impl Shaper<'_> {
         }
         let mtu = self.veth.mtu(way);
         // There is one, unless these are the maps of a new layout.
-        self.pins.make_flows(self.slot, way)?;
-        self.pins.set_limit(self.slot, way, limit.for_bpf(mode, way, mtu))?;
+        self.pins.make_flows(self.slot, way.entry())?;
+        self.pins.set_limit(self.slot, way.entry(), limit.for_bpf(mode, way, mtu))?;
         self.veth.clamp(way, limit, before)?;
         Ok(())
     }
 
     fn lift_egress(&mut self, record: &mut Record, before: Gso) -> Result<()> {
         record.egress = Shaping::Unlimited;
-        self.pins.set_limit(self.slot, Direction::Egress, bpf::Limit::NONE)?;
-        self.pins.set_limit(self.slot, Direction::Guard, bpf::Limit::NONE)?;
+        self.pins.set_limit(self.slot, Entry::Egress, bpf::Limit::NONE)?;
+        self.pins.set_limit(self.slot, Entry::Guard, bpf::Limit::NONE)?;
         let detached = first(self.veth.detach(Direction::Egress, before));
         let guard = record.guard.take().map_or_else(Vec::new, |guard| {
             guard::detach(self.pins, self.slot, &mut self.veth.host, &guard)

@@ -11,10 +11,11 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use bpf::{Direction, Mode, Pins, Slot};
+use bpf::{Mode, Pins, Slot};
 use nix::errno::Errno;
 
 use crate::netlink::{self, Filter, Fq, Gso, Link, Netlink, ROOT_HANDLE, Root};
+use crate::pod::direction::Direction;
 use crate::pod::limit::Limit;
 
 /// One end of a veth pair, with a socket of its namespace.
@@ -245,7 +246,7 @@ impl Veth {
     pub fn sender(&mut self, way: Direction) -> &mut End {
         match way {
             Direction::Ingress => &mut self.host,
-            Direction::Egress | Direction::Guard => &mut self.pod,
+            Direction::Egress => &mut self.pod,
         }
     }
 
@@ -393,13 +394,13 @@ impl End {
 /// The limit, and a table of flows to share it out; the table comes first, so that no packet meets
 /// the limit without it.
 fn set_limit(pins: &Pins, slot: Slot, way: Direction, limit: bpf::Limit) -> bpf::Result<()> {
-    pins.make_flows(slot, way)?;
-    pins.set_limit(slot, way, limit)
+    pins.make_flows(slot, way.entry())?;
+    pins.set_limit(slot, way.entry(), limit)
 }
 
 fn filter(pins: &Pins, way: Direction, slot: Slot) -> Filter<'_> {
     let name = if way == Direction::Ingress { "sluice_ingress" } else { "sluice_egress" };
-    Filter { program: pins.program(way), name, slot: slot.number() }
+    Filter { program: pins.program(way.entry()), name, slot: slot.number() }
 }
 
 fn is_there(error: &netlink::Error) -> bool {

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use settings_model::{Bandwidth, Limit};
 
 use crate::host::logging::harmless;
+use crate::pod::asked::{Annotated, Live, as_text};
 use crate::pod::limit::Origin;
 use crate::pod::record::{Came, Guard, Mode, Shaping};
-use crate::pod::wanted::{Annotated, Live, Wanted, as_text};
+use crate::pod::wanted::Wanted;
 
 /// One interface of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -198,9 +198,9 @@ pub mod tests {
     use super::*;
     use crate::addresses::capacity;
     use crate::addresses::capacity::state::{Finding, Seen};
+    use crate::pod::asked::Annotated;
     use crate::pod::limit::Origin;
     use crate::pod::record::Came;
-    use crate::pod::wanted::Annotated;
     use crate::settings::generation::Verdict;
     use crate::settings::in_force::{InForce, Reason};
     use crate::status::report::Report;

@@ -9,11 +9,12 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use bpf::{Direction, Pins};
+use bpf::Pins;
 use settings_model::{Bandwidth, GuardPlace};
 
 use crate::host::netns::{is_netns, process_lives};
 use crate::netlink::Link;
+use crate::pod::direction::Direction;
 use crate::pod::guard;
 use crate::pod::record::{Came, Claim, Guard, IngressGuard, Record, Records, Shaping};
 use crate::pod::shaper::{self, Shaper};
