@@ -104,7 +104,7 @@ fn of_pods(all: &[Pod]) -> Vec<Trouble> {
     type Group<'g> = (&'static Code, &'g str, fn(&Pod) -> bool);
     let groups: [Group; 6] = [
         (code::POLICED, "excess is dropped, not paced: this kernel has no sch_fq", |pod| {
-            pod.ways().iter().any(|(_, line)| line.mode.as_deref() == Some("policed"))
+            pod.directions().iter().any(|(_, line)| line.mode.as_deref() == Some("policed"))
         }),
         (
             code::GUARDED,
