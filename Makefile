@@ -128,7 +128,7 @@ fuzz: setup ## Fuzz carriers, conflists, settings, quantities, requests and the 
 	$(call FUZZ,request,fuzz/seeds/request) -max_len=9000 -dict=fuzz/request.dict
 	$(call FUZZ,plugin,fuzz/seeds/plugin) -max_len=8192 -dict=fuzz/plugin.dict
 
-golden: setup ## Rewrite the golden files of the settings model and of user data and conflists
+golden: setup ## Rewrite the golden files of the settings model, user data and conflists, and the pages made from tables
 	UPDATE_GOLDEN=1 cargo test --locked --package settings-model
 	UPDATE_GOLDEN=1 cargo test --locked --package host-agent --lib
 

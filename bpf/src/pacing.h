@@ -68,8 +68,8 @@
 #define SLUICE_INTERVAL_TARGETS 20
 
 struct sluice_step {
-	__u64 departure_ns;	/* when this packet may leave */
-	__u64 next_ns;		/* the clock after it */
+	__u64 departure_ns; /* when this packet may leave */
+	__u64 next_ns;      /* the clock after it */
 	__u32 admitted;
 	__u32 pad;
 };
@@ -90,8 +90,7 @@ SLUICE_INLINE __u64 sluice_before(__u64 now_ns, __u64 span_ns)
 }
 
 /* Nanoseconds that a frame of wire_len bytes takes at this limit. */
-SLUICE_INLINE __u64
-sluice_cost_ns(const struct sluice_limit *limit, __u32 wire_len)
+SLUICE_INLINE __u64 sluice_cost_ns(const struct sluice_limit *limit, __u32 wire_len)
 {
 	return (limit->ns_per_byte * wire_len) >> SLUICE_NS_PER_BYTE_SHIFT;
 }
@@ -100,16 +99,15 @@ sluice_cost_ns(const struct sluice_limit *limit, __u32 wire_len)
  * When the line is free: an idle clock is pulled up to now - burst_ns, and that
  * is all the credit there is, however long the pod was idle.
  */
-SLUICE_INLINE __u64
-sluice_line_ns(__u64 clock_ns, __u64 now_ns, const struct sluice_limit *limit)
+SLUICE_INLINE __u64 sluice_line_ns(__u64 clock_ns, __u64 now_ns,
+				   const struct sluice_limit *limit)
 {
 	return sluice_later(clock_ns, sluice_before(now_ns, limit->burst_ns));
 }
 
 /* One queue for all: first come, first served. A refused packet costs nothing. */
 SLUICE_INLINE struct sluice_step
-sluice_pace(__u64 clock_ns, __u64 now_ns, __u64 cost_ns,
-	    const struct sluice_limit *limit)
+sluice_pace(__u64 clock_ns, __u64 now_ns, __u64 cost_ns, const struct sluice_limit *limit)
 {
 	struct sluice_step step = { .next_ns = clock_ns };
 
@@ -122,29 +120,29 @@ sluice_pace(__u64 clock_ns, __u64 now_ns, __u64 cost_ns,
 
 enum sluice_action {
 	SLUICE_SEND = 0,
-	SLUICE_SIGNAL = 1,	/* send it marked, or drop it */
-	SLUICE_REFUSE = 2,	/* beyond the horizon: drop it */
+	SLUICE_SIGNAL = 1, /* send it marked, or drop it */
+	SLUICE_REFUSE = 2, /* beyond the horizon: drop it */
 };
 
 struct sluice_packet {
 	__u64 now_ns;
 	__u64 cost_ns;
-	__u32 segments;		/* of a super-packet; else 0 or 1 */
-	__u32 waits;		/* 1: its sender waits until it has left (the pod's TCP) */
-	__u32 hash;		/* of its flow */
+	__u32 segments; /* of a super-packet; else 0 or 1 */
+	__u32 waits;    /* 1: its sender waits until it has left (the pod's TCP) */
+	__u32 hash;     /* of its flow */
 	__u32 pad;
 };
 
 /* What is decided for a packet; sluice_take makes it so. */
 struct sluice_turn {
 	__u64 departure_ns;
-	__u64 share_ns;		/* the flow's clock before this packet */
-	__u64 source_ns;	/* its source's, if sources share */
-	__u32 flows;		/* that queue, this one included */
-	__u32 parts;		/* of the line, of which the flow has one */
-	__u32 sources;		/* the same for the source */
-	__u32 action;		/* enum sluice_action */
-	__u32 early;		/* leaves before its turn */
+	__u64 share_ns;  /* the flow's clock before this packet */
+	__u64 source_ns; /* its source's, if sources share */
+	__u32 flows;     /* that queue, this one included */
+	__u32 parts;     /* of the line, of which the flow has one */
+	__u32 sources;   /* the same for the source */
+	__u32 action;    /* enum sluice_action */
+	__u32 early;     /* leaves before its turn */
 	__u32 pad;
 };
 
@@ -202,14 +200,13 @@ SLUICE_INLINE struct sluice_flow *
 sluice_find_flow(struct sluice_flows *table, const struct sluice_clock *clock,
 		 const struct sluice_packet *packet)
 {
-	return sluice_find(table, clock, 0,
-			   (SLUICE_FLOWS - SLUICE_SOURCES) / SLUICE_WAYS,
+	return sluice_find(table, clock, 0, (SLUICE_FLOWS - SLUICE_SOURCES) / SLUICE_WAYS,
 			   packet->hash, packet->now_ns);
 }
 
 /* In the bucket of another flow: it owes nothing of that one's share, and takes none. */
-SLUICE_INLINE _Bool
-sluice_is_guest(const struct sluice_flow *flow, const struct sluice_packet *packet)
+SLUICE_INLINE _Bool sluice_is_guest(const struct sluice_flow *flow,
+				    const struct sluice_packet *packet)
 {
 	return flow->tag != (__u16)packet->hash;
 }
@@ -248,7 +245,7 @@ sluice_begin_round(struct sluice_clock *clock, __u64 line_ns, __u64 now_ns)
 
 	clock->active = rested ? 0 : sluice_sharing(clock->queued, clock->active);
 	clock->sources = rested ? 0 :
-		sluice_sharing(clock->queued_sources, clock->sources);
+				  sluice_sharing(clock->queued_sources, clock->sources);
 	clock->queued = 0;
 	clock->queued_sources = 0;
 	/* A crowd's rounds are short and its flows look new: no more than in any time. */
@@ -259,9 +256,9 @@ sluice_begin_round(struct sluice_clock *clock, __u64 line_ns, __u64 now_ns)
 }
 
 /* Nothing queued, at most half of its share used of late, and room for it. */
-SLUICE_INLINE _Bool
-sluice_may_pass(const struct sluice_clock *clock, const struct sluice_flow *flow,
-		const struct sluice_packet *packet, const struct sluice_limit *limit)
+SLUICE_INLINE _Bool sluice_may_pass(
+	const struct sluice_clock *clock, const struct sluice_flow *flow,
+	const struct sluice_packet *packet, const struct sluice_limit *limit)
 {
 	__u32 parts = clock->active > SLUICE_CROWD ? SLUICE_CROWD_PARTS :
 						     SLUICE_EARLY_PARTS;
@@ -269,8 +266,7 @@ sluice_may_pass(const struct sluice_clock *clock, const struct sluice_flow *flow
 	return flow->sparse_ns <= packet->now_ns &&
 	       flow->departure_ns <= packet->now_ns &&
 	       packet->cost_ns <= limit->quantum_ns &&
-	       clock->early_ns + clock->earlier_ns +
-		       parts * packet->cost_ns <=
+	       clock->early_ns + clock->earlier_ns + parts * packet->cost_ns <=
 		       sluice_later(SLUICE_EARLY_NS,
 				    limit->quantum_ns / SLUICE_EARLY_OF_QUANTUM);
 }
@@ -308,9 +304,8 @@ sluice_begin_signalling(struct sluice_flow *flow, __u64 now_ns, __u64 interval_n
  * packet's sojourn is above the target; over: the flow has more than its share.
  * Who is above but not over is left alone, and so is its state.
  */
-SLUICE_INLINE _Bool
-sluice_codel(struct sluice_flow *flow, _Bool above, _Bool over,
-	     const struct sluice_packet *packet, __u64 target_ns)
+SLUICE_INLINE _Bool sluice_codel(struct sluice_flow *flow, _Bool above, _Bool over,
+				 const struct sluice_packet *packet, __u64 target_ns)
 {
 	__u64 interval_ns = target_ns * SLUICE_INTERVAL_TARGETS;
 
@@ -332,7 +327,7 @@ sluice_codel(struct sluice_flow *flow, _Bool above, _Bool over,
 	}
 	/* RFC 8289 section 5.4, control_law; a super-packet is many signals. */
 	flow->signal_ns += (packet->segments | 1) *
-		(interval_ns * sluice_inv_sqrt(flow->signals) >> 16);
+			   (interval_ns * sluice_inv_sqrt(flow->signals) >> 16);
 	return 1;
 }
 
@@ -342,9 +337,8 @@ sluice_codel(struct sluice_flow *flow, _Bool above, _Bool over,
  * that were dropped. The queue of a crowd is the shorter the larger it is, so
  * that buckets stay free. Without fq nothing is queued: it is credit.
  */
-SLUICE_INLINE __u64
-sluice_queue_ns(const struct sluice_limit *limit, const struct sluice_packet *packet,
-		__u32 flows)
+SLUICE_INLINE __u64 sluice_queue_ns(const struct sluice_limit *limit,
+				    const struct sluice_packet *packet, __u32 flows)
 {
 	__u64 queue_ns, bytes_ns;
 	__u32 quanta;
@@ -356,7 +350,7 @@ sluice_queue_ns(const struct sluice_limit *limit, const struct sluice_packet *pa
 	else
 		quanta = flows > 1 ? SLUICE_RECEIVED * 2 : SLUICE_RECEIVED;
 	bytes_ns = limit->ns_per_byte >> SLUICE_NS_PER_BYTE_SHIFT
-					<< SLUICE_STANDING_BYTES_LOG2;
+						 << SLUICE_STANDING_BYTES_LOG2;
 	queue_ns = sluice_earlier(quanta * limit->quantum_ns, bytes_ns);
 	queue_ns = sluice_earlier(queue_ns, SLUICE_STANDING_NS);
 	queue_ns = sluice_later(queue_ns, limit->horizon_ns);
@@ -369,8 +363,8 @@ sluice_queue_ns(const struct sluice_limit *limit, const struct sluice_packet *pa
  * For a packet of a flow that has something queued, or has not: that finds a bit
  * more, or a queue that others keep full would keep it out for ever.
  */
-SLUICE_INLINE __u64
-sluice_room_ns(const struct sluice_limit *limit, __u64 queue_ns, _Bool has_queued)
+SLUICE_INLINE __u64 sluice_room_ns(const struct sluice_limit *limit, __u64 queue_ns,
+				   _Bool has_queued)
 {
 	if (has_queued || limit->mode == SLUICE_POLICED)
 		return queue_ns;
@@ -383,9 +377,8 @@ SLUICE_INLINE __u32 sluice_at_least_one(__u32 queued, __u32 active)
 }
 
 /* Whoever queues is counted once in each round, and so are a source's flows. */
-SLUICE_INLINE void
-sluice_count(struct sluice_clock *clock, struct sluice_flow *flow,
-	     struct sluice_flow *source)
+SLUICE_INLINE void sluice_count(struct sluice_clock *clock, struct sluice_flow *flow,
+				struct sluice_flow *source)
 {
 	__u16 round = clock->round;
 
@@ -456,8 +449,8 @@ sluice_decide(const struct sluice_limit *limit, struct sluice_clock *clock,
 	debt_ns = line_ns;
 	if (turn.flows > 1)
 		debt_ns += sluice_later(queue_ns, limit->horizon_ns);
-	turn.share_ns = sluice_earlier(turn.share_ns,
-				       sluice_is_guest(flow, packet) ? now_ns : debt_ns);
+	turn.share_ns = sluice_earlier(
+		turn.share_ns, sluice_is_guest(flow, packet) ? now_ns : debt_ns);
 	turn.source_ns = sluice_earlier(turn.source_ns, debt_ns);
 	turn.early = sluice_may_pass(clock, flow, packet, limit);
 	if (turn.early)
@@ -466,8 +459,8 @@ sluice_decide(const struct sluice_limit *limit, struct sluice_clock *clock,
 	turn.departure_ns = sluice_later(turn.departure_ns, line_ns);
 	share_ns = sluice_later(turn.share_ns, turn.source_ns);
 	wait_ns = sluice_later(turn.departure_ns, share_ns) - now_ns;
-	turn.departure_ns = sluice_later(turn.departure_ns,
-		sluice_earlier(share_ns, line_ns + SLUICE_PUT_OFF_NS));
+	turn.departure_ns = sluice_later(
+		turn.departure_ns, sluice_earlier(share_ns, line_ns + SLUICE_PUT_OFF_NS));
 	standing_ns = SLUICE_STANDING * limit->quantum_ns * turn.flows;
 	standing_ns = sluice_earlier(standing_ns, queue_ns - queue_ns / 8);
 	above = wait_ns > limit->target_ns && wait_ns > standing_ns &&
@@ -475,8 +468,8 @@ sluice_decide(const struct sluice_limit *limit, struct sluice_clock *clock,
 	if (wait_ns > room_ns)
 		turn.action = SLUICE_REFUSE;
 	else if (limit->target_ns &&
-		 sluice_codel(flow, above, share_ns > now_ns + quantum_ns,
-			      packet, limit->target_ns))
+		 sluice_codel(flow, above, share_ns > now_ns + quantum_ns, packet,
+			      limit->target_ns))
 		turn.action = SLUICE_SIGNAL;
 	return turn;
 }
@@ -493,8 +486,8 @@ sluice_take(const struct sluice_limit *limit, struct sluice_clock *clock,
 	if (!sluice_is_guest(flow, packet)) {
 		flow->share_ns = turn->share_ns + packet->cost_ns * turn->parts;
 		flow->sparse_ns = 2 * packet->cost_ns * turn->flows +
-			sluice_later(flow->sparse_ns,
-				     sluice_before(packet->now_ns, credit_ns));
+				  sluice_later(flow->sparse_ns,
+					       sluice_before(packet->now_ns, credit_ns));
 	}
 	if (source) {
 		source->share_ns = turn->source_ns + packet->cost_ns * turn->sources;
@@ -528,9 +521,8 @@ SLUICE_INLINE __u32 sluice_bounds_passed(__u64 wait_ns)
  * A stamp beyond the horizon is not a departure time (another clock, or a pod
  * that wants to be dropped by a later fq): it counts as now.
  */
-SLUICE_INLINE __u64
-sluice_stamp(__u64 departure_ns, __u64 own_ns, __u64 now_ns,
-	     const struct sluice_limit *limit)
+SLUICE_INLINE __u64 sluice_stamp(__u64 departure_ns, __u64 own_ns, __u64 now_ns,
+				 const struct sluice_limit *limit)
 {
 	if (own_ns > now_ns + limit->horizon_ns)
 		return departure_ns;

@@ -7,17 +7,16 @@ __u64 host_cost_ns(const struct sluice_limit *limit, __u32 wire_len)
 	return sluice_cost_ns(limit, wire_len);
 }
 
-struct sluice_step host_pace(__u64 clock_ns, __u64 now_ns, __u64 cost_ns,
-			     const struct sluice_limit *limit)
+struct sluice_step
+host_pace(__u64 clock_ns, __u64 now_ns, __u64 cost_ns, const struct sluice_limit *limit)
 {
 	return sluice_pace(clock_ns, now_ns, cost_ns, limit);
 }
 
 /* What shaper.bpf.c does with a packet of these hashes, on one CPU; a signal drops. */
 struct sluice_turn host_enqueue(const struct sluice_limit *limit,
-				struct sluice_clock *clock,
-				struct sluice_flows *table, __u32 source_hash,
-				const struct sluice_packet *packet)
+				struct sluice_clock *clock, struct sluice_flows *table,
+				__u32 source_hash, const struct sluice_packet *packet)
 {
 	struct sluice_flow *flow = sluice_find_flow(table, clock, packet);
 	struct sluice_flow *source = 0;

@@ -35,7 +35,7 @@ use crate::api::{self, Reloaded};
 use crate::host::paths::Paths;
 use crate::netlink::Events;
 use crate::settings::in_force::{InForce, in_force};
-use crate::trouble::Trouble;
+use crate::trouble::{Trouble, code};
 use api_node::Local;
 use background::{Background, Order};
 use file_events::{News, Watches};
@@ -81,7 +81,7 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
     let background = Background::start(paths)?;
     let mut wakers = Wakers { reload: reload_waker, end, watches, events, server, background };
     let mut reconciler = Reconciler::open(paths)?;
-    reconciler.set_trouble("deaf", deaf(&wakers.events));
+    reconciler.set_trouble("hearing", deaf(&wakers.events));
     let mut told = Told::new();
     let (mut asked, mut scraped) = (0, None);
     loop {
@@ -184,13 +184,8 @@ fn serve_metrics(server: &mut Server, reconciler: &mut Reconciler) {
     if server.metrics_asked() == address {
         return;
     }
-    let trouble = server.serve_metrics(address).err().map(|e| Trouble {
-        code: "no-metrics".into(),
-        subject: "agent.metrics-listen".into(),
-        what: format!("{e:#}"),
-        next_step: "choose another address, and reload".into(),
-    });
-    reconciler.set_trouble("no-metrics", trouble);
+    let no_metrics = |e| Trouble::new(code::NO_METRICS, "agent.metrics-listen", format!("{e:#}"));
+    reconciler.set_trouble("metrics", server.serve_metrics(address).err().map(no_metrics));
 }
 
 fn hear(reconciler: &mut Reconciler, news: News) -> Result<()> {
@@ -239,13 +234,8 @@ pub fn lock(paths: &Paths) -> Result<File> {
 }
 
 fn deaf(events: &Events) -> Option<Trouble> {
-    (!events.hears_pods()).then(|| Trouble {
-        code: "deaf".into(),
-        subject: "agent".into(),
-        what: "without CAP_NET_BROADCAST it does not hear what happens inside pods".into(),
-        next_step: "give it that; until then what a pod's end has lost is found every 5 minutes"
-            .into(),
-    })
+    let what = "without CAP_NET_BROADCAST it does not hear what happens inside pods";
+    (!events.hears_pods()).then(|| Trouble::new(code::DEAF, "agent", what))
 }
 
 /// Can be read when one of these signals has come.

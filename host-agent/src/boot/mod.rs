@@ -174,7 +174,7 @@ impl Boot<'_> {
         let entry = if installed { &plan.conflist } else { &plan.without_plugin };
         match apply(entry, &self.paths.files_lock()) {
             Ok(paths) => changed.extend(paths),
-            Err(why) => plan.unmet.push(unmet::conflist(format!("{why:#}"))),
+            Err(why) => plan.unmet.push(unmet::conflist_not_written(format!("{why:#}"))),
         }
         Ok(changed)
     }

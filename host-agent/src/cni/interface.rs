@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What several verbs do to a pod's interface: find it, note it, take off what
+//! What several verbs do to a pod's interface: find it, note it, remove what
 //! is on it; and which code an error of that has.
 
 use anyhow::Context;

@@ -7,12 +7,12 @@ use std::path::Path;
 use serde_json::Value;
 use settings_model::Settings;
 
-use super::code;
-use super::finding::{Finding, Severity};
+use super::finding::Finding;
 use super::survey::{Cni, Survey};
 use crate::libcni::conflist;
 use crate::libcni::conflist::TextFile;
 use crate::libcni::entry::{Upstream, is_chained, rates_kept, upstream};
+use crate::trouble::{Severity, code};
 
 const OWN: &str = "sluice";
 const UPSTREAM: &str = "bandwidth";
@@ -29,7 +29,7 @@ pub fn check(survey: &Survey) -> Vec<Finding> {
 
 fn temporary(path: &Path) -> Finding {
     let path = path.display().to_string();
-    Finding::note(code::TEMPORARY_LEFT, path.as_str())
+    Finding::new(code::TEMPORARY_LEFT, path.as_str())
         .seen("a write was interrupted here")
         .why("no runtime loads it: its name ends in .tmp")
         .remedy(format!("the next write replaces it; or rm {path}"))
@@ -50,10 +50,9 @@ fn chain(cni: &Cni, settings: &Settings) -> Vec<Finding> {
     let active = match conflist::choose(&cni.conf_dir, &cni.files) {
         Err(error) => return vec![unreadable(&dir, &error)],
         Ok(None) => {
-            let finding = Finding::fault(code::CONFLIST_MISSING, dir)
+            let finding = Finding::new(code::CONFLIST_MISSING, dir)
                 .seen("no .conf, .conflist or .json is there")
-                .why("the node is not ready: the main plugin has not written its file")
-                .remedy("wait for aws-node, or see its log; then sluice boot");
+                .why("the node is not ready: the main plugin has not written its file");
             return vec![finding];
         }
         Ok(Some(file)) => file,
@@ -73,22 +72,17 @@ fn chain(cni: &Cni, settings: &Settings) -> Vec<Finding> {
     match find(OWN) {
         None => findings.push(missing(cni, active)),
         Some(own) if own["capabilities"]["bandwidth"] != true => {
-            let finding = Finding::fault(code::ENTRY_CHANGED, path.as_str())
+            let finding = Finding::new(code::ENTRY_CHANGED, path.as_str())
                 .seen(format!("our entry is {own}"))
-                .why("without the capability the runtime does not pass us the pods' annotations")
-                .remedy("sluice boot");
+                .why("without the capability the runtime does not tell us the pods' annotations");
             findings.push(finding);
         }
         Some(_) => {}
     }
     if has_upstream {
-        let finding = Finding::fault(code::UPSTREAM_ENTRY, path.as_str())
+        let finding = Finding::new(code::UPSTREAM_ENTRY, path.as_str())
             .seen("the upstream \"bandwidth\" plugin is in the chain")
-            .why("it limits a second time, and beside network policy its ADD fails (file exists)")
-            .remedy(
-                "sluice boot, which puts our entry in its place; to keep it out: \
-                 kubectl -n kube-system set env daemonset/aws-node ENABLE_BANDWIDTH_PLUGIN=false",
-            );
+            .why("it limits a second time, and beside network policy its ADD fails (file exists)");
         findings.push(finding);
     }
     findings
@@ -96,61 +90,56 @@ fn chain(cni: &Cni, settings: &Settings) -> Vec<Finding> {
 
 /// As the settings say; but not both.
 fn kept(path: &str, upstream: Upstream, beside_ours: bool) -> Finding {
-    let (severity, why) = match upstream {
-        Upstream::HasRates(rates) => (Severity::Degraded, rates_kept(&rates)),
-        _ => (
-            Severity::Note,
-            "cni.upstream-bandwidth is \"keep\": new pods are limited by it, not by us".into(),
-        ),
-    };
-    let severity = if beside_ours { Severity::Fault } else { severity };
-    let both = if beside_ours { ", beside our entry" } else { "" };
-    Finding::new(severity, code::UPSTREAM_ENTRY, path)
-        .seen(format!("the upstream \"bandwidth\" plugin is in the chain{both}"))
-        .why(why)
-        .remedy(match upstream {
-            _ if beside_ours => "sluice boot",
-            Upstream::HasRates(_) => "give these defaults, or take the rates out of the entry",
-            _ => "none, if that is meant; else \"replace\"",
-        })
+    let seen = "the upstream \"bandwidth\" plugin is in the chain";
+    let keep = "cni.upstream-bandwidth is \"keep\": new pods are limited by it, not by us";
+    match upstream {
+        _ if beside_ours => Finding::new(code::UPSTREAM_ENTRY, path)
+            .seen(format!("{seen}, beside our entry"))
+            .why("it stays as the settings say, and each of the two limits")
+            .remedy("sluice boot"),
+        Upstream::HasRates(rates) => {
+            Finding::new(code::UPSTREAM_RATES, path).seen(seen).why(rates_kept(&rates))
+        }
+        _ => Finding::new(code::UPSTREAM_ENTRY, path)
+            .severity(Severity::Note)
+            .seen(seen)
+            .why(keep)
+            .remedy("none, if that is meant; else \"replace\""),
+    }
 }
 
 fn unreadable(subject: &str, seen: &str) -> Finding {
-    Finding::fault(code::CONFLIST_UNREADABLE, subject)
+    Finding::new(code::CONFLIST_UNREADABLE, subject)
         .seen(seen)
         .why("the runtime takes the first file of the directory: the node is not ready")
-        .remedy("move it away; restart aws-node, which writes its own again")
 }
 
 fn missing(cni: &Cni, first: &TextFile) -> Finding {
     let path = first.path.display().to_string();
     let mut others = cni.files.iter().skip(1).filter_map(|file| file.as_ref().ok());
     match others.find(|file| has(&file.text, OWN)) {
-        Some(with_entry) => Finding::fault(code::CONFLIST_SHADOWED, path.as_str())
+        Some(with_entry) => Finding::new(code::CONFLIST_SHADOWED, path.as_str())
             .seen(format!("our entry is in {}, which sorts behind it", with_entry.path.display()))
             .why("the runtime takes the first file by name: new pods get no limit")
             .remedy(format!("mv {path} away if no one needs it, or sluice boot to chain there")),
-        None => Finding::fault(code::ENTRY_MISSING, path.as_str())
+        None => Finding::new(code::ENTRY_MISSING, path.as_str())
             .seen("our entry is not in it")
-            .why("new pods get no limit; the VPC CNI replaces this file whenever aws-node starts")
-            .remedy("sluice boot"),
+            .why("new pods get no limit; the VPC CNI replaces this file whenever aws-node starts"),
     }
 }
 
 fn plugin(cni: &Cni) -> Option<Finding> {
     let path = cni.plugin.display().to_string();
     if !cni.plugin_runs {
-        let finding = Finding::fault(code::PLUGIN_MISSING, path)
+        let finding = Finding::new(code::PLUGIN_MISSING, path)
             .seen("no executable file is there")
-            .why("the runtime cannot call it: no pod can start, with or without a limit")
-            .remedy("sluice boot");
+            .why("the runtime cannot call it: no pod can start, with or without a limit");
         return Some(finding);
     }
     (cni.plugin_is_shipped == Some(false)).then(|| {
-        Finding::degraded(code::PLUGIN_DIFFERS, path)
+        Finding::new(code::PLUGIN_DIFFERS, path)
             .seen(format!("it is not the same file as {}", cni.shipped.display()))
             .why("it was replaced, or the image was updated without a boot")
-            .remedy("sluice boot")
     })
 }
 
@@ -176,16 +165,16 @@ mod tests {
         let other = r#"{"plugins":[{"type":"ptp"}]}"#;
         assert_eq!(codes(&[&own]), [""; 0]);
         assert_eq!(codes(&[&own, other]), [""; 0]);
-        assert_eq!(codes(&[other, &own]), [code::CONFLIST_SHADOWED]);
-        assert_eq!(codes(&[other]), [code::ENTRY_MISSING]);
-        assert_eq!(codes(&[]), [code::CONFLIST_MISSING]);
-        assert_eq!(codes(&["{", &own]), [code::CONFLIST_UNREADABLE]);
+        assert_eq!(codes(&[other, &own]), [code::CONFLIST_SHADOWED.name]);
+        assert_eq!(codes(&[other]), [code::ENTRY_MISSING.name]);
+        assert_eq!(codes(&[]), [code::CONFLIST_MISSING.name]);
+        assert_eq!(codes(&["{", &own]), [code::CONFLIST_UNREADABLE.name]);
     }
 
     #[test]
     fn an_entry_without_the_capability_and_one_of_upstream_are_faults() {
         let text = r#"{"plugins":[{"type":"a"},{"type":"sluice"},{"type":"bandwidth"}]}"#;
-        assert_eq!(codes(&[text]), [code::ENTRY_CHANGED, code::UPSTREAM_ENTRY]);
+        assert_eq!(codes(&[text]), [code::ENTRY_CHANGED.name, code::UPSTREAM_ENTRY.name]);
     }
 
     #[test]
@@ -200,7 +189,7 @@ mod tests {
         };
         let alone = r#"{"plugins":[{"type":"a"},{"type":"bandwidth"}]}"#;
         let both = format!(r#"{{"plugins":[{{"type":"a"}},{{"type":"bandwidth"}},{ENTRY}]}}"#);
-        assert_eq!(keep(alone), [(code::UPSTREAM_ENTRY, Severity::Note)]);
-        assert_eq!(keep(&both), [(code::UPSTREAM_ENTRY, Severity::Fault)]);
+        assert_eq!(keep(alone), [(code::UPSTREAM_ENTRY.name, Severity::Note)]);
+        assert_eq!(keep(&both), [(code::UPSTREAM_ENTRY.name, Severity::Fault)]);
     }
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What was seen, and what is to be said of it.
 
-use super::finding::{Finding, Severity};
+use super::finding::Finding;
 use super::survey::Survey;
+use crate::trouble::Severity;
 
 /// What was seen, and what is to be said of it.
 pub struct Diagnosis {

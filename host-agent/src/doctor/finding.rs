@@ -2,36 +2,15 @@
 //! One thing that is not as it should be: what, where, why it matters, and
 //! what to do about it.
 
-use std::fmt;
-
 use serde::Serialize;
 
-/// Worst first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Severity {
-    /// A limit or network policy is not in force where it should be, or pods cannot start.
-    Fault,
-    /// What should be in force is, but not as well, or not against everybody.
-    Degraded,
-    /// Good to know.
-    Note,
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.pad(match self {
-            Self::Fault => "fault",
-            Self::Degraded => "degraded",
-            Self::Note => "note",
-        })
-    }
-}
+use crate::trouble::Severity;
+use crate::trouble::code::Code;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub severity: Severity,
-    /// One of [`super::code::ALL`].
+    /// A name out of the table of codes.
     pub code: &'static str,
     /// A device or pod, a file, or the kernel.
     pub subject: String,
@@ -41,23 +20,25 @@ pub struct Finding {
     pub remedy: String,
 }
 
-/// Each finding says in this order: subject, what was seen, why, remedy.
+/// Who hands out findings says of each in this order: subject, what was seen, why, and where the
+/// table's next step can be said with names, that.
 impl Finding {
-    pub fn fault(code: &'static str, subject: impl Into<String>) -> Self {
-        Self::new(Severity::Fault, code, subject)
+    /// As bad as the table says, with its next step.
+    pub fn new(code: &'static Code, subject: impl Into<String>) -> Self {
+        debug_assert!(code.is_of_doctor(), "{} is status' alone", code.name);
+        Self {
+            severity: code.severity,
+            code: code.name,
+            subject: subject.into(),
+            seen: String::new(),
+            why: String::new(),
+            remedy: code.next_step.into(),
+        }
     }
 
-    pub fn degraded(code: &'static str, subject: impl Into<String>) -> Self {
-        Self::new(Severity::Degraded, code, subject)
-    }
-
-    pub fn note(code: &'static str, subject: impl Into<String>) -> Self {
-        Self::new(Severity::Note, code, subject)
-    }
-
-    pub fn new(severity: Severity, code: &'static str, subject: impl Into<String>) -> Self {
-        let (seen, why, remedy) = Default::default();
-        Self { severity, code, subject: subject.into(), seen, why, remedy }
+    /// As bad as this, here.
+    pub fn severity(self, severity: Severity) -> Self {
+        Self { severity, ..self }
     }
 
     pub fn seen(self, seen: impl Into<String>) -> Self {

@@ -4,9 +4,9 @@
 use serde_json::{Value, json};
 
 use super::diagnosis::Diagnosis;
-use super::finding::Severity;
 use super::hooks::{Entry, Hook, Surveyed};
 use super::survey::{Pod, Survey};
+use crate::trouble::Severity;
 
 impl Diagnosis {
     /// All of it.

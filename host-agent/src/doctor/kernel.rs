@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Checks of the kernel and of the BPF file system.
 
-use super::code;
 use super::finding::Finding;
 use super::survey::{BpfFs, Kernel, Survey};
+use crate::trouble::code;
 
 /// Clock sources that are read from a device, in microseconds and not nanoseconds.
 const SLOW_CLOCKS: [&str; 4] = ["acpi_pm", "hpet", "jiffies", "refined-jiffies"];
@@ -24,24 +24,21 @@ fn qdiscs(kernel: &Kernel, subject: &str) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     if let Some(error) = &kernel.not_tried {
-        let finding = Finding::note(code::NOT_TRIED, subject)
+        let finding = Finding::new(code::NOT_TRIED, subject)
             .seen(error)
-            .why("it is unknown here whether limits can be paced")
-            .remedy("run it where network namespaces can be made");
+            .why("it is unknown here whether limits can be paced");
         findings.push(finding);
     }
     if kernel.lacks("fq") {
-        let finding = Finding::degraded(code::NO_FQ, subject)
+        let finding = Finding::new(code::NO_FQ, subject)
             .seen(seen("the qdisc fq", "CONFIG_NET_SCH_FQ"))
-            .why("limits hold, but by dropping: TCP gets about its limit, less evenly")
-            .remedy("a kernel with CONFIG_NET_SCH_FQ (module sch_fq)");
+            .why("limits hold, but by dropping: TCP gets about its limit, less evenly");
         findings.push(finding);
     }
     if kernel.lacks("prio") && kernel.lacks("htb") {
-        let finding = Finding::fault(code::NO_CLASSFUL_ROOT, subject)
+        let finding = Finding::new(code::NO_CLASSFUL_ROOT, subject)
             .seen(seen("the qdiscs prio and htb", "CONFIG_NET_SCH_PRIO"))
-            .why("ADD of a pod with a limit on ingress fails (CNI code 101)")
-            .remedy("a kernel with CONFIG_NET_SCH_PRIO or CONFIG_NET_SCH_HTB");
+            .why("ADD of a pod with a limit on ingress fails (CNI code 101)");
         findings.push(finding);
     }
     let wanted = [
@@ -50,10 +47,9 @@ fn qdiscs(kernel: &Kernel, subject: &str) -> Vec<Finding> {
     ];
     for (code, kind, name, option) in wanted {
         if kernel.lacks(kind) {
-            let finding = Finding::fault(code, subject)
+            let finding = Finding::new(code, subject)
                 .seen(seen(name, option))
-                .why("ADD of a pod with a limit fails (CNI code 101)")
-                .remedy(format!("a kernel with {option}"));
+                .why("ADD of a pod with a limit fails (CNI code 101)");
             findings.push(finding);
         }
     }
@@ -63,35 +59,30 @@ fn qdiscs(kernel: &Kernel, subject: &str) -> Vec<Finding> {
 fn running(kernel: &Kernel, subject: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     if kernel.has_cap_bpf() == Some(false) {
-        let finding = Finding::fault(code::KERNEL_TOO_OLD, subject)
+        let finding = Finding::new(code::KERNEL_TOO_OLD, subject)
             .seen("it has no CAP_BPF, so it is older than 5.8")
-            .why("the programs need 64-bit atomic operations, which came with 5.12")
-            .remedy("a kernel of 5.12 or newer; 6.1, 6.12 and 6.18 are tested");
+            .why("the programs need 64-bit atomic operations, which came with 5.12");
         findings.push(finding);
     }
     if kernel.has_tcx == Some(false) {
-        let finding = Finding::note(code::NO_TCX, subject)
+        let finding = Finding::new(code::NO_TCX, subject)
             .seen("it has no tcx (before 6.6, or without CONFIG_NET_XGRESS)")
-            .why("the guard needs the clsact that network policy makes, and the agent to stay in front")
-            .remedy("an image with kernel 6.6 or newer (EKS: Kubernetes 1.33 and newer)");
+            .why("the guard needs the clsact that network policy makes, and the agent to stay in front");
         findings.push(finding);
     }
     if matches!(kernel.bpf_jit_harden.as_deref(), Some("1" | "2")) {
         let value = kernel.bpf_jit_harden.as_deref().unwrap_or("");
-        let finding = Finding::note(code::JIT_HARDENED, subject)
+        let finding = Finding::new(code::JIT_HARDENED, subject)
             .seen(format!("net.core.bpf_jit_harden is {value}"))
-            .why("programs are a little slower, and verdicts of foreign ones may stay unknown here")
-            .remedy("none needed: hardened images set it on purpose");
+            .why(
+                "programs are a little slower, and verdicts of foreign ones may stay unknown here",
+            );
         findings.push(finding);
     }
     if let Some(clock) = kernel.clock_source.as_deref().filter(|name| SLOW_CLOCKS.contains(name)) {
-        let finding = Finding::degraded(code::SLOW_CLOCK, subject)
+        let finding = Finding::new(code::SLOW_CLOCK, subject)
             .seen(format!("the clock source is {clock}"))
-            .why("the shaper reads the clock for each packet, and that takes microseconds here")
-            .remedy(
-                "see /sys/devices/system/clocksource/clocksource0/available_clocksource; \
-                 write tsc or kvm-clock to current_clocksource beside it",
-            );
+            .why("the shaper reads the clock for each packet, and that takes microseconds here");
         findings.push(finding);
     }
     findings
@@ -100,23 +91,22 @@ fn running(kernel: &Kernel, subject: &str) -> Vec<Finding> {
 /// Found by looking at our programs: the sysctl is shown in the first network namespace only, and
 /// says nothing of what was loaded before it changed.
 fn interpreted(subject: &str) -> Finding {
-    Finding::degraded(code::NOT_JITED, subject)
+    Finding::new(code::NOT_JITED, subject)
         .seen("the pinned programs are not compiled")
         .why("every packet of every limited pod is interpreted, many times slower")
-        .remedy("sysctl -w net.core.bpf_jit_enable=1; systemctl restart sluice; restart the pods")
 }
 
 fn bpffs(bpffs: &BpfFs) -> Option<Finding> {
     let path = bpffs.path.display().to_string();
     if !bpffs.is_bpffs {
-        let finding = Finding::fault(code::BPFFS_MISSING, path.as_str())
+        let finding = Finding::new(code::BPFFS_MISSING, path.as_str())
             .seen("no BPF file system is mounted there")
             .why("neither Sluice nor network policy can pin anything; the agent does not start")
             .remedy(format!("mount -t bpf bpf {path}, before kubelet starts"));
         return Some(finding);
     }
     (bpffs.mounts > 1).then(|| {
-        Finding::degraded(code::BPFFS_HIDDEN, path.as_str())
+        Finding::new(code::BPFFS_HIDDEN, path.as_str())
             .seen(format!("{} file systems are mounted there, one over the other", bpffs.mounts))
             .why("whatever started earlier (aws-node, for one) keeps the lower one: pins are not shared")
             .remedy(format!("umount {path} once no one uses the upper one; restart aws-node"))
@@ -141,8 +131,8 @@ mod tests {
     fn one_classful_qdisc_is_enough() {
         let lacking = |missing| Kernel { missing, ..Kernel::default() };
         assert_eq!(codes(&lacking(vec!["prio"])), [""; 0]);
-        assert_eq!(codes(&lacking(vec!["prio", "htb"])), [code::NO_CLASSFUL_ROOT]);
-        assert_eq!(codes(&lacking(vec!["fq"])), [code::NO_FQ]);
+        assert_eq!(codes(&lacking(vec!["prio", "htb"])), [code::NO_CLASSFUL_ROOT.name]);
+        assert_eq!(codes(&lacking(vec!["fq"])), [code::NO_FQ.name]);
     }
 
     #[test]
@@ -154,7 +144,12 @@ mod tests {
             bpf_jit_harden: Some("2".into()),
             ..Kernel::default()
         };
-        let expected = [code::KERNEL_TOO_OLD, code::NO_TCX, code::JIT_HARDENED, code::SLOW_CLOCK];
+        let expected = [
+            code::KERNEL_TOO_OLD.name,
+            code::NO_TCX.name,
+            code::JIT_HARDENED.name,
+            code::SLOW_CLOCK.name,
+        ];
         assert_eq!(codes(&kernel), expected);
     }
 }

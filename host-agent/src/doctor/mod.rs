@@ -5,7 +5,6 @@
 //! as root, and changes nothing on the node.
 
 mod cni;
-pub mod code;
 mod diagnosis;
 mod finding;
 mod hooks;

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeSet;
 
-use super::code;
-use super::finding::{Finding, Severity};
+use super::finding::Finding;
 use super::hooks::{Entry, Layer, Side, Surveyed};
 use super::owner::{Owner, of_ifb};
 use super::survey::Survey;
 use crate::netlink::ROOT_HANDLE;
+use crate::trouble::{Severity, code};
 
 const CILIUM_DEVICES: [&str; 2] = ["cilium_host", "cilium_net"];
 const CALICO_PREFIX: &str = "cali";
@@ -59,10 +59,10 @@ fn upstream(survey: &Survey) -> Vec<Finding> {
                 .is_some_and(|pod| pod.record.as_ref().is_ok_and(|record| !record.is_unlimited()));
             let severity = if limited { Severity::Degraded } else { Severity::Note };
             findings.push(
-                Finding::new(severity, code::UPSTREAM_BANDWIDTH, survey.subject(device))
+                Finding::new(code::UPSTREAM_BANDWIDTH, survey.subject(device))
+                    .severity(severity)
                     .seen(format!("{} redirects all that the pod sends to {to}", entry.label()))
-                    .why("the lower of two limits applies, and that one is a single queue")
-                    .remedy("take \"bandwidth\" out of the chain, then restart the pod"),
+                    .why("the lower of two limits holds, and that one is a single queue"),
             );
         }
     }
@@ -70,7 +70,8 @@ fn upstream(survey: &Survey) -> Vec<Finding> {
         let (device, name) = (&found.device, &found.device.name);
         if of_ifb(device) == Some(Owner::UpstreamBandwidth) && !used.contains(&device.index) {
             findings.push(
-                Finding::note(code::UPSTREAM_BANDWIDTH, name.as_str())
+                Finding::new(code::UPSTREAM_BANDWIDTH, name.as_str())
+                    .severity(Severity::Note)
                     .seen("an ifb of the upstream bandwidth plugin that no pod's device leads to")
                     .why("its ADD failed half-way, or its pod has gone without a DEL")
                     .remedy(format!("ip link del {name}")),
@@ -99,7 +100,8 @@ fn foreign_roots(survey: &Survey) -> Vec<Finding> {
             _ => "",
         };
         findings.push(
-            Finding::degraded(code::FOREIGN_ROOT_QDISC, survey.subject(device))
+            Finding::new(code::FOREIGN_ROOT_QDISC, survey.subject(device))
+                .severity(Severity::Degraded)
                 .seen(format!("the root qdisc is {} {:x}:{whose}", root.kind, root.major()))
                 .why("a limit on ingress cannot be attached there: ADD or the change fails (101)")
                 .remedy(format!(
@@ -117,18 +119,16 @@ fn devices(survey: &Survey) -> Vec<Finding> {
         let subject = survey.subject(found);
         if found.is_pod_end() && found.device.xdp.is_some() {
             findings.push(
-                Finding::note(code::XDP_ON_POD, subject.as_str())
+                Finding::new(code::XDP_ON_POD, subject.as_str())
                     .seen(format!("XDP program {}", found.device.xdp.unwrap_or(0)))
-                    .why("it runs before network policy and the guard, and may send packets past both")
-                    .remedy("ask its owner; ip link set dev … xdp off removes it"),
+                    .why("it runs before network policy and the guard, and may send packets past both"),
             );
         }
         if found.device.is_kind("netkit") {
             findings.push(
-                Finding::note(code::NETKIT, subject.as_str())
+                Finding::new(code::NETKIT, subject.as_str())
                     .seen("a netkit device, not a veth")
-                    .why("limits apply, but network policy runs behind them: what it denies is charged to the pod")
-                    .remedy("Cilium: --datapath-mode=veth"),
+                    .why("limits apply, but network policy runs behind them: what it denies is charged to the pod"),
             );
         }
     }
@@ -140,18 +140,16 @@ fn present(survey: &Survey) -> Vec<Finding> {
     let mut findings = Vec::new();
     if owners.contains(&Owner::Cilium) {
         findings.push(
-            Finding::note(code::CILIUM_PRESENT, "node")
+            Finding::new(code::CILIUM_PRESENT, "node")
                 .seen("programs or devices of Cilium")
-                .why("its programs end the chain with OK or send packets on by REDIRECT, past the host's end of a pod: limits on ingress may not see them")
-                .remedy("see the hooks with `sluice doctor --all`; leave its bandwidth manager off"),
+                .why("its programs end the chain with OK or send packets on by REDIRECT, past the host's end of a pod: limits on ingress may not see them"),
         );
     }
     if owners.contains(&Owner::Calico) {
         findings.push(
-            Finding::note(code::CALICO_PRESENT, "node")
+            Finding::new(code::CALICO_PRESENT, "node")
                 .seen("programs or devices of Calico")
-                .why("it removes clsact and root qdiscs that it does not know from pods' devices")
-                .remedy("the agent puts ours back while it runs; keep Calico's own QoS off"),
+                .why("it removes clsact and root qdiscs that it does not know from pods' devices"),
         );
     }
     findings
@@ -168,9 +166,8 @@ fn outdated(survey: &Survey) -> Option<Finding> {
     let entries = all.iter().flat_map(|device| &device.hooks).flat_map(|hook| &hook.entries);
     let count = entries.filter(is_old).count();
     (count > 0 && !tags.is_empty()).then(|| {
-        Finding::note(code::PROGRAM_OUTDATED, "node")
+        Finding::new(code::PROGRAM_OUTDATED, "node")
             .seen(format!("{count} attached programs are of another build than the pinned ones"))
             .why("pods that an older version attached run by it until they are attached again")
-            .remedy("none needed; they go with their pods")
     })
 }

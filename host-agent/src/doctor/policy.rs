@@ -5,12 +5,12 @@
 
 use bpf::survey::Pinned;
 
-use super::code;
-use super::finding::{Finding, Severity};
+use super::finding::Finding;
 use super::hooks::{Ends, Entry, Layer, Side, Surveyed};
 use super::owner::Owner;
 use super::shaping::told_of;
 use super::survey::{Pod, Survey};
+use crate::trouble::{Severity, code};
 
 const POLICY_PINS: &str = "globals/aws/programs";
 const SIDES: [(Side, &str, &str); 2] = [
@@ -19,7 +19,7 @@ const SIDES: [(Side, &str, &str); 2] = [
     (Side::Egress, "the pod's ingress", "handle_ingress"),
 ];
 const ETH_P_ALL: u16 = 3;
-/// Calico puts both back, and its limit is one that was asked for.
+/// Calico restores both, and its limit is one that was asked for.
 const CALICO_QOS: &str = "Calico limits what this pod sends: remove its annotation \
                           qos.projectcalico.org/egressBandwidth, Sluice keeps the pod's own limit";
 const RESTART: &str =
@@ -59,21 +59,17 @@ fn bypassed(subject: &str, device: &Surveyed, side: Side, way: &str) -> Option<F
     }
     let ahead = device.chain(side).take_while(|(_, entry)| !entry.is_policy());
     let (layer, entry) = ahead.max_by_key(|(layer, entry)| entry.ends(*layer))?;
-    let remedy = "have that program return NEXT (TCX_NEXT and TC_ACT_UNSPEC are -1), or take it \
-                  off: bpftool link detach, tc filter del";
     match entry.ends(layer) {
         Ends::Never => None,
-        Ends::CanPass => Some(
-            Finding::fault(code::POLICY_BYPASSED, subject)
-                .seen(told_of(entry, layer))
-                .why(format!("network policy for {way} does not see those packets: it is bypassed"))
-                .remedy(remedy),
-        ),
+        Ends::CanPass => {
+            Some(Finding::new(code::POLICY_BYPASSED, subject).seen(told_of(entry, layer)).why(
+                format!("network policy for {way} does not see those packets: it is bypassed"),
+            ))
+        }
         Ends::Unknown => Some(
-            Finding::note(code::POLICY_PERHAPS_BYPASSED, subject)
+            Finding::new(code::POLICY_PERHAPS_BYPASSED, subject)
                 .seen(told_of(entry, layer))
-                .why(format!("if it ends the chain, network policy for {way} is bypassed"))
-                .remedy(remedy),
+                .why(format!("if it ends the chain, network policy for {way} is bypassed")),
         ),
     }
 }
@@ -104,7 +100,7 @@ fn in_the_way(subject: &str, device: &Surveyed, side: Side, present: bool) -> Ve
         if priority == 1 && !fits {
             let severity = if present { Severity::Fault } else { Severity::Note };
             findings.push(
-                Finding::new(severity, code::PRIORITY_TAKEN, subject)
+                Finding::new(code::PRIORITY_TAKEN, subject).severity(severity)
                     .seen(place)
                     .why("network policy needs priority 1 with kind bpf and every protocol; the kernel answers EINVAL, and CNI ADD fails")
                     .remedy(elsewhere),
@@ -112,7 +108,7 @@ fn in_the_way(subject: &str, device: &Surveyed, side: Side, present: bool) -> Ve
         } else if handle == 1 {
             let severity = if present { Severity::Degraded } else { Severity::Note };
             findings.push(
-                Finding::new(severity, code::HANDLE_ONE_TAKEN, subject)
+                Finding::new(code::HANDLE_ONE_TAKEN, subject).severity(severity)
                     .seen(place)
                     .why("the policy agent takes every handle 1 for its own: it deletes the first, and after its upgrade does not attach again where this one is the last")
                     .remedy(unnamed),
@@ -147,13 +143,11 @@ fn missing(
             (Severity::Degraded, format!("{clsact}; {count} other devices of pods have it"))
         }
     };
-    let finding = Finding::new(severity, code::POLICY_MISSING, subject)
-        .seen(seen)
-        .why(format!(
+    let finding =
+        Finding::new(code::POLICY_MISSING, subject).severity(severity).seen(seen).why(format!(
             "no policy applies to {way}: the pod is older than policy, or its filter was removed; the \
              agent never looks again"
-        ))
-        .remedy(RESTART);
+        ));
     Some(finding)
 }
 
@@ -183,7 +177,7 @@ fn ingress_qdisc(subject: &str, device: &Surveyed, present: bool) -> Option<Find
             device.device.name
         ),
     };
-    let finding = Finding::new(severity, code::INGRESS_QDISC, subject)
+    let finding = Finding::new(code::INGRESS_QDISC, subject).severity(severity)
         .seen("a qdisc of kind ingress, where clsact would be")
         .why("the policy agent takes it for clsact: both its programs land on ingress, and policy for what the pod receives is off")
         .remedy(remedy);

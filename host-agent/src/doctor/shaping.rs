@@ -4,8 +4,7 @@
 
 use settings_model::{Rate, Settings};
 
-use super::code;
-use super::finding::{Finding, Severity};
+use super::finding::Finding;
 use super::hooks::{Ends, Entry, Layer, Side, Surveyed};
 use super::owner::Owner;
 use super::survey::{Pod, Survey};
@@ -13,9 +12,7 @@ use crate::netlink::{FILTER_HANDLE, Gso, LEAF_HANDLE, ROOT_HANDLE};
 use crate::pod::direction::Direction;
 use crate::pod::limit::{Limit, Origin};
 use crate::pod::record::{Guard, Mode, Record, Shaping};
-
-const REPAIR: &str = "the agent repairs it while it runs: systemctl restart sluice; \
-                      else restart the pod";
+use crate::trouble::{Severity, code};
 
 pub fn check(survey: &Survey) -> Vec<Finding> {
     survey
@@ -63,12 +60,11 @@ impl<'a> PodCheck<'a> {
         if self.inside.more_filters {
             let name = &self.inside.device.name;
             let finding =
-                Finding::note(code::TOO_MANY_FILTERS, format!("pod {} ({name} inside)", self.name));
+                Finding::new(code::TOO_MANY_FILTERS, format!("pod {} ({name} inside)", self.name));
             self.tell(
                 finding
                     .seen("it has more filters than are read: the first 1024 of each hook")
-                    .why("those behind are not judged")
-                    .remedy("see what in the pod adds them"),
+                    .why("those behind are not judged"),
             );
         }
         self.findings
@@ -89,7 +85,7 @@ impl<'a> PodCheck<'a> {
         self.findings.push(finding);
     }
 
-    /// The device that sends this way, where the qdisc and the filter are.
+    /// The device that sends in this direction, where the qdisc and the filter are.
     fn sender(&self, way: Direction) -> &'a Surveyed {
         if way == Direction::Ingress { self.host } else { self.inside }
     }
@@ -98,23 +94,20 @@ impl<'a> PodCheck<'a> {
         let subject = self.subject(way);
         match mode {
             None => self.tell(
-                Finding::fault(code::ATTACH_INCOMPLETE, subject)
+                Finding::new(code::ATTACH_INCOMPLETE, subject)
                     .seen("the record has a limit whose attachment was never completed")
-                    .why("this direction is not limited")
-                    .remedy("sluice reload; else restart the pod"),
+                    .why("this direction is not limited"),
             ),
             Some(Mode::Guarded(obstacle)) => self.tell(
-                Finding::degraded(code::GUARDED, subject)
+                Finding::new(code::GUARDED, subject)
                     .seen(obstacle)
-                    .why("the guard on the host's end drops the excess; nothing is paced")
-                    .remedy("ask its owner to remove that qdisc, then restart the pod"),
+                    .why("the guard on the host's end drops the excess; nothing is paced"),
             ),
             Some(Mode::Policed) => {
                 self.tell(
-                    Finding::degraded(code::POLICED, subject)
+                    Finding::new(code::POLICED, subject)
                         .seen("there was no sch_fq when it was attached")
-                        .why("the limit is enforced by dropping: TCP gets about it, less evenly")
-                        .remedy("a kernel with sch_fq, then restart the pod"),
+                        .why("the limit holds by dropping: TCP gets about it, less evenly"),
                 );
                 self.attached(way, false);
             }
@@ -138,10 +131,9 @@ impl<'a> PodCheck<'a> {
         let has_fq = device.qdiscs.iter().any(|q| q.kind == "fq" && q.major() == fq);
         if paced && !has_fq && root.is_none_or(|root| root.major() == ROOT_HANDLE) {
             self.tell(
-                Finding::fault(code::FQ_MISSING, subject.as_str())
+                Finding::new(code::FQ_MISSING, subject.as_str())
                     .seen(format!("the fq {fq:x}: is gone"))
-                    .why("packets are stamped and nothing makes them wait: no limit, but the guard's")
-                    .remedy(REPAIR),
+                    .why("packets are stamped and nothing holds them back: no limit, but the guard's"),
             );
         }
         let entries = device.hook(Side::Egress, layer);
@@ -158,10 +150,7 @@ impl<'a> PodCheck<'a> {
             Direction::Egress => "what the pod sends is not limited, but for the guard",
         };
         self.tell(
-            Finding::fault(code::FILTER_MISSING, subject)
-                .seen(format!("{seen}{also}"))
-                .why(why)
-                .remedy(REPAIR),
+            Finding::new(code::FILTER_MISSING, subject).seen(format!("{seen}{also}")).why(why),
         );
     }
 
@@ -188,10 +177,9 @@ impl<'a> PodCheck<'a> {
             return;
         };
         self.tell(
-            Finding::fault(code::SHAPER_HIDDEN, subject)
+            Finding::new(code::SHAPER_HIDDEN, subject)
                 .seen(told_of(entry, layer))
-                .why("our filter behind it does not see those packets: they are not limited")
-                .remedy("have it attached behind ours, or return UNSPEC"),
+                .why("our filter behind it does not see those packets: they are not limited"),
         );
     }
 
@@ -209,7 +197,7 @@ impl<'a> PodCheck<'a> {
             Direction::Egress => format!("nsenter --net={} ", self.record.netns.display()),
         };
         let (name, size) = (&device.name, wanted.max_size);
-        let finding = Finding::degraded(code::GSO_CLAMP_LOST, self.subject(way))
+        let finding = Finding::new(code::GSO_CLAMP_LOST, self.subject(way))
             .seen(format!("gso_max_size is {}, and was set to {size}", now.max_size))
             .why("one super-packet blocks the line for longer: more delay for all else of the pod")
             .remedy(format!(
@@ -228,20 +216,13 @@ impl<'a> PodCheck<'a> {
         let why = "a pod that may change its own network gets round its limit unseen";
         match guard {
             Guard::Pending => self.tell(
-                Finding::degraded(code::GUARD_PENDING, subject)
+                Finding::new(code::GUARD_PENDING, subject)
                     .seen("the agent attaches it, and has not yet")
-                    .why(why)
-                    .remedy("systemctl start sluice"),
+                    .why(why),
             ),
-            Guard::Off(reason) => self.tell(
-                Finding::degraded(code::GUARD_OFF, subject)
-                    .seen(reason)
-                    .why(why)
-                    .remedy(
-                        "set bandwidth.guard = \"own-clsact\", switch network policy on, or use an image with \
-                         kernel 6.6 or newer",
-                    ),
-            ),
+            Guard::Off(reason) => {
+                self.tell(Finding::new(code::GUARD_OFF, subject).seen(reason).why(why))
+            }
             Guard::Tcx => self.in_place(&subject, self.host, severity, Layer::Tcx),
             Guard::Clsact => self.in_place(&subject, self.host, severity, Layer::Clsact),
         }
@@ -254,12 +235,9 @@ impl<'a> PodCheck<'a> {
         match guard {
             Guard::Pending => {}
             Guard::Off(reason) => self.tell(
-                Finding::degraded(code::GUARD_OFF, subject)
+                Finding::new(code::INGRESS_GUARD_OFF, subject)
                     .seen(reason)
-                    .why("what others hand to the pod past its host end would not be limited")
-                    .remedy(
-                        "remove the ingress qdisc of the pod's end, or use kernel 6.6 or newer",
-                    ),
+                    .why("what others hand to the pod past its host end would not be limited"),
             ),
             Guard::Tcx => self.in_place(&subject, self.inside, Severity::Degraded, Layer::Tcx),
             Guard::Clsact => {
@@ -281,7 +259,7 @@ impl<'a> PodCheck<'a> {
         } else {
             able.join("; ")
         };
-        let finding = Finding::degraded(code::INGRESS_BYPASSED, self.subject(Direction::Ingress))
+        let finding = Finding::new(code::INGRESS_BYPASSED, self.subject(Direction::Ingress))
             .seen(format!(
                 "{packets} packets reached the pod past its host end; can redirect: {by}"
             ))
@@ -298,29 +276,26 @@ impl<'a> PodCheck<'a> {
         let chain: Vec<_> = at.chain(Side::Ingress).collect();
         let Some(position) = chain.iter().position(is_guard) else {
             return self.tell(
-                Finding::new(severity, code::GUARD_MISSING, subject)
+                Finding::new(code::GUARD_MISSING, subject)
+                    .severity(severity)
                     .seen("the record has it, and it is not there")
-                    .why("what gets round the shaper is neither limited nor seen")
-                    .remedy(REPAIR),
+                    .why("what gets round the shaper is neither limited nor seen"),
             );
         };
         let worst = chain[..position].iter().max_by_key(|(layer, entry)| entry.ends(*layer));
         let Some((layer, entry)) = worst else { return };
-        let place = "systemctl restart sluice puts the guard in front again; \
-                     have the other one attached behind it";
         match entry.ends(*layer) {
             Ends::Never => {}
             Ends::Unknown => self.tell(
-                Finding::note(code::GUARD_BEHIND, subject)
+                Finding::new(code::GUARD_BEHIND, subject)
                     .seen(told_of(entry, *layer))
-                    .why("if it ends the chain, the guard behind it does not run")
-                    .remedy(place),
+                    .why("if it ends the chain, the guard behind it does not run"),
             ),
             Ends::CanPass => self.tell(
-                Finding::new(severity, code::GUARD_HIDDEN, subject)
+                Finding::new(code::GUARD_HIDDEN, subject)
+                    .severity(severity)
                     .seen(told_of(entry, *layer))
-                    .why("the guard behind it does not see those packets")
-                    .remedy(place),
+                    .why("the guard behind it does not see those packets"),
             ),
         }
     }
@@ -372,11 +347,7 @@ pub fn told_of(entry: &Entry, layer: Layer) -> String {
 }
 
 fn foreign_root(subject: &str, seen: &str) -> Finding {
-    Finding::fault(code::FOREIGN_ROOT_QDISC, subject)
+    Finding::new(code::FOREIGN_ROOT_QDISC, subject)
         .seen(seen)
-        .why("it took the place of ours, which made packets wait for their time")
-        .remedy(
-            "ask its owner to remove it (tbf: the upstream bandwidth plugin or Calico), \
-             then restart the pod",
-        )
+        .why("it took the place of ours, which held packets back until their time")
 }

@@ -3,12 +3,12 @@
 
 use bpf::survey::Pinned;
 
-use super::code;
-use super::finding::{Finding, Severity};
+use super::finding::Finding;
 use super::survey::{Pod, Survey};
 use crate::host::logging::harmless;
 use crate::libcni::entry::is_chained;
 use crate::settings::in_force::Reason;
+use crate::trouble::{Severity, code};
 
 pub fn check(survey: &Survey) -> Vec<Finding> {
     [settings(survey), pins(survey), records(survey), agent(survey)].concat()
@@ -17,28 +17,27 @@ pub fn check(survey: &Survey) -> Vec<Finding> {
 fn settings(survey: &Survey) -> Vec<Finding> {
     let state = &survey.state;
     let unreadable = |text: &String| {
-        Finding::fault(code::SETTINGS_UNREADABLE, "/run/sluice")
+        Finding::new(code::SETTINGS_UNREADABLE, "/run/sluice")
             .seen(text)
             .why("new pods start without limits")
-            .remedy("sluice boot")
     };
     let mut findings: Vec<Finding> = state.in_force_error.iter().map(unreadable).collect();
     match &state.settings {
         Some(Err(text)) => findings.push(unreadable(text)),
         None => {
-            let finding = Finding::fault(code::NOT_BOOTED, "/run/sluice/settings.toml")
+            let finding = Finding::new(code::NOT_BOOTED, "/run/sluice/settings.toml")
                 .seen("it is not there")
-                .why("no pod gets a limit: the plugin is not installed, or lets pods start without")
-                .remedy("sluice boot (or: systemctl start sluice-boot)");
+                .why(
+                    "no pod gets a limit: the plugin is not installed, or lets pods start without",
+                );
             findings.push(finding);
         }
         Some(Ok(_)) => {}
     }
     if let Some(in_force) = state.in_force.as_ref().filter(|f| f.reason != Reason::AsAsked) {
-        let finding = Finding::degraded(code::SETTINGS_REPLACED, "settings")
+        let finding = Finding::new(code::SETTINGS_NOT_AS_ASKED, "settings")
             .seen(format!("in force: {}", in_force.to_text()))
-            .why(in_force.problems.join("; "))
-            .remedy("correct the settings (`sluice check FILE`), then `sluice reload`");
+            .why(in_force.problems.join("; "));
         findings.push(finding);
     }
     findings
@@ -54,15 +53,15 @@ fn pins(survey: &Survey) -> Vec<Finding> {
         let chained = survey.state.settings().is_none_or(is_chained);
         let severity = if chained { Severity::Fault } else { Severity::Note };
         let path = dir.join(&own).display().to_string();
-        let finding = Finding::new(severity, code::PINS_MISSING, path)
+        let finding = Finding::new(code::PINS_MISSING, path)
+            .severity(severity)
             .seen(error)
-            .why("new pods start without their limits, and no limit can be changed")
-            .remedy("systemctl restart sluice");
+            .why("new pods start without their limits, and no limit can be changed");
         findings.push(finding);
     }
     for layout in bpffs.layouts.iter().filter(|layout| **layout != own) {
         let path = dir.join(layout).display().to_string();
-        let finding = Finding::note(code::PINS_OF_OTHER_VERSION, path.as_str())
+        let finding = Finding::new(code::PINS_OF_OTHER_VERSION, path.as_str())
             .seen(format!("pins of layout {layout}; this version has {own}"))
             .why("pods that an older version attached may still run by them")
             .remedy(format!("once no older pod runs on this node: rm -r {path}"));
@@ -71,7 +70,7 @@ fn pins(survey: &Survey) -> Vec<Finding> {
     for pin in survey.programs.pins.iter().filter(|pin| pin.path.starts_with(&dir)) {
         if matches!(pin.holds, Pinned::Link { ifindex: Some(0), .. }) {
             let path = pin.path.display().to_string();
-            let finding = Finding::note(code::LINK_LEFT, path.as_str())
+            let finding = Finding::new(code::LINK_LEFT, path.as_str())
                 .seen("a link whose device has gone")
                 .why("it does nothing, and keeps a little memory")
                 .remedy(format!(
@@ -92,7 +91,7 @@ fn records(survey: &Survey) -> Vec<Finding> {
         let wanted = (result.container_id.clone(), result.ifname.clone());
         if survey.pods.iter().all(|pod| key(pod) != wanted) {
             let name = harmless(&format!("pod {}/{}", result.namespace, result.pod));
-            let finding = Finding::degraded(code::POD_WITHOUT_RECORD, name)
+            let finding = Finding::new(code::POD_WITHOUT_RECORD, name)
                 .seen(format!(
                     "the runtime has a result for its {}, and Sluice has no record",
                     result.ifname
@@ -119,7 +118,7 @@ fn record(survey: &Survey, pod: &Pod) -> Option<Finding> {
     let record = match &pod.record {
         Ok(record) => record,
         Err(text) => {
-            let finding = Finding::fault(code::RECORD_UNREADABLE, subject)
+            let finding = Finding::new(code::RECORD_UNREADABLE, subject)
                 .seen(text)
                 .why(format!("slot {slot} is taken, and nothing can be changed or removed"))
                 .remedy(format!("rm {file}; then restart the pod"));
@@ -131,7 +130,7 @@ fn record(survey: &Survey, pod: &Pod) -> Option<Finding> {
         (Ok(_), None) if record.host.is_some() => "its end on the host has gone".into(),
         _ => return None,
     };
-    let finding = Finding::degraded(code::RECORD_WITHOUT_POD, subject)
+    let finding = Finding::new(code::RECORD_WITHOUT_POD, subject)
         .seen(gone)
         .why(format!("slot {slot} stays taken until a DEL comes; 1023 are all there are"))
         .remedy(format!("the agent collects it while it runs; without an agent: rm {file}"));
@@ -149,11 +148,9 @@ fn agent(survey: &Survey) -> Vec<Finding> {
         count => format!("its socket does not answer; {count} guards wait for it"),
     };
     let socket = survey.state.socket.display().to_string();
-    let finding = Finding::new(Severity::Degraded, code::AGENT_NOT_RUNNING, socket)
-        .seen(seen)
-        .why(
+    let finding =
+        Finding::new(code::AGENT_NOT_RUNNING, socket).severity(Severity::Degraded).seen(seen).why(
             "limits hold, but nothing is repaired, adopted or collected, and new pods get no guard",
-        )
-        .remedy("systemctl start sluice; journalctl -u sluice says why it ended");
+        );
     vec![finding]
 }

@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 
 use super::diagnosis::Diagnosis;
-use super::finding::{Finding, Severity};
+use super::finding::Finding;
 use super::hooks::{Entry, Layer, Side, Surveyed};
 use super::owner::Owner;
 use super::policy;
 use super::survey::{Kernel, Pod, Survey};
+use crate::trouble::Severity;
 
 impl Diagnosis {
     /// Findings, and with `all` every device with its hooks.
@@ -202,15 +203,19 @@ fn entry_text(entry: &Entry, layer: Layer) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trouble::code;
 
     fn finding(subject: &str, seen: &str) -> Finding {
-        Finding::fault("code", subject).seen(seen).why("why").remedy(format!("do {subject}"))
+        Finding::new(code::FQ_MISSING, subject)
+            .seen(seen)
+            .why("why")
+            .remedy(format!("do {subject}"))
     }
 
     #[test]
     fn what_is_said_of_many_is_told_once() {
         let all: Vec<Finding> = (1..=6).map(|n| finding(&format!("p{n}"), "same")).collect();
-        let expected = "\nFAULT     code: p1\n  also    p2; p3; p4; and 2 more\n  seen    same\n  \
+        let expected = "\nFAULT     fq-missing: p1\n  also    p2; p3; p4; and 2 more\n  seen    same\n  \
                         why     why\n  do      do p1\n";
         assert_eq!(findings(&all, false), expected);
         assert!(findings(&all, true).contains("p2; p3; p4; p5; p6\n"));
@@ -221,7 +226,7 @@ mod tests {
         let all: Vec<Finding> = (1..=6).map(|n| finding("p", &format!("seen {n}"))).collect();
         let text = findings(&all, false);
         assert!(text.contains("seen 3") && !text.contains("seen 4"), "{text}");
-        assert!(text.ends_with("\nFAULT     code: 3 more, see --all\n"), "{text}");
+        assert!(text.ends_with("\nFAULT     fq-missing: 3 more, see --all\n"), "{text}");
         assert!(findings(&all, true).contains("seen 6"));
     }
 }

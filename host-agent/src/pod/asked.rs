@@ -22,7 +22,7 @@ pub struct Annotated {
 }
 
 /// Limits that an operator set on a living pod (`sluice limit set`), above all others; None where
-/// the way was left alone.
+/// the direction was left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Live {
     #[serde(with = "as_text")]

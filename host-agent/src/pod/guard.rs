@@ -28,6 +28,7 @@ use crate::netlink::{self, FILTER_HANDLE, Filter};
 use crate::pod::direction::Entry;
 use crate::pod::record::{Guard, IngressGuard, Record};
 use crate::pod::veth::{End, Veth};
+use crate::trouble::code;
 
 /// How long after its pod's ADD an ingress guard is attached: what an older program let pass into the
 /// pod has then arrived.
@@ -71,7 +72,7 @@ pub fn tell(record: &Record, before: Option<&Guard>) {
         log::warn!(
             POD_NAMESPACE = namespace.as_str(),
             POD_NAME = pod.as_str(),
-            CODE = "guard-off";
+            CODE = code::GUARD_OFF.name;
             "{namespace}/{pod}: no guard, {why}: with CAP_NET_RAW the pod can send past its limit"
         );
     }

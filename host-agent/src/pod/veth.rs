@@ -208,7 +208,7 @@ impl Veth {
         Ok(true)
     }
 
-    /// Other parameters for the fq on this way. What waits in it is not lost: it is only ever given
+    /// Other parameters for the fq in this direction. What waits in it is not lost: it is only ever given
     /// more room here.
     pub fn enlarge_fq(
         &mut self,
@@ -227,7 +227,7 @@ impl Veth {
         netlink.change_leaf_fq(link, fq)
     }
 
-    /// MTU of the end that sends this way.
+    /// MTU of the end that sends in this direction.
     pub fn mtu(&mut self, way: Direction) -> u32 {
         self.sender(way).link.mtu
     }
@@ -242,7 +242,7 @@ impl Veth {
         self.sender(way).clamp(limit, before)
     }
 
-    /// The end whose device sends on this way.
+    /// The end whose device sends in this direction.
     pub fn sender(&mut self, way: Direction) -> &mut End {
         match way {
             Direction::Ingress => &mut self.host,
@@ -264,7 +264,7 @@ impl Veth {
         Ok(self.look(way, mode)?.missing)
     }
 
-    /// How our attachment on this way is.
+    /// How our attachment in this direction is.
     pub fn look(&mut self, way: Direction, mode: Mode) -> Result<Look, netlink::Error> {
         let names = if way == Direction::Ingress { HOST_PIECES } else { POD_PIECES };
         let End { netlink, link } = self.sender(way);

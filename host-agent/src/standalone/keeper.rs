@@ -22,7 +22,7 @@ use crate::imds::{Host, jittered};
 use crate::libcni::files::OF_STANDALONE_MODE as CONFLIST;
 use crate::libcni::files::active_conflist;
 use crate::netlink::{Link, Netlink};
-use crate::trouble::Trouble;
+use crate::trouble::{Trouble, code};
 
 /// From one look to the next, on average.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -191,11 +191,11 @@ fn stay_routed(paths: &Paths, device: &str) -> Result<(), Trouble> {
         "1" => fs::write(&path, "2"),
         _ => Ok(()),
     };
-    stay().map_err(|e| Trouble {
-        code: "accept-ra".into(),
-        subject: device.into(),
-        what: format!("{e} ({}): pods get no IPv6 addresses", path.display()),
-        next_step: format!("set net.ipv6.conf.{device}.accept_ra=2 in the image (sysctl.d)"),
+    stay().map_err(|e| {
+        let what = format!("{e} ({}): pods get no IPv6 addresses", path.display());
+        Trouble::new(code::ACCEPT_RA, device, what).with_next_step(format!(
+            "set net.ipv6.conf.{device}.accept_ra=2 in the image (sysctl.d)"
+        ))
     })
 }
 
@@ -203,43 +203,25 @@ fn stay_routed(paths: &Paths, device: &str) -> Result<(), Trouble> {
 fn other_network(dir: &Path) -> Result<Option<Trouble>> {
     let active = active_conflist(dir)?.map(|found| found.path);
     let first = active.filter(|path| *path < dir.join(CONFLIST));
-    Ok(first.map(|path| Trouble {
-        code: "other-network".into(),
-        subject: path.display().to_string(),
-        what: format!("{} is there, which runtimes take before {CONFLIST}", path.display()),
-        next_step: "remove it (and aws-node from this node), or use cni.mode = \"chain\"".into(),
+    Ok(first.map(|path| {
+        let path = path.display().to_string();
+        let what = format!("{path} is there, which runtimes take before {CONFLIST}");
+        Trouble::new(code::OTHER_NETWORK, path, what)
     }))
 }
 
 fn no_prefixes(interface: &Interface) -> Trouble {
     let macs = format!("network/interfaces/macs/{}", interface.mac);
-    Trouble {
-        code: "no-prefixes".into(),
-        subject: "cni.mode".into(),
-        what: format!(
-            "IMDS shows no prefix for pods: nothing at {macs}/ipv4-prefix or ipv6-prefix"
-        ),
-        next_step: "delegate some to the node's first interface: launch template, \
-                    NetworkInterfaces[].Ipv4PrefixCount (or Ipv6PrefixCount); they are taken as \
-                    soon as IMDS shows them"
-            .into(),
-    }
+    let what =
+        format!("IMDS shows no prefix for pods: nothing at {macs}/ipv4-prefix or ipv6-prefix");
+    Trouble::new(code::NO_PREFIXES, "cni.mode", what)
 }
 
 fn no_imds(error: InterfaceError) -> Trouble {
-    Trouble {
-        code: "no-imds".into(),
-        subject: "cni.mode".into(),
-        what: format!("{:#}", anyhow!(error).context("look for delegated prefixes")),
-        next_step: "standalone mode needs IMDSv2 on the host; what was known before stays".into(),
-    }
+    let what = format!("{:#}", anyhow!(error).context("look for delegated prefixes"));
+    Trouble::new(code::NO_IMDS, "cni.mode", what)
 }
 
 fn failed(error: &anyhow::Error) -> Trouble {
-    Trouble {
-        code: "standalone".into(),
-        subject: "cni.mode".into(),
-        what: format!("{error:#}"),
-        next_step: "put it right; it is tried again within a minute".into(),
-    }
+    Trouble::new(code::STANDALONE, "cni.mode", format!("{error:#}"))
 }

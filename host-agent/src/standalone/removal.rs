@@ -12,7 +12,7 @@ use super::{network, nft};
 use crate::host::paths::Paths;
 use crate::libcni::files::OF_STANDALONE_MODE;
 
-/// Takes conflist and table off the node, where this mode has made them since the node started. The
+/// Removes conflist and table from the node, where this mode has made them since the node started. The
 /// store stays: pods that are there keep their addresses, and no one else is to have them.
 pub fn take_off(paths: &Paths) -> Result<()> {
     let Some(known) = Known::read(paths)? else { return Ok(()) };

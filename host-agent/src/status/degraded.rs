@@ -6,28 +6,47 @@
 use super::node::Status;
 use super::pod::{Pod, State, names};
 use crate::settings::in_force::Reason;
-use crate::trouble::{CONFLIST, Trouble, some};
+use crate::trouble::code::{self, Code};
+use crate::trouble::{Trouble, some};
 
-/// Code of pods without their limit, which a look at the devices may find more of.
-pub const BROKEN: &str = "broken";
+/// What is said of pods that the records show to be without their limit.
+const UNENFORCED: &str =
+    "a limit is not enforced where it should be; sluice pods says what is missing";
 
-pub fn broken(all: &[Pod]) -> Option<Trouble> {
-    of_pods(all).into_iter().find(|trouble| trouble.code == BROKEN)
+/// Finds the pods without their limit once more, as a look at the devices may show others.
+pub fn look_again(degraded: &mut Vec<Trouble>, all: &[Pod]) {
+    degraded.retain(|trouble| trouble.what != UNENFORCED);
+    degraded.extend(unenforced(degraded, all));
+}
+
+/// The agent says of a pod that it works on what is in the way; that is enough.
+fn unenforced(reported: &[Trouble], all: &[Pod]) -> Option<Trouble> {
+    let is_told = |pod: &Pod| {
+        let subject = format!("{} {}", pod.name(), pod.interface);
+        reported.iter().any(|trouble| trouble.is(code::NOT_ENFORCED) && trouble.subject == subject)
+    };
+    let without = all.iter().filter(|pod| pod.state() == State::Broken && !is_told(pod));
+    of_names(code::NOT_ENFORCED, UNENFORCED, &names(without))
 }
 
 /// The pins could not be opened because of `pins`, if that is given.
 pub fn of(status: &Status, pins: Option<&bpf::Error>) -> Vec<Trouble> {
-    let reported = status.agent.iter().flat_map(|agent| agent.report.troubles.clone());
-    let found = [agent(status), settings(status), kubelet(status), programs(status, pins)];
-    let pods = of_pods(&status.pods);
-    let found = found.into_iter().flatten().chain(unmet_parts(status)).chain(pods);
-    reported.chain(found).collect()
+    let mut all = status.agent.as_ref().map_or(Vec::new(), |it| it.report.troubles.clone());
+    // The agent may have found that nothing is in force.
+    let is_booted = !all.iter().any(|trouble| trouble.is(code::NOT_BOOTED));
+    let settings = settings(status).filter(|it| is_booted || !it.is(code::NOT_BOOTED));
+    let found = [agent(status), settings, kubelet(status), programs(status, pins)];
+    all.extend(unenforced(&all, &status.pods));
+    all.extend(found.into_iter().flatten());
+    all.extend(unmet_parts(status));
+    all.extend(of_pods(&status.pods));
+    all
 }
 
 /// The agent looks at the conflist itself, and knows whether it has been repaired since.
 fn unmet_parts(status: &Status) -> Vec<Trouble> {
     let mut unmet = status.settings.iter().flat_map(|it| it.unmet.clone()).collect::<Vec<_>>();
-    unmet.retain(|trouble| status.agent.is_none() || trouble.code != CONFLIST);
+    unmet.retain(|trouble| status.agent.is_none() || !is_of_conflist(trouble));
     unmet
 }
 
@@ -37,138 +56,100 @@ fn kubelet(status: &Status) -> Option<Trouble> {
     if has == Some(max_pods.pods) {
         return None;
     }
-    let next_step = match max_pods.by_nodeadm {
-        true => "reboot or replace the node: nodeadm makes kubelet's configuration once, at boot",
-        false => "restart kubelet: systemctl restart kubelet",
-    };
     let has = match has {
         Some(pods) => format!("kubelet runs with max-pods {pods}"),
         None => "kubelet started without a number of Sluice's".into(),
     };
     let what = format!("{has}; the settings in force give it {}", max_pods.pods);
-    Some(trouble("kubelet-not-restarted", "max-pods", &what, next_step))
+    let trouble = Trouble::new(code::KUBELET_NOT_RESTARTED, "max-pods", what);
+    let by_nodeadm =
+        "reboot or replace the node: nodeadm makes kubelet's configuration once, at boot";
+    Some(if max_pods.by_nodeadm { trouble.with_next_step(by_nodeadm) } else { trouble })
 }
 
 fn agent(status: &Status) -> Option<Trouble> {
-    match &status.agent {
-        None => Some(trouble(
-            "no-agent",
-            "sluice agent",
+    let (code, what) = match &status.agent {
+        None => (
+            code::AGENT_NOT_RUNNING,
             "no agent runs; limits stay in force, but nothing is repaired and no guard attached",
-            "start it: systemctl start sluice",
-        )),
-        Some(agent) if !agent.report.ready => Some(trouble(
-            "not-ready",
-            "sluice agent",
-            "the agent's first pass is not through",
-            "wait; if that lasts for more than a minute, read its journal: journalctl -u sluice",
-        )),
-        Some(_) => None,
-    }
+        ),
+        Some(agent) if !agent.report.ready => {
+            (code::NOT_READY, "the agent's first pass is not through")
+        }
+        Some(_) => return None,
+    };
+    Some(Trouble::new(code, "sluice agent", what))
 }
 
 fn settings(status: &Status) -> Option<Trouble> {
     let Some(in_force) = &status.settings else {
-        return Some(trouble(
-            "not-booted",
-            "settings",
-            "no settings are in force: `sluice boot` has not run since the node started",
-            "run sluice boot",
-        ));
+        let what = "no settings are in force: `sluice boot` has not run since the node started";
+        return Some(Trouble::new(code::NOT_BOOTED, "settings", what));
     };
     let why = in_force.problems.join("; ");
-    (in_force.reason != Reason::AsAsked).then(|| {
-        trouble(
-            "settings-not-as-asked",
-            "settings",
-            &format!("in force is {}: {why}", in_force.to_text()),
-            "correct the settings, check them with sluice check, then sluice reload",
-        )
-    })
+    let what = format!("in force is {}: {why}", in_force.to_text());
+    (in_force.reason != Reason::AsAsked)
+        .then(|| Trouble::new(code::SETTINGS_NOT_AS_ASKED, "settings", what))
 }
 
 fn programs(status: &Status, error: Option<&bpf::Error>) -> Option<Trouble> {
     // Before the agent's first start there is nothing, and no one who needs it.
     let needed = status.agent.is_some() || status.count(State::Unlimited) < status.pods.len();
     let error = error.filter(|_| needed)?;
-    Some(trouble(
-        "not-loaded",
-        "shaper",
-        &format!("the programs and maps are not there: {error}; counters cannot be read"),
-        "restart the agent: systemctl restart sluice",
-    ))
+    let what = format!("the programs and maps are not there: {error}; counters cannot be read");
+    Some(Trouble::new(code::PINS_MISSING, "shaper", what))
 }
 
 fn of_pods(all: &[Pod]) -> Vec<Trouble> {
-    type Group<'g> = (&'g str, &'g str, &'g str, fn(&Pod) -> bool);
-    let groups: [Group; 7] = [
+    type Group<'g> = (&'static Code, &'g str, fn(&Pod) -> bool);
+    let groups: [Group; 6] = [
+        (code::POLICED, "excess is dropped, not paced: this kernel has no sch_fq", |pod| {
+            pod.ways().iter().any(|(_, line)| line.mode.as_deref() == Some("policed"))
+        }),
         (
-            BROKEN,
-            "a limit is not enforced where it should be; sluice pods says what is missing",
-            "restart the pod, or find what has changed its devices: sluice doctor",
-            |pod| pod.state() == State::Broken,
-        ),
-        (
-            "policed",
-            "excess is dropped, not paced: this kernel has no sch_fq",
-            "use an image whose kernel has the module sch_fq",
-            |pod| pod.ways().iter().any(|(_, line)| line.mode.as_deref() == Some("policed")),
-        ),
-        (
-            "guarded",
+            code::GUARDED,
             "the guard alone enforces: a foreign root qdisc is on the pod's end",
-            "find what adds it, and restart the pod without it",
             |pod| pod.egress.mode.as_deref() == Some("guarded"),
         ),
+        (code::DODGED, "the guard drops what got round the pod's own shaper", is_dodging),
         (
-            "dodged",
-            "the guard drops what got round the pod's own shaper",
-            "look at what runs there: it has changed its own devices or sends past them",
-            |pod| is_dodging(pod),
-        ),
-        (
-            "guard-off",
-            "no guard: a pod with CAP_NET_RAW can send past its limit, and one with CAP_NET_ADMIN take it \
-             off; sluice pods says why",
-            "set bandwidth.guard = \"own-clsact\"; or use a kernel with tcx (6.6), or network policy, whose \
-             clsact the guard shares",
+            code::GUARD_OFF,
+            "no guard: a pod with CAP_NET_RAW can send past its limit, and one with CAP_NET_ADMIN \
+             can remove it; sluice pods says why",
             |pod| pod.guard.as_ref().is_some_and(|guard| guard.state == "off"),
         ),
         (
-            "bypassed",
+            code::INGRESS_BYPASSED,
             "packets reach the pod past its host end: they are policed, not paced",
-            "sluice doctor names the programs that can do that (bpf_redirect_peer)",
             |pod| {
                 let packets = pod.ingress.sent_packets;
                 pod.bypassed.as_ref().is_some_and(|bypassed| bypassed.is_notable(packets))
             },
         ),
         (
-            "ingress-guard-off",
+            code::INGRESS_GUARD_OFF,
             "no guard in the pod: what others hand to it past its host end is not limited",
-            "remove the ingress qdisc of the pod's end, or use a kernel with tcx (6.6)",
             |pod| pod.bypassed.as_ref().is_some_and(|bypassed| bypassed.guard == "off"),
         ),
     ];
-    let troubles = groups.into_iter().filter_map(|(code, what, next_step, holds)| {
-        let names = names(all.iter().filter(|pod| holds(pod)));
-        (!names.is_empty()).then(|| trouble(code, &some(&names), what, next_step))
+    let troubles = groups.into_iter().filter_map(|(code, what, holds)| {
+        of_names(code, what, &names(all.iter().filter(|pod| holds(pod))))
     });
     troubles.collect()
+}
+
+fn is_of_conflist(trouble: &Trouble) -> bool {
+    trouble.is(code::CONFLIST_UNREADABLE) || trouble.is(code::CONFLIST_NOT_WRITTEN)
+}
+
+/// One for all of them, if there are any.
+fn of_names(code: &'static Code, what: &str, names: &[String]) -> Option<Trouble> {
+    (!names.is_empty()).then(|| Trouble::new(code, some(names), what))
 }
 
 fn is_dodging(pod: &Pod) -> bool {
     let dropped = pod.guard.as_ref().is_some_and(|guard| guard.dropped_packets > 0);
     dropped && pod.egress.mode.as_deref() != Some("guarded")
-}
-
-fn trouble(code: &str, subject: &str, what: &str, next_step: &str) -> Trouble {
-    Trouble {
-        code: code.into(),
-        subject: subject.into(),
-        what: what.into(),
-        next_step: next_step.into(),
-    }
 }
 
 #[cfg(test)]
@@ -179,7 +160,7 @@ mod tests {
     use crate::status::text::tests::{pod, status};
 
     fn codes(status: &Status) -> Vec<String> {
-        of(status, None).into_iter().map(|trouble| trouble.code).collect()
+        of(status, None).into_iter().map(|trouble| trouble.code().to_owned()).collect()
     }
 
     #[test]
@@ -192,7 +173,7 @@ mod tests {
         let mut healthy = status(Vec::new());
         healthy.agent = None;
         healthy.settings = None;
-        assert_eq!(codes(&healthy), ["no-agent", "not-booted"]);
+        assert_eq!(codes(&healthy), ["agent-not-running", "not-booted"]);
         let mut policed = pod();
         policed.egress.mode = Some("policed".into());
         let mut guarded = pod();
@@ -200,7 +181,7 @@ mod tests {
         let mut broken = pod();
         broken.ingress.broken = true;
         let all = status(vec![policed, guarded, broken]);
-        assert_eq!(codes(&all), ["broken", "policed", "guarded"]);
+        assert_eq!(codes(&all), ["not-enforced", "policed", "guarded"]);
     }
 
     #[test]
@@ -228,12 +209,28 @@ mod tests {
     #[test]
     fn conflist_is_the_agents_to_judge_while_one_runs() {
         let mut degraded = status(Vec::new());
-        let unmet = ["conflist", "kubelet-not-configured"];
-        let unmet = unmet.map(|code| trouble(code, "part", "broken", "repair it"));
+        let unmet = [code::CONFLIST_UNREADABLE, code::KUBELET_NOT_CONFIGURED];
+        let unmet = unmet.map(|code| Trouble::new(code, "part", "broken"));
         degraded.settings.as_mut().unwrap().unmet = unmet.into();
         assert_eq!(codes(&degraded), ["kubelet-not-configured"]);
         degraded.agent = None;
-        assert_eq!(codes(&degraded), ["no-agent", "conflist", "kubelet-not-configured"]);
+        assert_eq!(
+            codes(&degraded),
+            ["agent-not-running", "conflist-unreadable", "kubelet-not-configured"]
+        );
+    }
+
+    #[test]
+    fn pod_that_the_agent_works_on_is_one_entry_with_what_is_in_the_way() {
+        let mut broken = pod();
+        broken.ingress.broken = true;
+        let mut told = status(vec![broken]);
+        let why = Trouble::new(code::NOT_ENFORCED, "default/web eth0", "a tbf is there");
+        told.agent.as_mut().unwrap().report.troubles.push(why.clone());
+        told.degraded = of(&told, None);
+        assert!(told.degraded.iter().eq([&why]));
+        look_again(&mut told.degraded, &told.pods);
+        assert!(told.degraded.iter().eq([&why]));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::host::clock::seconds;
 use crate::settings::in_force::Reason;
 use crate::status::report::Report;
 use crate::status::{Delays, Line, Pod, State, Status, need_container};
+use crate::trouble::Trouble;
 
 /// Upper bounds in seconds: ADD takes 2 to 20 ms as a rule, and the runtime gives up after minutes.
 const ADD_BOUNDS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0];
@@ -143,7 +144,7 @@ where
     Ok(())
 }
 
-/// Of both ways of every pod, what `value` gives.
+/// Of both directions of every pod, what `value` gives.
 fn of_ways<'l, V>(
     status: &'l Status,
     value: impl Fn(&'l Pod, &'l Line) -> Option<V> + 'l,
@@ -276,7 +277,7 @@ fn node(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
     let help = "Pod interfaces with an override (limit set)";
     family(encoder, ("pods_set_by_hand", help), [(Vec::new(), ConstGauge::new(by_hand as i64))])?;
     // One series for each code, however many things have it.
-    let mut codes: Vec<&str> = status.degraded.iter().map(|t| t.code.as_str()).collect();
+    let mut codes: Vec<&str> = status.degraded.iter().map(Trouble::code).collect();
     codes.sort_unstable();
     let troubles = codes
         .chunk_by(|a, b| a == b)

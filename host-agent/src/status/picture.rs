@@ -59,8 +59,7 @@ impl Status {
     /// the same.
     pub fn look_at_devices(&mut self, paths: &Paths) -> Result<()> {
         pods::look_at_devices(paths, &mut self.pods)?;
-        self.degraded.retain(|trouble| trouble.code != degraded::BROKEN);
-        self.degraded.extend(degraded::broken(&self.pods));
+        degraded::look_again(&mut self.degraded, &self.pods);
         self.degraded.sort();
         Ok(())
     }

@@ -42,7 +42,7 @@ pub struct Pod {
     pub bypassed: Option<Bypassed>,
 }
 
-/// How a pod's limits are enforced, the worse of its two ways.
+/// How a pod's limits are enforced, the worse of its two directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {

@@ -12,7 +12,7 @@ use crate::host::paths::Paths;
 use crate::pod::direction::Entry;
 use crate::pod::record::{Claim, Mode, Record, Records, Shaping};
 use crate::pod::veth::Veth;
-use crate::trouble::Trouble;
+use crate::trouble::{Trouble, code};
 
 /// What the three places have counted where a pod is looked at.
 struct Counted {
@@ -31,12 +31,10 @@ pub fn read(paths: &Paths, pins: Option<&Pins>) -> Result<(Vec<Pod>, Vec<Trouble
                 queues.push(at);
             }
             Ok(None) => {}
-            Err(e) => troubles.push(Trouble {
-                code: "unreadable-record".into(),
-                subject: format!("{} {}", claim.key.container_id, claim.key.ifname),
-                what: format!("{e:#}"),
-                next_step: "restart the pod; report it if that does not help".into(),
-            }),
+            Err(e) => {
+                let subject = format!("{} {}", claim.key.container_id, claim.key.ifname);
+                troubles.push(Trouble::new(code::RECORD_UNREADABLE, subject, format!("{e:#}")));
+            }
         }
     }
     queues::enter(&mut pods, &queues, now_ns());

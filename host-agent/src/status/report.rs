@@ -42,7 +42,3 @@ impl Report {
         format!("{pods} pod interfaces, {count} in trouble{}", first.unwrap_or_default())
     }
 }
-
-/// Code of pods that run without the limit that they should have, because the agent could not give
-/// them one; `sluice pods` lists them too.
-pub const NOT_ADOPTED: &str = "not-adopted";

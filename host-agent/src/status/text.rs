@@ -7,7 +7,7 @@ use settings_model::Rate;
 
 use super::{Kernel, State, Status, need_container};
 use crate::addresses::capacity::{Capacity, numbers};
-use crate::status::report::NOT_ADOPTED;
+use crate::trouble::code::NOT_ADOPTED;
 
 /// One screen: is it well, and if not, what to do. Begins with the settings.
 pub fn screen(status: &Status) -> String {
@@ -39,7 +39,10 @@ pub fn screen(status: &Status) -> String {
         let _ = writeln!(
             text,
             "  {}: {}: {}\n    next: {}",
-            trouble.code, trouble.subject, trouble.what, trouble.next_step
+            trouble.code(),
+            trouble.subject,
+            trouble.what,
+            trouble.next_step
         );
     }
     text
@@ -162,8 +165,8 @@ pub fn table(status: &Status) -> String {
             );
         }
     }
-    for trouble in status.degraded.iter().filter(|trouble| trouble.code == NOT_ADOPTED) {
-        let _ = writeln!(text, "{}: {}: {}", trouble.subject, trouble.code, trouble.what);
+    for trouble in status.degraded.iter().filter(|trouble| trouble.is(NOT_ADOPTED)) {
+        let _ = writeln!(text, "{}: {}: {}", trouble.subject, trouble.code(), trouble.what);
     }
     text
 }
@@ -201,7 +204,7 @@ pub mod tests {
     use crate::settings::generation::Verdict;
     use crate::settings::in_force::{InForce, Reason};
     use crate::status::report::Report;
-    use crate::trouble::Trouble;
+    use crate::trouble::{Trouble, code};
 
     fn line() -> Line {
         Line {
@@ -227,7 +230,7 @@ pub mod tests {
         }
     }
 
-    /// Limited both ways, and all is well.
+    /// Limited in both directions, and all is well.
     pub fn pod() -> Pod {
         Pod {
             namespace: "default".into(),
@@ -335,14 +338,11 @@ pub mod tests {
     #[test]
     fn degraded_things_come_with_the_next_step() {
         let mut degraded = status(Vec::new());
-        degraded.degraded = vec![Trouble {
-            code: "contested".into(),
-            subject: "default/web eth0".into(),
-            what: "taken off 3 times in a minute".into(),
-            next_step: "find what does it".into(),
-        }];
+        let contested =
+            Trouble::new(code::CONTESTED, "default/web eth0", "removed 3 times in a minute");
+        degraded.degraded = vec![contested.with_next_step("find what does it")];
         let text = screen(&degraded);
-        let end = "pods:     none\ndegraded:\n  contested: default/web eth0: taken off 3 times in a \
+        let end = "pods:     none\ndegraded:\n  contested: default/web eth0: removed 3 times in a \
                    minute\n    next: find what does it\n";
         assert!(text.replace(" \n", "\n").ends_with(end), "{text}");
     }
@@ -371,12 +371,7 @@ pub mod tests {
     #[test]
     fn pod_that_could_not_be_adopted_is_listed_with_the_others() {
         let mut status = status(Vec::new());
-        status.degraded = vec![Trouble {
-            code: NOT_ADOPTED.into(),
-            subject: "default/web eth0".into(),
-            what: "why".into(),
-            next_step: "what".into(),
-        }];
+        status.degraded = vec![Trouble::new(NOT_ADOPTED, "default/web eth0", "why")];
         assert!(table(&status).ends_with("\ndefault/web eth0: not-adopted: why\n"));
     }
 

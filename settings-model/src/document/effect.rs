@@ -2,7 +2,7 @@
 
 //! Keys that are understood before what they ask for is built.
 //!
-//! Owns the list of them; a feature that is built takes its keys off.
+//! Owns the list of them; a feature that is built removes its keys.
 
 use crate::Settings;
 use crate::document::print::rows;

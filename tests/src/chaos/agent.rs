@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The node's operator, no friend of the agent: kills it, ends it, makes
-//! it read other settings, some of them broken, and sets limits by hand, also
+//! it read other settings, some of them broken, and sets overrides, also
 //! just before a kill.
 
 use std::collections::BTreeSet;
@@ -32,7 +32,7 @@ pub struct Operator<'a> {
     dice: Rng,
     agent: Option<Child>,
     defaults: Limits,
-    /// By hand, for each measured pod: None where nothing was set.
+    /// As an override, for each measured pod: None where nothing was set.
     by_hand: Vec<Option<Limits>>,
     pub account: Account,
     /// Numbers of all programs that were ever pinned.

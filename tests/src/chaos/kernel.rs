@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the kernel has attached, asked for without a process: often enough to
-//! see what is gone for a few milliseconds. Netlink and bpf(2) by hand; nothing
+//! see what is gone for a few milliseconds. Netlink and bpf(2) directly; nothing
 //! of the code under test has a part in it.
 
 use std::ffi::CString;

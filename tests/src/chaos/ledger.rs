@@ -61,7 +61,7 @@ pub struct Absence {
     pub from: Instant,
     pub to: Option<Instant>,
     pub cause: Cause,
-    /// Calm time since which nothing keeps it from being put back.
+    /// Calm time since which nothing keeps it from being restored.
     due: Option<Duration>,
 }
 
@@ -120,7 +120,7 @@ impl Ledger {
         near.map(|(at, what)| format!("{:+.3} s {what}", seconds(*at, from))).collect()
     }
 
-    /// These are about to be taken off.
+    /// These are about to be removed.
     pub fn take(&mut self, pieces: &[Piece]) {
         let (from, cause) = (Instant::now(), Cause::Taken { done: None });
         let absence = |piece: &Piece| Absence { piece: *piece, from, to: None, cause, due: None };
@@ -173,7 +173,7 @@ impl Ledger {
         limited.then(|| to.duration_since(absence.from))
     }
 
-    /// What should be back, when it went, and the calm time from which on it could be put back.
+    /// What should be back, when it went, and the calm time from which on it could be restored.
     pub fn due_back(&mut self, calm: Duration) -> Vec<(Piece, Instant, Duration)> {
         let unlimited = DIRECTIONS.map(|direction| self.may_be_unlimited(direction));
         let open = self.absences.iter_mut().filter(|absence| absence.to.is_none());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Everything that can go wrong on a node, at random moments: the agent and the
-//! plugin are killed, what they attached is taken off, pods come and go in every
+//! plugin are killed, what they attached is removed, pods come and go in every
 //! way there is, settings and limits change. Meanwhile a few pods are measured:
 //! in every second in which something of ours was in place they keep their limit,
 //! and in the end nothing is left behind.

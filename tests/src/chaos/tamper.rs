@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Takes off measured pods what the agent has put there, changes what it has
+//! Removes from measured pods what the agent has put there, changes what it has
 //! set, and does what a network policy agent does beside it. Not so often to the
 //! same pod that the agent takes it for a contest and stands back.
 
@@ -184,7 +184,7 @@ impl Tamperer<'_> {
                 self.run.pause(Duration::from_millis(self.dice.u64(..1500)));
                 attempt("ip", &format!("-n {name} link set eth0 alias {}", self.dice.u16(..)));
             }
-            // Policy's agent would put it back; without it there is no place for a guard on clsact.
+            // Policy's agent would restore it; without it there is no place for a guard on clsact.
             Deed::PolicyClsact => {
                 self.run.pause(Duration::from_millis(self.dice.u64(..500)));
                 let pieces = self.pieces(deed);

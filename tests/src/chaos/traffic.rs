@@ -99,7 +99,7 @@ fn offer_tcp(target: SocketAddr, bits_per_sec: u64, progress: &Progress) {
         if due_bits < sent_bits {
             thread::sleep(Duration::from_millis(1));
         } else if due_bits - sent_bits > bits_per_sec {
-            // What a limit has held back is not made up for.
+            // What a limit has made wait is not made up for.
             (start, sent_bits) = (Instant::now(), 0);
         } else {
             // A full queue times out; then we look at the end and go on.

@@ -237,8 +237,11 @@ fn commands_work_without_an_agent_and_say_that_there_is_none() {
         node.kill_agent(Signal::SIGKILL);
         let status = node.sluice_json(&["status", "--json", "--interval", "1"]);
         assert_eq!(status["agent"], Value::Null);
-        assert_eq!(status["degraded"][0]["code"], "no-agent");
-        assert_eq!(status["degraded"][0]["next_step"], "start it: systemctl start sluice");
+        assert_eq!(status["degraded"][0]["code"], "agent-not-running");
+        assert_eq!(
+            status["degraded"][0]["next_step"],
+            "systemctl start sluice; journalctl -u sluice says why it ended"
+        );
         let top = node.sluice_json(&["top", "--json", "--interval", "1"]);
         assert_eq!(top[0]["limit_bps"], 20 * MBIT);
         let output = node.sluice(&["top", "--once", "--interval", "1"]);

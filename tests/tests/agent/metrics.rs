@@ -156,6 +156,32 @@ fn dashboard_and_alerts_ask_only_for_what_there_is() {
 }
 
 #[test]
+fn codes_of_what_is_degraded_are_those_of_status_and_on_their_page() {
+    let docs = packaging("../docs/troubles.md");
+    let page = fs::read_to_string(docs).expect("the page of codes");
+    with_scraped_node(|node| {
+        let scraped = scrape(ADDRESS, "text/plain").body;
+        let values = scraped.split("sluice_degraded{code=\"").skip(1);
+        let codes: BTreeSet<_> = values.filter_map(|rest| Some(rest.split_once('"')?.0)).collect();
+        let status = node.sluice_json(&["status", "--json", "--interval", "1"]);
+        let degraded = status["degraded"].as_array().expect("a list");
+        let of_status = degraded.iter().filter_map(|trouble| trouble["code"].as_str());
+        assert_eq!(codes, of_status.collect());
+        assert!(!codes.is_empty());
+        let row = |code: &str| {
+            let start = format!("| `{code}` | ");
+            page.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("{code}"))
+        };
+        for trouble in degraded {
+            let cells = row(trouble["code"].as_str().expect("a code")).split(" | ");
+            let cells: Vec<_> = cells.collect();
+            let severity = trouble["severity"].as_str().expect("a severity");
+            assert!(cells[1].contains(severity) && cells[2].contains("status"), "{cells:?}");
+        }
+    });
+}
+
+#[test]
 fn alerts_fire_when_they_should() {
     let rules = packaging("prometheus/sluice-alerts.yaml");
     let tests = packaging("prometheus/sluice-alerts.test.yaml");

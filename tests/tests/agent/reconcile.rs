@@ -344,7 +344,7 @@ fn conflist_that_comes_late_gets_the_entry_and_none_is_made_before() {
         let waits = || {
             let output = node.sluice(&["status", "--json", "--interval", "1"]);
             let status = String::from_utf8_lossy(&output.stdout).into_owned();
-            status.contains("no-conflist").then_some(())
+            status.contains("conflist-missing").then_some(())
         };
         soon("word that it waits", waits);
         let files = fs::read_dir(CONF_DIR).expect("the directory").count();
@@ -605,7 +605,7 @@ fn agent_that_finds_no_settings_leaves_limits_as_they_are() {
         soon("word of it", || {
             let output = node.sluice(&["status", "--json", "--interval", "1"]);
             let status = parse(&String::from_utf8_lossy(&output.stdout));
-            status.to_string().contains("\"no-settings\"").then_some(())
+            status.to_string().contains("\"not-booted\"").then_some(())
         });
         assert_eq!(node.status(&pod)["egress"]["limit_bps"], LIMIT);
         assert!(pod.run("tc filter show dev eth0 parent 51ce:").contains("sluice_egress"));
@@ -676,6 +676,6 @@ fn pins_that_are_removed_come_back_with_all_they_held() {
         let codes = node.sluice_json(&["status", "--json", "--interval", "1"]);
         let codes = codes["degraded"].as_array().expect("a list").iter();
         let codes: Vec<_> = codes.map(|trouble| trouble["code"].to_string()).collect();
-        assert!(!codes.iter().any(|code| code.contains("not-loaded")), "{codes:?}");
+        assert!(!codes.iter().any(|code| code.contains("pins-missing")), "{codes:?}");
     });
 }

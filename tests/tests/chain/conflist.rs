@@ -182,7 +182,7 @@ fn directory_that_is_not_there_yet_gets_the_entry_as_soon_as_a_list_is_in_it() {
         let main = numbered(1);
         fs::remove_dir_all(CONF_DIR).expect("remove the directory");
         node.start_agent();
-        wait_for("word of it", SOON, || node.troubles("no-conflist").pop());
+        wait_for("word of it", SOON, || node.troubles("conflist-missing").pop());
         for round in 0..3 {
             assert!(!fs::exists(CONF_DIR).expect("look"), "round {round}");
             fs::create_dir(CONF_DIR).expect("make the directory");
@@ -192,7 +192,7 @@ fn directory_that_is_not_there_yet_gets_the_entry_as_soon_as_a_list_is_in_it() {
             // Without hearing of the directory it would be up to five seconds.
             assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
             fs::remove_dir_all(CONF_DIR).expect("remove the directory");
-            wait_for("word of it", SOON, || node.troubles("no-conflist").pop());
+            wait_for("word of it", SOON, || node.troubles("conflist-missing").pop());
         }
     });
 }
@@ -212,10 +212,10 @@ fn list_that_multus_runs_gets_the_entry_and_multus_own_file_stays() {
             write_as_aws_node(&plain);
             wait_for("our entry", SOON, || has_entry(&conflist()).then_some(()));
             assert_eq!(&fs::read_to_string(&multus).expect("multus' file"), text);
-            assert_eq!(node.troubles("conflist"), Vec::<Value>::new());
+            assert_eq!(node.troubles("conflist-unreadable"), Vec::<Value>::new());
         }
         fs::write(&multus, thick.replace("10-main", "99-other")).expect("write");
-        let trouble = wait_for("word of it", SOON, || node.troubles("conflist").pop());
+        let trouble = wait_for("word of it", SOON, || node.troubles("conflist-unreadable").pop());
         let what = trouble["what"].as_str().expect("what was seen");
         assert_eq!(
             what,

@@ -114,13 +114,13 @@ fn upstream_plugin_that_is_to_be_kept_is_stood_aside_for() {
             wait_for("the upstream plugin alone", SOON, || {
                 (conflist() == template_with(UPSTREAM)).then_some(())
             });
-            let trouble = wait_for("word of it", SOON, || node.troubles("upstream-kept").pop());
+            let trouble = wait_for("word of it", SOON, || node.troubles("upstream-entry").pop());
             let what = trouble["what"].as_str().expect("what was seen");
             assert!(what.contains("cni.upstream-bandwidth is \"keep\""), "{what}");
         }
         write_as_aws_node(&first);
         wait_for("our entry", SOON, || conflist().contains(&entry).then_some(()));
-        assert_eq!(node.troubles("upstream-kept"), Vec::<Value>::new());
+        assert_eq!(node.troubles("upstream-entry"), Vec::<Value>::new());
     });
 }
 
@@ -193,7 +193,7 @@ fn nothing_is_written_where_there_is_no_conflist_yet() {
         ));
         assert_eq!(output.status.code(), Some(0), "{}", text(&output));
         node.start_agent();
-        let trouble = wait_for("word of it", SOON, || node.troubles("no-conflist").pop());
+        let trouble = wait_for("word of it", SOON, || node.troubles("conflist-missing").pop());
         assert_eq!(trouble["what"], "there is no CNI configuration yet");
         let touched: Vec<_> = watched.events();
         let changed = |(mask, _): &&(AddWatchFlags, String)| {

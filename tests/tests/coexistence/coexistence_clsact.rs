@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Beside monitoring tools that put clsact on every device, with programs that
-//! count, and take it off again, without asking who else is there (netobserv,
+//! count, and remove it again, without asking who else is there (netobserv,
 //! pping and Datadog have all done so).
 
 use std::time::Duration;

@@ -173,7 +173,7 @@ fn add_times(pods: &[Pod]) -> Vec<Duration> {
     pods.iter().map(add).collect()
 }
 
-/// Whether this pod has a shaper both ways, by its record, which may just be being written.
+/// Whether this pod has a shaper in both directions, by its record, which may just be being written.
 fn is_shaped(name: &str) -> bool {
     let entries = fs::read_dir("/run/sluice/pods").expect("the records");
     let mut paths = entries.map(|entry| entry.expect("an entry").path());

@@ -295,7 +295,7 @@ fn contradiction_of_one_document_is_a_problem_for_programs_too() {
 #[test]
 fn machine_that_is_no_instance_keeps_its_kubelet_as_it_is() {
     let node = al2023(PREFIXES);
-    fs::remove_dir_all(node.path().join("sys")).expect("take the firmware off");
+    fs::remove_dir_all(node.path().join("sys")).expect("remove the firmware");
     assert!(boot(node.path()).status.success());
     assert!(!node.path().join("etc/eks").exists());
     assert_eq!(in_force(node.path())["max_pods"], Value::Null);

@@ -154,8 +154,8 @@ fn node_is_ready_by_our_status_too_where_containerd_asks_for_it() {
         assert!(node.runtime.status().expect("the status").ready);
         fs::rename(&settings, settings.with_file_name("aside")).expect("take it away");
         assert!(node.runtime.status().expect("the status").ready);
-        fs::rename(settings.with_file_name("aside"), &settings).expect("put it back");
-        fs::rename(&aside, &path).expect("put it back");
+        fs::rename(settings.with_file_name("aside"), &settings).expect("restore it");
+        fs::rename(&aside, &path).expect("restore it");
         assert!(node.runtime.status().expect("the status").ready);
     });
 }

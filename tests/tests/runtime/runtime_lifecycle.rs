@@ -219,7 +219,7 @@ fn add_waits_for_an_agent_that_is_about_to_start_and_for_no_settings() {
         let pod = node.run(&PodSpec { attempt: 1, ..limited("a") });
         let why = node.record(&pod.id).expect("a record")["admitted"].to_string();
         assert!(why.contains("find the settings in force (has `sluice boot` run?)"), "{why}");
-        fs::rename(&kept, &settings).expect("put the settings back");
+        fs::rename(&kept, &settings).expect("restore the settings");
         node.start_agent();
         wait_for("the limits", PATIENCE, || (node.limits("a") == LIMITS).then_some(()));
         node.remove(&pod.id);

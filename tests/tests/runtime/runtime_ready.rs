@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(10);
 fn node_is_ready_with_the_main_plugins_conflist_and_not_before() {
     on_each_release_without_network(|release, node| {
         wait_for("word that it waits", SOON, || {
-            node.troubles().iter().any(|code| code == "no-conflist").then_some(())
+            node.troubles().iter().any(|code| code == "conflist-missing").then_some(())
         });
         let dir = node.runtime.conf_dir();
         assert_eq!(fs::read_dir(&dir).expect("the directory").count(), 0);

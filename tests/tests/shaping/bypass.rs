@@ -52,7 +52,7 @@ fn packets_handed_to_a_pod_past_its_host_end_keep_its_limit_and_are_reported() {
             [&pod, &remote].iter().for_each(|pod| pod.set_mtu(mtu));
             node.add(&pod, INGRESS);
             wait_for_guard(node, &pod);
-            assert!(!degraded(node).contains("\"bypassed\""));
+            assert!(!degraded(node).contains("\"ingress-bypassed\""));
             foreign::load();
             foreign::redirect_to_peer(&remote.host_ifname, &pod);
             let rates = transfer(&remote, &pod, Protocol::Udp(2 * LIMIT), 5);
@@ -68,7 +68,7 @@ fn packets_handed_to_a_pod_past_its_host_end_keep_its_limit_and_are_reported() {
                 reason.contains("packets reached the pod past its host end: policed"),
                 "{reason}"
             );
-            assert!(degraded(node).contains("\"bypassed\""));
+            assert!(degraded(node).contains("\"ingress-bypassed\""));
             // And what can do that is named.
             let report = json(&String::from_utf8_lossy(&node.sluice(&["doctor", "--json"]).stdout));
             let findings = report["findings"].as_array().expect("findings").iter();

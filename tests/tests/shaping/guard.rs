@@ -113,7 +113,7 @@ fn assert_gains_nothing(what: &str, rates: &[u64]) {
 fn pod_without_its_filter_gains_nothing_and_is_told_of() {
     with_ready_node("", |node| {
         let pairs = guarded_pairs(node);
-        // Which would put it back.
+        // Which would restore it.
         node.kill_agent(Signal::SIGKILL);
         gain_nothing("without filter", &pairs, |pod| {
             pod.run("tc filter del dev eth0 parent 51ce: prio 1");
@@ -135,7 +135,7 @@ fn pod_without_its_filter_gains_nothing_and_is_told_of() {
 fn pod_without_qdisc_and_filter_gains_nothing_and_is_told_of() {
     with_ready_node("", |node| {
         let pairs = guarded_pairs(node);
-        // Which would put it back.
+        // Which would restore it.
         node.kill_agent(Signal::SIGKILL);
         gain_nothing("without both", &pairs, |pod| {
             pod.run("tc qdisc del dev eth0 root");
@@ -154,7 +154,7 @@ fn pod_without_qdisc_and_filter_gains_nothing_and_is_told_of() {
 fn pod_without_its_fq_gains_nothing_and_is_told_of() {
     with_ready_node("", |node| {
         let pairs = guarded_pairs(node);
-        // Which would put it back.
+        // Which would restore it.
         node.kill_agent(Signal::SIGKILL);
         if node.status(&pairs[0].pod)["egress"]["mode"] != "paced" {
             return tests::kernel::skip("pod_without_its_fq", "without sch_fq there is none");

@@ -6,6 +6,7 @@ use super::judge::{COMES_WITHIN, FILLS_WITHIN, Signs};
 use super::promise::{Pool, Promise};
 use super::state::{Capacity, Finding, Seen};
 use crate::trouble::Trouble;
+use crate::trouble::code::{self, Code};
 
 const DELEGATE: &str = "set ENABLE_PREFIX_DELEGATION in aws-node (`sluice cluster-config` prints how), \
                         or prefix-delegation.enabled = false and let max-pods be computed again";
@@ -46,29 +47,27 @@ pub fn trouble(
         Finding::Filling if !signs.fills_for_long() => return None,
         Finding::Filling => filling(promise),
         Finding::Exhausted => exhausted(promise, signs),
-        mismatch => ("ip-mismatch", contradiction(mismatch, promise, pool), remedy(mismatch, pool)),
+        mismatch => {
+            (code::IP_MISMATCH, contradiction(mismatch, promise, pool), remedy(mismatch, pool))
+        }
     };
-    Some(Trouble {
-        code: code.into(),
-        subject: "max-pods".into(),
-        what: format!("{why}: {}", numbers(capacity)),
-        next_step: next_step.into(),
-    })
+    let what = format!("{why}: {}", numbers(capacity));
+    Some(Trouble::new(code, "max-pods", what).with_next_step(next_step))
 }
 
-fn filling(promise: &Promise) -> (&'static str, String, &'static str) {
+fn filling(promise: &Promise) -> (&'static Code, String, &'static str) {
     let minutes = FILLS_WITHIN.as_secs() / 60;
     let why = format!("fewer addresses than the warm target needs, for {minutes} minutes");
-    ("ip-filling", why, grow(promise))
+    (code::IP_FILLING, why, grow(promise))
 }
 
-fn exhausted(promise: &Promise, signs: &Signs) -> (&'static str, String, &'static str) {
+fn exhausted(promise: &Promise, signs: &Signs) -> (&'static Code, String, &'static str) {
     let why = "no address is free for the next pod, though max-pods allows it".to_owned();
     let next_step = match signs.misses_prefixes() {
         true => DELEGATE,
         false => grow(promise),
     };
-    ("ip-exhausted", why, next_step)
+    (code::IP_EXHAUSTED, why, next_step)
 }
 
 fn grow(promise: &Promise) -> &'static str {

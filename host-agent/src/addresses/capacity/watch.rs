@@ -143,13 +143,13 @@ impl Memory {
     }
 
     fn tell(&mut self, capacity: &Capacity, trouble: Option<&Trouble>) {
-        let now = (self.finding, trouble.map(|trouble| trouble.code.clone()));
+        let now = (self.finding, trouble.map(|trouble| trouble.code().to_owned()));
         if self.logged == now {
             return;
         }
         match trouble {
-            Some(Trouble { code, what, next_step, .. }) => {
-                log::warn!(CODE = code.as_str(); "{what}; {next_step}");
+            Some(trouble @ Trouble { what, next_step, .. }) => {
+                log::warn!(CODE = trouble.code(); "{what}; {next_step}");
             }
             None => {
                 let state = capacity.state.name();

@@ -22,7 +22,8 @@ use crate::libcni::entry::{
     Upstream, edited, has_plugin, is_chained, plugin, rates_kept, upstream,
 };
 use crate::libcni::files::active_conflist;
-use crate::trouble::Trouble;
+use crate::trouble::code::{self, Code};
+use crate::trouble::{Severity, Trouble};
 
 /// Until the next try where another process, a boot, writes files.
 const BUSY: Duration = Duration::from_millis(5);
@@ -77,19 +78,22 @@ impl Chain {
                 self.take_out(&dir).map(|()| None)
             }
         });
-        Some(kept.unwrap_or_else(|e| {
-            let next_step = "new pods get no limit from the chain until this is put right";
-            Some(trouble("conflist", &dir, format!("{e:#}"), next_step))
-        }))
+        Some(
+            kept.unwrap_or_else(|e| {
+                Some(trouble(code::CONFLIST_NOT_WRITTEN, &dir, format!("{e:#}")))
+            }),
+        )
     }
 
     fn put_in(&mut self, settings: &Settings, dir: &Path, now: Instant) -> Result<Option<Trouble>> {
-        let found = active_conflist(dir)?;
-        let edited = edited(settings, &found)?;
-        let (Some(found), Some(edited)) = (found, edited) else {
-            let what = "there is no CNI configuration yet".into();
-            let next_step = "the main CNI plugin writes it; the entry is added then";
-            return Ok(Some(trouble("no-conflist", dir, what, next_step)));
+        let read = active_conflist(dir).and_then(|found| Ok((edited(settings, &found)?, found)));
+        let (found, edited) = match read {
+            Ok((Some(edited), Some(found))) => (found, edited),
+            Ok(_) => {
+                let what = "there is no CNI configuration yet".into();
+                return Ok(Some(trouble(code::CONFLIST_MISSING, dir, what)));
+            }
+            Err(e) => return Ok(Some(trouble(code::CONFLIST_UNREADABLE, dir, format!("{e:#}")))),
         };
         let upstream = upstream(settings, &found);
         if found.text != edited.text
@@ -99,7 +103,8 @@ impl Chain {
             let what = "another writer removes our entry again and again".into();
             let next_step =
                 "find what else edits the conflist; until then pods are adopted instead";
-            return Ok(Some(trouble("contested", &found.path, what, next_step)));
+            let contested = trouble(code::CONTESTED, &found.path, what);
+            return Ok(Some(contested.with_next_step(next_step)));
         }
         Ok(self.beside(upstream, &found.path))
     }
@@ -139,11 +144,11 @@ impl Chain {
         match upstream {
             None => log::info!("put our entry into {path}"),
             Some(Upstream::Replaced) => log::warn!(
-                CODE = "upstream-replaced";
+                CODE = code::UPSTREAM_REPLACED.name;
                 "put our entry into {path} in the place of the upstream \"bandwidth\" plugin's"
             ),
             Some(Upstream::Kept | Upstream::HasRates(_)) => {
-                log::warn!(CODE = "upstream-kept"; "took our entry out of {path}: the upstream \"bandwidth\" plugin is there, and is to be kept");
+                log::warn!(CODE = code::UPSTREAM_ENTRY.name; "took our entry out of {path}: the upstream \"bandwidth\" plugin is there, and is to be kept");
             }
         }
         Ok(None)
@@ -158,23 +163,23 @@ impl Chain {
                     .into();
                 let next_step = "new pods are limited by it; to have them limited by us, set \
                                  \"replace\", or take it out (VPC CNI: ENABLE_BANDWIDTH_PLUGIN=false)";
-                Some(trouble("upstream-kept", path, what, next_step))
+                let kept = trouble(code::UPSTREAM_ENTRY, path, what).with_severity(Severity::Note);
+                Some(kept.with_next_step(next_step))
             }
             Some(Upstream::HasRates(rates)) => {
                 let next_step = format!(
                     "to have pods limited by us, give bandwidth.{rates}, or rates of your own, or take \
                      them out of the entry"
                 );
-                Some(trouble("upstream-rates", path, rates_kept(&rates), &next_step))
+                let kept = trouble(code::UPSTREAM_RATES, path, rates_kept(&rates));
+                Some(kept.with_next_step(next_step))
             }
             _ if self.replaced => {
                 let what =
                     "the upstream \"bandwidth\" plugin was in the chain; we have its place: \
                             cni.upstream-bandwidth is \"replace\""
                         .into();
-                let next_step = "have its owner leave it out, so that both agree (VPC CNI: \
-                                 ENABLE_BANDWIDTH_PLUGIN=false)";
-                Some(trouble("upstream-replaced", path, what, next_step))
+                Some(trouble(code::UPSTREAM_REPLACED, path, what))
             }
             _ => None,
         }
@@ -190,16 +195,13 @@ impl Chain {
 /// A chain with our entry would start no pod.
 fn no_plugin(paths: &Paths, settings: &Settings) -> Trouble {
     let what = "the plugin's executable is not there, so our entry is not in the conflist".into();
-    let next_step = "new pods are limited by the agent, shortly after they start; sluice reload \
-                     installs the plugin";
-    trouble("conflist", &plugin(paths, settings), what, next_step)
+    trouble(code::PLUGIN_MISSING, &plugin(paths, settings), what)
 }
 
 fn stamp(meta: &Metadata) -> Stamp {
     (meta.ino(), meta.mtime(), meta.mtime_nsec())
 }
 
-fn trouble(code: &str, subject: &Path, what: String, next_step: &str) -> Trouble {
-    let subject = subject.display().to_string();
-    Trouble { code: code.into(), subject, what, next_step: next_step.into() }
+fn trouble(code: &Code, subject: &Path, what: String) -> Trouble {
+    Trouble::new(code, subject.display().to_string(), what)
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pods that the chain has missed: those that ran before Sluice did, or started
 //! while another writer had just replaced the conflist. What libcni keeps of each pod
-//! interface holds all that an ADD would have received. It only reads.
+//! interface has all that an ADD would have received. It only reads.
 
 use std::path::{Path, PathBuf};
 

@@ -10,6 +10,7 @@ use super::pod::Seen;
 use crate::host::logging::harmless;
 use crate::pod::record::{Claim, Key};
 use crate::trouble::Trouble;
+use crate::trouble::code::{self, Code};
 
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 pub const RETRY: Duration = Duration::from_secs(5);
@@ -108,8 +109,7 @@ impl Pod {
             let what: Vec<_> = seen.mended.iter().map(|(_, what)| what.as_str()).collect();
             let what = what.join(", ");
             if let Some(quiet) = self.health.mended(now) {
-                let next_step = "`sluice doctor` names what else works on this pod's devices";
-                self.trouble = Some(self.trouble("contested", what, next_step));
+                self.trouble = Some(self.trouble(code::CONTESTED, what));
                 self.due = Some(quiet);
                 return;
             }
@@ -136,15 +136,15 @@ impl Pod {
         }
         let what = format!("{error:#}");
         if self.trouble.as_ref().is_none_or(|old| old.what != what) {
-            self.warn("not-enforced", "", &what);
+            self.warn(code::NOT_ENFORCED.name, "", &what);
         }
         let next_step = "`sluice doctor` shows what is in the way; it is tried again every 5 s";
-        self.trouble = Some(self.trouble("not-enforced", what, next_step));
+        self.trouble = Some(self.trouble(code::NOT_ENFORCED, what).with_next_step(next_step));
         self.is_due(Instant::now() + RETRY);
     }
 
-    fn trouble(&self, code: &str, what: String, next_step: &str) -> Trouble {
-        Trouble { code: code.into(), subject: self.name(), what, next_step: next_step.into() }
+    fn trouble(&self, code: &Code, what: String) -> Trouble {
+        Trouble::new(code, self.name(), what)
     }
 
     fn warn(&self, code: &str, direction: &str, what: &str) {

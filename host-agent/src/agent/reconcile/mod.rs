@@ -28,8 +28,8 @@ use crate::netlink::{Changed, Link, Netlink};
 use crate::pod::record::{Claim, Key, NoFreeSlot, Record, Records};
 use crate::settings::in_force::in_force;
 use crate::status::metrics::SinceStart;
-use crate::status::report::{NOT_ADOPTED, Report};
-use crate::trouble::{Trouble, some};
+use crate::status::report::Report;
+use crate::trouble::{Trouble, code, some};
 use known_pod::{Pod, RETRY, longest_without_guard};
 use pod::{Node, Seen};
 
@@ -121,11 +121,11 @@ impl Reconciler {
         Report { troubles, ..self.report.clone() }
     }
 
-    /// Something is wrong with the node, or is no more.
-    pub fn set_trouble(&mut self, code: &'static str, trouble: Option<Trouble>) {
+    /// Something is wrong with `part` of the node, or is no more.
+    pub fn set_trouble(&mut self, part: &'static str, trouble: Option<Trouble>) {
         match trouble {
-            Some(trouble) => self.troubles.insert(code, trouble),
-            None => self.troubles.remove(code),
+            Some(trouble) => self.troubles.insert(part, trouble),
+            None => self.troubles.remove(part),
         };
     }
 
@@ -162,14 +162,12 @@ impl Reconciler {
 
     fn read_settings(&mut self) {
         let read = in_force(&self.paths);
-        let next_step = "run `sluice boot`, or see why it failed: `journalctl -u sluice-boot`";
-        let trouble = read.as_ref().err().map(|e| Trouble {
-            code: "no-settings".into(),
-            subject: self.paths.settings_in_force().display().to_string(),
-            what: format!("{e:#}"),
-            next_step: next_step.into(),
+        let trouble = read.as_ref().err().map(|e| {
+            let file = self.paths.settings_in_force();
+            let code = if file.exists() { code::SETTINGS_UNREADABLE } else { code::NOT_BOOTED };
+            Trouble::new(code, file.display().to_string(), format!("{e:#}"))
         });
-        self.set_trouble("no-settings", trouble);
+        self.set_trouble("settings", trouble);
         if let Ok(settings) = read {
             self.settings = settings;
             self.in_force = true;
@@ -269,7 +267,7 @@ impl Reconciler {
                 continue;
             }
             let trouble = unread(file, problem);
-            log::warn!(CODE = trouble.code.as_str(); "{}: {}", trouble.subject, trouble.what);
+            log::warn!(CODE = trouble.code(); "{}: {}", trouble.subject, trouble.what);
             self.unread.insert(file.path.clone(), trouble);
         }
         self.adopt(found.into_iter().filter_map(|file| file.cached).collect())
@@ -332,7 +330,7 @@ impl Reconciler {
         self.pods.retain(|key, _| keys.contains(key));
         claims.into_iter().for_each(|claim| self.make_due(claim, now));
         self.unread.clear();
-        self.set_trouble("no-slot", None);
+        self.set_trouble("slots", None);
         self.found(adopt::read_all(&self.paths.result_cache())?)?;
         self.chain.look_again(now);
         Ok(())
@@ -491,7 +489,7 @@ impl Reconciler {
         let wanted = ours.map(|cached| (cached.key.clone(), cached.record())).collect();
         let Some(seized) = unless_busy(self.records.seize(PATIENCE))? else { return Ok(()) };
         let (claims, without) = self.records.claim_all(wanted)?;
-        self.set_trouble("no-slot", no_slot(&without));
+        self.set_trouble("slots", no_slot(&without));
         let slots: Vec<_> = claims.iter().map(|claim| claim.slot).collect();
         slots.iter().try_for_each(|slot| self.pins.clear(*slot))?;
         // Verbs that wait need not wait for the rest.
@@ -512,7 +510,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Puts our entry back into the conflist where another writer has replaced it.
+    /// Restores our entry in the conflist where another writer has replaced it.
     fn keep_entry(&mut self, now: Instant) {
         if !self.in_force {
             return;
@@ -542,15 +540,12 @@ fn unread(file: &adopt::Found, problem: &str) -> Trouble {
             "restart the pod; if it has gone, remove the file",
         ),
     };
-    let (code, subject) = (NOT_ADOPTED.into(), file.subject());
-    Trouble { code, subject, what, next_step: next_step.into() }
+    Trouble::new(code::NOT_ADOPTED, file.subject(), what).with_next_step(next_step)
 }
 
 fn no_slot(pods: &[String]) -> Option<Trouble> {
-    (!pods.is_empty()).then(|| Trouble {
-        code: NOT_ADOPTED.into(),
-        subject: some(pods),
-        what: NoFreeSlot.to_string(),
-        next_step: "fewer pods on this node".into(),
+    (!pods.is_empty()).then(|| {
+        let trouble = Trouble::new(code::NOT_ADOPTED, some(pods), NoFreeSlot.to_string());
+        trouble.with_next_step("fewer pods on this node")
     })
 }

@@ -166,7 +166,7 @@ impl Shaper<'_> {
         Ok(claims.iter().any(|claim| claim.slot.number() == held && same_device(claim)))
     }
 
-    /// One way failing leaves the other as it is wanted.
+    /// One direction that fails leaves the other as it is wanted.
     fn change_ways(&mut self, record: &mut Record, wanted: &Wanted) -> Result<()> {
         let egress = self.egress(record, wanted.egress.as_ref());
         self.settle(Direction::Egress, &egress);

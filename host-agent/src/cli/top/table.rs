@@ -12,7 +12,7 @@ use crate::status::Line;
 use crate::status::Pods;
 use crate::status::text::{duration, short};
 
-/// One way of one pod interface. What is counted is of the interval.
+/// One direction of one pod interface. What is counted is of the interval.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
     /// For people.

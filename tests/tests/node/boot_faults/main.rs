@@ -164,11 +164,13 @@ fn admitted(node: &mut Node, why: &str, correct: impl FnOnce(&mut Node)) {
     let seen = node.status(&pod);
     let reason = seen["ingress"]["reason"].as_str().expect("a reason").to_owned();
     assert!(reason.starts_with("started without limits") && reason.contains(why), "{seen}");
-    assert!(codes(node).contains(&"broken".to_owned()), "{:?}", codes(node));
+    assert!(codes(node).contains(&"not-enforced".to_owned()), "{:?}", codes(node));
     assert!(Call::new("CHECK", &pod, INGRESS).run(&pod).status.success());
     correct(node);
     wait_for_limits(node, &pod, [Some(EGRESS), Some(INGRESS.ingress)], why);
-    wait_for("the end of it", SOON, || (!codes(node).contains(&"broken".to_owned())).then_some(()));
+    wait_for("the end of it", SOON, || {
+        (!codes(node).contains(&"not-enforced".to_owned())).then_some(())
+    });
     node.del(&pod);
     pod.delete();
 }
@@ -238,7 +240,7 @@ fn settings_that_cannot_be_read_hold_no_pod_and_end_no_limit() {
         node.add(&other, INGRESS);
         fs::write(SETTINGS, "[\n").expect("write");
         wait_for("word of it", SOON, || {
-            codes(node).contains(&"no-settings".to_owned()).then_some(())
+            codes(node).contains(&"settings-unreadable".to_owned()).then_some(())
         });
         // The agent has those of before in its memory.
         let pod = node.pod("a", 2);

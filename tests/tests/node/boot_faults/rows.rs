@@ -151,7 +151,7 @@ pub fn rows() -> Vec<Row> {
                 || fs::write(CONFLIST, "{\"plugins\": [").expect("w"),
                 main_conflist,
             )
-            .status(1, "conflist", "not JSON")
+            .status(1, "conflist-unreadable", "not JSON")
         },
         Row {
             chained: false,
@@ -160,7 +160,7 @@ pub fn rows() -> Vec<Row> {
                 || fs::write(CONFLIST, r#"{"type":"ptp"}"#).expect("w"),
                 main_conflist,
             )
-            .status(1, "conflist", "no \"plugins\"")
+            .status(1, "conflist-unreadable", "no \"plugins\"")
         },
         Row {
             chained: false,
@@ -169,7 +169,7 @@ pub fn rows() -> Vec<Row> {
                 || fs::remove_file(CONFLIST).expect("rm"),
                 main_conflist,
             )
-            .status(0, "no-conflist", "")
+            .status(0, "conflist-missing", "")
         },
         Row {
             chained: false,
@@ -178,7 +178,7 @@ pub fn rows() -> Vec<Row> {
                 || read_only(CONF_DIR),
                 || umount(CONF_DIR).expect("unmount"),
             )
-            .status(1, "conflist", "Read-only file system")
+            .status(1, "conflist-not-written", "Read-only file system")
         },
         Row {
             chained: false,

@@ -109,7 +109,7 @@ impl Node {
             let look = self.look();
             assert_eq!(look.pause, Some(MINUTE));
             let state = look.capacity.expect("a promise").state.name();
-            let code = look.trouble.map(|trouble| trouble.code);
+            let code = look.trouble.map(|trouble| trouble.code().to_owned());
             if seen.last().is_none_or(|(_, s, c)| (*s, c) != (state, &code)) {
                 seen.push((minute, state, code));
             }
