@@ -138,7 +138,7 @@ impl Boot<'_> {
         plan.unmet.iter().for_each(|trouble| log::error!("{}", unmet::line(trouble)));
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let max_pods = plan.max_pods.iter();
-        max_pods.for_each(|known| log::info!("max-pods {}: {}", known.pods, known.told));
+        max_pods.for_each(|known| log::info!("max-pods {}: {}", known.pods, known.summary));
         changed.iter().for_each(|path| log::info!("wrote {}", path.display()));
         let documents = names(documents);
         Ok(InForce {

@@ -104,7 +104,7 @@ impl Plan {
         self.warnings.extend(kubelet.unreserved(answer.standard));
         self.max_pods = Some(MaxPodsInForce {
             pods: explicit.map_or(answer.max_pods, |(pods, _)| pods),
-            told: assignment.summary,
+            summary: assignment.summary,
             instance_type: answer.instance_type,
             capacity: answer.capacity,
             delegates_prefixes: answer.prefix_delegation_supported,

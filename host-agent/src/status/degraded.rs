@@ -189,7 +189,7 @@ mod tests {
         let mut node = status(Vec::new());
         node.settings.as_mut().unwrap().max_pods = Some(MaxPodsInForce {
             pods: 13,
-            told: "kubelet reads a file".into(),
+            summary: "kubelet reads a file".into(),
             instance_type: None,
             capacity: None,
             delegates_prefixes: None,

@@ -112,7 +112,7 @@ fn max_pods(status: &Status) -> Option<String> {
         None => Some("kubelet has not read it yet".into()),
     };
     let has = has.map(|has| format!("; {has}")).unwrap_or_default();
-    Some(format!("{}{has} ({})", given.pods, given.told))
+    Some(format!("{}{has} ({})", given.pods, given.summary))
 }
 
 /// What max-pods promises, and what is there.
