@@ -82,7 +82,7 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
     let mut wakers = Wakers { reload: reload_waker, end, watches, events, server, background };
     let mut reconciler = Reconciler::open(paths)?;
     reconciler.set_trouble("hearing", deaf(&wakers.events));
-    let mut told = Told::new();
+    let mut told = Announced::new();
     let (mut asked, mut scraped) = (0, None);
     loop {
         if wakers.watches.find(reconciler.settings()) {
@@ -138,14 +138,14 @@ fn order(paths: &Paths, reconciler: &Reconciler) -> Order {
 }
 
 /// What the service manager has received. It learns that we live after each turn of the loop.
-struct Told {
+struct Announced {
     notify: Notify,
     alive: Instant,
     status: String,
     ready: bool,
 }
 
-impl Told {
+impl Announced {
     fn new() -> Self {
         let notify = Notify::from_environment();
         Self { notify, alive: Instant::now(), status: String::new(), ready: false }
