@@ -79,9 +79,9 @@ pub fn remove_plugin(paths: &Paths) -> Result<()> {
 
 /// From its next start on it takes as many pods as it would without us.
 fn leave_kubelet(paths: &Paths) -> Result<()> {
-    let told = Kubelet::probe(paths, &[])?.tell(KubeletConfig::None, 0, false)?;
+    let assignment = Kubelet::probe(paths, &[])?.assign(KubeletConfig::None, 0, false)?;
     apply(
-        &Part { files: told.files, obsolete: told.obsolete, ..Part::default() },
+        &Part { files: assignment.files, obsolete: assignment.obsolete, ..Part::default() },
         &paths.files_lock(),
     )
     .map(|_| ())
@@ -164,9 +164,9 @@ mod tests {
                     file:///etc/eks/nodeadm.d/\n";
         fs::create_dir_all(unit.parent().unwrap()).unwrap();
         fs::write(&unit, text).unwrap();
-        let told = Kubelet::probe(&paths, &[]).unwrap();
-        let told = told.tell(KubeletConfig::Nodeadm, 17, false).unwrap();
-        apply(&Part { files: told.files, ..Part::default() }, &paths.files_lock()).unwrap();
+        let kubelet = Kubelet::probe(&paths, &[]).unwrap();
+        let assignment = kubelet.assign(KubeletConfig::Nodeadm, 17, false).unwrap();
+        apply(&Part { files: assignment.files, ..Part::default() }, &paths.files_lock()).unwrap();
         assert!(root.path().join("etc/eks/nodeadm.d/00-sluice.yaml").exists());
         leave_kubelet(&paths).unwrap();
         assert!(!root.path().join("etc/eks").exists());

@@ -43,7 +43,7 @@ pub fn add(paths: &Paths, request: &Request) -> Result<String, Error> {
     };
     let Request { namespace, pod, .. } = request;
     let clamped = wanted.clamped(&request.annotated);
-    clamped.iter().for_each(|told| complain(format!("{namespace}/{pod}: {told}")));
+    clamped.iter().for_each(|clamp| complain(format!("{namespace}/{pod}: {clamp}")));
     shape(paths, &pins, &records, request, &wanted).or_else(|e| {
         // What the node has for all pods is noted, and the agent reports that it is not enforced.
         match e.source.is::<NoHostEnd>() && !wanted.is_annotated() {

@@ -204,7 +204,7 @@ impl Record {
         }
     }
 
-    pub fn ways(&self) -> [(Direction, &Shaping); 2] {
+    pub fn directions(&self) -> [(Direction, &Shaping); 2] {
         [(Direction::Egress, &self.egress), (Direction::Ingress, &self.ingress)]
     }
 }

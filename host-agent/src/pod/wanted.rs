@@ -45,23 +45,24 @@ impl Wanted {
 
     /// What of the pod's own annotations is above a maximum, a line for each.
     pub fn clamped(&self, annotated: &Annotated) -> Vec<String> {
-        let ways = [
+        let directions = [
             ("egress", self.egress, annotated.egress_burst),
             ("ingress", self.ingress, annotated.ingress_burst),
         ];
-        let of_way = |(way, limit, own_burst): (&str, Option<Limit>, Option<Burst>)| {
+        let of_way = |(direction, limit, own_burst): (&str, Option<Limit>, Option<Burst>)| {
             let limit = limit?;
             let asked = limit.asked.filter(|_| limit.origin == Origin::PodAnnotation);
             let burst = limit.asked_burst.filter(|asked| own_burst == Some(*asked));
             let clamp = |key, asked: String, max: String| {
                 format!("its annotation asks for {key} {asked}, above the maximum: it has {max}")
             };
-            let rate = asked.map(|asked| clamp(way, asked.to_string(), limit.rate.to_string()));
-            let key = format!("{way} burst");
+            let rate =
+                asked.map(|asked| clamp(direction, asked.to_string(), limit.rate.to_string()));
+            let key = format!("{direction} burst");
             let burst = burst.map(|asked| clamp(&key, asked.to_string(), limit.burst.to_string()));
             Some(rate.into_iter().chain(burst))
         };
-        ways.into_iter().filter_map(of_way).flatten().collect()
+        directions.into_iter().filter_map(of_way).flatten().collect()
     }
 
     /// Whether the pod itself asks for a limit.

@@ -216,7 +216,7 @@ impl Pod {
         self.egress.state().max(self.ingress.state())
     }
 
-    pub fn ways(&self) -> [(&'static str, &Line); 2] {
+    pub fn directions(&self) -> [(&'static str, &Line); 2] {
         [("egress", &self.egress), ("ingress", &self.ingress)]
     }
 }

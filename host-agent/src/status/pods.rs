@@ -125,14 +125,14 @@ fn problems(claim: &Claim, record: &Record) -> [Option<String>; 2] {
         Shaping::Limited { mode: Some(Mode::Policed), .. } => Some(bpf::Mode::Policed),
         _ => None,
     };
-    if record.ways().iter().all(|(_, shaping)| attached(shaping).is_none()) {
+    if record.directions().iter().all(|(_, shaping)| attached(shaping).is_none()) {
         return [None, None];
     }
     let mut veth = Veth::find(&record.netns, &claim.key.ifname);
-    record.ways().map(|(way, shaping)| {
+    record.directions().map(|(direction, shaping)| {
         let mode = attached(shaping)?;
         let missing = match &mut veth {
-            Ok(veth) => veth.missing(way, mode).unwrap_or_default(),
+            Ok(veth) => veth.missing(direction, mode).unwrap_or_default(),
             Err(e) => return Some(format!("{e:#}")),
         };
         missing.map(str::to_owned)

@@ -134,11 +134,11 @@ pub fn table(status: &Status) -> String {
             false => pod.name(),
         };
         let name = format!("{name:<32} {:<7}", pod.interface);
-        for (way, line) in pod.ways() {
+        for (direction, line) in pod.directions() {
             let asked = line.asked.map_or(String::new(), |asked| format!("; asked: {asked}"));
             let _ = writeln!(
                 text,
-                "{name} {way:<8} {:>10} {:<15} {:>10} {:>8} {:>7} {:>7} {} ({}{asked})",
+                "{name} {direction:<8} {:>10} {:<15} {:>10} {:>8} {:>7} {:>7} {} ({}{asked})",
                 line.limit_bps.map_or("unlimited".into(), short),
                 line.origin.map_or("-".into(), |origin| origin.to_string()),
                 line.measured_bps.map_or("-".into(), short),

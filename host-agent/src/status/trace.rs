@@ -33,13 +33,13 @@ pub struct Trace {
     pub live_ends_in: Option<u64>,
     /// False where `bandwidth.enabled` is, so that no source counts.
     pub enabled: bool,
-    pub egress: Way,
-    pub ingress: Way,
+    pub egress: Traced,
+    pub ingress: Traced,
     pub guard: Option<GuardLine>,
 }
 
 #[derive(Debug, Serialize)]
-pub struct Way {
+pub struct Traced {
     /// Highest first.
     pub sources: Vec<Source>,
     /// None where the settings have no maximum for this pod.
@@ -103,10 +103,10 @@ pub fn trace(status: &Status, settings: &Effective, namespace: &str, pod: &str) 
 impl Trace {
     fn of(status: &Status, settings: &Effective, pod: &Pod) -> Self {
         let enabled = settings.settings.bandwidth.enabled;
-        let way = |direction, line: &Line, guard| {
+        let traced = |direction, line: &Line, guard| {
             let account = Account::of(settings, pod, direction);
             let limit_bps = account.limit.map(|limit| limit.rate.bits_per_sec());
-            Way {
+            Traced {
                 stale: limit_bps != line.limit_bps,
                 sources: account.sources(),
                 maximum: account.maximum(),
@@ -125,8 +125,8 @@ impl Trace {
             came: pod.came,
             live_ends_in: pod.live.map(|live| live.until.saturating_sub(status.time)),
             enabled,
-            egress: way(Direction::Egress, &pod.egress, pod.guard.as_ref()),
-            ingress: way(Direction::Ingress, &pod.ingress, None),
+            egress: traced(Direction::Egress, &pod.egress, pod.guard.as_ref()),
+            ingress: traced(Direction::Ingress, &pod.ingress, None),
             guard: pod.guard.clone(),
         }
     }
@@ -173,15 +173,15 @@ impl<'s> Account<'s> {
     }
 
     fn place_of(&self, origin: Origin) -> String {
-        let way = self.direction.name();
+        let direction = self.direction.name();
         match (origin, self.sources.class) {
             (Origin::LiveOverride, _) => "sluice limit set".into(),
-            (Origin::PodAnnotation, _) => format!("kubernetes.io/{way}-bandwidth"),
+            (Origin::PodAnnotation, _) => format!("kubernetes.io/{direction}-bandwidth"),
             (Origin::Class, Some(class)) => {
-                format!("class {}, {}", class.name, self.place_at(Level::Class, way))
+                format!("class {}, {}", class.name, self.place_at(Level::Class, direction))
             }
             (Origin::Class, None) => String::new(),
-            (Origin::NodeDefault, _) => self.place(&format!("default-{way}")),
+            (Origin::NodeDefault, _) => self.place(&format!("default-{direction}")),
         }
     }
 
@@ -270,8 +270,8 @@ impl Trace {
         if !self.enabled {
             text += "shaping is off: bandwidth.enabled is false\n";
         }
-        for (name, way) in [("egress", &self.egress), ("ingress", &self.ingress)] {
-            way.write(&mut text, name, self.live_ends_in);
+        for (name, traced) in [("egress", &self.egress), ("ingress", &self.ingress)] {
+            traced.write(&mut text, name, self.live_ends_in);
         }
         if let Some(guard) = &self.guard {
             // Writing to a String cannot fail.
@@ -284,7 +284,7 @@ impl Trace {
     }
 }
 
-impl Way {
+impl Traced {
     fn write(&self, text: &mut String, name: &str, live_ends_in: Option<u64>) {
         let line = &self.enforced;
         let limit = line.limit_bps.map_or("unlimited".into(), short);

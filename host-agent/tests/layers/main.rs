@@ -88,7 +88,7 @@ const ROOMS: &[Room] = &[
     ("trouble", &[]),
 ];
 
-/// More than this, and nobody keeps them in mind.
+/// More than this, and no one keeps them in mind.
 const MOST_ROOMS: usize = 18;
 
 fn ours() -> Crate {

@@ -175,10 +175,10 @@ impl Shaper<'_> {
         ingress.and(egress)
     }
 
-    fn settle<T>(&mut self, way: Direction, result: &Result<T>) {
+    fn settle<T>(&mut self, direction: Direction, result: &Result<T>) {
         match result {
             Ok(_) => self.veth.keep(),
-            Err(_) => self.undo(way).iter().for_each(|complaint| log::warn!("{complaint}")),
+            Err(_) => self.undo(direction).iter().for_each(|complaint| log::warn!("{complaint}")),
         }
     }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How kubelet learns, before it starts, how many pods the node takes: what
-//! the node has for that (`probe`), and the files that result (`tell`,
+//! the node has for that (`probe`), and the files that result (`assign`,
 //! pure). A foreign number is never overridden, and a file that
 //! no one would read is never written. docs/kubelet.md.
 
@@ -117,11 +117,11 @@ struct Record {
 
 /// What to do so that kubelet knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct Assignment {
     /// How kubelet gets its number; never `Auto`.
     pub flavour: KubeletConfig,
     /// What was seen, and where kubelet gets its number.
-    pub told: String,
+    pub summary: String,
     /// To be written; none where a foreign number applies.
     pub files: Vec<FileContent>,
     /// Ours of before, to be removed: files, and directories that are then empty.
@@ -161,7 +161,7 @@ const WAYS: [KubeletConfig; 3] =
 impl Kubelet {
     /// What is to be done so that kubelet takes this many pods; `by_user` where the settings give
     /// the number, so that another one is a contradiction.
-    pub fn tell(&self, asked: KubeletConfig, pods: u16, by_user: bool) -> Result<Told> {
+    pub fn assign(&self, asked: KubeletConfig, pods: u16, by_user: bool) -> Result<Assignment> {
         let (flavour, seen, unread) = self.flavour(asked);
         let explicit = self.explicit(flavour);
         let mut warnings = self.warnings.clone();
@@ -177,14 +177,14 @@ impl Kubelet {
             None => self.files(flavour, pods),
         };
         warnings.extend(self.missed(&files, pods));
-        let told = match (&explicit, files.first()) {
+        let summary = match (&explicit, files.first()) {
             (Some(Explicit { place, .. }), _) => format!("{seen}; its number is from {place}"),
             (None, Some((path, _))) => format!("{seen}; kubelet gets it in {}", path.display()),
             (None, None) => seen,
         };
         let (files, obsolete) = self.changes(files)?;
         let refused = unread.or(contradiction);
-        Ok(Told { flavour, told, files, obsolete, explicit, refused, warnings })
+        Ok(Assignment { flavour, summary, files, obsolete, explicit, refused, warnings })
     }
 
     /// What is short where nodeadm keeps memory for fewer pods than kubelet takes; `standard` is the

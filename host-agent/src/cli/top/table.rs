@@ -97,12 +97,12 @@ impl Row {
         for pod in &after.pods {
             let then =
                 known.get(&(pod.slot, &pod.interface)).filter(|then| then.name() == pod.name());
-            for (index, (direction, line)) in pod.ways().into_iter().enumerate() {
+            for (index, (direction, line)) in pod.directions().into_iter().enumerate() {
                 if line.limit_bps.is_none() {
                     continue;
                 }
                 let since = |value: fn(&Line) -> u64| {
-                    let before = then.map_or(0, |then| value(then.ways()[index].1));
+                    let before = then.map_or(0, |then| value(then.directions()[index].1));
                     value(line).saturating_sub(before)
                 };
                 let rate_bps = line.measured_bps.unwrap_or(0);
