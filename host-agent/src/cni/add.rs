@@ -15,7 +15,7 @@ use crate::host::paths::Paths;
 use crate::netlink::Gso;
 use crate::pod::direction::Direction;
 use crate::pod::limit::Limit;
-use crate::pod::record::{Came, Key, NoFreeSlot, Record, Records, Shaping, VERBS_WAIT};
+use crate::pod::record::{Arrival, Key, NoFreeSlot, Record, Records, Shaping, VERBS_WAIT};
 use crate::pod::shaper::{self, Shaper};
 use crate::pod::veth::{NoHostEnd, Veth};
 use crate::pod::wanted::Wanted;
@@ -154,8 +154,8 @@ fn shape_others(
 }
 
 impl Request {
-    fn came(&self) -> Came {
-        Came::Added { took_ns: Some(self.began.elapsed().as_nanos() as u64) }
+    fn came(&self) -> Arrival {
+        Arrival::Added { took_ns: Some(self.began.elapsed().as_nanos() as u64) }
     }
 }
 

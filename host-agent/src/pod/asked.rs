@@ -24,7 +24,7 @@ pub struct Annotated {
 /// Limits that an operator set on a living pod (`sluice limit set`), above all others; None where
 /// the direction was left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Live {
+pub struct Override {
     #[serde(with = "as_text")]
     pub egress: Option<Choice>,
     #[serde(with = "as_text")]

@@ -14,7 +14,7 @@ use crate::pod::direction::{Direction, Entry};
 use crate::pod::guard;
 use crate::pod::limit::Limit;
 use crate::pod::record::{Claim, Guard, HostEnd, Mode, Record, Shaping};
-use crate::pod::veth::{End, ForeignRoot, Look, Veth};
+use crate::pod::veth::{DeviceLook, End, ForeignRoot, Veth};
 use crate::pod::wanted::Wanted;
 
 /// One pod's veth pair and its slot.
@@ -190,7 +190,7 @@ impl Shaper<'_> {
     fn renew(
         &mut self,
         direction: Direction,
-        look: Look,
+        look: DeviceLook,
         limit: &Limit,
         before: Gso,
     ) -> Result<Option<String>> {

@@ -4,7 +4,7 @@
 
 use settings_model::{Bandwidth, Burst, Class, LatencyTarget, Limit as Choice, Rate};
 
-use crate::pod::asked::{Annotated, Live};
+use crate::pod::asked::{Annotated, Override};
 use crate::pod::direction::Direction;
 use crate::pod::limit::{Limit, Origin};
 
@@ -36,7 +36,7 @@ impl<'s> Sources<'s> {
         namespace: &str,
         pod: &str,
         annotated: &Annotated,
-        live: Option<&Live>,
+        live: Option<&Override>,
     ) -> Self {
         let class = bandwidth.classes.class_for(namespace, pod);
         let egress = direction == Direction::Egress;

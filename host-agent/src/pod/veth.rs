@@ -42,7 +42,7 @@ enum Effect {
 
 /// What is found of an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Look {
+pub struct DeviceLook {
     /// What was removed.
     pub missing: Option<&'static str>,
     /// The program in our filter.
@@ -276,7 +276,7 @@ impl Veth {
     }
 
     /// How our attachment in this direction is.
-    pub fn look(&mut self, direction: Direction, mode: Mode) -> Result<Look, netlink::Error> {
+    pub fn look(&mut self, direction: Direction, mode: Mode) -> Result<DeviceLook, netlink::Error> {
         let names = if direction == Direction::Ingress { HOST_PIECES } else { POD_PIECES };
         let End { netlink, link } = self.sender(direction);
         let layout = netlink.layout(link)?;
@@ -291,7 +291,7 @@ impl Veth {
             (false, false) => Some(names[2]),
         };
         let slot = filter.and_then(|filter| filter.slot);
-        Ok(Look { missing, program_id: filter.and_then(|filter| filter.program_id), slot })
+        Ok(DeviceLook { missing, program_id: filter.and_then(|filter| filter.program_id), slot })
     }
 
     /// Whether the pod's end carries a qdisc or a filter with our handle.

@@ -5,7 +5,7 @@
 
 use settings_model::{Bandwidth, Burst};
 
-use crate::pod::asked::{Annotated, Live};
+use crate::pod::asked::{Annotated, Override};
 use crate::pod::direction::Direction;
 use crate::pod::limit::{Limit, Origin};
 use crate::pod::sources::Sources;
@@ -23,7 +23,7 @@ impl Wanted {
         namespace: &str,
         pod: &str,
         annotated: &Annotated,
-        live: Option<&Live>,
+        live: Option<&Override>,
     ) -> Self {
         let limit = |direction| {
             Sources::of(bandwidth, direction, namespace, pod, annotated, live).limit(bandwidth)
@@ -114,11 +114,11 @@ mod tests {
             ingress: "2Mbit".parse().ok(),
             ..Annotated::default()
         };
-        let live = Live { egress: "unlimited".parse().ok(), ingress: None, until: 0 };
+        let live = Override { egress: "unlimited".parse().ok(), ingress: None, until: 0 };
         let wanted = Wanted::of(&bandwidth(""), "a", "x", &annotated, Some(&live));
         assert_eq!(wanted.egress, None);
         assert_eq!(wanted.ingress.unwrap().origin, Origin::PodAnnotation);
-        let live = Live { egress: None, ingress: "7Mbit".parse().ok(), until: 0 };
+        let live = Override { egress: None, ingress: "7Mbit".parse().ok(), until: 0 };
         let wanted = Wanted::of(&bandwidth(""), "a", "x", &annotated, Some(&live));
         assert_eq!(wanted.ingress.unwrap().origin, Origin::LiveOverride);
         assert_eq!(wanted.ingress.unwrap().rate.bits_per_sec(), 7_000_000);
@@ -198,7 +198,7 @@ mod tests {
     fn root_of_the_node_may_go_above_the_maximum_for_a_while() {
         let bandwidth = bandwidth("max-egress = '10Mbit'\nmax-ingress = '10Mbit'\n");
         let (egress, ingress) = ("1Gbit".parse().ok(), "unlimited".parse().ok());
-        let live = Live { egress, ingress, until: 0 };
+        let live = Override { egress, ingress, until: 0 };
         let wanted = Wanted::of(&bandwidth, "a", "x", &Annotated::default(), Some(&live));
         assert_eq!(wanted.to_text(), "egress 1Gbit (set by hand), ingress unlimited");
     }

@@ -200,7 +200,7 @@ pub mod tests {
     use crate::addresses::capacity::state::{Finding, Seen};
     use crate::pod::asked::Annotated;
     use crate::pod::limit::Origin;
-    use crate::pod::record::Came;
+    use crate::pod::record::Arrival;
     use crate::settings::generation::Verdict;
     use crate::settings::in_force::{InForce, Reason};
     use crate::status::report::Report;
@@ -240,7 +240,7 @@ pub mod tests {
             host_interface: Some("eni1".into()),
             host_ifindex: Some(7),
             slot: 1,
-            came: Came::Added { took_ns: Some(12_000_000) },
+            came: Arrival::Added { took_ns: Some(12_000_000) },
             main: None,
             annotated: Annotated::default(),
             live: None,

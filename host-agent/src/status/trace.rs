@@ -13,7 +13,7 @@ use crate::host::logging::harmless;
 use crate::pod::annotations::{EGRESS_BURST, INGRESS_BURST, LATENCY_TARGET};
 use crate::pod::direction::Direction;
 use crate::pod::limit::{Limit, Origin};
-use crate::pod::record::Came;
+use crate::pod::record::Arrival;
 use crate::pod::sources::{Level, Sources};
 use crate::pod::time_to_live::TimeToLive;
 use crate::status::text::{duration, short};
@@ -28,7 +28,7 @@ pub struct Trace {
     pub interface: String,
     pub host_interface: Option<String>,
     pub slot: u16,
-    pub came: Came,
+    pub came: Arrival,
     /// Seconds until an override ends.
     pub live_ends_in: Option<u64>,
     /// False where `bandwidth.enabled` is, so that no source counts.
@@ -249,10 +249,10 @@ impl Trace {
     /// `several` sandboxes have the pod's name.
     fn text(&self, several: bool) -> String {
         let came = match self.came {
-            Came::Added { took_ns: Some(ns) } => format!("by ADD in {}", duration(ns)),
-            Came::Added { took_ns: None } => "by an ADD that was not completed".into(),
-            Came::Adopted { .. } => "found by the agent in the runtime's result cache".into(),
-            Came::Along => "made by the ADD of another interface of the pod".into(),
+            Arrival::Added { took_ns: Some(ns) } => format!("by ADD in {}", duration(ns)),
+            Arrival::Added { took_ns: None } => "by an ADD that was not completed".into(),
+            Arrival::Adopted { .. } => "found by the agent in the runtime's result cache".into(),
+            Arrival::Along => "made by the ADD of another interface of the pod".into(),
         };
         let host = self
             .host_interface
@@ -361,7 +361,7 @@ fn why(reason: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pod::asked::Live;
+    use crate::pod::asked::Override;
     use crate::status::text::tests::{pod, status};
 
     const SETTINGS: &str = "[sluice]\nversion = 1\n[sluice.bandwidth]\ndefault-egress = '20Mbit'\n\
@@ -376,7 +376,7 @@ mod tests {
     fn each_source_is_told_in_order_and_the_first_wins() {
         let mut pod = pod();
         pod.live =
-            Some(Live { egress: "20Mbit".parse().ok(), ingress: None, until: 1_800_000_090 });
+            Some(Override { egress: "20Mbit".parse().ok(), ingress: None, until: 1_800_000_090 });
         pod.egress.origin = Some(Origin::LiveOverride);
         pod.annotated.egress_burst = "9KB".parse().ok();
         pod.egress.dropped_packets = 5;
@@ -442,7 +442,7 @@ mod tests {
              \x20    burst           5ms         default\n";
         assert!(text.contains(expected), "{text}");
 
-        pod.live = Some(Live { egress: "1Gbit".parse().ok(), ingress: None, until: 0 });
+        pod.live = Some(Override { egress: "1Gbit".parse().ok(), ingress: None, until: 0 });
         pod.egress.limit_bps = Some(1_000_000_000);
         let traces = trace(&status(vec![pod]), &settings, "default", "web");
         assert!(!traces[0].egress.stale);

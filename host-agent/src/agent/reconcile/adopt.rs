@@ -14,7 +14,7 @@ use crate::libcni::entry::lost_rates;
 use crate::libcni::results::{self, PodResult, ResultFile};
 use crate::pod::annotations::CAPABILITY;
 use crate::pod::asked::Annotated;
-use crate::pod::record::{Came, Key, Record, Shaping};
+use crate::pod::record::{Arrival, Key, Record, Shaping};
 use crate::pod::runtime_config::annotated;
 
 /// A file of the cache that concerns a living pod.
@@ -85,7 +85,7 @@ impl Cached {
             network: self.network.clone(),
             annotated: self.annotated,
             live: None,
-            came: Came::Adopted { beside_upstream: self.beside_upstream },
+            came: Arrival::Adopted { beside_upstream: self.beside_upstream },
             main: None,
             host: None,
             egress: Shaping::Unlimited,

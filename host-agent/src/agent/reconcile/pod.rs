@@ -16,7 +16,7 @@ use crate::host::netns::{is_netns, process_lives};
 use crate::netlink::Link;
 use crate::pod::direction::Direction;
 use crate::pod::guard;
-use crate::pod::record::{Came, Claim, Guard, IngressGuard, Record, Records, Shaping};
+use crate::pod::record::{Arrival, Claim, Guard, IngressGuard, Record, Records, Shaping};
 use crate::pod::shaper::{self, Shaper};
 use crate::pod::veth::{End, NoHostEnd, Veth};
 use crate::pod::wanted::Wanted;
@@ -77,7 +77,7 @@ pub fn bring(node: &Node, claim: &Claim, old_is_through: bool) -> Result<Option<
         }
         Err(e) => return Err(e),
     };
-    veth.replaces_upstream = matches!(record.came, Came::Adopted { beside_upstream: true });
+    veth.replaces_upstream = matches!(record.came, Arrival::Adopted { beside_upstream: true });
     forget_another_veth(node, claim, &mut record, &veth)?;
     let mut seen = Seen {
         host_index: Some(veth.host.link.index),
