@@ -22,7 +22,7 @@ struct Node {
 
 impl Node {
     /// A veth pair, `host` and `pod`, in a namespace of this thread; None without tcx, where there is
-    /// no link, and where the guard is told so.
+    /// no link, and where the guard has that setting.
     fn with_tcx() -> Option<Self> {
         unshare(CloneFlags::CLONE_NEWNET).expect("make a network namespace (needs root)");
         let dir = bpffs::load();
@@ -139,7 +139,7 @@ fn link_of_a_device_that_has_gone_is_replaced_on_the_next_one_with_its_index() {
     assert_ne!(node.link_id(), dead);
     node.limit_guard(slot(2));
     send_until_seen(|| node.seen_by_guard(slot(2)));
-    // The pod that had the index before is told to go only now.
+    // The pod that had the index before is removed only now.
     node.pins.detach_guard(HOST_END, slot(1)).expect("detach the first pod's");
     assert!(node.pins.renew_guard(HOST_END).expect("ask"));
     node.pins.detach_guard(HOST_END, slot(2)).expect("detach");

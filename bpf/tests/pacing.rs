@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Properties of pacing.h, the same text that the BPF programs are made of,
 //! compiled for the host: never more than rate and burst allow, never stalled,
-//! never out of order, nobody hindered but who has more than a share.
+//! never out of order, no flow hindered but one that has more than a share.
 
 #[path = "pacing/crowd.rs"]
 mod crowd;

@@ -5,7 +5,7 @@
 #![no_main]
 
 use anyhow::{Result, bail};
-use host_agent::readers::Live;
+use host_agent::readers::Override;
 use host_agent::readers::Status;
 use host_agent::readers::{Door, JSON, MAX_BYTES, parse};
 use host_agent::readers::{Node, Reloaded, answer};
@@ -22,7 +22,7 @@ impl Node for Noting {
         bail!("there is no node here")
     }
 
-    fn set_limit(&mut self, namespace: &str, pod: &str, limit: Live) -> Result<usize> {
+    fn set_limit(&mut self, namespace: &str, pod: &str, limit: Override) -> Result<usize> {
         assert!(!namespace.is_empty() && !pod.contains('/'), "{namespace}/{pod}");
         assert!(limit.egress.is_some() || limit.ingress.is_some(), "a limit of nothing");
         assert!((1..=7 * 24 * 3600).contains(&limit.until), "until {}", limit.until);

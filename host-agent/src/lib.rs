@@ -42,8 +42,8 @@ pub mod readers {
     pub use crate::boot::kubelet::yaml::Yaml;
     pub use crate::libcni::conflist;
     pub use crate::pod::annotations::CAPABILITY;
+    pub use crate::pod::asked::{Annotated, Override};
     pub use crate::pod::runtime_config::annotated;
-    pub use crate::pod::wanted::{Annotated, Live};
     pub use crate::settings::user_data::carrier;
     pub use crate::status::Status;
 }

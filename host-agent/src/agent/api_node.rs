@@ -11,7 +11,7 @@ use crate::agent::reconcile::Reconciler;
 use crate::api::{Node, Reloaded};
 use crate::host::clock::seconds;
 use crate::host::paths::Paths;
-use crate::pod::wanted::Live;
+use crate::pod::asked::Override;
 use crate::status::{Status, metrics};
 
 /// Borrowed from the agent's loop for as long as it answers.
@@ -35,7 +35,7 @@ impl Node for Local<'_> {
         Status::read(self.paths, Some(&report))
     }
 
-    fn set_limit(&mut self, namespace: &str, pod: &str, limit: Live) -> Result<usize> {
+    fn set_limit(&mut self, namespace: &str, pod: &str, limit: Override) -> Result<usize> {
         overrides::set(self.paths, self.reconciler, namespace, pod, Some(limit))
     }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use settings_model::Settings;
 
-use crate::addresses::capacity::{Look, Promise, Watch};
+use crate::addresses::capacity::{CapacityLook, Promise, Watch};
 use crate::host::paths::Paths;
 use crate::imds::Host;
 use crate::settings::in_force::MaxPodsInForce;
@@ -33,7 +33,7 @@ pub struct Order {
 pub struct Findings {
     /// What is wrong in standalone mode.
     pub standalone: Option<Trouble>,
-    pub capacity: Look,
+    pub capacity: CapacityLook,
 }
 
 /// The agent's end of the thread.

@@ -82,29 +82,29 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
     let mut wakers = Wakers { reload: reload_waker, end, watches, events, server, background };
     let mut reconciler = Reconciler::open(paths)?;
     reconciler.set_trouble("hearing", deaf(&wakers.events));
-    let mut told = Told::new();
+    let mut reported = Reported::new();
     let (mut asked, mut scraped) = (0, None);
     loop {
         if wakers.watches.find(reconciler.settings()) {
             reconciler.lost();
         }
         tell(reconciler.work());
-        told.turn(&reconciler);
+        reported.turn(&reconciler);
         serve_metrics(&mut wakers.server, &mut reconciler);
         if std::mem::replace(&mut asked, reconciler.settings_reads()) != asked {
             wakers.background.look(order(paths, &reconciler));
         }
-        wakers.wait(told.next(wakers.next(&reconciler)))?;
+        wakers.wait(reported.next(wakers.next(&reconciler)))?;
         if drain(&mut wakers.end)? {
-            told.notify.stopping();
+            reported.notify.stopping();
             info!("ends; limits stay in force");
             return Ok(());
         }
         if drain(&mut wakers.reload)? {
-            told.notify.reloading();
+            reported.notify.reloading();
             reload();
             reconciler.settings_changed();
-            told.notify.ready();
+            reported.notify.ready();
         }
         for news in wakers.watches.read()? {
             // Settings are there, and boot's account of them comes only now.
@@ -138,14 +138,14 @@ fn order(paths: &Paths, reconciler: &Reconciler) -> Order {
 }
 
 /// What the service manager has received. It learns that we live after each turn of the loop.
-struct Told {
+struct Reported {
     notify: Notify,
     alive: Instant,
     status: String,
     ready: bool,
 }
 
-impl Told {
+impl Reported {
     fn new() -> Self {
         let notify = Notify::from_environment();
         Self { notify, alive: Instant::now(), status: String::new(), ready: false }

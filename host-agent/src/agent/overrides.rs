@@ -10,8 +10,8 @@ use anyhow::Result;
 use crate::agent::reconcile::Reconciler;
 use crate::api::LimitRefused;
 use crate::host::paths::Paths;
+use crate::pod::asked::Override;
 use crate::pod::record::{Claim, Records, Shaping};
-use crate::pod::wanted::Live;
 use crate::settings::in_force::in_force;
 
 /// A verb of the pod that takes longer hangs.
@@ -24,7 +24,7 @@ pub fn set(
     reconciler: &mut Reconciler,
     namespace: &str,
     pod: &str,
-    limit: Option<Live>,
+    limit: Option<Override>,
 ) -> Result<usize> {
     if limit.is_some() && !in_force(paths)?.bandwidth.enabled {
         return Err(LimitRefused::ShapingIsOff.into());
@@ -38,7 +38,7 @@ pub fn set(
     Ok(changed)
 }
 
-fn write(paths: &Paths, namespace: &str, pod: &str, limit: Option<Live>) -> Result<Vec<Claim>> {
+fn write(paths: &Paths, namespace: &str, pod: &str, limit: Option<Override>) -> Result<Vec<Claim>> {
     let records = Records::new(paths);
     let (mut known, mut changed) = (false, Vec::new());
     for claim in records.list()? {
@@ -89,8 +89,8 @@ fn check(paths: &Paths, namespace: &str, pod: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pod::record::{Came, Key, Record};
-    use crate::pod::wanted::Annotated;
+    use crate::pod::asked::Annotated;
+    use crate::pod::record::{Arrival, Key, Record};
 
     fn record(pod: &str) -> Record {
         Record {
@@ -100,7 +100,7 @@ mod tests {
             network: None,
             annotated: Annotated::default(),
             live: None,
-            came: Came::Adopted { beside_upstream: false },
+            came: Arrival::Adopted { beside_upstream: false },
             main: None,
             host: None,
             egress: Shaping::Unlimited,
@@ -122,8 +122,8 @@ mod tests {
         (dir, paths)
     }
 
-    fn until(until: u64) -> Option<Live> {
-        Some(Live { egress: "1Mbit".parse().ok(), ingress: None, until })
+    fn until(until: u64) -> Option<Override> {
+        Some(Override { egress: "1Mbit".parse().ok(), ingress: None, until })
     }
 
     #[test]

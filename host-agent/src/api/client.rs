@@ -23,7 +23,7 @@ const MOST_BYTES: u64 = 64 << 20;
 /// The agent refused, in its own words.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}{}", .allowed.as_ref().map(|allowed| format!("; allowed: {allowed}")).unwrap_or_default())]
-pub struct Refused {
+pub struct AgentRefused {
     pub status: u16,
     pub error: String,
     pub allowed: Option<Value>,
@@ -128,5 +128,5 @@ fn understand<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let refusal: Value = serde_json::from_slice(body).unwrap_or_default();
     let error = refusal["error"].as_str().unwrap_or("no reason given").to_owned();
     let allowed = refusal.get("allowed").cloned();
-    Err(Refused { status, error, allowed }.into())
+    Err(AgentRefused { status, error, allowed }.into())
 }

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use settings_model::Limit as Choice;
 
 use crate::api::http::{Door, Method, Request, Response};
+use crate::pod::asked::Override;
 use crate::pod::time_to_live::{self, TimeToLive};
-use crate::pod::wanted::Live;
 use crate::settings::in_force::InForce;
 use crate::status::{Pods, Status, metrics};
 
@@ -23,7 +23,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 pub trait Node {
     fn status(&self) -> Result<Status>;
     /// Gives the number of interfaces; fails with [`LimitRefused`] where the request cannot be met.
-    fn set_limit(&mut self, namespace: &str, pod: &str, limit: Live) -> Result<usize>;
+    fn set_limit(&mut self, namespace: &str, pod: &str, limit: Override) -> Result<usize>;
     /// The same, for the end of a limit.
     fn clear_limit(&mut self, namespace: &str, pod: &str) -> Result<usize>;
     fn reload(&mut self) -> Result<Reloaded>;
@@ -157,7 +157,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// The limit of a request's body, or what is wrong with that.
-fn limit(body: &[u8], now: u64) -> Result<Live, Response> {
+fn limit(body: &[u8], now: u64) -> Result<Override, Response> {
     let asked: LimitAsked = serde_json::from_slice(body).map_err(|e| {
         let allowed = json!({
             "egress": CHOICE, "ingress": CHOICE, "for": time_to_live::ALLOWED,
@@ -179,7 +179,7 @@ fn limit(body: &[u8], now: u64) -> Result<Live, Response> {
             &json!(CHOICE),
         ));
     }
-    Ok(Live { egress, ingress, until: now.saturating_add(time_to_live.seconds()) })
+    Ok(Override { egress, ingress, until: now.saturating_add(time_to_live.seconds()) })
 }
 
 const CHOICE: &str = "a rate, e.g. \"20Mbit\", or \"unlimited\"";

@@ -14,7 +14,7 @@ impl Node for Noting {
         Ok(status(vec![pod()]))
     }
 
-    fn set_limit(&mut self, namespace: &str, pod: &str, limit: Live) -> Result<usize> {
+    fn set_limit(&mut self, namespace: &str, pod: &str, limit: Override) -> Result<usize> {
         self.orders.push(format!("{namespace}/{pod} {limit:?}"));
         match pod {
             "gone" => {
@@ -71,7 +71,7 @@ fn limit_reaches_the_node_with_its_end() {
     };
     let mut node = Noting::default();
     let response = answer(&mut node, &request);
-    let live = Live { egress: "20Mbit".parse().ok(), ingress: None, until: 1600 };
+    let live = Override { egress: "20Mbit".parse().ok(), ingress: None, until: 1600 };
     assert_eq!(node.orders, [format!("default/web-0.a {live:?}")]);
     assert_eq!(response, Response::json(200, &json!({"interfaces": 2, "until": 1600})));
 }

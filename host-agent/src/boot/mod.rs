@@ -48,7 +48,7 @@ pub struct Boot<'a> {
 
 /// What was asked for could not be put in force.
 #[derive(Debug)]
-pub struct Refused {
+pub struct NotInForce {
     pub error: anyhow::Error,
     /// What applies instead, or why nothing else does. None: the node is as it was.
     pub instead: Option<Result<Box<InForce>>>,
@@ -58,13 +58,13 @@ impl Boot<'_> {
     /// Puts settings in force, whole. Settings that cannot be used are replaced by the last good
     /// ones, or by the layers below the user data; usable ones that cannot be applied by the last
     /// good ones only, for whatever is in the way of them would be in the way of defaults too.
-    pub fn run(&self, layers: Result<Layers>) -> Result<InForce, Refused> {
+    pub fn run(&self, layers: Result<Layers>) -> Result<InForce, NotInForce> {
         // Two at once (SIGHUP and `sluice reload`) would put a mixture in force.
         let _alone = self
             .paths
             .boot_lock()
             .take(PATIENCE)
-            .map_err(|error| Refused { error, instead: None })?;
+            .map_err(|error| NotInForce { error, instead: None })?;
         let below = match &layers {
             Ok(layers) => layers.without_user_data(),
             Err(error) => Layers::of_image(self.paths)
@@ -83,7 +83,7 @@ impl Boot<'_> {
         let done = result.and_then(|in_force| self.record(&in_force).map(|()| in_force));
         done.map_err(|error| {
             let instead = self.instead(&below, on_invalid, &error, unusable);
-            Refused { error, instead }
+            NotInForce { error, instead }
         })
     }
 
@@ -138,7 +138,7 @@ impl Boot<'_> {
         plan.unmet.iter().for_each(|trouble| log::error!("{}", unmet::line(trouble)));
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let max_pods = plan.max_pods.iter();
-        max_pods.for_each(|known| log::info!("max-pods {}: {}", known.pods, known.told));
+        max_pods.for_each(|known| log::info!("max-pods {}: {}", known.pods, known.summary));
         changed.iter().for_each(|path| log::info!("wrote {}", path.display()));
         let documents = names(documents);
         Ok(InForce {

@@ -9,7 +9,7 @@ use settings_model::{KubeletConfig, PodLimit, Settings};
 
 use crate::addresses::max_pods::{Machine, max_pods};
 use crate::boot::facts::Facts;
-use crate::boot::kubelet::{Kubelet, Told};
+use crate::boot::kubelet::{Assignment, Kubelet};
 use crate::boot::part::{FileContent, Part, Plugin};
 use crate::boot::unmet;
 use crate::host::paths::Paths;
@@ -87,27 +87,28 @@ impl Plan {
     ) -> Result<Self> {
         let by_user = matches!(settings.max_pods.value, PodLimit::Count(_));
         if machine.is_none() && !by_user {
-            return Ok(self.and_kubelet(&kubelet.tell(KubeletConfig::None, 0, false)?));
+            return Ok(self.and_kubelet(&kubelet.assign(KubeletConfig::None, 0, false)?));
         }
         let answer = max_pods(settings, machine.unwrap_or(&Machine::default()));
-        let told = kubelet.tell(settings.max_pods.kubelet, answer.max_pods, by_user)?;
-        self = self.and_kubelet(&told);
-        self.unmet.extend(told.refused.iter().map(|why| unmet::max_pods(why.to_string())));
-        let explicit = told.explicit.and_then(|explicit| Some((explicit.pods?, explicit.place)));
+        let assignment = kubelet.assign(settings.max_pods.kubelet, answer.max_pods, by_user)?;
+        self = self.and_kubelet(&assignment);
+        self.unmet.extend(assignment.refused.iter().map(|why| unmet::max_pods(why.to_string())));
+        let explicit =
+            assignment.explicit.and_then(|explicit| Some((explicit.pods?, explicit.place)));
         self.warnings = match &explicit {
             // Ours is not in force, so neither is what there would be to say of it.
             Some((pods, place)) => answer.against(*pods, place).into_iter().collect(),
             None => answer.warnings.clone(),
         };
-        self.warnings.extend(told.warnings);
+        self.warnings.extend(assignment.warnings);
         self.warnings.extend(kubelet.unreserved(answer.standard));
         self.max_pods = Some(MaxPodsInForce {
             pods: explicit.map_or(answer.max_pods, |(pods, _)| pods),
-            told: told.told,
+            summary: assignment.summary,
             instance_type: answer.instance_type,
             capacity: answer.capacity,
             delegates_prefixes: answer.prefix_delegation_supported,
-            by_nodeadm: told.flavour == KubeletConfig::Nodeadm,
+            by_nodeadm: assignment.flavour == KubeletConfig::Nodeadm,
             earlier: None,
         });
         Ok(self)
@@ -131,9 +132,9 @@ impl Plan {
         self
     }
 
-    fn and_kubelet(mut self, told: &Told) -> Self {
-        self.kubelet.files.clone_from(&told.files);
-        self.kubelet.obsolete.clone_from(&told.obsolete);
+    fn and_kubelet(mut self, assignment: &Assignment) -> Self {
+        self.kubelet.files.clone_from(&assignment.files);
+        self.kubelet.obsolete.clone_from(&assignment.obsolete);
         self
     }
 }
@@ -193,16 +194,16 @@ mod tests {
     #[test]
     fn plugin_and_settings_come_before_the_entry_and_kubelet_knows_by_then() {
         let file = FileContent { path: "/n/kubelet".into(), content: Vec::new(), mode: 0o644 };
-        let told = Told {
+        let assignment = Assignment {
             flavour: KubeletConfig::EnvFile,
-            told: String::new(),
+            summary: String::new(),
             files: vec![file],
             obsolete: vec!["before".into()],
             explicit: None,
             refused: None,
             warnings: Vec::new(),
         };
-        let plan = plan("", Some(LIST)).and_kubelet(&told);
+        let plan = plan("", Some(LIST)).and_kubelet(&assignment);
         let settings = "/n/run/sluice/settings.toml";
         let conflist = "/n/etc/cni/net.d/10-x.conflist";
         assert_eq!(paths(&plan), ["/n/opt/cni/bin/sluice", settings, "/n/kubelet", conflist]);

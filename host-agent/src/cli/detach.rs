@@ -7,7 +7,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use bpf::{Direction, Pins};
+use bpf::Pins;
 use settings_model::{KubeletConfig, Settings};
 
 use crate::agent;
@@ -18,6 +18,7 @@ use crate::boot::part::Part;
 use crate::host::paths::Paths;
 use crate::libcni::edit::take_out;
 use crate::netlink::Netlink;
+use crate::pod::direction::Direction;
 use crate::pod::record::{Key, Records, VERBS_WAIT};
 use crate::pod::shaper;
 use crate::pod::veth::{End, Veth};
@@ -78,9 +79,9 @@ pub fn remove_plugin(paths: &Paths) -> Result<()> {
 
 /// From its next start on it takes as many pods as it would without us.
 fn leave_kubelet(paths: &Paths) -> Result<()> {
-    let told = Kubelet::probe(paths, &[])?.tell(KubeletConfig::None, 0, false)?;
+    let assignment = Kubelet::probe(paths, &[])?.assign(KubeletConfig::None, 0, false)?;
     apply(
-        &Part { files: told.files, obsolete: told.obsolete, ..Part::default() },
+        &Part { files: assignment.files, obsolete: assignment.obsolete, ..Part::default() },
         &paths.files_lock(),
     )
     .map(|_| ())
@@ -163,9 +164,9 @@ mod tests {
                     file:///etc/eks/nodeadm.d/\n";
         fs::create_dir_all(unit.parent().unwrap()).unwrap();
         fs::write(&unit, text).unwrap();
-        let told = Kubelet::probe(&paths, &[]).unwrap();
-        let told = told.tell(KubeletConfig::Nodeadm, 17, false).unwrap();
-        apply(&Part { files: told.files, ..Part::default() }, &paths.files_lock()).unwrap();
+        let kubelet = Kubelet::probe(&paths, &[]).unwrap();
+        let assignment = kubelet.assign(KubeletConfig::Nodeadm, 17, false).unwrap();
+        apply(&Part { files: assignment.files, ..Part::default() }, &paths.files_lock()).unwrap();
         assert!(root.path().join("etc/eks/nodeadm.d/00-sluice.yaml").exists());
         leave_kubelet(&paths).unwrap();
         assert!(!root.path().join("etc/eks").exists());

@@ -144,7 +144,7 @@ struct Asked {
 pub fn report(error: &anyhow::Error) -> u8 {
     lines(error).iter().for_each(|line| log::error!("{line}"));
     let settings = error.is::<settings_model::Problems>() || error.is::<CarrierError>();
-    let kubelet = error.is::<kubelet::Refused>();
+    let kubelet = error.is::<kubelet::NotForKubelet>();
     let newer = matches!(error.downcast_ref(), Some(bpf::Error::NewerLayout { .. }));
     if settings || kubelet || newer { 78 } else { 1 }
 }

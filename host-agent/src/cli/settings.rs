@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use settings_model::{Effective, Entry, Origin, Problems, Warning, code};
 
 use super::output::print;
-use crate::boot::kubelet::{self, Refused};
+use crate::boot::kubelet::{self, NotForKubelet};
 use crate::host::logging::harmless_lines;
 use crate::host::paths::Paths;
 use crate::settings::document::Document;
@@ -100,7 +100,7 @@ pub fn run(paths: &Paths, command: Settings) -> Result<()> {
     }
 }
 
-fn verdict(merged: &Result<Effective, Problems>, refused: Option<&Refused>) -> Value {
+fn verdict(merged: &Result<Effective, Problems>, refused: Option<&NotForKubelet>) -> Value {
     match merged {
         Ok(effective) => {
             let warnings: Vec<_> = effective.warnings.iter().map(Warning::to_json).collect();
@@ -112,7 +112,7 @@ fn verdict(merged: &Result<Effective, Problems>, refused: Option<&Refused>) -> V
 }
 
 /// The number's place in our table; the other place is in the message.
-fn differs(effective: &Effective, why: &Refused) -> Value {
+fn differs(effective: &Effective, why: &NotForKubelet) -> Value {
     let key = "max-pods.value";
     let (file, line) = match effective.origin(key) {
         Origin::Written { source, line } => (source, line),

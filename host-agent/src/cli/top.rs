@@ -15,7 +15,7 @@ use super::node::Source;
 use super::output::print;
 use crate::status::Pods;
 use crate::status::rates::measure;
-use table::{Order, Row};
+use table::{Row, SortOrder};
 use terminal::{Key, Terminal};
 
 #[derive(Args)]
@@ -31,8 +31,8 @@ pub struct Top {
     #[arg(value_parser = clap::value_parser!(u64).range(1..=60_000))]
     interval: u64,
     /// What to sort by
-    #[arg(long, value_enum, default_value_t = Order::Used)]
-    sort: Order,
+    #[arg(long, value_enum, default_value_t = SortOrder::Used)]
+    sort: SortOrder,
 }
 
 pub fn run(source: &Source, top: &Top) -> Result<()> {
@@ -52,7 +52,7 @@ pub fn run(source: &Source, top: &Top) -> Result<()> {
 }
 
 /// What has happened between two pictures; the later one keeps what was measured.
-fn rows(before: &Pods, after: &mut Pods, order: Order) -> Vec<Row> {
+fn rows(before: &Pods, after: &mut Pods, order: SortOrder) -> Vec<Row> {
     measure(before, after.at_ns, &mut after.pods);
     let mut rows = Row::of(before, after);
     order.sort(&mut rows);
@@ -60,7 +60,7 @@ fn rows(before: &Pods, after: &mut Pods, order: Order) -> Vec<Row> {
 }
 
 /// Until the operator says that it is enough.
-fn live(source: &Source, mut before: Pods, interval: Duration, mut order: Order) -> Result<()> {
+fn live(source: &Source, mut before: Pods, interval: Duration, mut order: SortOrder) -> Result<()> {
     let terminal = Terminal::open().context("use the terminal; --once needs none")?;
     let (mut shown, mut first) = (Vec::new(), 0usize);
     let mut due = Instant::now() + interval;
@@ -70,7 +70,7 @@ fn live(source: &Source, mut before: Pods, interval: Duration, mut order: Order)
             Some(Key::Quit) => return Ok(()),
             Some(Key::Up) => first = first.saturating_sub(1),
             Some(Key::Down) => first = (first + 1).min(shown.len().saturating_sub(1)),
-            Some(Key::Letter(letter)) => order = Order::by_key(letter).unwrap_or(order),
+            Some(Key::Letter(letter)) => order = SortOrder::by_key(letter).unwrap_or(order),
             None => {}
         }
         if Instant::now() >= due {
@@ -82,8 +82,8 @@ fn live(source: &Source, mut before: Pods, interval: Duration, mut order: Order)
     }
 }
 
-fn screen(rows: &[Row], order: Order) -> Vec<String> {
-    let keys = format!("sorted by {}; keys: {}, up, down, q ends", order.name(), Order::keys());
+fn screen(rows: &[Row], order: SortOrder) -> Vec<String> {
+    let keys = format!("sorted by {}; keys: {}, up, down, q ends", order.name(), SortOrder::keys());
     let mut lines = vec![keys];
     lines.extend(table::lines(rows));
     lines

@@ -3,7 +3,7 @@
 //! programs it lets the pod start, for the agent to shape.
 
 use anyhow::anyhow;
-use bpf::{Direction, Pins};
+use bpf::Pins;
 
 use super::error::{Code, Error};
 use super::interface::{
@@ -13,8 +13,9 @@ use super::request::Request;
 use super::status::is_starting;
 use crate::host::paths::Paths;
 use crate::netlink::Gso;
+use crate::pod::direction::Direction;
 use crate::pod::limit::Limit;
-use crate::pod::record::{Came, Key, NoFreeSlot, Record, Records, Shaping, VERBS_WAIT};
+use crate::pod::record::{Arrival, Key, NoFreeSlot, Record, Records, Shaping, VERBS_WAIT};
 use crate::pod::shaper::{self, Shaper};
 use crate::pod::veth::{NoHostEnd, Veth};
 use crate::pod::wanted::Wanted;
@@ -42,7 +43,7 @@ pub fn add(paths: &Paths, request: &Request) -> Result<String, Error> {
     };
     let Request { namespace, pod, .. } = request;
     let clamped = wanted.clamped(&request.annotated);
-    clamped.iter().for_each(|told| complain(format!("{namespace}/{pod}: {told}")));
+    clamped.iter().for_each(|clamp| complain(format!("{namespace}/{pod}: {clamp}")));
     shape(paths, &pins, &records, request, &wanted).or_else(|e| {
         // What the node has for all pods is noted, and the agent reports that it is not enforced.
         match e.source.is::<NoHostEnd>() && !wanted.is_annotated() {
@@ -153,8 +154,8 @@ fn shape_others(
 }
 
 impl Request {
-    fn came(&self) -> Came {
-        Came::Added { took_ns: Some(self.began.elapsed().as_nanos() as u64) }
+    fn came(&self) -> Arrival {
+        Arrival::Added { took_ns: Some(self.began.elapsed().as_nanos() as u64) }
     }
 }
 

@@ -4,12 +4,13 @@
 //! runtime may give a pod up for that.
 
 use anyhow::Context;
-use bpf::{Direction, Pins};
+use bpf::Pins;
 
 use super::error::{Code, Error};
 use super::interface::{lock_error, new_record, pins_error};
 use super::request::Request;
 use crate::host::paths::Paths;
+use crate::pod::direction::{Direction, Entry};
 use crate::pod::record::{Claim, Guard, Mode, Record, Records, Shaping, VERBS_WAIT};
 use crate::pod::veth::Veth;
 use crate::settings::in_force::in_force;
@@ -67,9 +68,9 @@ fn look(pins: &Pins, claim: &Claim, record: &Record) -> Result<Vec<String>, Erro
         )]);
     }
     let mut missing = Vec::new();
-    for (way, shaping) in record.ways() {
-        let name = if way == Direction::Ingress { "ingress" } else { "egress" };
-        let of_way = missing_of(pins, claim, record, &mut veth, (way, shaping));
+    for (direction, shaping) in record.directions() {
+        let name = direction.name();
+        let of_way = missing_of(pins, claim, record, &mut veth, (direction, shaping));
         let of_way = of_way.map_err(Error::with(Code::Missing))?;
         missing.extend(of_way.iter().map(|what| format!("{ifname} {name}: {what}")));
     }
@@ -81,17 +82,21 @@ fn missing_of(
     claim: &Claim,
     record: &Record,
     veth: &mut Veth,
-    (way, shaping): (Direction, &Shaping),
+    (direction, shaping): (Direction, &Shaping),
 ) -> anyhow::Result<Vec<String>> {
     let Shaping::Limited { mode, .. } = shaping else { return Ok(Vec::new()) };
     let (enforced_by, gone) = match mode {
         None => return Ok(vec!["the attachment was never completed".into()]),
-        Some(Mode::Paced) => (way, veth.missing(way, bpf::Mode::Paced)?.map(str::to_owned)),
-        Some(Mode::Policed) => (way, veth.missing(way, bpf::Mode::Policed)?.map(str::to_owned)),
-        Some(Mode::Guarded(_)) => (Direction::Guard, missing_guard(pins, record, veth)?),
+        Some(Mode::Paced) => {
+            (direction.entry(), veth.missing(direction, bpf::Mode::Paced)?.map(str::to_owned))
+        }
+        Some(Mode::Policed) => {
+            (direction.entry(), veth.missing(direction, bpf::Mode::Policed)?.map(str::to_owned))
+        }
+        Some(Mode::Guarded(_)) => (Entry::Guard, missing_guard(pins, record, veth)?),
     };
     let own = claim.slot.number();
-    let held = if way == Direction::Ingress { veth.host.root_slot()? } else { None };
+    let held = if direction == Direction::Ingress { veth.host.root_slot()? } else { None };
     let foreign = held.filter(|held| *held != own);
     let foreign = foreign.map(|held| format!("the filter names slot {held} instead of {own}"));
     let limit = pins.limit(claim.slot, enforced_by)?;

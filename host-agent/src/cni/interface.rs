@@ -10,7 +10,7 @@ use super::request::Request;
 use crate::host::lock::Busy;
 use crate::host::logging::harmless;
 use crate::host::paths::Paths;
-use crate::pod::record::{Came, Claim, Key, Record, Records, Shaping};
+use crate::pod::record::{Arrival, Claim, Key, Record, Records, Shaping};
 use crate::pod::shaper;
 use crate::pod::veth::Veth;
 
@@ -36,7 +36,7 @@ pub fn new_record(request: &Request) -> Record {
         network: request.network.clone(),
         annotated: request.annotated,
         live: None,
-        came: Came::Added { took_ns: None },
+        came: Arrival::Added { took_ns: None },
         main: None,
         host: None,
         egress: Shaping::Unlimited,

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::{Code, Error};
+use crate::pod::asked::Annotated;
 use crate::pod::record::Key;
 use crate::pod::runtime_config::RuntimeConfig;
-use crate::pod::wanted::Annotated;
 
 /// Versions of the CNI spec that requests may carry, oldest first.
 pub const CNI_VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];

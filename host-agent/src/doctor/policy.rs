@@ -30,11 +30,11 @@ pub fn check(survey: &Survey) -> Vec<Finding> {
     let mut findings = Vec::new();
     for device in survey.pod_ends() {
         let subject = survey.subject(device);
-        for (side, way, program) in SIDES {
-            findings.extend(bypassed(&subject, device, side, way));
+        for (side, direction, program) in SIDES {
+            findings.extend(bypassed(&subject, device, side, direction));
             findings.extend(in_the_way(&subject, device, side, present));
             if present {
-                findings.extend(missing(survey, &subject, device, side, way, program));
+                findings.extend(missing(survey, &subject, device, side, direction, program));
             }
         }
         findings.extend(ingress_qdisc(&subject, device, present));
@@ -53,7 +53,7 @@ fn has(device: &Surveyed, side: Side) -> bool {
     device.chain(side).any(|(_, entry)| entry.is_policy())
 }
 
-fn bypassed(subject: &str, device: &Surveyed, side: Side, way: &str) -> Option<Finding> {
+fn bypassed(subject: &str, device: &Surveyed, side: Side, direction: &str) -> Option<Finding> {
     if !device.hook(side, Layer::Clsact).iter().any(Entry::is_policy) {
         return None;
     }
@@ -61,15 +61,15 @@ fn bypassed(subject: &str, device: &Surveyed, side: Side, way: &str) -> Option<F
     let (layer, entry) = ahead.max_by_key(|(layer, entry)| entry.ends(*layer))?;
     match entry.ends(layer) {
         Ends::Never => None,
-        Ends::CanPass => {
-            Some(Finding::new(code::POLICY_BYPASSED, subject).seen(told_of(entry, layer)).why(
-                format!("network policy for {way} does not see those packets: it is bypassed"),
-            ))
-        }
+        Ends::CanPass => Some(
+            Finding::new(code::POLICY_BYPASSED, subject).seen(told_of(entry, layer)).why(format!(
+                "network policy for {direction} does not see those packets: it is bypassed"
+            )),
+        ),
         Ends::Unknown => Some(
             Finding::new(code::POLICY_PERHAPS_BYPASSED, subject)
                 .seen(told_of(entry, layer))
-                .why(format!("if it ends the chain, network policy for {way} is bypassed")),
+                .why(format!("if it ends the chain, network policy for {direction} is bypassed")),
         ),
     }
 }
@@ -124,7 +124,7 @@ fn missing(
     subject: &str,
     device: &Surveyed,
     side: Side,
-    way: &str,
+    direction: &str,
     program: &str,
 ) -> Option<Finding> {
     if has(device, side) {
@@ -145,7 +145,7 @@ fn missing(
     };
     let finding =
         Finding::new(code::POLICY_MISSING, subject).severity(severity).seen(seen).why(format!(
-            "no policy applies to {way}: the pod is older than policy, or its filter was removed; the \
+            "no policy applies to {direction}: the pod is older than policy, or its filter was removed; the \
              agent never looks again"
         ));
     Some(finding)

@@ -2,7 +2,6 @@
 //! Checks of each pod's own attachments: what its record promises against what
 //! hangs on both ends of its veth pair.
 
-use bpf::Direction;
 use settings_model::{Rate, Settings};
 
 use super::finding::Finding;
@@ -10,6 +9,7 @@ use super::hooks::{Ends, Entry, Layer, Side, Surveyed};
 use super::owner::Owner;
 use super::survey::{Pod, Survey};
 use crate::netlink::{FILTER_HANDLE, Gso, LEAF_HANDLE, ROOT_HANDLE};
+use crate::pod::direction::Direction;
 use crate::pod::limit::{Limit, Origin};
 use crate::pod::record::{Guard, Mode, Record, Shaping};
 use crate::trouble::{Severity, code};
@@ -45,10 +45,10 @@ impl<'a> PodCheck<'a> {
 
     fn run(mut self) -> Vec<Finding> {
         let record = self.record;
-        for (way, shaping) in record.ways() {
+        for (direction, shaping) in record.directions() {
             if let Shaping::Limited { mode, bits_per_sec, gso_before, .. } = shaping {
-                self.limited(way, mode.as_ref());
-                self.clamp(way, *bits_per_sec, *gso_before);
+                self.limited(direction, mode.as_ref());
+                self.clamp(direction, *bits_per_sec, *gso_before);
             }
         }
         if let Some(guard) = &record.guard {
@@ -70,14 +70,14 @@ impl<'a> PodCheck<'a> {
         self.findings
     }
 
-    fn subject(&self, way: Direction) -> String {
-        let (device, word) = match way {
+    fn subject(&self, direction: Direction) -> String {
+        let (device, word) = match direction {
             Direction::Ingress => (&self.host.device.name, "ingress"),
-            _ => (&self.inside.device.name, "egress"),
+            Direction::Egress => (&self.inside.device.name, "egress"),
         };
-        match way {
+        match direction {
             Direction::Ingress => format!("pod {}, {word} ({device})", self.name),
-            _ => format!("pod {}, {word} ({device} inside)", self.name),
+            Direction::Egress => format!("pod {}, {word} ({device} inside)", self.name),
         }
     }
 
@@ -86,12 +86,12 @@ impl<'a> PodCheck<'a> {
     }
 
     /// The device that sends in this direction, where the qdisc and the filter are.
-    fn sender(&self, way: Direction) -> &'a Surveyed {
-        if way == Direction::Ingress { self.host } else { self.inside }
+    fn sender(&self, direction: Direction) -> &'a Surveyed {
+        if direction == Direction::Ingress { self.host } else { self.inside }
     }
 
-    fn limited(&mut self, way: Direction, mode: Option<&Mode>) {
-        let subject = self.subject(way);
+    fn limited(&mut self, direction: Direction, mode: Option<&Mode>) {
+        let subject = self.subject(direction);
         match mode {
             None => self.tell(
                 Finding::new(code::ATTACH_INCOMPLETE, subject)
@@ -109,15 +109,15 @@ impl<'a> PodCheck<'a> {
                         .seen("there was no sch_fq when it was attached")
                         .why("the limit holds by dropping: TCP gets about it, less evenly"),
                 );
-                self.attached(way, false);
+                self.attached(direction, false);
             }
-            Some(Mode::Paced) => self.attached(way, true),
+            Some(Mode::Paced) => self.attached(direction, true),
         }
     }
 
     /// Whether root qdisc, fq and filter are there, and the filter is reached.
-    fn attached(&mut self, way: Direction, paced: bool) {
-        let (subject, device) = (self.subject(way), self.sender(way));
+    fn attached(&mut self, direction: Direction, paced: bool) {
+        let (subject, device) = (self.subject(direction), self.sender(direction));
         let root = device.root().filter(|root| root.handle != 0);
         let layer = Layer::Root;
         if let Some(root) = root.filter(|root| root.major() != ROOT_HANDLE) {
@@ -125,7 +125,7 @@ impl<'a> PodCheck<'a> {
             self.tell(foreign_root(&subject, &seen));
         } else if root.is_none() {
             // The filter and the leaf went with the root.
-            return self.missing(way, "our root qdisc and the filter on it are gone");
+            return self.missing(direction, "our root qdisc and the filter on it are gone");
         }
         let fq = LEAF_HANDLE;
         let has_fq = device.qdiscs.iter().any(|q| q.kind == "fq" && q.major() == fq);
@@ -139,15 +139,15 @@ impl<'a> PodCheck<'a> {
         let entries = device.hook(Side::Egress, layer);
         match entries.iter().position(is_own_filter) {
             Some(_) => self.reached(&subject, device),
-            None => self.missing(way, "our filter is gone"),
+            None => self.missing(direction, "our filter is gone"),
         }
     }
 
-    fn missing(&mut self, way: Direction, seen: &str) {
-        let (subject, also) = (self.subject(way), self.tidied());
-        let why = match way {
+    fn missing(&mut self, direction: Direction, seen: &str) {
+        let (subject, also) = (self.subject(direction), self.tidied());
+        let why = match direction {
             Direction::Ingress => "what the pod receives is not limited",
-            _ => "what the pod sends is not limited, but for the guard",
+            Direction::Egress => "what the pod sends is not limited, but for the guard",
         };
         self.tell(
             Finding::new(code::FILTER_MISSING, subject).seen(format!("{seen}{also}")).why(why),
@@ -183,8 +183,8 @@ impl<'a> PodCheck<'a> {
         );
     }
 
-    fn clamp(&mut self, way: Direction, bits_per_sec: u64, before: Gso) {
-        let device = &self.sender(way).device;
+    fn clamp(&mut self, direction: Direction, bits_per_sec: u64, before: Gso) {
+        let device = &self.sender(direction).device;
         let Some(most) = gso_max_size(bits_per_sec, device.mtu) else { return };
         let (wanted, now) = (before.clamped(most), device.gso());
         let lost = now.max_size > wanted.max_size
@@ -192,12 +192,12 @@ impl<'a> PodCheck<'a> {
         if !lost {
             return;
         }
-        let namespace = match way {
+        let namespace = match direction {
             Direction::Ingress => String::new(),
-            _ => format!("nsenter --net={} ", self.record.netns.display()),
+            Direction::Egress => format!("nsenter --net={} ", self.record.netns.display()),
         };
         let (name, size) = (&device.name, wanted.max_size);
-        let finding = Finding::new(code::GSO_CLAMP_LOST, self.subject(way))
+        let finding = Finding::new(code::GSO_CLAMP_LOST, self.subject(direction))
             .seen(format!("gso_max_size is {}, and was set to {size}", now.max_size))
             .why("one super-packet blocks the line for longer: more delay for all else of the pod")
             .remedy(format!(

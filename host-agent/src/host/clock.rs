@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The two clocks that are told of: the node's own, and the world's.
+//! The two clocks in use: the node's own, and the world's.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -129,7 +129,7 @@ fn is_of_an_earlier_boot(path: &Path) -> bool {
 }
 
 impl ResultFile {
-    /// A process's number may be another one's after the node has started anew.
+    /// A process's number may be another one's after the node has started again.
     fn is_of_living_pod(&self) -> bool {
         let Ok(pod) = &self.pod else { return false };
         is_netns(&pod.netns) || process_lives(&pod.netns) && !is_of_an_earlier_boot(&self.path)

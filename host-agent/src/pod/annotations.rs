@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde_json::value::RawValue;
 use settings_model::{Burst, LatencyTarget};
 
-use crate::pod::wanted::Annotated;
+use crate::pod::asked::Annotated;
 
 /// The capability, and the key of `runtimeConfig`, that containerd and CRI-O hand annotations on by.
 pub const CAPABILITY: &str = "io.kubernetes.cri.pod-annotations";

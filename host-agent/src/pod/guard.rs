@@ -20,11 +20,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bpf::{Direction, Pins, Slot};
+use bpf::{Pins, Slot};
 use nix::errno::Errno;
 use settings_model::GuardPlace;
 
 use crate::netlink::{self, FILTER_HANDLE, Filter};
+use crate::pod::direction::Entry;
 use crate::pod::record::{Guard, IngressGuard, Record};
 use crate::pod::veth::{End, Veth};
 use crate::trouble::code;
@@ -44,9 +45,9 @@ pub fn attach(pins: &Pins, slot: Slot, host: &mut End, place: GuardPlace) -> Res
     if place == GuardPlace::OwnClsact {
         make_clsact(host)?;
     }
-    let program = pins.program(Direction::Guard);
+    let program = pins.program(Entry::Guard);
     let filter = Filter { program, name: "sluice_guard", slot: slot.number() };
-    put_in_front(host, &filter, pins.program_id(Direction::Guard)?)
+    put_in_front(host, &filter, pins.program_id(Entry::Guard)?)
 }
 
 /// It stays for as long as the device does: policy may use it by now, and taking it away would take policy's

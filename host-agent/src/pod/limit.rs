@@ -4,11 +4,12 @@
 
 use std::fmt;
 
-use bpf::{Direction, Mode, NS_PER_BYTE_SHIFT};
+use bpf::{Mode, NS_PER_BYTE_SHIFT};
 use serde::{Deserialize, Serialize};
 use settings_model::{Burst, GuardPlace, LatencyTarget, Limit as Choice, Rate};
 
 use crate::netlink::Fq;
+use crate::pod::direction::Direction;
 
 /// How far ahead of now a paced packet may be scheduled: the longest queue, in time.
 const PACED_HORIZON_NS: u64 = 100_000_000;
@@ -93,11 +94,11 @@ pub struct Limit {
 
 impl Limit {
     /// What the programs read for this direction of a device with this MTU.
-    pub fn for_bpf(&self, mode: Mode, way: Direction, mtu: u32) -> bpf::Limit {
+    pub fn for_bpf(&self, mode: Mode, direction: Direction, mtu: u32) -> bpf::Limit {
         bpf::Limit {
             ns_per_byte: self.ns_per_byte(),
             burst_ns: self.burst.ns_at(self.rate),
-            quantum_ns: self.cost_ns(self.quantum_bytes(way, mtu)),
+            quantum_ns: self.cost_ns(self.quantum_bytes(direction, mtu)),
             horizon_ns: self.horizon_ns(mode, mtu),
             target_ns: self.latency_target.ns(),
             mode,
@@ -124,8 +125,8 @@ impl Limit {
     /// Limits of the fq below: it must hold what the programs admit, else it drops packets that
     /// have been charged. 10000 is fq's own default, 500000 packets in a tenth of a second more than
     /// one veth can carry.
-    pub fn for_fq(&self, way: Direction, mtu: u32) -> Fq {
-        let queue_ns = self.queue_ns(way, mtu);
+    pub fn for_fq(&self, direction: Direction, mtu: u32) -> Fq {
+        let queue_ns = self.queue_ns(direction, mtu);
         let bytes = self.bytes_in(queue_ns + FQ_MARGIN_NS);
         let packets = (bytes / MIN_FRAME_BYTES).clamp(10_000, 500_000) as u32;
         let horizon_us = (queue_ns + FQ_HORIZON_MARGIN_NS).div_ceil(1_000);
@@ -134,13 +135,13 @@ impl Limit {
     }
 
     /// The longest queue that the programs keep, in time (pacing.h, sluice_queue_ns and sluice_room_ns).
-    fn queue_ns(&self, way: Direction, mtu: u32) -> u64 {
+    fn queue_ns(&self, direction: Direction, mtu: u32) -> u64 {
         let most_ns = STANDING_NS.min(self.cost_ns(STANDING_BYTES));
-        let standing_ns = match way {
+        let standing_ns = match direction {
             Direction::Ingress => {
-                most_ns.min(2 * RECEIVED * self.cost_ns(self.quantum_bytes(way, mtu)))
+                most_ns.min(2 * RECEIVED * self.cost_ns(self.quantum_bytes(direction, mtu)))
             }
-            _ => most_ns,
+            Direction::Egress => most_ns,
         };
         let queue_ns = self.horizon_ns(Mode::Paced, mtu).max(standing_ns);
         queue_ns.saturating_add(queue_ns / LAST_ROOM)
@@ -155,9 +156,9 @@ impl Limit {
 
     /// What one flow may send at once: what TCP puts into one packet of the pod; one frame of what
     /// comes from elsewhere, where super-packets depend on the sender and the NIC.
-    fn quantum_bytes(&self, way: Direction, mtu: u32) -> u64 {
+    fn quantum_bytes(&self, direction: Direction, mtu: u32) -> u64 {
         let super_packet = self.gso_max_size(mtu).min(USUAL_GSO_MAX_SIZE);
-        let bytes = if way == Direction::Egress { super_packet } else { mtu };
+        let bytes = if direction == Direction::Egress { super_packet } else { mtu };
         u64::from(bytes) + L2_BYTES
     }
 
@@ -234,7 +235,7 @@ mod tests {
 
     #[test]
     fn fq_holds_the_longest_queue_of_the_smallest_frames() {
-        let fq = |rate: &str, way| limit(rate).for_fq(way, 1500);
+        let fq = |rate: &str, direction| limit(rate).for_fq(direction, 1500);
         let packets = Fq { limit: 66_964, flow_limit: 66_964, horizon_us: 10_125_000 };
         assert_eq!(fq("100Mbit", Direction::Ingress), packets);
         let packets = Fq { limit: 401_785, flow_limit: 401_785, horizon_us: 11_250_000 };
@@ -247,13 +248,16 @@ mod tests {
     fn fq_has_room_for_the_longest_queue_of_all_that_a_veth_can_carry() {
         const MOST_PER_SEC: u64 = 4_000_000;
         for rate in ["64kbit", "1Mbit", "20Mbit", "100Mbit", "1Gbit", "10Gbit", "100Gbit"] {
-            for (way, mtu) in [(Direction::Egress, 1500), (Direction::Ingress, 9001)] {
+            for (direction, mtu) in [(Direction::Egress, 1500), (Direction::Ingress, 9001)] {
                 let limit = limit(rate);
-                let (fq, queue_ns) = (limit.for_fq(way, mtu), limit.queue_ns(way, mtu));
+                let (fq, queue_ns) = (limit.for_fq(direction, mtu), limit.queue_ns(direction, mtu));
                 let packets = limit.bytes_in(queue_ns) / MIN_FRAME_BYTES;
                 let room = u64::from(fq.limit.min(fq.flow_limit));
                 let per_sec = limit.bytes_in(1_000_000_000) / MIN_FRAME_BYTES;
-                assert!(room >= packets || per_sec > MOST_PER_SEC, "{rate} {way:?}: {packets}");
+                assert!(
+                    room >= packets || per_sec > MOST_PER_SEC,
+                    "{rate} {direction:?}: {packets}"
+                );
                 assert!(u64::from(fq.horizon_us) * 1_000 >= queue_ns + FQ_HORIZON_MARGIN_NS);
             }
         }
@@ -281,9 +285,9 @@ mod tests {
     fn fq_has_a_longer_horizon_than_the_slowest_pod() {
         let slow = limit("1kbit");
         let ours_us = paced(&slow).horizon_ns / 1_000;
-        for (way, mtu) in [(Direction::Egress, 1500), (Direction::Ingress, 9001)] {
-            let ours_us = slow.queue_ns(way, mtu).max(ours_us * 1000) / 1000;
-            assert!(u64::from(slow.for_fq(way, mtu).horizon_us) > ours_us);
+        for (direction, mtu) in [(Direction::Egress, 1500), (Direction::Ingress, 9001)] {
+            let ours_us = slow.queue_ns(direction, mtu).max(ours_us * 1000) / 1000;
+            assert!(u64::from(slow.for_fq(direction, mtu).horizon_us) > ours_us);
         }
     }
 
@@ -320,7 +324,8 @@ mod tests {
 
     #[test]
     fn quantum_is_a_packet_of_the_pod_or_a_frame_for_it() {
-        let quantum_ns = |way, mtu| limit("20Mbit").for_bpf(Mode::Paced, way, mtu).quantum_ns;
+        let quantum_ns =
+            |direction, mtu| limit("20Mbit").for_bpf(Mode::Paced, direction, mtu).quantum_ns;
         assert_eq!(quantum_ns(Direction::Egress, 1500), 3014 * 400);
         assert_eq!(quantum_ns(Direction::Ingress, 1500), 1514 * 400);
         assert_eq!(quantum_ns(Direction::Ingress, 9001), 9015 * 400);

@@ -4,11 +4,14 @@
 //! others to say.
 
 pub mod annotations;
+pub mod asked;
+pub mod direction;
 pub mod guard;
 pub mod limit;
 pub mod record;
 pub mod runtime_config;
 pub mod shaper;
+pub mod sources;
 pub mod time_to_live;
 pub mod veth;
 pub mod wanted;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bpf::{Direction, Slot};
+use bpf::Slot;
 use serde::{Deserialize, Serialize};
 use settings_model::{Bandwidth, Limit as Choice};
 
@@ -20,8 +20,10 @@ use crate::host::lock::Lock;
 use crate::host::logging::harmless;
 use crate::host::paths::Paths;
 use crate::netlink::Gso;
+use crate::pod::asked::{Annotated, Override, as_text};
+use crate::pod::direction::Direction;
 use crate::pod::limit::{Limit, Origin};
-use crate::pod::wanted::{Annotated, Live, Wanted, as_text};
+use crate::pod::wanted::Wanted;
 
 /// Identity of a pod interface, as the runtime names it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,9 +45,9 @@ pub struct Record {
     pub network: Option<String>,
     pub annotated: Annotated,
     /// An override, for a while.
-    pub live: Option<Live>,
+    pub live: Option<Override>,
     /// How this interface came to have a record.
-    pub came: Came,
+    pub came: Arrival,
     /// The interface whose ADD made this one too, and whose slot it shares; None for an interface
     /// that the runtime knows of.
     pub main: Option<String>,
@@ -66,7 +68,7 @@ pub struct Record {
 /// How a record came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Came {
+pub enum Arrival {
     /// By ADD, in this time. None: ADD was not completed.
     Added { took_ns: Option<u64> },
     /// The chain missed it; the agent found it in the runtime's result cache, perhaps made by a chain
@@ -182,7 +184,7 @@ impl Record {
     /// How long its ADD took, if it was by that and has finished.
     pub fn took_ns(&self) -> Option<u64> {
         match self.came {
-            Came::Added { took_ns } => took_ns,
+            Arrival::Added { took_ns } => took_ns,
             _ => None,
         }
     }
@@ -190,7 +192,7 @@ impl Record {
     /// The record of another interface of the same pod, that came with this one.
     pub fn for_other(&self, main: &str) -> Self {
         Self {
-            came: Came::Along,
+            came: Arrival::Along,
             main: Some(main.into()),
             host: None,
             egress: Shaping::Unlimited,
@@ -202,7 +204,7 @@ impl Record {
         }
     }
 
-    pub fn ways(&self) -> [(Direction, &Shaping); 2] {
+    pub fn directions(&self) -> [(Direction, &Shaping); 2] {
         [(Direction::Egress, &self.egress), (Direction::Ingress, &self.ingress)]
     }
 }
@@ -458,8 +460,8 @@ mod tests {
             netns: "/run/netns/web".into(),
             network: Some("main".into()),
             annotated: Annotated { ingress: "1kbit".parse().ok(), ..Annotated::default() },
-            live: Some(Live { egress: "1Mbit".parse().ok(), ingress: None, until: 7 }),
-            came: Came::Added { took_ns: Some(1) },
+            live: Some(Override { egress: "1Mbit".parse().ok(), ingress: None, until: 7 }),
+            came: Arrival::Added { took_ns: Some(1) },
             main: None,
             host: Some(HostEnd { ifname: "eni1".into(), ifindex: 7 }),
             egress: Shaping::Unlimited,

@@ -8,7 +8,7 @@ use serde_json::{Number, Value};
 use settings_model::{Burst, ByteCount, Rate};
 
 use crate::pod::annotations::{self, NotAllowed, PodAnnotations};
-use crate::pod::wanted::Annotated;
+use crate::pod::asked::Annotated;
 
 /// `runtimeConfig`, as far as it is ours.
 #[derive(Debug, Default, Deserialize)]

@@ -6,14 +6,15 @@
 //! that no record names.
 
 use anyhow::{Context, Result};
-use bpf::{Direction, Pins, Slot};
+use bpf::{Pins, Slot};
 use settings_model::Rate;
 
 use crate::netlink::{self, Gso};
+use crate::pod::direction::{Direction, Entry};
 use crate::pod::guard;
 use crate::pod::limit::Limit;
 use crate::pod::record::{Claim, Guard, HostEnd, Mode, Record, Shaping};
-use crate::pod::veth::{End, ForeignRoot, Look, Veth};
+use crate::pod::veth::{DeviceLook, End, ForeignRoot, Veth};
 use crate::pod::wanted::Wanted;
 
 /// One pod's veth pair and its slot.
@@ -38,12 +39,17 @@ pub fn prepare(record: &mut Record, veth: &Veth, wanted: &Wanted) {
 
 /// Whether all that is wanted is already so, by the record and the maps, but for the guard.
 pub fn holds(pins: &Pins, slot: Slot, record: &Record, wanted: &Wanted) -> Result<bool> {
-    let same = |way, shaping: &Shaping, limit: Option<&Limit>| -> Result<bool> {
+    let same = |direction: Direction, shaping: &Shaping, limit: Option<&Limit>| -> Result<bool> {
         Ok(match (shaping, limit) {
             (Shaping::Unlimited, None) => true,
             (Shaping::Limited { origin, asked, mode: Some(mode), .. }, Some(limit)) => {
                 let enforced = match in_programs(mode) {
-                    Some(mode) => same_but_for_mtu(pins.limit(slot, way)?, limit, mode, way),
+                    Some(mode) => same_but_for_mtu(
+                        pins.limit(slot, direction.entry())?,
+                        limit,
+                        mode,
+                        direction,
+                    ),
                     None => true,
                 };
                 enforced && (*origin, *asked) == (limit.origin, limit.asked)
@@ -56,9 +62,14 @@ pub fn holds(pins: &Pins, slot: Slot, record: &Record, wanted: &Wanted) -> Resul
 }
 
 /// Quantum and horizon follow from the rate and the device, which has not to be asked for this.
-fn same_but_for_mtu(held: bpf::Limit, limit: &Limit, mode: bpf::Mode, way: Direction) -> bool {
+fn same_but_for_mtu(
+    held: bpf::Limit,
+    limit: &Limit,
+    mode: bpf::Mode,
+    direction: Direction,
+) -> bool {
     let bpf::Limit { quantum_ns, horizon_ns, .. } = held;
-    held == bpf::Limit { quantum_ns, horizon_ns, ..limit.for_bpf(mode, way, 0) }
+    held == bpf::Limit { quantum_ns, horizon_ns, ..limit.for_bpf(mode, direction, 0) }
 }
 
 impl Shaper<'_> {
@@ -95,23 +106,23 @@ impl Shaper<'_> {
     /// through. Says whether it still has the higher one.
     pub fn bring_guard(&self, limit: Option<&Limit>, old_is_through: bool) -> Result<bool> {
         let wanted = limit.map_or(bpf::Limit::NONE, Limit::for_guard);
-        let held = self.pins.limit(self.slot, Direction::Guard)?;
+        let held = self.pins.limit(self.slot, Entry::Guard)?;
         let lower = held != bpf::Limit::NONE && wanted.ns_per_byte > held.ns_per_byte;
         let waits = lower && !old_is_through;
         if held != wanted && !waits {
-            self.pins.set_limit(self.slot, Direction::Guard, wanted)?;
+            self.pins.set_limit(self.slot, Entry::Guard, wanted)?;
         }
         Ok(waits)
     }
 
     fn bring_ingress(&mut self, record: &mut Record, limit: Option<&Limit>) -> Result<()> {
-        let way = Direction::Ingress;
+        let direction = Direction::Ingress;
         match (record.ingress.clone(), limit) {
             (Shaping::Unlimited, None) => Ok(()),
             (Shaping::Limited { gso_before, .. }, None) => {
                 record.ingress = Shaping::Unlimited;
-                self.pins.set_limit(self.slot, way, bpf::Limit::NONE)?;
-                let detached = first(self.veth.detach(way, gso_before));
+                self.pins.set_limit(self.slot, direction.entry(), bpf::Limit::NONE)?;
+                let detached = first(self.veth.detach(direction, gso_before));
                 let guard = record.ingress_guard.take().map_or_else(Vec::new, |guard| {
                     guard::detach_ingress(self.pins, self.slot, Some(self.veth), &guard)
                 });
@@ -119,11 +130,11 @@ impl Shaper<'_> {
             }
             (Shaping::Limited { mode: Some(mode), bits_per_sec, gso_before, .. }, Some(limit)) => {
                 record.ingress = Shaping::of(limit, Some(mode.clone()), gso_before);
-                self.change(way, &mode, bits_per_sec, limit, gso_before)
+                self.change(direction, &mode, bits_per_sec, limit, gso_before)
             }
             (shaping, Some(limit)) => {
                 let before = shaping.gso_before().unwrap_or(self.veth.host.link.gso);
-                let mode = self.veth.attach(self.pins, self.slot, way, limit)?;
+                let mode = self.veth.attach(self.pins, self.slot, direction, limit)?;
                 record.ingress = Shaping::of(limit, Some(mode.into()), before);
                 Ok(())
             }
@@ -143,15 +154,17 @@ impl Shaper<'_> {
             }
             return Ok(None);
         };
-        let way = Direction::Egress;
-        let look = self.veth.look(way, in_programs)?;
-        let Some(missing) = look.missing else { return self.renew(way, look, limit, gso_before) };
+        let direction = Direction::Egress;
+        let look = self.veth.look(direction, in_programs)?;
+        let Some(missing) = look.missing else {
+            return self.renew(direction, look, limit, gso_before);
+        };
         let (mode, guard) = self.attach_egress(limit).context("repair pod egress")?;
         if guard != Guard::Pending {
             record.guard = Some(guard);
         }
         record.egress = Shaping::of(limit, Some(mode), gso_before);
-        self.veth.clamp(way, limit, gso_before)?;
+        self.veth.clamp(direction, limit, gso_before)?;
         Ok(Some(missing.into()))
     }
 
@@ -160,45 +173,47 @@ impl Shaper<'_> {
         let Shaping::Limited { mode: Some(mode), gso_before, .. } = record.ingress.clone() else {
             return Ok(None);
         };
-        let way = Direction::Ingress;
+        let direction = Direction::Ingress;
         let Some(in_programs) = in_programs(&mode) else { return Ok(None) };
-        let look = self.veth.look(way, in_programs)?;
-        let Some(missing) = look.missing else { return self.renew(way, look, limit, gso_before) };
-        let attached = self.veth.attach(self.pins, self.slot, way, limit);
+        let look = self.veth.look(direction, in_programs)?;
+        let Some(missing) = look.missing else {
+            return self.renew(direction, look, limit, gso_before);
+        };
+        let attached = self.veth.attach(self.pins, self.slot, direction, limit);
         let mode = attached.context("repair pod ingress")?;
         record.ingress = Shaping::of(limit, Some(mode.into()), gso_before);
-        self.veth.clamp(way, limit, gso_before)?;
+        self.veth.clamp(direction, limit, gso_before)?;
         Ok(Some(missing.into()))
     }
 
     /// Where everything is in its place: this version's program, and the right size of super-packets.
     fn renew(
         &mut self,
-        way: Direction,
-        look: Look,
+        direction: Direction,
+        look: DeviceLook,
         limit: &Limit,
         before: Gso,
     ) -> Result<Option<String>> {
         let foreign = look.slot.filter(|slot| *slot != self.slot.number());
-        if foreign.is_some() || look.program_id != Some(self.pins.program_id(way)?) {
-            self.veth.renew(self.pins, self.slot, way)?;
+        if foreign.is_some() || look.program_id != Some(self.pins.program_id(direction.entry())?) {
+            self.veth.renew(self.pins, self.slot, direction)?;
         }
         if let Some(foreign) = foreign {
             let own = self.slot.number();
             return Ok(Some(format!("the filter named slot {foreign} instead of {own}")));
         }
-        let link = &self.veth.sender(way).link;
+        let link = &self.veth.sender(direction).link;
         if link.gso == before.clamped(limit.gso_max_size(link.mtu)) {
             return Ok(None);
         }
-        self.veth.clamp(way, limit, before)?;
+        self.veth.clamp(direction, limit, before)?;
         Ok(Some("the size of super-packets was changed".into()))
     }
 
     /// Removes what an attempt that failed has attached, the guard included if it was egress.
-    pub fn undo(&mut self, way: Direction) -> Vec<String> {
+    pub fn undo(&mut self, direction: Direction) -> Vec<String> {
         let mut left: Vec<String> = self.veth.undo().iter().map(ToString::to_string).collect();
-        if way == Direction::Egress {
+        if direction == Direction::Egress {
             let host = &mut self.veth.host;
             let errors = guard::detach(self.pins, self.slot, host, &Guard::Clsact);
             left.extend(errors.iter().map(|e| format!("{e:#}")));
@@ -210,7 +225,7 @@ impl Shaper<'_> {
     /// else is silent, enforces the limit; so that one is not left to the agent.
     fn attach_egress(&mut self, limit: &Limit) -> Result<(Mode, Guard)> {
         let attached = self.veth.attach(self.pins, self.slot, Direction::Egress, limit);
-        self.pins.set_limit(self.slot, Direction::Guard, limit.for_guard())?;
+        self.pins.set_limit(self.slot, Entry::Guard, limit.for_guard())?;
         let obstacle = match attached {
             Ok(mode) => return Ok((mode.into(), Guard::Pending)),
             Err(e) => e,
@@ -229,7 +244,7 @@ impl Shaper<'_> {
     /// One write to a map is the change; the clock goes on as it was. fq gets room first.
     fn change(
         &mut self,
-        way: Direction,
+        direction: Direction,
         mode: &Mode,
         old: u64,
         limit: &Limit,
@@ -238,22 +253,22 @@ impl Shaper<'_> {
         let Some(mode) = in_programs(mode) else { return Ok(()) };
         let old = Rate::from_bits_per_sec(old).map(|rate| Limit { rate, ..*limit });
         if let (bpf::Mode::Paced, Some(old)) = (mode, old) {
-            let enlarged = self.veth.enlarge_fq(way, &old, limit);
+            let enlarged = self.veth.enlarge_fq(direction, &old, limit);
             // A pod may have removed its own; status shows that, and the guard enforces.
             enlarged.or_else(|e| if e.is_not_found() { Ok(()) } else { Err(e) })?;
         }
-        let mtu = self.veth.mtu(way);
+        let mtu = self.veth.mtu(direction);
         // There is one, unless these are the maps of a new layout.
-        self.pins.make_flows(self.slot, way)?;
-        self.pins.set_limit(self.slot, way, limit.for_bpf(mode, way, mtu))?;
-        self.veth.clamp(way, limit, before)?;
+        self.pins.make_flows(self.slot, direction.entry())?;
+        self.pins.set_limit(self.slot, direction.entry(), limit.for_bpf(mode, direction, mtu))?;
+        self.veth.clamp(direction, limit, before)?;
         Ok(())
     }
 
     fn lift_egress(&mut self, record: &mut Record, before: Gso) -> Result<()> {
         record.egress = Shaping::Unlimited;
-        self.pins.set_limit(self.slot, Direction::Egress, bpf::Limit::NONE)?;
-        self.pins.set_limit(self.slot, Direction::Guard, bpf::Limit::NONE)?;
+        self.pins.set_limit(self.slot, Entry::Egress, bpf::Limit::NONE)?;
+        self.pins.set_limit(self.slot, Entry::Guard, bpf::Limit::NONE)?;
         let detached = first(self.veth.detach(Direction::Egress, before));
         let guard = record.guard.take().map_or_else(Vec::new, |guard| {
             guard::detach(self.pins, self.slot, &mut self.veth.host, &guard)
@@ -280,8 +295,8 @@ pub fn remove(pins: Option<&Pins>, claim: &Claim, veth: Option<&mut Veth>) -> Ve
             if is_of_another(claim.slot, &mut veth.host) {
                 return complaints;
             }
-            for (way, shaping) in record.ways() {
-                let errors = shaping.gso_before().map(|before| veth.detach(way, before));
+            for (direction, shaping) in record.directions() {
+                let errors = shaping.gso_before().map(|before| veth.detach(direction, before));
                 complaints.extend(errors.iter().flatten().map(ToString::to_string));
             }
             complaints.extend(remove_guard(pins, claim.slot, &record, Some(&mut veth.host)));

@@ -11,10 +11,11 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use bpf::{Direction, Mode, Pins, Slot};
+use bpf::{Mode, Pins, Slot};
 use nix::errno::Errno;
 
 use crate::netlink::{self, Filter, Fq, Gso, Link, Netlink, ROOT_HANDLE, Root};
+use crate::pod::direction::Direction;
 use crate::pod::limit::Limit;
 
 /// One end of a veth pair, with a socket of its namespace.
@@ -41,7 +42,7 @@ enum Effect {
 
 /// What is found of an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Look {
+pub struct DeviceLook {
     /// What was removed.
     pub missing: Option<&'static str>,
     /// The program in our filter.
@@ -118,22 +119,28 @@ impl Veth {
         &mut self,
         pins: &Pins,
         slot: Slot,
-        way: Direction,
+        direction: Direction,
         limit: &Limit,
     ) -> Result<Mode> {
-        let length = self.sender(way).link.tx_queue_len;
-        let attached = self.put(pins, slot, way, limit);
-        let End { netlink, link } = self.sender(way);
+        let length = self.sender(direction).link.tx_queue_len;
+        let attached = self.put(pins, slot, direction, limit);
+        let End { netlink, link } = self.sender(direction);
         if length == Some(0) {
             netlink.set_tx_queue_len(link, 0)?;
         }
         attached
     }
 
-    fn put(&mut self, pins: &Pins, slot: Slot, way: Direction, limit: &Limit) -> Result<Mode> {
-        let root = self.put_root(way)?;
-        let End { netlink, link } = self.sender(way);
-        let mode = match netlink.add_leaf_fq(link, limit.for_fq(way, link.mtu)) {
+    fn put(
+        &mut self,
+        pins: &Pins,
+        slot: Slot,
+        direction: Direction,
+        limit: &Limit,
+    ) -> Result<Mode> {
+        let root = self.put_root(direction)?;
+        let End { netlink, link } = self.sender(direction);
+        let mode = match netlink.add_leaf_fq(link, limit.for_fq(direction, link.mtu)) {
             Err(e) if is_there(&e) => Mode::Paced,
             added => mode_of(added)?,
         };
@@ -142,17 +149,17 @@ impl Veth {
             Err(e) if !is_there(&e) => return Err(e.into()),
             _ => {}
         }
-        set_limit(pins, slot, way, limit.for_bpf(mode, way, link.mtu))?;
-        let filter = filter(pins, way, slot);
+        set_limit(pins, slot, direction, limit.for_bpf(mode, direction, link.mtu))?;
+        let filter = filter(pins, direction, slot);
         match netlink.add_root_filter(link, &filter) {
             Err(e) if is_there(&e) => netlink.replace_root_filter(link, &filter)?,
             added => added?,
         }
         let before = link.gso;
-        if self.sender(way).clamp(limit, before)? {
-            self.done.push((way, Effect::Gso { before }));
+        if self.sender(direction).clamp(limit, before)? {
+            self.done.push((direction, Effect::Gso { before }));
         }
-        if way == Direction::Egress {
+        if direction == Direction::Egress {
             self.remove_old_filter()?;
         }
         Ok(mode)
@@ -168,16 +175,21 @@ impl Veth {
     }
 
     /// Gives our filter this version's program.
-    pub fn renew(&mut self, pins: &Pins, slot: Slot, way: Direction) -> Result<(), netlink::Error> {
-        let filter = filter(pins, way, slot);
-        let End { netlink, link } = self.sender(way);
+    pub fn renew(
+        &mut self,
+        pins: &Pins,
+        slot: Slot,
+        direction: Direction,
+    ) -> Result<(), netlink::Error> {
+        let filter = filter(pins, direction, slot);
+        let End { netlink, link } = self.sender(direction);
         netlink.replace_root_filter(link, &filter)
     }
 
     /// Puts the root there; gives its kind.
-    fn put_root(&mut self, way: Direction) -> Result<String> {
-        let replaces = way == Direction::Ingress && self.replaces_upstream;
-        let end = self.sender(way);
+    fn put_root(&mut self, direction: Direction) -> Result<String> {
+        let replaces = direction == Direction::Ingress && self.replaces_upstream;
+        let end = self.sender(direction);
         let kind = match end.netlink.add_root_with_class(&end.link) {
             Err(e) if is_there(&e) => match end.netlink.root(&end.link)? {
                 // An older version's, without a class; the packets in it are lost.
@@ -193,7 +205,7 @@ impl Veth {
             },
             added => added?,
         };
-        self.done.push((way, Effect::Root));
+        self.done.push((direction, Effect::Root));
         Ok(kind.into())
     }
 
@@ -211,41 +223,41 @@ impl Veth {
     /// more room here.
     pub fn enlarge_fq(
         &mut self,
-        way: Direction,
+        direction: Direction,
         old: &Limit,
         new: &Limit,
     ) -> Result<(), netlink::Error> {
-        let mtu = self.mtu(way);
-        let fq = new.for_fq(way, mtu);
-        let before = old.for_fq(way, mtu);
+        let mtu = self.mtu(direction);
+        let fq = new.for_fq(direction, mtu);
+        let before = old.for_fq(direction, mtu);
         if fq.limit <= before.limit && fq.horizon_us <= before.horizon_us {
             return Ok(());
         }
         let fq = Fq { limit: fq.limit.max(before.limit), ..fq };
-        let End { netlink, link } = self.sender(way);
+        let End { netlink, link } = self.sender(direction);
         netlink.change_leaf_fq(link, fq)
     }
 
     /// MTU of the end that sends in this direction.
-    pub fn mtu(&mut self, way: Direction) -> u32 {
-        self.sender(way).link.mtu
+    pub fn mtu(&mut self, direction: Direction) -> u32 {
+        self.sender(direction).link.mtu
     }
 
     /// Clamps super-packets of a limit that is already attached; `before` is what applies without.
     pub fn clamp(
         &mut self,
-        way: Direction,
+        direction: Direction,
         limit: &Limit,
         before: Gso,
     ) -> Result<bool, netlink::Error> {
-        self.sender(way).clamp(limit, before)
+        self.sender(direction).clamp(limit, before)
     }
 
     /// The end whose device sends in this direction.
-    pub fn sender(&mut self, way: Direction) -> &mut End {
-        match way {
+    pub fn sender(&mut self, direction: Direction) -> &mut End {
+        match direction {
             Direction::Ingress => &mut self.host,
-            Direction::Egress | Direction::Guard => &mut self.pod,
+            Direction::Egress => &mut self.pod,
         }
     }
 
@@ -257,20 +269,20 @@ impl Veth {
     /// What of our attachment in this direction was removed, or None.
     pub fn missing(
         &mut self,
-        way: Direction,
+        direction: Direction,
         mode: Mode,
     ) -> Result<Option<&'static str>, netlink::Error> {
-        Ok(self.look(way, mode)?.missing)
+        Ok(self.look(direction, mode)?.missing)
     }
 
     /// How our attachment in this direction is.
-    pub fn look(&mut self, way: Direction, mode: Mode) -> Result<Look, netlink::Error> {
-        let names = if way == Direction::Ingress { HOST_PIECES } else { POD_PIECES };
-        let End { netlink, link } = self.sender(way);
+    pub fn look(&mut self, direction: Direction, mode: Mode) -> Result<DeviceLook, netlink::Error> {
+        let names = if direction == Direction::Ingress { HOST_PIECES } else { POD_PIECES };
+        let End { netlink, link } = self.sender(direction);
         let layout = netlink.layout(link)?;
         let whole = layout.root && layout.drop && (mode == Mode::Policed || layout.leaf);
         let filter = netlink.root_filter(link)?;
-        let old = way == Direction::Egress && netlink.egress_filter(link)?.is_some();
+        let old = direction == Direction::Egress && netlink.egress_filter(link)?.is_some();
         let missing = match (whole, filter.is_some()) {
             (_, _) if old => Some(OLD_LAYOUT),
             (true, true) => None,
@@ -279,7 +291,7 @@ impl Veth {
             (false, false) => Some(names[2]),
         };
         let slot = filter.and_then(|filter| filter.slot);
-        Ok(Look { missing, program_id: filter.and_then(|filter| filter.program_id), slot })
+        Ok(DeviceLook { missing, program_id: filter.and_then(|filter| filter.program_id), slot })
     }
 
     /// Whether the pod's end carries a qdisc or a filter with our handle.
@@ -292,13 +304,14 @@ impl Veth {
     pub fn undo(&mut self) -> Vec<netlink::Error> {
         let effects = std::mem::take(&mut self.done);
         let undone = effects.into_iter().rev();
-        undone.filter_map(|(way, effect)| self.sender(way).undo(effect).err()).collect()
+        undone.filter_map(|(direction, effect)| self.sender(direction).undo(effect).err()).collect()
     }
 
     /// Removes everything in this direction that carries our handles, whoever added it.
-    pub fn detach(&mut self, way: Direction, before: Gso) -> Vec<netlink::Error> {
-        let old = if way == Direction::Egress { self.remove_old_filter().err() } else { None };
-        let end = self.sender(way);
+    pub fn detach(&mut self, direction: Direction, before: Gso) -> Vec<netlink::Error> {
+        let old =
+            if direction == Direction::Egress { self.remove_old_filter().err() } else { None };
+        let end = self.sender(direction);
         let effects = [Effect::Root, Effect::Gso { before }];
         let errors = effects.into_iter().filter_map(|effect| end.undo(effect).err());
         errors.chain(old).filter(|error| !error.is_not_found()).collect()
@@ -392,14 +405,14 @@ impl End {
 
 /// The limit, and a table of flows to share it out; the table comes first, so that no packet meets
 /// the limit without it.
-fn set_limit(pins: &Pins, slot: Slot, way: Direction, limit: bpf::Limit) -> bpf::Result<()> {
-    pins.make_flows(slot, way)?;
-    pins.set_limit(slot, way, limit)
+fn set_limit(pins: &Pins, slot: Slot, direction: Direction, limit: bpf::Limit) -> bpf::Result<()> {
+    pins.make_flows(slot, direction.entry())?;
+    pins.set_limit(slot, direction.entry(), limit)
 }
 
-fn filter(pins: &Pins, way: Direction, slot: Slot) -> Filter<'_> {
-    let name = if way == Direction::Ingress { "sluice_ingress" } else { "sluice_egress" };
-    Filter { program: pins.program(way), name, slot: slot.number() }
+fn filter(pins: &Pins, direction: Direction, slot: Slot) -> Filter<'_> {
+    let name = if direction == Direction::Ingress { "sluice_ingress" } else { "sluice_egress" };
+    Filter { program: pins.program(direction.entry()), name, slot: slot.number() }
 }
 
 fn is_there(error: &netlink::Error) -> bool {

@@ -3,38 +3,12 @@
 //! its class, the node's default, none; and none above the maximum but one set by
 //! hand. Pure; ADD and a reload ask the same question.
 
-use serde::{Deserialize, Serialize};
-use settings_model::{Bandwidth, Burst, LatencyTarget, Limit as Choice, Rate};
+use settings_model::{Bandwidth, Burst};
 
+use crate::pod::asked::{Annotated, Override};
+use crate::pod::direction::Direction;
 use crate::pod::limit::{Limit, Origin};
-
-/// Limits from the pod's annotations, and how they queue; None where it has none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Annotated {
-    #[serde(with = "as_text")]
-    pub egress: Option<Rate>,
-    #[serde(with = "as_text")]
-    pub egress_burst: Option<Burst>,
-    #[serde(with = "as_text")]
-    pub ingress: Option<Rate>,
-    #[serde(with = "as_text")]
-    pub ingress_burst: Option<Burst>,
-    /// Absent from records of older versions.
-    #[serde(with = "as_text", default)]
-    pub latency_target: Option<LatencyTarget>,
-}
-
-/// Limits that an operator set on a living pod (`sluice limit set`), above all others; None where
-/// the direction was left alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Live {
-    #[serde(with = "as_text")]
-    pub egress: Option<Choice>,
-    #[serde(with = "as_text")]
-    pub ingress: Option<Choice>,
-    /// Seconds since 1970 at which it ends.
-    pub until: u64,
-}
+use crate::pod::sources::Sources;
 
 /// The limits of one pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,50 +17,18 @@ pub struct Wanted {
     pub ingress: Option<Limit>,
 }
 
-/// One direction's sources, highest first.
-struct Sources {
-    live: Option<Choice>,
-    annotation: Option<Rate>,
-    burst: Option<Burst>,
-    latency_target: Option<LatencyTarget>,
-    class: Option<Choice>,
-    default: Choice,
-    /// The node's and the class'; the lowest applies.
-    max: [Option<Choice>; 2],
-    max_burst: [Option<Burst>; 2],
-}
-
 impl Wanted {
     pub fn of(
         bandwidth: &Bandwidth,
         namespace: &str,
         pod: &str,
         annotated: &Annotated,
-        live: Option<&Live>,
+        live: Option<&Override>,
     ) -> Self {
-        let class = bandwidth.classes.class_for(namespace, pod);
-        let max_burst = [bandwidth.max_burst, class.and_then(|class| class.max_burst)];
-        let egress = Sources {
-            live: live.and_then(|live| live.egress),
-            annotation: annotated.egress,
-            burst: annotated.egress_burst,
-            latency_target: annotated.latency_target,
-            class: class.and_then(|class| class.egress),
-            default: bandwidth.default_egress,
-            max: [bandwidth.max_egress, class.and_then(|class| class.max_egress)],
-            max_burst,
+        let limit = |direction| {
+            Sources::of(bandwidth, direction, namespace, pod, annotated, live).limit(bandwidth)
         };
-        let ingress = Sources {
-            live: live.and_then(|live| live.ingress),
-            annotation: annotated.ingress,
-            burst: annotated.ingress_burst,
-            latency_target: annotated.latency_target,
-            class: class.and_then(|class| class.ingress),
-            default: bandwidth.default_ingress,
-            max: [bandwidth.max_ingress, class.and_then(|class| class.max_ingress)],
-            max_burst,
-        };
-        Self { egress: egress.limit(bandwidth), ingress: ingress.limit(bandwidth) }
+        Self { egress: limit(Direction::Egress), ingress: limit(Direction::Ingress) }
     }
 
     /// One line for people.
@@ -103,23 +45,24 @@ impl Wanted {
 
     /// What of the pod's own annotations is above a maximum, a line for each.
     pub fn clamped(&self, annotated: &Annotated) -> Vec<String> {
-        let ways = [
+        let directions = [
             ("egress", self.egress, annotated.egress_burst),
             ("ingress", self.ingress, annotated.ingress_burst),
         ];
-        let of_way = |(way, limit, own_burst): (&str, Option<Limit>, Option<Burst>)| {
+        let of_way = |(direction, limit, own_burst): (&str, Option<Limit>, Option<Burst>)| {
             let limit = limit?;
             let asked = limit.asked.filter(|_| limit.origin == Origin::PodAnnotation);
             let burst = limit.asked_burst.filter(|asked| own_burst == Some(*asked));
             let clamp = |key, asked: String, max: String| {
                 format!("its annotation asks for {key} {asked}, above the maximum: it has {max}")
             };
-            let rate = asked.map(|asked| clamp(way, asked.to_string(), limit.rate.to_string()));
-            let key = format!("{way} burst");
+            let rate =
+                asked.map(|asked| clamp(direction, asked.to_string(), limit.rate.to_string()));
+            let key = format!("{direction} burst");
             let burst = burst.map(|asked| clamp(&key, asked.to_string(), limit.burst.to_string()));
             Some(rate.into_iter().chain(burst))
         };
-        ways.into_iter().filter_map(of_way).flatten().collect()
+        directions.into_iter().filter_map(of_way).flatten().collect()
     }
 
     /// Whether the pod itself asks for a limit.
@@ -133,75 +76,10 @@ impl Wanted {
     }
 }
 
-impl Sources {
-    fn limit(&self, bandwidth: &Bandwidth) -> Option<Limit> {
-        let (choice, origin) = match (self.live, self.annotation, self.class) {
-            (Some(choice), _, _) => (choice, Origin::LiveOverride),
-            (None, Some(rate), _) => (Choice::Rate(rate), Origin::PodAnnotation),
-            (None, None, Some(choice)) => (choice, Origin::Class),
-            (None, None, None) => (self.default, Origin::NodeDefault),
-        };
-        let max = lowest(self.max).filter(|_| origin != Origin::LiveOverride);
-        let rate = lowest([Some(choice), max.map(Choice::Rate)]).filter(|_| bandwidth.enabled)?;
-        let burst = self.burst.unwrap_or(bandwidth.burst);
-        let held = lowest_burst(self.max_burst, rate);
-        let held = held.filter(|max| max.ns_at(rate) < burst.ns_at(rate));
-        Some(Limit {
-            rate,
-            burst: held.unwrap_or(burst),
-            origin,
-            latency_target: self.latency_target.unwrap_or(bandwidth.latency_target),
-            ecn: bandwidth.ecn,
-            guard: bandwidth.guard,
-            asked: Some(choice).filter(|choice| *choice != Choice::Rate(rate)),
-            asked_burst: held.map(|_| burst),
-        })
-    }
-}
-
-/// None where none of them is a limit.
-pub fn lowest(limits: [Option<Choice>; 2]) -> Option<Rate> {
-    let rates = limits.into_iter().filter_map(|limit| match limit {
-        Some(Choice::Rate(rate)) => Some(rate),
-        None | Some(Choice::Unlimited) => None,
-    });
-    rates.min()
-}
-
-/// Time and bytes can only be compared at a rate.
-pub fn lowest_burst(bursts: [Option<Burst>; 2], rate: Rate) -> Option<Burst> {
-    bursts.into_iter().flatten().min_by_key(|burst| burst.ns_at(rate))
-}
-
-/// A quantity as people write it, so that a record can be read and outlives a change of units.
-pub mod as_text {
-    use std::fmt::Display;
-    use std::str::FromStr;
-
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub fn serialize<T: Display, S: Serializer>(
-        value: &Option<T>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        value.as_ref().map(T::to_string).serialize(to)
-    }
-
-    pub fn deserialize<'de, T: FromStr, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Option<T>, D::Error>
-    where
-        T::Err: Display,
-    {
-        let text = Option::<String>::deserialize(from)?;
-        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use settings_model::Limit as Choice;
 
     use super::*;
 
@@ -236,11 +114,11 @@ mod tests {
             ingress: "2Mbit".parse().ok(),
             ..Annotated::default()
         };
-        let live = Live { egress: "unlimited".parse().ok(), ingress: None, until: 0 };
+        let live = Override { egress: "unlimited".parse().ok(), ingress: None, until: 0 };
         let wanted = Wanted::of(&bandwidth(""), "a", "x", &annotated, Some(&live));
         assert_eq!(wanted.egress, None);
         assert_eq!(wanted.ingress.unwrap().origin, Origin::PodAnnotation);
-        let live = Live { egress: None, ingress: "7Mbit".parse().ok(), until: 0 };
+        let live = Override { egress: None, ingress: "7Mbit".parse().ok(), until: 0 };
         let wanted = Wanted::of(&bandwidth(""), "a", "x", &annotated, Some(&live));
         assert_eq!(wanted.ingress.unwrap().origin, Origin::LiveOverride);
         assert_eq!(wanted.ingress.unwrap().rate.bits_per_sec(), 7_000_000);
@@ -320,7 +198,7 @@ mod tests {
     fn root_of_the_node_may_go_above_the_maximum_for_a_while() {
         let bandwidth = bandwidth("max-egress = '10Mbit'\nmax-ingress = '10Mbit'\n");
         let (egress, ingress) = ("1Gbit".parse().ok(), "unlimited".parse().ok());
-        let live = Live { egress, ingress, until: 0 };
+        let live = Override { egress, ingress, until: 0 };
         let wanted = Wanted::of(&bandwidth, "a", "x", &Annotated::default(), Some(&live));
         assert_eq!(wanted.to_text(), "egress 1Gbit (set by hand), ingress unlimited");
     }

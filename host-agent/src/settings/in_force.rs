@@ -47,7 +47,8 @@ pub struct MaxPodsInForce {
     /// What kubelet has: a foreign explicit value, or the computed one.
     pub pods: u16,
     /// Where kubelet got its number, or what had given it before, in words.
-    pub told: String,
+    #[serde(rename = "told")]
+    pub summary: String,
     /// As firmware or IMDS name it; None where neither does.
     pub instance_type: Option<String>,
     /// Addresses for pods that the type's ENIs can ever carry in this mode; None where the type is

@@ -104,7 +104,7 @@ fn of_pods(all: &[Pod]) -> Vec<Trouble> {
     type Group<'g> = (&'static Code, &'g str, fn(&Pod) -> bool);
     let groups: [Group; 6] = [
         (code::POLICED, "excess is dropped, not paced: this kernel has no sch_fq", |pod| {
-            pod.ways().iter().any(|(_, line)| line.mode.as_deref() == Some("policed"))
+            pod.directions().iter().any(|(_, line)| line.mode.as_deref() == Some("policed"))
         }),
         (
             code::GUARDED,
@@ -189,7 +189,7 @@ mod tests {
         let mut node = status(Vec::new());
         node.settings.as_mut().unwrap().max_pods = Some(MaxPodsInForce {
             pods: 13,
-            told: "kubelet reads a file".into(),
+            summary: "kubelet reads a file".into(),
             instance_type: None,
             capacity: None,
             delegates_prefixes: None,
@@ -224,13 +224,13 @@ mod tests {
     fn pod_that_the_agent_works_on_is_one_entry_with_what_is_in_the_way() {
         let mut broken = pod();
         broken.ingress.broken = true;
-        let mut told = status(vec![broken]);
+        let mut node = status(vec![broken]);
         let why = Trouble::new(code::NOT_ENFORCED, "default/web eth0", "a tbf is there");
-        told.agent.as_mut().unwrap().report.troubles.push(why.clone());
-        told.degraded = of(&told, None);
-        assert!(told.degraded.iter().eq([&why]));
-        look_again(&mut told.degraded, &told.pods);
-        assert!(told.degraded.iter().eq([&why]));
+        node.agent.as_mut().unwrap().report.troubles.push(why.clone());
+        node.degraded = of(&node, None);
+        assert!(node.degraded.iter().eq([&why]));
+        look_again(&mut node.degraded, &node.pods);
+        assert!(node.degraded.iter().eq([&why]));
     }
 
     #[test]

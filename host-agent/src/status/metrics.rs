@@ -149,16 +149,20 @@ fn of_ways<'l, V>(
     status: &'l Status,
     value: impl Fn(&'l Pod, &'l Line) -> Option<V> + 'l,
 ) -> impl Iterator<Item = (Labels<'l>, V)> + 'l {
-    let ways = status.pods.iter().flat_map(|pod| pod.ways().map(|(way, line)| (pod, way, line)));
-    ways.filter_map(move |(pod, way, line)| Some((labels(pod, way), value(pod, line)?)))
+    let directions = status
+        .pods
+        .iter()
+        .flat_map(|pod| pod.directions().map(|(direction, line)| (pod, direction, line)));
+    directions
+        .filter_map(move |(pod, direction, line)| Some((labels(pod, direction), value(pod, line)?)))
 }
 
-fn labels<'l>(pod: &'l Pod, way: &'l str) -> Labels<'l> {
+fn labels<'l>(pod: &'l Pod, direction: &'l str) -> Labels<'l> {
     let mut labels = vec![
         ("namespace", pod.namespace.as_str()),
         ("pod", pod.pod.as_str()),
         ("interface", pod.interface.as_str()),
-        ("direction", way),
+        ("direction", direction),
     ];
     if !pod.container_id.is_empty() {
         labels.push(("container_id", pod.container_id.as_str()));
@@ -200,7 +204,7 @@ fn pods(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
     let help = "The limit in force, in bytes of L2 frames; a pod without one has no series";
     family(encoder, ("pod_limit_bytes_per_second", help), limits)?;
     let modes = of_ways(status, |_, line| line.limit_bps.map(|_| ConstGauge::new(1i64)));
-    let lines = status.pods.iter().flat_map(Pod::ways).map(|(_, line)| line);
+    let lines = status.pods.iter().flat_map(Pod::directions).map(|(_, line)| line);
     let lines = lines.filter(|line| line.limit_bps.is_some());
     let modes = modes.zip(lines).map(|((mut labels, one), line)| {
         labels.push(("mode", line.mode.as_deref().unwrap_or("none")));
@@ -219,11 +223,14 @@ fn pods(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
 
 /// Where the guard enforces, the line's counters are its own.
 fn drops(status: &Status) -> impl Iterator<Item = (Labels<'_>, ConstCounter<u64>)> {
-    let ways = status.pods.iter().flat_map(|pod| pod.ways().map(|(way, line)| (pod, way, line)));
-    let limited = ways.filter(|(_, _, line)| line.limit_bps.is_some());
-    limited.flat_map(|(pod, way, line)| {
-        let guard = pod.guard.as_ref().filter(|_| way == "egress");
-        let bypassed = pod.bypassed.as_ref().filter(|_| way == "ingress");
+    let directions = status
+        .pods
+        .iter()
+        .flat_map(|pod| pod.directions().map(|(direction, line)| (pod, direction, line)));
+    let limited = directions.filter(|(_, _, line)| line.limit_bps.is_some());
+    limited.flat_map(|(pod, direction, line)| {
+        let guard = pod.guard.as_ref().filter(|_| direction == "egress");
+        let bypassed = pod.bypassed.as_ref().filter(|_| direction == "ingress");
         let shaped = line.mode.as_deref() != Some("guarded");
         let reasons = [
             ("horizon", shaped.then(|| line.horizon_dropped_packets())),
@@ -234,7 +241,7 @@ fn drops(status: &Status) -> impl Iterator<Item = (Labels<'_>, ConstCounter<u64>
             ("bypassed", bypassed.map(|bypassed| bypassed.dropped_packets)),
         ];
         reasons.into_iter().filter_map(move |(reason, packets)| {
-            let mut labels = labels(pod, way);
+            let mut labels = labels(pod, direction);
             labels.push(("reason", reason));
             Some((labels, ConstCounter::new(packets?)))
         })

@@ -69,8 +69,8 @@ impl Kernel {
     fn find(paths: &Paths, pins: Option<&Pins>, pods: &[Pod]) -> Self {
         let release = uname().map(|name| name.release().to_string_lossy().into_owned());
         let release = release.unwrap_or_default();
-        let ways = pods.iter().flat_map(|pod| [&pod.egress, &pod.ingress]);
-        let modes: Vec<&str> = ways.filter_map(|line| line.mode.as_deref()).collect();
+        let directions = pods.iter().flat_map(|pod| [&pod.egress, &pod.ingress]);
+        let modes: Vec<&str> = directions.filter_map(|line| line.mode.as_deref()).collect();
         let sch_fq = if modes.contains(&"policed") {
             Some(false)
         } else {

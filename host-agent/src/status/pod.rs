@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use settings_model::{Bandwidth, Limit};
 
 use crate::host::logging::harmless;
+use crate::pod::asked::{Annotated, Override, as_text};
 use crate::pod::limit::Origin;
-use crate::pod::record::{Came, Guard, Mode, Shaping};
-use crate::pod::wanted::{Annotated, Live, Wanted, as_text};
+use crate::pod::record::{Arrival, Guard, Mode, Shaping};
+use crate::pod::wanted::Wanted;
 
 /// One interface of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,12 +27,12 @@ pub struct Pod {
     /// The higher, the newer.
     pub host_ifindex: Option<u32>,
     pub slot: u16,
-    pub came: Came,
+    pub came: Arrival,
     /// The interface whose slot this one shares.
     pub main: Option<String>,
     pub annotated: Annotated,
     /// An override, for a while.
-    pub live: Option<Live>,
+    pub live: Option<Override>,
     pub egress: Line,
     pub ingress: Line,
     /// None without a limit on egress.
@@ -215,7 +216,7 @@ impl Pod {
         self.egress.state().max(self.ingress.state())
     }
 
-    pub fn ways(&self) -> [(&'static str, &Line); 2] {
+    pub fn directions(&self) -> [(&'static str, &Line); 2] {
         [("egress", &self.egress), ("ingress", &self.ingress)]
     }
 }

@@ -3,12 +3,13 @@
 //! what that adds.
 
 use anyhow::Result;
-use bpf::{Counters, Direction, Pins};
+use bpf::{Counters, Pins};
 
 use super::pod::{Bypassed, GuardLine, Line, Pod};
 use super::queues::{self, Queues};
 use crate::host::clock::now_ns;
 use crate::host::paths::Paths;
+use crate::pod::direction::Entry;
 use crate::pod::record::{Claim, Mode, Record, Records, Shaping};
 use crate::pod::veth::Veth;
 use crate::trouble::{Trouble, code};
@@ -94,13 +95,13 @@ fn is_not_found(error: &anyhow::Error) -> bool {
 impl Counted {
     /// Delays first: a packet may be among the sent ones only, not among the delayed ones only.
     fn read(pins: Option<&Pins>, claim: &Claim) -> Result<Self> {
-        let read = |direction| -> bpf::Result<_> {
+        let read = |entry| -> bpf::Result<_> {
             let Some(pins) = pins else { return Ok(Default::default()) };
-            let delays = pins.delays(claim.slot, direction)?;
-            Ok((pins.counters(claim.slot, direction)?, delays))
+            let delays = pins.delays(claim.slot, entry)?;
+            Ok((pins.counters(claim.slot, entry)?, delays))
         };
-        let (egress, ingress) = (read(Direction::Egress)?, read(Direction::Ingress)?);
-        Ok(Self { egress, ingress, guard: read(Direction::Guard)? })
+        let (egress, ingress) = (read(Entry::Egress)?, read(Entry::Ingress)?);
+        Ok(Self { egress, ingress, guard: read(Entry::Guard)? })
     }
 }
 
@@ -124,14 +125,14 @@ fn problems(claim: &Claim, record: &Record) -> [Option<String>; 2] {
         Shaping::Limited { mode: Some(Mode::Policed), .. } => Some(bpf::Mode::Policed),
         _ => None,
     };
-    if record.ways().iter().all(|(_, shaping)| attached(shaping).is_none()) {
+    if record.directions().iter().all(|(_, shaping)| attached(shaping).is_none()) {
         return [None, None];
     }
     let mut veth = Veth::find(&record.netns, &claim.key.ifname);
-    record.ways().map(|(way, shaping)| {
+    record.directions().map(|(direction, shaping)| {
         let mode = attached(shaping)?;
         let missing = match &mut veth {
-            Ok(veth) => veth.missing(way, mode).unwrap_or_default(),
+            Ok(veth) => veth.missing(direction, mode).unwrap_or_default(),
             Err(e) => return Some(format!("{e:#}")),
         };
         missing.map(str::to_owned)

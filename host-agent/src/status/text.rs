@@ -112,7 +112,7 @@ fn max_pods(status: &Status) -> Option<String> {
         None => Some("kubelet has not read it yet".into()),
     };
     let has = has.map(|has| format!("; {has}")).unwrap_or_default();
-    Some(format!("{}{has} ({})", given.pods, given.told))
+    Some(format!("{}{has} ({})", given.pods, given.summary))
 }
 
 /// What max-pods promises, and what is there.
@@ -134,11 +134,11 @@ pub fn table(status: &Status) -> String {
             false => pod.name(),
         };
         let name = format!("{name:<32} {:<7}", pod.interface);
-        for (way, line) in pod.ways() {
+        for (direction, line) in pod.directions() {
             let asked = line.asked.map_or(String::new(), |asked| format!("; asked: {asked}"));
             let _ = writeln!(
                 text,
-                "{name} {way:<8} {:>10} {:<15} {:>10} {:>8} {:>7} {:>7} {} ({}{asked})",
+                "{name} {direction:<8} {:>10} {:<15} {:>10} {:>8} {:>7} {:>7} {} ({}{asked})",
                 line.limit_bps.map_or("unlimited".into(), short),
                 line.origin.map_or("-".into(), |origin| origin.to_string()),
                 line.measured_bps.map_or("-".into(), short),
@@ -198,9 +198,9 @@ pub mod tests {
     use super::*;
     use crate::addresses::capacity;
     use crate::addresses::capacity::state::{Finding, Seen};
+    use crate::pod::asked::Annotated;
     use crate::pod::limit::Origin;
-    use crate::pod::record::Came;
-    use crate::pod::wanted::Annotated;
+    use crate::pod::record::Arrival;
     use crate::settings::generation::Verdict;
     use crate::settings::in_force::{InForce, Reason};
     use crate::status::report::Report;
@@ -240,7 +240,7 @@ pub mod tests {
             host_interface: Some("eni1".into()),
             host_ifindex: Some(7),
             slot: 1,
-            came: Came::Added { took_ns: Some(12_000_000) },
+            came: Arrival::Added { took_ns: Some(12_000_000) },
             main: None,
             annotated: Annotated::default(),
             live: None,

@@ -11,10 +11,11 @@ use settings_model::{Effective, Limit as Choice};
 
 use crate::host::logging::harmless;
 use crate::pod::annotations::{EGRESS_BURST, INGRESS_BURST, LATENCY_TARGET};
+use crate::pod::direction::Direction;
 use crate::pod::limit::{Limit, Origin};
-use crate::pod::record::Came;
+use crate::pod::record::Arrival;
+use crate::pod::sources::{Level, Sources};
 use crate::pod::time_to_live::TimeToLive;
-use crate::pod::wanted::{Live, lowest};
 use crate::status::text::{duration, short};
 use crate::status::{GuardLine, Line, Pod, Status};
 
@@ -27,18 +28,18 @@ pub struct Trace {
     pub interface: String,
     pub host_interface: Option<String>,
     pub slot: u16,
-    pub came: Came,
+    pub came: Arrival,
     /// Seconds until an override ends.
     pub live_ends_in: Option<u64>,
     /// False where `bandwidth.enabled` is, so that no source counts.
     pub enabled: bool,
-    pub egress: Way,
-    pub ingress: Way,
+    pub egress: Traced,
+    pub ingress: Traced,
     pub guard: Option<GuardLine>,
 }
 
 #[derive(Debug, Serialize)]
-pub struct Way {
+pub struct Traced {
     /// Highest first.
     pub sources: Vec<Source>,
     /// None where the settings have no maximum for this pod.
@@ -102,14 +103,14 @@ pub fn trace(status: &Status, settings: &Effective, namespace: &str, pod: &str) 
 impl Trace {
     fn of(status: &Status, settings: &Effective, pod: &Pod) -> Self {
         let enabled = settings.settings.bandwidth.enabled;
-        let wanted = pod.wanted(&settings.settings.bandwidth);
-        let way = |name, line: &Line, guard| {
-            let wanted = if name == "egress" { wanted.egress } else { wanted.ingress };
-            Way {
-                stale: wanted.map(|limit| limit.rate.bits_per_sec()) != line.limit_bps,
-                sources: sources(settings, pod, name),
-                maximum: maximum(settings, pod, name, wanted.as_ref()),
-                queue: queue(settings, pod, name, wanted.as_ref()),
+        let traced = |direction, line: &Line, guard| {
+            let account = Account::of(settings, pod, direction);
+            let limit_bps = account.limit.map(|limit| limit.rate.bits_per_sec());
+            Traced {
+                stale: limit_bps != line.limit_bps,
+                sources: account.sources(),
+                maximum: account.maximum(),
+                queue: account.queue(),
                 enforced: line.clone(),
                 drops: drops(line, guard, status.at_ns),
             }
@@ -124,95 +125,103 @@ impl Trace {
             came: pod.came,
             live_ends_in: pod.live.map(|live| live.until.saturating_sub(status.time)),
             enabled,
-            egress: way("egress", &pod.egress, pod.guard.as_ref()),
-            ingress: way("ingress", &pod.ingress, None),
+            egress: traced(Direction::Egress, &pod.egress, pod.guard.as_ref()),
+            ingress: traced(Direction::Ingress, &pod.ingress, None),
             guard: pod.guard.clone(),
         }
     }
 }
 
-/// In the order of `pod/wanted.rs`; the first that says something wins.
-fn sources(settings: &Effective, pod: &Pod, way: &str) -> Vec<Source> {
-    let bandwidth = &settings.settings.bandwidth;
-    let egress = way == "egress";
-    let live = |live: Live| if egress { live.egress } else { live.ingress };
-    let annotated = if egress { pod.annotated.egress } else { pod.annotated.ingress };
-    let class = bandwidth.classes.class_for(&pod.namespace, &pod.pod);
-    let class = class.and_then(|class| {
-        let choice = if egress { class.egress } else { class.ingress };
-        choice.map(|choice| (choice, class.name.to_string()))
-    });
-    let default = if egress { bandwidth.default_egress } else { bandwidth.default_ingress };
-    let place = |key: &str| settings.origin(key).to_string();
-    let source = |origin, value: Option<Choice>, place| {
-        let place = value.is_some().then_some(place);
-        Source { origin, value: value.map(|value| value.to_string()), place, wins: false }
-    };
-    let (class_value, class_name) = class.unzip();
-    let class_place = class_name.map_or(String::new(), |name| {
-        format!("class {name}, {}", place(&format!("bandwidth.class.{name}.{way}")))
-    });
-    let mut sources = vec![
-        source(Origin::LiveOverride, pod.live.and_then(live), "sluice limit set".into()),
-        source(
-            Origin::PodAnnotation,
-            annotated.map(Choice::Rate),
-            format!("kubernetes.io/{way}-bandwidth"),
-        ),
-        source(Origin::Class, class_value, class_place),
-        source(Origin::NodeDefault, Some(default), place(&format!("bandwidth.default-{way}"))),
-    ];
-    if let Some(winner) = sources.iter_mut().find(|source| source.value.is_some()) {
-        winner.wins = bandwidth.enabled;
+/// The settings, and who may say what they are of one direction of a pod.
+struct Account<'s> {
+    settings: &'s Effective,
+    direction: Direction,
+    sources: Sources<'s>,
+    limit: Option<Limit>,
+}
+
+impl<'s> Account<'s> {
+    fn of(settings: &'s Effective, pod: &Pod, direction: Direction) -> Self {
+        let bandwidth = &settings.settings.bandwidth;
+        let (namespace, name) = (&pod.namespace, &pod.pod);
+        let live = pod.live.as_ref();
+        let sources = Sources::of(bandwidth, direction, namespace, name, &pod.annotated, live);
+        Self { settings, direction, limit: sources.limit(bandwidth), sources }
     }
-    sources
-}
 
-/// The keys of a maximum that hold for this pod: the node's, and that of its class.
-fn maximum_keys(settings: &Effective, pod: &Pod, key: &str) -> [String; 2] {
-    let class = settings.settings.bandwidth.classes.class_for(&pod.namespace, &pod.pod);
-    let class = class.map_or(String::new(), |class| class.name.to_string());
-    [format!("bandwidth.{key}"), format!("bandwidth.class.{class}.{key}")]
-}
+    /// Where the settings say this.
+    fn place(&self, key: &str) -> String {
+        self.settings.origin(&format!("bandwidth.{key}")).to_string()
+    }
 
-fn maximum(settings: &Effective, pod: &Pod, way: &str, wanted: Option<&Limit>) -> Option<Maximum> {
-    let bandwidth = &settings.settings.bandwidth;
-    let class = bandwidth.classes.class_for(&pod.namespace, &pod.pod);
-    let of_class = class.and_then(|class| match way {
-        "egress" => class.max_egress,
-        _ => class.max_ingress,
-    });
-    let of_node = if way == "egress" { bandwidth.max_egress } else { bandwidth.max_ingress };
-    let max = lowest([of_node, of_class])?;
-    let [node_key, class_key] = maximum_keys(settings, pod, &format!("max-{way}"));
-    let key = if of_node == Some(Choice::Rate(max)) { node_key } else { class_key };
-    let asked = wanted.and_then(|limit| limit.asked).map(|asked| asked.to_string());
-    Some(Maximum { value: max.to_string(), place: settings.origin(&key).to_string(), asked })
-}
+    fn place_at(&self, level: Level, key: &str) -> String {
+        match (level, self.sources.class) {
+            (Level::Class, Some(class)) => self.place(&format!("class.{}.{key}", class.name)),
+            _ => self.place(key),
+        }
+    }
 
-fn queue(settings: &Effective, pod: &Pod, way: &str, wanted: Option<&Limit>) -> [Queueing; 2] {
-    let (bandwidth, own) = (&settings.settings.bandwidth, &pod.annotated);
-    let of = |key: &'static str, own: Option<String>, name: &str, node: String| {
-        let from_node = || settings.origin(&format!("bandwidth.{key}")).to_string();
+    fn sources(&self) -> Vec<Source> {
+        let enabled = self.settings.settings.bandwidth.enabled;
+        let source = |(origin, value, decides): (Origin, Option<Choice>, bool)| Source {
+            origin,
+            value: value.map(|value| value.to_string()),
+            place: value.map(|_| self.place_of(origin)),
+            wins: decides && enabled,
+        };
+        self.sources.in_order().map(source).collect()
+    }
+
+    fn place_of(&self, origin: Origin) -> String {
+        let direction = self.direction.name();
+        match (origin, self.sources.class) {
+            (Origin::LiveOverride, _) => "sluice limit set".into(),
+            (Origin::PodAnnotation, _) => format!("kubernetes.io/{direction}-bandwidth"),
+            (Origin::Class, Some(class)) => {
+                format!("class {}, {}", class.name, self.place_at(Level::Class, direction))
+            }
+            (Origin::Class, None) => String::new(),
+            (Origin::NodeDefault, _) => self.place(&format!("default-{direction}")),
+        }
+    }
+
+    fn maximum(&self) -> Option<Maximum> {
+        let (level, max) = self.sources.maximum()?;
+        let place = self.place_at(level, &format!("max-{}", self.direction.name()));
+        let asked = self.limit.and_then(|limit| limit.asked).map(|asked| asked.to_string());
+        Some(Maximum { value: max.to_string(), place, asked })
+    }
+
+    fn queue(&self) -> [Queueing; 2] {
+        let bandwidth = &self.settings.settings.bandwidth;
+        let annotation = match self.direction {
+            Direction::Egress => EGRESS_BURST,
+            Direction::Ingress => INGRESS_BURST,
+        };
+        let own = self.sources.burst.map(|burst| burst.to_string());
+        let mut burst = self.queueing("burst", own, annotation, bandwidth.burst.to_string());
+        if let Some(limit @ Limit { asked_burst: Some(_), .. }) = &self.limit
+            && let Some((level, _)) = self.sources.max_burst_at(limit.rate)
+        {
+            let asked = std::mem::replace(&mut burst.value, limit.burst.to_string());
+            burst.asked = Some((asked, self.place_at(level, "max-burst")));
+        }
+        let own = self.sources.latency_target.map(|target| target.to_string());
+        let node = bandwidth.latency_target.to_string();
+        [burst, self.queueing("latency-target", own, LATENCY_TARGET, node)]
+    }
+
+    fn queueing(
+        &self,
+        key: &'static str,
+        own: Option<String>,
+        annotation: &str,
+        node: String,
+    ) -> Queueing {
         let origin = if own.is_some() { Origin::PodAnnotation } else { Origin::NodeDefault };
-        let place = own.as_ref().map_or_else(from_node, |_| name.into());
+        let place = own.as_ref().map_or_else(|| self.place(key), |_| annotation.into());
         Queueing { key, value: own.unwrap_or(node), origin, place, asked: None }
-    };
-    let (burst, annotation) = match way {
-        "egress" => (own.egress_burst, EGRESS_BURST),
-        _ => (own.ingress_burst, INGRESS_BURST),
-    };
-    let burst = burst.map(|burst| burst.to_string());
-    let target = own.latency_target.map(|target| target.to_string());
-    let mut burst = of("burst", burst, annotation, bandwidth.burst.to_string());
-    if let Some(limit @ Limit { asked_burst: Some(_), .. }) = wanted {
-        let [node_key, class_key] = maximum_keys(settings, pod, "max-burst");
-        let key = if bandwidth.max_burst == Some(limit.burst) { node_key } else { class_key };
-        let asked = std::mem::replace(&mut burst.value, limit.burst.to_string());
-        burst.asked = Some((asked, settings.origin(&key).to_string()));
     }
-    let node_target = bandwidth.latency_target.to_string();
-    [burst, of("latency-target", target, LATENCY_TARGET, node_target)]
 }
 
 fn drops(line: &Line, guard: Option<&GuardLine>, at_ns: u64) -> Vec<Drop> {
@@ -240,10 +249,10 @@ impl Trace {
     /// `several` sandboxes have the pod's name.
     fn text(&self, several: bool) -> String {
         let came = match self.came {
-            Came::Added { took_ns: Some(ns) } => format!("by ADD in {}", duration(ns)),
-            Came::Added { took_ns: None } => "by an ADD that was not completed".into(),
-            Came::Adopted { .. } => "found by the agent in the runtime's result cache".into(),
-            Came::Along => "made by the ADD of another interface of the pod".into(),
+            Arrival::Added { took_ns: Some(ns) } => format!("by ADD in {}", duration(ns)),
+            Arrival::Added { took_ns: None } => "by an ADD that was not completed".into(),
+            Arrival::Adopted { .. } => "found by the agent in the runtime's result cache".into(),
+            Arrival::Along => "made by the ADD of another interface of the pod".into(),
         };
         let host = self
             .host_interface
@@ -261,8 +270,8 @@ impl Trace {
         if !self.enabled {
             text += "shaping is off: bandwidth.enabled is false\n";
         }
-        for (name, way) in [("egress", &self.egress), ("ingress", &self.ingress)] {
-            way.write(&mut text, name, self.live_ends_in);
+        for (name, traced) in [("egress", &self.egress), ("ingress", &self.ingress)] {
+            traced.write(&mut text, name, self.live_ends_in);
         }
         if let Some(guard) = &self.guard {
             // Writing to a String cannot fail.
@@ -275,7 +284,7 @@ impl Trace {
     }
 }
 
-impl Way {
+impl Traced {
     fn write(&self, text: &mut String, name: &str, live_ends_in: Option<u64>) {
         let line = &self.enforced;
         let limit = line.limit_bps.map_or("unlimited".into(), short);
@@ -352,6 +361,7 @@ fn why(reason: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pod::asked::Override;
     use crate::status::text::tests::{pod, status};
 
     const SETTINGS: &str = "[sluice]\nversion = 1\n[sluice.bandwidth]\ndefault-egress = '20Mbit'\n\
@@ -366,7 +376,7 @@ mod tests {
     fn each_source_is_told_in_order_and_the_first_wins() {
         let mut pod = pod();
         pod.live =
-            Some(Live { egress: "20Mbit".parse().ok(), ingress: None, until: 1_800_000_090 });
+            Some(Override { egress: "20Mbit".parse().ok(), ingress: None, until: 1_800_000_090 });
         pod.egress.origin = Some(Origin::LiveOverride);
         pod.annotated.egress_burst = "9KB".parse().ok();
         pod.egress.dropped_packets = 5;
@@ -432,7 +442,7 @@ mod tests {
              \x20    burst           5ms         default\n";
         assert!(text.contains(expected), "{text}");
 
-        pod.live = Some(Live { egress: "1Gbit".parse().ok(), ingress: None, until: 0 });
+        pod.live = Some(Override { egress: "1Gbit".parse().ok(), ingress: None, until: 0 });
         pod.egress.limit_bps = Some(1_000_000_000);
         let traces = trace(&status(vec![pod]), &settings, "default", "web");
         assert!(!traces[0].egress.stale);

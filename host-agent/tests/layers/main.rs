@@ -88,7 +88,7 @@ const ROOMS: &[Room] = &[
     ("trouble", &[]),
 ];
 
-/// More than this, and nobody keeps them in mind.
+/// More than this, and no one keeps them in mind.
 const MOST_ROOMS: usize = 18;
 
 fn ours() -> Crate {
@@ -166,6 +166,51 @@ fn no_file_uses_one_that_uses_it() {
         }
     }
     assert!(uses.is_empty(), "circles of files: {uses:#?}");
+}
+
+fn of_repository(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
+    std::fs::read_to_string(path).expect("a document")
+}
+
+/// What stands below a heading.
+fn section<'t>(text: &'t str, heading: &str) -> &'t str {
+    let (_, rest) = text.split_once(heading).expect("the heading");
+    rest.split("\n## ").next().unwrap_or_default()
+}
+
+#[test]
+fn architecture_has_the_same_table_and_a_picture_of_it() {
+    let (text, picture) = (of_repository("ARCHITECTURE.md"), of_repository("docs/rooms.svg"));
+    let rows = section(&text, "## The rooms of host-agent/src").lines();
+    let rows =
+        rows.filter_map(|row| row.strip_prefix("| `")?.strip_suffix(" |")?.split_once("` | "));
+    let rows: Vec<(&str, Vec<&str>)> = rows
+        .map(|(room, rest)| {
+            let may = rest.rsplit(" | ").next().unwrap_or_default();
+            (room, may.split_whitespace().filter(|word| *word != "\u{2013}").collect())
+        })
+        .collect();
+    let ours: Vec<_> = ROOMS.iter().map(|(room, may)| (*room, may.to_vec())).collect();
+    assert_eq!(rows, ours);
+    for (room, _) in ROOMS {
+        let name = room.rsplit('/').next().unwrap_or(room);
+        assert!(
+            picture.contains(&format!(">{name}<")) || picture.contains(&format!(">{name} ")),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn answers_to_a_newcomers_questions_name_files_that_are_there() {
+    let text = of_repository("ARCHITECTURE.md");
+    let answers = section(&text, "## Ten questions of a newcomer");
+    let files: Vec<_> = answers.split('`').filter(|span| span.ends_with(".rs")).collect();
+    assert!(files.len() >= 20, "only {} files are named", files.len());
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let missing: Vec<_> = files.iter().filter(|file| !src.join(file).exists()).collect();
+    assert!(missing.is_empty(), "no such file: {missing:?}");
 }
 
 /// A crate of these files.

@@ -14,4 +14,4 @@ mod watch;
 pub use explain::numbers;
 pub use promise::Promise;
 pub use state::{Capacity, State};
-pub use watch::{Look, Watch};
+pub use watch::{CapacityLook, Watch};

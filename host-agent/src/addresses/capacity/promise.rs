@@ -158,7 +158,7 @@ pub mod tests {
         let text = format!("[sluice]\nversion = 1\n{}\n", case.settings);
         let in_force = MaxPodsInForce {
             pods: case.pods,
-            told: "by a test".into(),
+            summary: "by a test".into(),
             instance_type: Some("t3a.medium".into()),
             capacity: Some(case.capacity),
             delegates_prefixes: Some(true),

@@ -27,7 +27,7 @@ const MOST_BETWEEN: Duration = Duration::from_secs(120);
 
 /// What a look has come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Look {
+pub struct CapacityLook {
     /// None where nothing is promised.
     pub capacity: Option<Capacity>,
     /// What degrades the node.
@@ -61,10 +61,10 @@ impl Watch {
     }
 
     /// Asks and judges. Another promise is judged from the start.
-    pub fn look(&mut self, promise: Option<Promise>, outside: &mut impl Outside) -> Look {
+    pub fn look(&mut self, promise: Option<Promise>, outside: &mut impl Outside) -> CapacityLook {
         let Some(promise) = promise else {
             self.memory = None;
-            return Look::default();
+            return CapacityLook::default();
         };
         let known = self.memory.take().filter(|memory| memory.promise == promise);
         let memory = self.memory.insert(known.unwrap_or_else(|| Memory::of(promise)));
@@ -80,7 +80,7 @@ impl Watch {
         let trouble = trouble(&capacity, &memory.promise, &memory.pool, &memory.signs);
         memory.tell(&capacity, trouble.as_ref());
         let pause = goes_on.then(|| jittered(PAUSE, outside));
-        Look { capacity: Some(capacity), trouble, pause }
+        CapacityLook { capacity: Some(capacity), trouble, pause }
     }
 }
 

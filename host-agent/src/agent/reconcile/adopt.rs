@@ -13,9 +13,9 @@ use crate::libcni::conflist::has_upstream;
 use crate::libcni::entry::lost_rates;
 use crate::libcni::results::{self, PodResult, ResultFile};
 use crate::pod::annotations::CAPABILITY;
-use crate::pod::record::{Came, Key, Record, Shaping};
+use crate::pod::asked::Annotated;
+use crate::pod::record::{Arrival, Key, Record, Shaping};
 use crate::pod::runtime_config::annotated;
-use crate::pod::wanted::Annotated;
 
 /// A file of the cache that concerns a living pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl Cached {
             network: self.network.clone(),
             annotated: self.annotated,
             live: None,
-            came: Came::Adopted { beside_upstream: self.beside_upstream },
+            came: Arrival::Adopted { beside_upstream: self.beside_upstream },
             main: None,
             host: None,
             egress: Shaping::Unlimited,

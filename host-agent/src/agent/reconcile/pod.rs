@@ -9,13 +9,14 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use bpf::{Direction, Pins};
+use bpf::Pins;
 use settings_model::{Bandwidth, GuardPlace};
 
 use crate::host::netns::{is_netns, process_lives};
 use crate::netlink::Link;
+use crate::pod::direction::Direction;
 use crate::pod::guard;
-use crate::pod::record::{Came, Claim, Guard, IngressGuard, Record, Records, Shaping};
+use crate::pod::record::{Arrival, Claim, Guard, IngressGuard, Record, Records, Shaping};
 use crate::pod::shaper::{self, Shaper};
 use crate::pod::veth::{End, NoHostEnd, Veth};
 use crate::pod::wanted::Wanted;
@@ -76,7 +77,7 @@ pub fn bring(node: &Node, claim: &Claim, old_is_through: bool) -> Result<Option<
         }
         Err(e) => return Err(e),
     };
-    veth.replaces_upstream = matches!(record.came, Came::Adopted { beside_upstream: true });
+    veth.replaces_upstream = matches!(record.came, Arrival::Adopted { beside_upstream: true });
     forget_another_veth(node, claim, &mut record, &veth)?;
     let mut seen = Seen {
         host_index: Some(veth.host.link.index),
@@ -174,10 +175,10 @@ impl Shaper<'_> {
         ingress.and(egress)
     }
 
-    fn settle<T>(&mut self, way: Direction, result: &Result<T>) {
+    fn settle<T>(&mut self, direction: Direction, result: &Result<T>) {
         match result {
             Ok(_) => self.veth.keep(),
-            Err(_) => self.undo(way).iter().for_each(|complaint| log::warn!("{complaint}")),
+            Err(_) => self.undo(direction).iter().for_each(|complaint| log::warn!("{complaint}")),
         }
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Every testdata/kubelet/*/ through `probe` and `tell` against its `expected`.
+//! Every testdata/kubelet/*/ through `probe` and `assign` against its `expected`.
 //! `node/` is the node's tree, `user-data` its user data if it has any, and
 //! each line of `asks` is what is asked for: the way, the number, and `by-user`
 //! where the settings give it. `UPDATE_GOLDEN=1` rewrites.
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use settings_model::KubeletConfig;
 
-use super::{Explicit, Kubelet, Told};
+use super::{Assignment, Explicit, Kubelet};
 use crate::host::paths::Paths;
 use crate::settings::document::NodeConfig;
 
@@ -53,14 +53,14 @@ impl Case {
         self.folder.join("node")
     }
 
-    pub(super) fn tell(&self, root: &Path, ask: &Ask) -> Result<Told> {
+    pub(super) fn assign(&self, root: &Path, ask: &Ask) -> Result<Assignment> {
         let kubelet = Kubelet::probe(&Paths::below(root), &self.node_configs)?;
-        kubelet.tell(ask.way, ask.pods, ask.by_user)
+        kubelet.assign(ask.way, ask.pods, ask.by_user)
     }
 
     fn described(&self) -> String {
         let asked =
-            |ask: &Ask| format!("== {}\n{}", ask.line, describe(&self.tell(&self.node(), ask)));
+            |ask: &Ask| format!("== {}\n{}", ask.line, describe(&self.assign(&self.node(), ask)));
         let all: Vec<_> = self.asks.iter().map(asked).collect();
         all.join("\n").replace(&self.node().display().to_string(), "")
     }
@@ -94,12 +94,13 @@ impl Ask {
     }
 }
 
-fn describe(told: &Result<Told>) -> String {
-    let Told { flavour, told, files, obsolete, explicit, refused, warnings } = match told {
-        Ok(told) => told,
-        Err(error) => return format!("error: {error:#}\n"),
-    };
-    let mut text = format!("flavour: {flavour}\ntold: {told}\n");
+fn describe(assignment: &Result<Assignment>) -> String {
+    let Assignment { flavour, summary, files, obsolete, explicit, refused, warnings } =
+        match assignment {
+            Ok(assignment) => assignment,
+            Err(error) => return format!("error: {error:#}\n"),
+        };
+    let mut text = format!("flavour: {flavour}\nsummary: {summary}\n");
     if let Some(Explicit { pods, place }) = explicit {
         writeln!(text, "explicit: {pods:?} at {place}").unwrap();
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How kubelet learns, before it starts, how many pods the node takes: what
-//! the node has for that (`probe`), and the files that result (`tell`,
+//! the node has for that (`probe`), and the files that result (`assign`,
 //! pure). A foreign number is never overridden, and a file that
 //! no one would read is never written. docs/kubelet.md.
 
@@ -117,11 +117,11 @@ struct Record {
 
 /// What to do so that kubelet knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct Assignment {
     /// How kubelet gets its number; never `Auto`.
     pub flavour: KubeletConfig,
     /// What was seen, and where kubelet gets its number.
-    pub told: String,
+    pub summary: String,
     /// To be written; none where a foreign number applies.
     pub files: Vec<FileContent>,
     /// Ours of before, to be removed: files, and directories that are then empty.
@@ -129,7 +129,7 @@ pub struct Told {
     /// The foreign number that kubelet has.
     pub explicit: Option<Explicit>,
     /// Why kubelet's part of the settings is left out.
-    pub refused: Option<Refused>,
+    pub refused: Option<NotForKubelet>,
     pub warnings: Vec<String>,
 }
 
@@ -144,7 +144,7 @@ pub struct Explicit {
 
 /// Why kubelet cannot get the settings' number.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum NotForKubelet {
     #[error("max-pods.kubelet is \"{asked}\", but {why}; allowed on this node: {allowed}")]
     Unread { asked: KubeletConfig, why: String, allowed: String },
     #[error(
@@ -161,7 +161,7 @@ const WAYS: [KubeletConfig; 3] =
 impl Kubelet {
     /// What is to be done so that kubelet takes this many pods; `by_user` where the settings give
     /// the number, so that another one is a contradiction.
-    pub fn tell(&self, asked: KubeletConfig, pods: u16, by_user: bool) -> Result<Told> {
+    pub fn assign(&self, asked: KubeletConfig, pods: u16, by_user: bool) -> Result<Assignment> {
         let (flavour, seen, unread) = self.flavour(asked);
         let explicit = self.explicit(flavour);
         let mut warnings = self.warnings.clone();
@@ -177,14 +177,14 @@ impl Kubelet {
             None => self.files(flavour, pods),
         };
         warnings.extend(self.missed(&files, pods));
-        let told = match (&explicit, files.first()) {
+        let summary = match (&explicit, files.first()) {
             (Some(Explicit { place, .. }), _) => format!("{seen}; its number is from {place}"),
             (None, Some((path, _))) => format!("{seen}; kubelet gets it in {}", path.display()),
             (None, None) => seen,
         };
         let (files, obsolete) = self.changes(files)?;
         let refused = unread.or(contradiction);
-        Ok(Told { flavour, told, files, obsolete, explicit, refused, warnings })
+        Ok(Assignment { flavour, summary, files, obsolete, explicit, refused, warnings })
     }
 
     /// What is short where nodeadm keeps memory for fewer pods than kubelet takes; `standard` is the
@@ -207,7 +207,7 @@ impl Kubelet {
 
     /// The way that is asked for, or the first that would work, what was seen, and why it is not the
     /// one that is asked for.
-    fn flavour(&self, asked: KubeletConfig) -> (KubeletConfig, String, Option<Refused>) {
+    fn flavour(&self, asked: KubeletConfig) -> (KubeletConfig, String, Option<NotForKubelet>) {
         let none = KubeletConfig::None;
         match asked {
             KubeletConfig::None => {
@@ -226,7 +226,11 @@ impl Kubelet {
                 None => (asked, self.seen(asked), None),
                 Some(why) => {
                     let seen = format!("kubelet gets no number: {why}");
-                    (none, seen, Some(Refused::Unread { asked, why, allowed: self.allowed() }))
+                    (
+                        none,
+                        seen,
+                        Some(NotForKubelet::Unread { asked, why, allowed: self.allowed() }),
+                    )
                 }
             },
         }
@@ -292,7 +296,7 @@ impl Kubelet {
         flavour: KubeletConfig,
         pods: u16,
         by_user: bool,
-    ) -> Result<Option<String>, Refused> {
+    ) -> Result<Option<String>, NotForKubelet> {
         if !by_user {
             return Ok(None);
         }
@@ -300,7 +304,9 @@ impl Kubelet {
         match (&self.pods, &self.below) {
             (Some(Given { value, place }), _) => match self.pods.as_ref().and_then(Given::pods) {
                 Some(found) if found == pods => Ok(None),
-                Some(found) => Err(Refused::Contradiction { pods, place: place.clone(), found }),
+                Some(found) => {
+                    Err(NotForKubelet::Contradiction { pods, place: place.clone(), found })
+                }
                 None => Ok(Some(not_told(format!(
                     ": {place} says {value:?}, which cannot be compared with them"
                 )))),
@@ -403,7 +409,7 @@ impl Kubelet {
 }
 
 /// Why the settings' number cannot be kubelet's, by what the same user data says to nodeadm alone.
-pub fn contradiction(settings: &Settings, node_configs: &[NodeConfig]) -> Option<Refused> {
+pub fn contradiction(settings: &Settings, node_configs: &[NodeConfig]) -> Option<NotForKubelet> {
     let PodLimit::Count(count) = settings.max_pods.value else { return None };
     let mut says = NodeConfigs::default();
     for NodeConfig { name, text } in node_configs {
@@ -412,7 +418,7 @@ pub fn contradiction(settings: &Settings, node_configs: &[NodeConfig]) -> Option
     }
     let given = says.pods()?;
     let (pods, found) = (count.pods(), given.pods()?);
-    (found != pods).then_some(Refused::Contradiction { pods, place: given.place, found })
+    (found != pods).then_some(NotForKubelet::Contradiction { pods, place: given.place, found })
 }
 
 /// The same without the record of what was written.

@@ -149,12 +149,12 @@ fn tree(root: &Path) -> Tree {
 
 /// Asks and does what comes of it; false where it is refused.
 fn put(case: &Case, root: &Path, ask: &Ask) -> bool {
-    let told = case.tell(root, ask).unwrap();
-    if told.refused.is_some() {
+    let assignment = case.assign(root, ask).unwrap();
+    if assignment.refused.is_some() {
         return false;
     }
-    told.files.iter().for_each(|file| check(file, root, ask.pods));
-    let part = Part { files: told.files, obsolete: told.obsolete, ..Part::default() };
+    assignment.files.iter().for_each(|file| check(file, root, ask.pods));
+    let part = Part { files: assignment.files, obsolete: assignment.obsolete, ..Part::default() };
     let locks = tempfile::tempdir().unwrap();
     apply(&part, &Lock::new(locks.path(), "files")).unwrap();
     true
@@ -175,12 +175,12 @@ fn telling_again_changes_nothing_and_none_restores_the_tree() {
             if !put(&case, first.path(), ask) {
                 continue;
             }
-            let (told, once) = (case.tell(first.path(), ask).unwrap(), tree(first.path()));
-            assert_eq!(told.obsolete, [] as [PathBuf; 0], "{}: {}", case.name(), ask.line);
+            let (assignment, once) = (case.assign(first.path(), ask).unwrap(), tree(first.path()));
+            assert_eq!(assignment.obsolete, [] as [PathBuf; 0], "{}: {}", case.name(), ask.line);
             assert!(put(&case, first.path(), ask));
             let changed = different(&tree(first.path()), &once);
             assert_eq!(changed, [] as [PathBuf; 0], "{}: {}", case.name(), ask.line);
-            assert_eq!(case.tell(first.path(), ask).unwrap(), told);
+            assert_eq!(case.assign(first.path(), ask).unwrap(), assignment);
             put(&case, first.path(), &none());
             let left = different(&tree(first.path()), &before);
             assert_eq!(left, made_for_good(&case, first.path()), "{}: {}", case.name(), ask.line);
@@ -197,7 +197,7 @@ fn made_for_good(case: &Case, root: &Path) -> Vec<PathBuf> {
 #[test]
 fn any_way_leads_to_any_other_and_the_last_alone_shows() {
     for case in Case::all() {
-        let usable = |ask: &&Ask| case.tell(&case.node(), ask).unwrap().refused.is_none();
+        let usable = |ask: &&Ask| case.assign(&case.node(), ask).unwrap().refused.is_none();
         let asks: Vec<_> = case.asks.iter().filter(usable).collect();
         for (from, to) in asks.iter().flat_map(|from| asks.iter().map(move |to| (from, to))) {
             let (straight, round) = (copy_of(&case), copy_of(&case));
@@ -242,16 +242,17 @@ fn written_for_kubelet() -> Vec<(String, PathBuf)> {
     let units = image.path().join("usr/lib/systemd/system");
     fs::create_dir_all(&units).unwrap();
     fs::copy(unit, units.join("kubelet.service")).unwrap();
-    let told = Kubelet::probe(&Paths::below(image.path()), &[]).unwrap();
-    let told = told.tell(KubeletConfig::Auto, 58, false).unwrap();
-    let files = told.files.into_iter().map(|file| file.path);
+    let kubelet = Kubelet::probe(&Paths::below(image.path()), &[]).unwrap();
+    let assignment = kubelet.assign(KubeletConfig::Auto, 58, false).unwrap();
+    let files = assignment.files.into_iter().map(|file| file.path);
     let files = files.map(|path| path.strip_prefix(image.path()).unwrap().to_owned());
     let mut all: Vec<_> = files.map(|file| ("node image".to_owned(), file)).collect();
     assert!(!all.is_empty(), "the node image's kubelet is given nothing");
     for case in Case::all() {
         for ask in &case.asks {
-            let told = case.tell(&case.node(), ask).unwrap();
-            let paths = told.files.iter().map(|file| file.path.strip_prefix(case.node()).unwrap());
+            let assignment = case.assign(&case.node(), ask).unwrap();
+            let paths =
+                assignment.files.iter().map(|file| file.path.strip_prefix(case.node()).unwrap());
             all.extend(paths.map(|path| (case.name(), path.to_owned())));
         }
     }

@@ -33,7 +33,7 @@ pub struct Row {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Order {
+pub enum SortOrder {
     Used,
     Rate,
     Limit,
@@ -43,7 +43,7 @@ pub enum Order {
     Name,
 }
 
-impl Order {
+impl SortOrder {
     const ALL: [Self; 7] =
         [Self::Used, Self::Rate, Self::Limit, Self::Wait, Self::Marked, Self::Dropped, Self::Name];
 
@@ -97,12 +97,12 @@ impl Row {
         for pod in &after.pods {
             let then =
                 known.get(&(pod.slot, &pod.interface)).filter(|then| then.name() == pod.name());
-            for (index, (direction, line)) in pod.ways().into_iter().enumerate() {
+            for (index, (direction, line)) in pod.directions().into_iter().enumerate() {
                 if line.limit_bps.is_none() {
                     continue;
                 }
                 let since = |value: fn(&Line) -> u64| {
-                    let before = then.map_or(0, |then| value(then.ways()[index].1));
+                    let before = then.map_or(0, |then| value(then.directions()[index].1));
                     value(line).saturating_sub(before)
                 };
                 let rate_bps = line.measured_bps.unwrap_or(0);
@@ -181,9 +181,11 @@ mod tests {
     #[test]
     fn rows_are_sorted_by_what_was_asked_for_most_first() {
         let mut rows = rows();
-        for (order, first) in
-            [(Order::Used, "egress"), (Order::Dropped, "ingress"), (Order::Name, "egress")]
-        {
+        for (order, first) in [
+            (SortOrder::Used, "egress"),
+            (SortOrder::Dropped, "ingress"),
+            (SortOrder::Name, "egress"),
+        ] {
             order.sort(&mut rows);
             assert_eq!(rows[0].direction, first, "{order:?}");
         }
@@ -191,9 +193,9 @@ mod tests {
 
     #[test]
     fn every_order_has_a_key_of_its_own() {
-        for order in Order::ALL {
-            assert_eq!(order.name().chars().next().and_then(Order::by_key), Some(order));
+        for order in SortOrder::ALL {
+            assert_eq!(order.name().chars().next().and_then(SortOrder::by_key), Some(order));
         }
-        assert_eq!(Order::by_key('q'), None);
+        assert_eq!(SortOrder::by_key('q'), None);
     }
 }

@@ -98,7 +98,7 @@ impl Node {
         }
     }
 
-    fn look(&mut self) -> Look {
+    fn look(&mut self) -> CapacityLook {
         self.watch.look(self.promise.clone(), &mut self.service)
     }
 
@@ -212,7 +212,7 @@ fn imds_that_is_off_is_asked_again_only_when_ordered() {
 fn where_nothing_is_promised_nothing_is_asked() {
     let mut node = Node::of(promise(&PREFIXES));
     node.promise = None;
-    assert_eq!((node.look(), node.service.asked), (Look::default(), 0));
+    assert_eq!((node.look(), node.service.asked), (CapacityLook::default(), 0));
 }
 
 #[test]
