@@ -146,6 +146,13 @@ struct sluice_turn {
 	__u32 pad;
 };
 
+/* 6.1 forgets the bounds of a number when clang spills it, or takes | for +. */
+SLUICE_INLINE struct sluice_flow *sluice_bucket(struct sluice_flows *table, __u32 number)
+{
+	asm volatile("" : "+r"(number));
+	return &table->flow[number % SLUICE_FLOWS];
+}
+
 /* Where in the table the set of whatever hashes to this begins. */
 SLUICE_INLINE __u32 sluice_set(_Bool is_source, __u32 hash)
 {
@@ -166,16 +173,16 @@ SLUICE_INLINE __u32 sluice_find(struct sluice_flows *table,
 				__u32 hash, __u64 now_ns)
 {
 	__u32 set = sluice_set(is_source, hash), none = SLUICE_FLOWS, number = none;
-	__u32 shared = (set + (hash >> 16) % SLUICE_WAYS) % SLUICE_FLOWS;
+	__u32 shared = set + (hash >> 16) % SLUICE_WAYS;
 	struct sluice_flow *flow;
 	__u64 least_ns = ~0ULL;
 	__u8 round = clock->round;
 	__u16 tag = hash;
 
 	for (int way = 0; way < 2 * SLUICE_WAYS; way++) {
-		__u32 other = (set + way % SLUICE_WAYS) % SLUICE_FLOWS;
+		__u32 other = set + way % SLUICE_WAYS;
 
-		flow = &table->flow[other];
+		flow = sluice_bucket(table, other);
 		if (flow->tag == tag)
 			return other;
 		if (flow->departure_ns <= now_ns && flow->share_ns < least_ns) {
@@ -185,7 +192,7 @@ SLUICE_INLINE __u32 sluice_find(struct sluice_flows *table,
 		if (way == SLUICE_WAYS - 1)
 			set = sluice_set(is_source, hash * 0x9e3779b1);
 	}
-	flow = &table->flow[shared];
+	flow = sluice_bucket(table, shared);
 	if (number == none || (flow->departure_ns > now_ns &&
 			       (__u8)(round - flow->shared) <= SLUICE_SHARED_ROUNDS)) {
 		flow->shared = round;
@@ -193,7 +200,7 @@ SLUICE_INLINE __u32 sluice_find(struct sluice_flows *table,
 		flow->round = clock->round - 1;
 		return shared;
 	}
-	flow = &table->flow[number % SLUICE_FLOWS];
+	flow = sluice_bucket(table, number);
 	flow->share_ns = 0;
 	flow->sparse_ns = 0;
 	flow->above_ns = 0;
