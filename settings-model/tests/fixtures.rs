@@ -72,6 +72,7 @@ const KEYS_HEAD: &str = "# Settings, version 1
 
 Keys of `[settings.sluice]`, or of a top-level `[sluice]`, which means the same. This page is made from the model by
 `make golden`; `sluice settings explain KEY` says the same of one key, `sluice settings schema` gives a JSON Schema.
+Other tables are not ours and are ignored; but one that is nearly called so (`[settings.slucie]`, `[Settings.Sluice]`, `[sluce]`) is an error.
 
 ";
 

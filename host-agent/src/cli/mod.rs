@@ -28,7 +28,7 @@ use crate::boot::preview::preview;
 use crate::boot::{Boot, kubelet, lines, unmet};
 use crate::doctor;
 use crate::host::paths::Paths;
-use crate::settings::in_force::InForce;
+use crate::settings::in_force::{InForce, in_force};
 use crate::settings::layers::{Layers, merge};
 use crate::settings::user_data::{self, carrier::CarrierError};
 use crate::status::{Status, text, trace};
@@ -174,7 +174,11 @@ pub fn run(arguments: Arguments) -> Result<u8> {
             agent::run(&paths, reload).map(|()| 0)
         }
         Command::Aide => aide::serve().map(|()| 0),
-        Command::Status(shown) => show(&paths, &shown, text::screen).map(|()| 0),
+        Command::Status(shown) => {
+            // Without them the screen still says which document they are from.
+            let values = in_force(&paths).ok();
+            show(&paths, &shown, |status| text::screen(status, values.as_ref())).map(|()| 0)
+        }
         Command::Pods(shown) => show(&paths, &shown, text::table).map(|()| 0),
         Command::Top(asked) => top::run(&Source::new(&paths), &asked).map(|()| 0),
         Command::Limit(command) => limit::run(&Source::new(&paths), command).map(|()| 0),
@@ -191,7 +195,7 @@ pub fn run(arguments: Arguments) -> Result<u8> {
     }
 }
 
-fn show(paths: &Paths, shown: &Shown, to_text: fn(&Status) -> String) -> Result<()> {
+fn show(paths: &Paths, shown: &Shown, to_text: impl Fn(&Status) -> String) -> Result<()> {
     let status = Source::new(paths).measured(Duration::from_millis(shown.interval))?;
     print(&match shown.json {
         true => serde_json::to_string_pretty(&status)? + "\n",

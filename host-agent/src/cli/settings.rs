@@ -17,6 +17,7 @@ use crate::host::paths::Paths;
 use crate::settings::document::Document;
 use crate::settings::generation::Generations;
 use crate::settings::in_force::InForce;
+use crate::settings::in_words::limits;
 use crate::settings::layers::{Layers, merge};
 use crate::settings::user_data;
 
@@ -27,6 +28,9 @@ pub struct Check {
     /// Problems and warnings as JSON, with stable codes
     #[arg(long)]
     json: bool,
+    /// Exit with status 78 also where there are no settings for Sluice
+    #[arg(long)]
+    require_settings: bool,
 }
 
 #[derive(Subcommand)]
@@ -54,20 +58,26 @@ pub enum Settings {
 
 /// Exit status 0 for settings that can be used, 78 for others.
 pub fn check(asked: &Check) -> Result<u8> {
-    let user_data = user_data::read(&asked.file)?;
-    // That there is none has been said by what has read it.
-    let Some(document) = user_data.document else { return Ok(0) };
+    let user_data = user_data::read_unlogged(&asked.file)?;
+    let name = user_data::name_of(&asked.file);
+    let document = user_data.document.unwrap_or(Document { name, text: String::new() });
     let merged = merge(std::slice::from_ref(&document));
     let settings = merged.as_ref().ok().map(|effective| &effective.settings);
     let refused = settings.and_then(|it| kubelet::contradiction(it, &user_data.node_configs));
     if asked.json {
         print(&format!("{:#}\n", verdict(&merged, refused.as_ref())))?;
-        return Ok(if merged.is_ok() && refused.is_none() { 0 } else { 78 });
+        return match (merged, refused) {
+            (Ok(effective), None) => tell_what_was_read(&effective, &document.name, asked),
+            _ => Ok(78),
+        };
     }
     match merged {
         Ok(effective) => {
             tell(&effective.warnings, &document);
-            refused.map_or(Ok(0), |why| Err(why.into()))
+            match refused {
+                None => tell_what_was_read(&effective, &document.name, asked),
+                Some(why) => Err(why.into()),
+            }
         }
         Err(problems) if std::io::stderr().is_terminal() => {
             let text = [(document.name.as_str(), document.text.as_str())];
@@ -120,6 +130,30 @@ fn differs(effective: &Effective, why: &NotForKubelet) -> Value {
     };
     let (code, message) = (code::MAX_PODS_DIFFER, why.to_string());
     json!({ "code": code, "file": file, "line": line, "column": 1, "key": key, "message": message })
+}
+
+/// One line, so that a document without settings does not pass for one with them; gives the exit status.
+fn tell_what_was_read(effective: &Effective, name: &str, asked: &Check) -> Result<u8> {
+    let keys = match effective.keys_given() {
+        0 => {
+            let none = format!("{name} has no settings for sluice");
+            return match asked {
+                Check { require_settings: true, .. } => {
+                    log::error!("{none}");
+                    Ok(78)
+                }
+                Check { json: true, .. } => Ok(0),
+                _ => print(&format!("{none}\n")).map(|()| 0),
+            };
+        }
+        1 => "1 key".into(),
+        several => format!("{several} keys"),
+    };
+    if !asked.json {
+        let limits = limits(&effective.settings.bandwidth);
+        print(&format!("{name} has {keys} for sluice; limits: {limits}\n"))?;
+    }
+    Ok(0)
 }
 
 fn tell(warnings: &[Warning], document: &Document) {

@@ -3,14 +3,16 @@
 
 use std::fmt::Write;
 
-use settings_model::Rate;
+use settings_model::{Rate, Settings};
 
 use super::{Kernel, State, Status, need_container};
 use crate::addresses::capacity::{Capacity, numbers};
+use crate::settings::in_words::limits;
 use crate::trouble::code::NOT_ADOPTED;
 
-/// One screen: is it well, and if not, what to do. Begins with the settings.
-pub fn screen(status: &Status) -> String {
+/// One screen: is it well, and if not, what to do. Begins with the settings; `values` are theirs, where
+/// they can be read.
+pub fn screen(status: &Status, values: Option<&Settings>) -> String {
     let mut text = settings(status);
     let mut line = |name: &str, what: &str| {
         // Writing to a String cannot fail.
@@ -21,6 +23,8 @@ pub fn screen(status: &Status) -> String {
             if what.is_empty() { "" } else { " " }
         );
     };
+    let values = values.filter(|_| status.settings.is_some());
+    values.iter().for_each(|values| line("limits", &limits(&values.bandwidth)));
     line("agent", &agent(status));
     line("shaping", &shaping(&status.kernel));
     line("kernel", &kernel(&status.kernel));
@@ -287,8 +291,9 @@ pub mod tests {
     #[test]
     fn screen_of_a_node_that_is_well() {
         assert_eq!(
-            screen(&status(vec![pod()])),
+            screen(&status(vec![pod()]), Some(&Settings::default())),
             "settings: generation 3 (user-data), as asked for\n\
+             limits:   none by default; no class\n\
              agent:    ready, version 0.1.0; 12 passes, the last took 3.14ms; 0 repairs, 0 adopted, 0 \
              collected\n\
              shaping:  EDT with BPF (fq), in each pod's own namespace\n\
@@ -310,7 +315,7 @@ pub mod tests {
         let mut status = status(Vec::new());
         status.at_ns = 43_500_000_000;
         let line = |status: &Status| {
-            let text = screen(status);
+            let text = screen(status, None);
             text.lines().find_map(|line| line.strip_prefix("capacity: ")).unwrap().to_owned()
         };
         let mut line = |capacity| {
@@ -341,7 +346,7 @@ pub mod tests {
         let contested =
             Trouble::new(code::CONTESTED, "default/web eth0", "removed 3 times in a minute");
         degraded.degraded = vec![contested.with_next_step("find what does it")];
-        let text = screen(&degraded);
+        let text = screen(&degraded, None);
         let end = "pods:     none\ndegraded:\n  contested: default/web eth0: removed 3 times in a \
                    minute\n    next: find what does it\n";
         assert!(text.replace(" \n", "\n").ends_with(end), "{text}");

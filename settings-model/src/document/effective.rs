@@ -78,6 +78,14 @@ impl Effective {
         self.origins.get(key).cloned().unwrap_or(Origin::Default)
     }
 
+    /// How many keys the documents give; none where they do not have our table.
+    pub fn keys_given(&self) -> usize {
+        match self.origin("version") {
+            Origin::Default => 0,
+            Origin::Written { .. } => self.origins.len(),
+        }
+    }
+
     /// Every value, section by section.
     pub fn entries(&self) -> Vec<Entry> {
         let entry = |(key, value): (String, _)| {
@@ -205,6 +213,18 @@ mod tests {
         assert_eq!(entry("max-pods.value"), Some(expected));
         let expected = json!({ "key": "bandwidth.burst", "value": "5ms", "origin": null });
         assert_eq!(entry("bandwidth.burst"), Some(expected));
+    }
+
+    #[test]
+    fn keys_are_counted_where_there_is_our_table() {
+        for (text, keys) in [
+            ("", 0),
+            ("[settings.kubernetes]\nmax-pods = 58\n", 0),
+            ("[settings.sluice]\nversion = 1\n", 1),
+            ("[settings.sluice]\nversion = 1\nbandwidth.burst = '1ms'\ncni.mode = 'off'\n", 3),
+        ] {
+            assert_eq!(merge(&[("t", text)]).expect("settings").keys_given(), keys, "{text}");
+        }
     }
 
     #[test]

@@ -4,10 +4,11 @@
 //!
 //! Owns the two places where our table may stand, and the one foreign key that is honoured. Tells
 //! a text that gives our table from one that does not.
-//! Never judges any other table.
+//! Never judges any other table, unless it is nearly called as ours.
 
 pub(crate) mod effect;
 pub(crate) mod effective;
+pub(crate) mod misspelt;
 pub(crate) mod print;
 pub(crate) mod rules;
 pub(crate) mod v1;
@@ -43,6 +44,8 @@ pub struct Sighting {
     pub ours: bool,
     /// It gives some other `settings`: a document of the kind that may hold ours.
     pub settings: bool,
+    /// It gives a table whose name is nearly that of ours.
+    pub misspelt: bool,
 }
 
 /// Looks for our table in a text that may be anything, e.g. a single line of something else.
@@ -54,7 +57,8 @@ pub fn sight(text: &str) -> Sighting {
     let found = [nested, document.get("sluice")];
     let ours = found.into_iter().flatten().any(|value| first_table(value.get_ref()).is_some());
     let settings = !ours && settings.is_some_and(|value| first_table(value).is_some());
-    Sighting { is_toml: errors.is_empty(), ours, settings }
+    let misspelt = misspelt::is_in(document);
+    Sighting { is_toml: errors.is_empty(), ours, settings, misspelt }
 }
 
 /// A table, or the first one of an array of tables, which is meant as one.
@@ -70,6 +74,7 @@ fn first_table<'d>(value: &'d DeValue<'d>) -> Option<&'d DeTable<'d>> {
 pub(crate) fn read(document: &DeTable<'_>, notes: &mut Notes, draft: &mut Draft) {
     let outer = document.get("settings").and_then(|v| v.get_ref().as_table());
     refuse_array(document, notes);
+    misspelt::refuse(document, notes);
     let nested =
         outer.and_then(|table| reader::find(table, "sluice", "settings.sluice", notes.layer));
     let top = reader::find(document, "sluice", "sluice", notes.layer);
@@ -199,7 +204,7 @@ mod tests {
             "[settings]\nsluice.version = 1",
             "[settings.kubernetes]\nmax-pods = 9\n[settings.sluice]",
         ] {
-            let expected = Sighting { is_toml: true, ours: true, settings: false };
+            let expected = Sighting { is_toml: true, ours: true, settings: false, misspelt: false };
             assert_eq!(sight(text), expected, "{text}");
         }
     }

@@ -17,6 +17,7 @@ codes! {
     SYNTAX = "toml-syntax", "The text is not TOML.";
     DUPLICATE_KEY = "duplicate-key", "A key or table is given twice.";
     UNKNOWN_KEY = "unknown-key", "A key or table that our table does not have.";
+    MISSPELT_TABLE = "misspelt-table", "A table whose name is nearly that of ours, or in other letter case.";
     MISSING_KEY = "missing-key", "A required key is not there.";
     WRONG_TYPE = "wrong-type", "A value of another TOML type than the key needs.";
     UNSUPPORTED_VERSION = "unsupported-version", "A settings version newer than this program.";

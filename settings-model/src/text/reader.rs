@@ -257,12 +257,21 @@ pub(crate) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key } else { format!("{path}.{key}") }
 }
 
+/// How many slips of the finger a name is away from one of ours; 0 also in another letter case.
+pub(crate) fn distance(name: &str, ours: &str) -> usize {
+    strsim::damerau_levenshtein(&typed(name), ours)
+}
+
+/// Cut as `quote` does: no key of ours is that long, and the distance costs length × length.
+fn typed(name: &str) -> String {
+    name.chars().take(60).collect::<String>().to_lowercase().replace('_', "-")
+}
+
 fn advice(name: &str, known: &[&str]) -> String {
-    // Cut as `quote` does: no key of ours is that long, and the distance costs length × length.
-    let typed: String = name.chars().take(60).collect::<String>().to_lowercase().replace('_', "-");
-    let distance = |key: &&&str| strsim::damerau_levenshtein(&typed, key);
-    let nearest = known.iter().min_by_key(distance);
-    let near = |key: &&&str| distance(key) <= (key.len() / 3).max(1) || typed.starts_with(**key);
+    let nearest = known.iter().min_by_key(|key| distance(name, key));
+    let near = |key: &&&str| {
+        distance(name, key) <= (key.len() / 3).max(1) || typed(name).starts_with(**key)
+    };
     match nearest.filter(near) {
         Some(key) => format!("did you mean {key:?}?"),
         None => format!("use {}", any_of(known)),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use flate2::{Compression, write::GzEncoder};
 use nix::mount::{MsFlags, mount};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tests::command::{executable, text};
+use tests::command::{executable, json, output, text};
 use tests::imds::{Address, Imds, Step};
 use tests::node::{BIN_DIR, CONF_DIR, CONFLIST, with_node};
 
@@ -396,6 +396,93 @@ fn problem_in_a_part_names_part_and_line() {
         );
         not_in_force(&boot("60"), 78, &expected);
     });
+}
+
+fn sluice(arguments: &[&str]) -> Output {
+    output(executable("sluice").to_str().expect("UTF-8"), arguments)
+}
+
+#[test]
+fn misspelt_table_is_refused_in_plain_user_data_and_in_a_part() {
+    let misspelt = |name: &str| settings().replace("settings.sluice", name);
+    for (user_data, place, meant) in [
+        (misspelt("settings.sluise"), ":1:11 settings.sluise", "settings.sluice"),
+        (misspelt("setting.sluice"), ":1:2 setting.sluice", "settings.sluice"),
+        (misspelt("Settings.Sluice"), ":1:2 Settings.Sluice", "settings.sluice"),
+        (misspelt("sluce"), ":1:2 sluce", "sluice"),
+        (
+            beside_nodeadm(&misspelt("settings.slucie")),
+            " part 2:1:11 settings.slucie",
+            "settings.sluice",
+        ),
+    ] {
+        on_bare_node(|| {
+            let _imds = Imds::start(Address::V4, Some(user_data.as_bytes()), &[]);
+            let expected = format!(
+                "{GOT}error: imds:user-data{place}: unknown table; did you mean [{meant}]?\n"
+            );
+            not_in_force(&boot("60"), 78, &expected);
+        });
+    }
+}
+
+#[test]
+fn reload_of_a_misspelt_table_leaves_the_last_good_settings_in_force() {
+    on_bare_node(|| {
+        const FILE: &str = "/var/lib/sluice/user-data.toml";
+        fs::create_dir_all("/var/lib/sluice").expect("make a directory");
+        fs::write(FILE, settings()).expect("write user data");
+        in_force(&boot("60"), &format!("info: user data from {FILE}\n"));
+        let before = fs::read("/run/sluice/settings.toml").expect("read settings.toml");
+        let misspelt = settings().replace("sluice.bandwidth", "slucie.bandwidth");
+        fs::write(FILE, misspelt).expect("write user data");
+        let reloaded = sluice(&["reload"]);
+        assert_eq!(reloaded.status.code(), Some(78), "{}", text(&reloaded));
+        let expected = format!(
+            "error: {FILE}:6:11 settings.slucie: unknown table; did you mean [settings.sluice]?\n"
+        );
+        assert!(said(&reloaded).contains(&expected), "{}", text(&reloaded));
+        let after = fs::read("/run/sluice/settings.toml").expect("read settings.toml");
+        assert_eq!(after, before);
+        let status = sluice(&["status"]);
+        let status = String::from_utf8_lossy(&status.stdout);
+        let limits = "\nlimits:   egress 123Mbit, ingress unlimited by default; no class\n";
+        assert!(status.contains("the last good ones") && status.contains(limits), "{status}");
+    });
+}
+
+#[test]
+fn check_says_what_it_has_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("user-data");
+    let name = file.to_str().expect("UTF-8");
+    let foreign = "[settings.kubernetes]\nmax-pods = 58\n";
+    let class =
+        "[[settings.sluice.bandwidth.class]]\nname = 'x'\nnamespaces = ['x']\negress = '1Mbit'\n";
+    let read = "for sluice; limits: egress 123Mbit, ingress unlimited by default";
+    let none = format!("{name} has no settings for sluice\n");
+    for (user_data, said, required) in [
+        (settings(), format!("{name} has 4 keys {read}; no class\n"), 0),
+        (settings() + class, format!("{name} has 7 keys {read}; 1 class\n"), 0),
+        (beside_nodeadm(&settings()), format!("{name} part 2 has 4 keys {read}; no class\n"), 0),
+        (foreign.to_owned(), none.clone(), 78),
+        ("#!/bin/sh\n".to_owned(), none.clone(), 78),
+        (String::new(), none.clone(), 78),
+    ] {
+        fs::write(&file, user_data).expect("write user data");
+        let checked = sluice(&["check", name]);
+        let (out, err) = (&checked.stdout, &checked.stderr);
+        assert_eq!((&*String::from_utf8_lossy(out), &err[..]), (&*said, &b""[..]));
+        assert_eq!(checked.status.code(), Some(0));
+        let checked = sluice(&["check", "--require-settings", name]);
+        assert_eq!(checked.status.code(), Some(required), "{}", text(&checked));
+        let told = if required == 0 { said } else { format!("sluice: error: {none}") };
+        assert!(text(&checked).contains(&told), "{}", text(&checked));
+        let checked = sluice(&["check", "--json", "--require-settings", name]);
+        assert_eq!(checked.status.code(), Some(required), "{}", text(&checked));
+        let verdict = json(&String::from_utf8_lossy(&checked.stdout));
+        assert_eq!(verdict, serde_json::json!({ "problems": [], "warnings": [] }));
+    }
 }
 
 #[test]

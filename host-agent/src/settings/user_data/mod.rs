@@ -55,15 +55,27 @@ pub fn node_configs_beside(error: &anyhow::Error) -> Vec<NodeConfig> {
     }
 }
 
-/// What a file holds, `-` being standard input.
-pub fn read(path: &Path) -> Result<UserData> {
-    if path == Path::new("-") {
-        let raw = read_bounded(io::stdin()).context("read standard input")?;
-        return content("standard input", &raw);
+/// How messages name a file, `-` being standard input.
+pub fn name_of(path: &Path) -> String {
+    match path == Path::new("-") {
+        true => "standard input".into(),
+        false => path.display().to_string(),
     }
-    let name = path.display().to_string();
-    let raw = read_raw(path).with_context(|| format!("read the user data {name}"))?;
-    content(&name, &raw)
+}
+
+/// What a file holds.
+pub fn read(path: &Path) -> Result<UserData> {
+    Ok(logged(&name_of(path), read_unlogged(path)?))
+}
+
+/// The same, and the caller says where there are no settings.
+pub fn read_unlogged(path: &Path) -> Result<UserData> {
+    let name = name_of(path);
+    let raw = match path == Path::new("-") {
+        true => read_bounded(io::stdin()).context("read standard input")?,
+        false => read_raw(path).with_context(|| format!("read the user data {name}"))?,
+    };
+    taken_apart(&name, &raw)
 }
 
 /// What the first source that there is holds; nothing if there is none.
@@ -104,14 +116,22 @@ fn read_raw(path: &Path) -> io::Result<Vec<u8>> {
 
 /// What a text from somewhere else holds.
 pub fn content(name: &str, raw: &[u8]) -> Result<UserData> {
+    Ok(logged(name, taken_apart(name, raw)?))
+}
+
+fn logged(name: &str, user_data: UserData) -> UserData {
+    if user_data.document.is_none() {
+        log::info!("{name} has no settings for sluice");
+    }
+    user_data
+}
+
+fn taken_apart(name: &str, raw: &[u8]) -> Result<UserData> {
     let carrier::Content { document, node_configs } = carrier::decode(raw);
     let named = node_configs.into_iter().map(|found| NodeConfig::of(name, found));
     let node_configs: Vec<_> = named.collect();
     let document = document
         .with_context(|| Undecoded { name: name.to_owned(), node_configs: node_configs.clone() })?;
-    if document.is_none() {
-        log::info!("{name} has no settings for sluice");
-    }
     let document = document.map(|found| Document { name: found.name(name), text: found.text });
     Ok(UserData { document, node_configs })
 }

@@ -12,7 +12,8 @@ const ABOVE_PROGRAMS: [&str; 2] = ["#cloud-boothook", "## template:"];
 /// Other things that cloud-init reads.
 const CLOUD_INIT: [&str; 3] = ["#cloud-", "#include", "## template:"];
 
-/// Whether the text gives our table, in any spelling and whatever else is in it.
+/// Whether the text gives our table, in any spelling and whatever else is in it. In TOML a table that is
+/// nearly called so is meant as ours.
 ///
 /// Text that is no TOML as a whole is judged by its lines. YAML and JSON cannot have a table's header
 /// or a key of ours at the start of a line; further in, both can be in a block of YAML.
@@ -23,7 +24,7 @@ pub(super) fn has_our_table(bytes: &[u8]) -> bool {
     }
     let whole = sight(&text);
     if whole.is_toml {
-        return whole.ours;
+        return whole.ours || whole.misspelt;
     }
     outside_yaml_blocks(&text).any(opens_our_table)
 }
@@ -39,7 +40,10 @@ pub(super) fn may_be_ours(bytes: &[u8]) -> bool {
     if is_program(&text) {
         return false;
     }
-    let of_our_kind = |line: &str| line.contains("sluice") || sight(line).settings;
+    let of_our_kind = |line: &str| {
+        let found = sight(line);
+        line.contains("sluice") || found.settings || found.misspelt
+    };
     let named = || !is_of_another_kind(&text) && meaningful(&text).any(of_our_kind);
     has_our_table(bytes) || named()
 }
@@ -138,6 +142,8 @@ mod tests {
             "these are the settings:\n\t[settings.sluice]\n\tversion = 1\n",
             "\u{feff}[settings.sluice]\r\nversion = 1\r\nx y\r\n",
             "[settings.motd]\nx y\n\n  settings . 'sluice' . version = 1\n",
+            "[Settings.Sluice]\nversion = 1\n",
+            "[sluce]\nversion = 1\n",
         ] {
             assert!(has_our_table(text.as_bytes()), "{text}");
         }
@@ -152,6 +158,9 @@ mod tests {
             "- sluice\n- other\n",
             "%YAML 1.2\n---\nsluice\n",
             "#cloud-config\npackages:\n  - sluice\n",
+            "#!/bin/sh\ncat >/x <<E\n[sluce]\nE\n",
+            "kind: X\nspec: |\n  [sluce]\n",
+            "[Slice]\nCPUWeight = 100\n",
         ] {
             assert!(!may_be_ours(text.as_bytes()), "{text}");
         }
@@ -164,6 +173,10 @@ mod tests {
             "settings:\n  sluice:\n    version: 1\n",
             "[setings.sluice]\n",
             "sluice = 5\n",
+            "[sluce]\nversion = 1\n",
+            "[Settings.Sluice]\nversion = 1\n",
+            "[settings.slucie.bandwidth]\nx y\n",
+            "x y\n[[sluise.class]]\n",
         ] {
             assert!(may_be_ours(text.as_bytes()), "{text}");
         }
