@@ -248,7 +248,7 @@ impl Variables<'_> {
 
     fn set_from(&mut self, root: &Root<'_>, file: &Path) -> Result<()> {
         let text = root.read_text(file)?.unwrap_or_default();
-        for words::Assignment { key, value, line } in words::environment_file(&text) {
+        for words::KeyValue { key, value, line } in words::environment_file(&text) {
             self.known.insert(key, (value, Place { file: file.to_owned(), line }));
         }
         Ok(())

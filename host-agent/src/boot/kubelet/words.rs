@@ -7,7 +7,7 @@ use std::str::Chars;
 
 /// `KEY=value`, and the line where it begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Assignment {
+pub(super) struct KeyValue {
     pub(super) key: String,
     pub(super) value: String,
     pub(super) line: usize,
@@ -47,7 +47,7 @@ fn unescape(c: char) -> char {
 }
 
 /// The assignments of an environment file (systemd's env-file.c).
-pub(super) fn environment_file(text: &str) -> Vec<Assignment> {
+pub(super) fn environment_file(text: &str) -> Vec<KeyValue> {
     let mut reader = Reader { chars: text.chars().peekable(), line: 1 };
     let mut found = Vec::new();
     while let Some(c) = reader.chars.peek().copied() {
@@ -56,7 +56,7 @@ pub(super) fn environment_file(text: &str) -> Vec<Assignment> {
             c if c.is_whitespace() => {
                 reader.next();
             }
-            _ => found.extend(reader.assignment()),
+            _ => found.extend(reader.key_value()),
         }
     }
     found
@@ -78,7 +78,7 @@ impl Reader<'_> {
         while self.next().is_some_and(|c| c != '\n') {}
     }
 
-    fn assignment(&mut self) -> Option<Assignment> {
+    fn key_value(&mut self) -> Option<KeyValue> {
         let (mut key, line) = (String::new(), self.line);
         loop {
             match self.next()? {
@@ -87,7 +87,7 @@ impl Reader<'_> {
                 c => key.push(c),
             }
         }
-        Some(Assignment { key: key.trim_end().to_owned(), value: self.value(), line })
+        Some(KeyValue { key: key.trim_end().to_owned(), value: self.value(), line })
     }
 
     /// Up to the end of the line; white space at both ends does not count, unless it is quoted.
