@@ -75,8 +75,8 @@ struct sluice_clock {
 
 /*
  * Flows of one direction of one pod, in sets of SLUICE_WAYS buckets: a flow
- * takes one of its set that has nothing queued, so a sparse flow rarely meets a
- * bulk one. Flows that do share a bucket are one flow. The last SLUICE_SOURCES
+ * takes one of its two sets that has nothing queued, so a sparse flow rarely
+ * meets a bulk one, whose guest it is then. The last SLUICE_SOURCES
  * buckets are for sources (where the other end is), which share the line where
  * many flows queue. The table is made when the slot is first used and stays with
  * it; a new pod finds it empty.

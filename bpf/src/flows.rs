@@ -3,7 +3,7 @@
 //! a map of maps waits until no program can use what was there before
 //! (kernel/bpf/syscall.c, maybe_wait_bpf_programs), 15 ms and more. What a table
 //! holds of a slot's last pod is forgotten with the next one's first packet
-//! (shaper.bpf.c), so nobody has to open a table by its number, which asks for
+//! (shaper.bpf.c), so no one has to open a table by its number, which asks for
 //! CAP_SYS_ADMIN.
 
 use std::os::fd::{AsFd, AsRawFd};

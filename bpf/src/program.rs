@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A pinned program, and the kernel's number of it, by which what is attached
-//! somewhere is told from what is pinned now.
+//! A pinned program, and the kernel's number of it, which shows whether what is
+//! attached is what is pinned now.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};

@@ -81,7 +81,7 @@ drop_into_class(struct __sk_buff *skb, struct sluice_counters *count)
 
 /*
  * A function of its own, which the verifier checks once: inlined, it would be
- * walked anew from each of the many states that sluice_decide ends in.
+ * walked again from each of the many states that sluice_decide ends in.
  */
 __noinline int count_delay(__u32 index, __u64 wait_ns)
 {
@@ -127,7 +127,7 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	if (!limit || !clock || !count || !limit->ns_per_byte)
 		return TC_ACT_UNSPEC;
 	table = made ? bpf_map_lookup_elem(made, &first) : 0;
-	/* Made before the limit is set; without it nothing can be told apart. */
+	/* Made before the limit is set; without it all flows would be one. */
 	if (!table) {
 		count->unready_packets++;
 		return drop_into_class(skb, count);

@@ -84,7 +84,7 @@ pub fn program(id: u32) -> io::Result<Loaded> {
     let sizes = read_info(&fd, &mut [])?;
     let mut instructions = vec![[0; 8]; sizes.xlated_prog_len as usize / 8];
     let info = read_info(&fd, &mut instructions)?;
-    // Blinded programs are shown to nobody: the kernel then gives no address back.
+    // Blinded programs are shown to no one: the kernel then gives no address back.
     if info.xlated_prog_insns == 0 {
         instructions.clear();
     }
@@ -144,7 +144,7 @@ fn walk(dir: &Path, depth: usize, pins: &mut Vec<Pin>) -> io::Result<()> {
         if pins.len() >= MOST_PINS {
             return Ok(());
         } else if kind.is_dir() && depth < DEEPEST_PIN {
-            // Gone meanwhile, or nobody's business.
+            // Gone meanwhile, or of no interest.
             let _ = walk(&path, depth + 1, pins);
         } else if kind.is_file() {
             pins.extend(pinned(&path).ok().map(|holds| Pin { path, holds }));
@@ -192,7 +192,7 @@ fn owned(fd: RawFd) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(-fd));
     }
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
+    // SAFETY: the kernel has just made this descriptor for us, and no one else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

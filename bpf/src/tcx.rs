@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! tcx links, which libbpf-rs does not make. A link is pinned, so that it
 //! outlives the process; it goes with its pin. When its device goes, the pinned
-//! link stays as a dead object until somebody removes the pin.
+//! link stays as a dead object until its pin is removed.
 
 use std::ffi::CString;
 use std::fs;
@@ -105,7 +105,7 @@ fn create(program: BorrowedFd, ifindex: u32) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(-fd));
     }
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
+    // SAFETY: the kernel has just made this descriptor for us, and no one else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -124,7 +124,7 @@ fn open(path: &Path) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(-fd));
     }
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
+    // SAFETY: the kernel has just made this descriptor for us, and no one else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
