@@ -476,8 +476,8 @@ fn check_says_what_it_has_read() {
         assert_eq!(checked.status.code(), Some(0));
         let checked = sluice(&["check", "--require-settings", name]);
         assert_eq!(checked.status.code(), Some(required), "{}", text(&checked));
-        let told = if required == 0 { said } else { format!("sluice: error: {none}") };
-        assert!(text(&checked).contains(&told), "{}", text(&checked));
+        let expected = if required == 0 { said } else { format!("sluice: error: {none}") };
+        assert!(text(&checked).contains(&expected), "{}", text(&checked));
         let checked = sluice(&["check", "--json", "--require-settings", name]);
         assert_eq!(checked.status.code(), Some(required), "{}", text(&checked));
         let verdict = json(&String::from_utf8_lossy(&checked.stdout));
