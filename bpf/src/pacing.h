@@ -42,11 +42,13 @@
 #define SLUICE_STANDING_BYTES_LOG2 24
 
 /*
- * What others send has no such backpressure. TCP learns of a loss by what comes
- * after it, four frames at least (RFC 5681, section 3.2), and twice that is for
- * more flows than one. The last part of the room is for who has nothing queued.
+ * What others send has no such backpressure. A flow that is alone has room for
+ * what TCP begins with (RFC 6928), as a loss then costs a timeout; more flows
+ * than one for fewer quanta together, or a crowd's small flows would find too
+ * little of the line. The last part of the room is for who has nothing queued.
  */
-#define SLUICE_RECEIVED 4
+#define SLUICE_RECEIVED_ALONE 10
+#define SLUICE_RECEIVED 8
 #define SLUICE_LAST_ROOM 4
 
 /*
@@ -349,7 +351,7 @@ SLUICE_INLINE __u64 sluice_queue_ns(const struct sluice_limit *limit,
 	if (packet->waits)
 		quanta = SLUICE_STANDING * (flows < SLUICE_CROWD ? flows : SLUICE_CROWD);
 	else
-		quanta = flows > 1 ? SLUICE_RECEIVED * 2 : SLUICE_RECEIVED;
+		quanta = flows > 1 ? SLUICE_RECEIVED : SLUICE_RECEIVED_ALONE;
 	bytes_ns = limit->ns_per_byte >> SLUICE_NS_PER_BYTE_SHIFT
 						 << SLUICE_STANDING_BYTES_LOG2;
 	queue_ns = sluice_earlier(quanta * limit->quantum_ns, bytes_ns);

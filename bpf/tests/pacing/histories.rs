@@ -13,10 +13,10 @@ use crate::{EARLY_NS, MS, PUT_OFF_NS, REFILL_NS, SEND, limit};
 /// pacing.h's SLUICE_STANDING_NS.
 const STANDING_NS: u64 = 1000 * MS;
 
-/// The longest that a packet ever waits: the horizon, or eight quanta or what TCP in the pod keeps,
+/// The longest that a packet ever waits: the horizon, or ten quanta or what TCP in the pod keeps,
 /// and a quarter more for who has nothing queued.
 pub fn longest_wait_ns(limit: &Limit, waits: bool) -> u64 {
-    let standing_ns = if waits { STANDING_NS } else { STANDING_NS.min(8 * limit.quantum_ns) };
+    let standing_ns = if waits { STANDING_NS } else { STANDING_NS.min(10 * limit.quantum_ns) };
     limit.horizon_ns.max(standing_ns) * 5 / 4
 }
 

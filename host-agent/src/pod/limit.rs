@@ -34,11 +34,11 @@ const L2_BYTES: u64 = 14;
 /// The smallest frame that carries anything over IP; it decides how many fit into the queue.
 const MIN_FRAME_BYTES: u64 = 14 + 20 + 8;
 /// What may be queued above the horizon by a pod's own TCP, and by others in quanta: pacing.h's
-/// SLUICE_STANDING_NS, SLUICE_STANDING_BYTES_LOG2 and SLUICE_RECEIVED. For a flow that has nothing
+/// SLUICE_STANDING_NS, SLUICE_STANDING_BYTES_LOG2 and SLUICE_RECEIVED_ALONE. For a flow that has nothing
 /// queued there is a part more, SLUICE_LAST_ROOM.
 const STANDING_NS: u64 = 1_000_000_000;
 const STANDING_BYTES: u64 = 1 << 24;
-const RECEIVED: u64 = 4;
+const RECEIVED_ALONE: u64 = 10;
 const LAST_ROOM: u64 = 4;
 /// Above the queue there may be what left early, some put-off departures and a super-packet.
 const FQ_MARGIN_NS: u64 = 100_000_000;
@@ -139,7 +139,7 @@ impl Limit {
         let most_ns = STANDING_NS.min(self.cost_ns(STANDING_BYTES));
         let standing_ns = match direction {
             Direction::Ingress => {
-                most_ns.min(2 * RECEIVED * self.cost_ns(self.quantum_bytes(direction, mtu)))
+                most_ns.min(RECEIVED_ALONE * self.cost_ns(self.quantum_bytes(direction, mtu)))
             }
             Direction::Egress => most_ns,
         };
@@ -269,7 +269,7 @@ mod tests {
         assert!(header.contains(&format!("#define SLUICE_STANDING_NS {STANDING_NS}ULL\n")));
         let log2 = STANDING_BYTES.ilog2();
         assert!(header.contains(&format!("#define SLUICE_STANDING_BYTES_LOG2 {log2}\n")));
-        assert!(header.contains(&format!("#define SLUICE_RECEIVED {RECEIVED}\n")));
+        assert!(header.contains(&format!("#define SLUICE_RECEIVED_ALONE {RECEIVED_ALONE}\n")));
         assert!(header.contains(&format!("#define SLUICE_LAST_ROOM {LAST_ROOM}\n")));
     }
 
