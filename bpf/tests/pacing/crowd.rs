@@ -152,3 +152,51 @@ fn departure_is_never_far_behind_the_line() {
         assert!(turn.action != SEND || turn.departure_ns <= line_ns + PUT_OFF_NS);
     }
 }
+
+#[test]
+fn new_flow_finds_a_bucket_beside_dozens_of_bulk_flows() {
+    for flows in [32, 48, 64] {
+        let mut flood = Flood::new(limit_of(10_000_000, 1500, false), flows, 1442);
+        let mut late = 0;
+        for echo in 0..500 {
+            let now_ns = START_NS + 1000 * MS + echo as u64 * 20 * MS;
+            flood.until(now_ns);
+            let turn = flood.line.send(ECHO + echo, now_ns, 60);
+            late += usize::from(turn.action != SEND || turn.departure_ns > now_ns + MS);
+        }
+        assert!(late <= 3, "{flows} flows: {late} of 500");
+    }
+}
+
+#[test]
+fn flow_with_nothing_queued_finds_room_in_a_queue_that_others_keep_full() {
+    let mut flood = Flood::new(limit_of(20_000_000, 9001, false), 8, 9015);
+    for frame in 0..20 {
+        let now_ns = START_NS + (1000 + frame as u64 * 300) * MS;
+        flood.until(now_ns);
+        assert_eq!(flood.line.send(ECHO + frame, now_ns, 9015).action, SEND, "frame {frame}");
+    }
+}
+
+#[test]
+fn flow_alone_after_a_crowd_is_not_put_off() {
+    let limit = limit_of(36_000_000, 1500, false);
+    let mut flood = Flood::new(limit, 3411, 1514);
+    flood.until(START_NS + 1000 * MS);
+    let (cost_ns, start_ns) = (host_cost_ns(&limit, 1514), flood.line.clock.next_ns);
+    for packet in 0.. {
+        let now_ns = start_ns + packet * cost_ns / 2;
+        let line_ns = flood.line.clock.next_ns.max(now_ns);
+        let turn = flood.line.send(ECHO, now_ns, 1514);
+        if now_ns > start_ns + 900 * MS {
+            assert!(
+                turn.departure_ns <= line_ns + cost_ns,
+                "put off by {}",
+                turn.departure_ns - line_ns
+            );
+        }
+        if now_ns > start_ns + 1000 * MS {
+            break;
+        }
+    }
+}
