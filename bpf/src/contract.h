@@ -62,15 +62,14 @@ struct sluice_limit {
 struct sluice_clock {
 	__u64 next_ns;    /* CLOCK_MONOTONIC; when the line is free again */
 	__u64 round_ns;   /* end of the round: what its start found queued has left */
-	__u64 early_ns;   /* cost of what left before its turn in this round */
-	__u64 earlier_ns; /* and in the round before */
+	__u64 early_ns;   /* when what left before its turn will have been made up for */
+	__u64 earlier_ns; /* the same at the start of the round */
 	__u32 queued;     /* flows that had to queue in this round */
 	__u32 active;     /* flows that share the line, from the rounds before */
 	__u32 round;      /* number of the round */
 	__u32 queued_sources; /* as queued and active, for the sources of a crowd */
-	__u64 refill_ns;      /* when early_ns is there again, at the latest */
 	__u32 sources;
-	__u32 pad;
+	__u32 pad[3];
 };
 
 /*

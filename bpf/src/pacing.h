@@ -15,40 +15,34 @@
 
 /*
  * How much of the line may leave before its turn within two rounds: what the
- * rate may be passed by, once. On a slow line it is a quarter of a quantum. One
+ * rate may be passed by, once. On a slow line it is a quarter of a quantum. A
+ * 40th of all time comes back meanwhile, however long a round lasts. One
  * sparse packet may take an eighth of what is left, so that large ones leave
  * room for small ones; in a crowd, where many look new, a 16th.
  */
 #define SLUICE_EARLY_NS 10000000ULL
 #define SLUICE_EARLY_OF_QUANTUM 4
+#define SLUICE_EARLY_OF_TIME 40
 #define SLUICE_EARLY_PARTS 8
 #define SLUICE_CROWD_PARTS 16
 
 /* A round lasts at least as long as a sparse flow needs to show what it is. */
 #define SLUICE_ROUND_NS 16000000ULL
 
-/* And the budget is there again after so long, however long a round lasts. */
-#define SLUICE_REFILL_NS 200000000ULL
-
 /*
  * Quanta that a bulk flow may keep queued at its share whatever the target is.
  * TCP small queues leaves two or three in the qdisc (net/ipv4/tcp_output.c,
- * tcp_small_queue_check): less would drop what backpressure holds already. All
- * flows together never keep more than the time or the bytes below, which is far
- * within fq's horizon and bounds what fq must have room for.
+ * tcp_small_queue_check), and BBR never has less than four on the way: less room
+ * would drop what backpressure holds already, or what is sent all the same. One
+ * flow has room for what TCP begins with (RFC 6928), as a loss then costs a
+ * timeout. All flows together never keep more than the time or the bytes below,
+ * which is far within fq's horizon and bounds what fq must have room for. The
+ * last part of the room is for who has no more than its share.
  */
 #define SLUICE_STANDING 5
+#define SLUICE_STANDING_LEAST 10
 #define SLUICE_STANDING_NS 1000000000ULL
 #define SLUICE_STANDING_BYTES_LOG2 24
-
-/*
- * What others send has no such backpressure. A flow that is alone has room for
- * what TCP begins with (RFC 6928), as a loss then costs a timeout; more flows
- * than one for fewer quanta together, or a crowd's small flows would find too
- * little of the line. The last part of the room is for who has nothing queued.
- */
-#define SLUICE_RECEIVED_ALONE 10
-#define SLUICE_RECEIVED 8
 #define SLUICE_LAST_ROOM 4
 
 /*
@@ -228,13 +222,6 @@ SLUICE_INLINE __u32 sluice_sharing(__u32 queued, __u32 active)
 	return queued >= active ? queued : (queued + active) / 2;
 }
 
-SLUICE_INLINE void sluice_refill(struct sluice_clock *clock, __u64 now_ns)
-{
-	clock->earlier_ns = clock->early_ns;
-	clock->early_ns = 0;
-	clock->refill_ns = now_ns + SLUICE_REFILL_NS;
-}
-
 /*
  * A round ends when all that was queued at its start has left: by then every
  * flow that queues has sent again, so who queued can be counted, and what left
@@ -252,10 +239,19 @@ sluice_begin_round(struct sluice_clock *clock, __u64 line_ns, __u64 now_ns)
 	clock->queued = 0;
 	clock->queued_sources = 0;
 	/* A crowd's rounds are short and its flows look new: no more than in any time. */
-	if (clock->active <= SLUICE_CROWD || now_ns >= clock->refill_ns)
-		sluice_refill(clock, now_ns);
+	if (clock->active <= SLUICE_CROWD)
+		clock->early_ns -= sluice_later(clock->earlier_ns, now_ns) - now_ns;
+	clock->earlier_ns = clock->early_ns;
 	clock->round++;
 	clock->round_ns = sluice_later(line_ns, now_ns + SLUICE_ROUND_NS);
+}
+
+/* When so many packets that left early will have been made up for. */
+SLUICE_INLINE __u64 sluice_early_ns(const struct sluice_clock *clock,
+				    const struct sluice_packet *packet, __u32 packets)
+{
+	return sluice_later(clock->early_ns, packet->now_ns) +
+	       SLUICE_EARLY_OF_TIME * packets * packet->cost_ns;
 }
 
 /* Nothing queued, at most half of its share used of late, and room for it. */
@@ -269,9 +265,12 @@ SLUICE_INLINE _Bool sluice_may_pass(
 	return flow->sparse_ns <= packet->now_ns &&
 	       flow->departure_ns <= packet->now_ns &&
 	       packet->cost_ns <= limit->quantum_ns &&
-	       clock->early_ns + clock->earlier_ns + parts * packet->cost_ns <=
-		       sluice_later(SLUICE_EARLY_NS,
-				    limit->quantum_ns / SLUICE_EARLY_OF_QUANTUM);
+	       sluice_early_ns(clock, packet, parts) <=
+		       packet->now_ns +
+			       SLUICE_EARLY_OF_TIME *
+				       sluice_later(SLUICE_EARLY_NS,
+						    limit->quantum_ns /
+							    SLUICE_EARLY_OF_QUANTUM);
 }
 
 /*
@@ -335,23 +334,19 @@ SLUICE_INLINE _Bool sluice_codel(struct sluice_flow *flow, _Bool above, _Bool ov
 }
 
 /*
- * The longest queue, in time: the horizon, or some quanta where those take
- * longer. What its sender waits for may be more, since it would not send less if
- * that were dropped. The queue of a crowd is the shorter the larger it is, so
+ * The longest queue, in time: the horizon, or some quanta of each flow where
+ * those take longer. The queue of a crowd is the shorter the larger it is, so
  * that buckets stay free. Without fq nothing is queued: it is credit.
  */
-SLUICE_INLINE __u64 sluice_queue_ns(const struct sluice_limit *limit,
-				    const struct sluice_packet *packet, __u32 flows)
+SLUICE_INLINE __u64 sluice_queue_ns(const struct sluice_limit *limit, __u32 flows)
 {
+	__u32 quanta = SLUICE_STANDING * (flows < SLUICE_CROWD ? flows : SLUICE_CROWD);
 	__u64 queue_ns, bytes_ns;
-	__u32 quanta;
 
 	if (limit->mode == SLUICE_POLICED)
 		return limit->horizon_ns;
-	if (packet->waits)
-		quanta = SLUICE_STANDING * (flows < SLUICE_CROWD ? flows : SLUICE_CROWD);
-	else
-		quanta = flows > 1 ? SLUICE_RECEIVED : SLUICE_RECEIVED_ALONE;
+	if (quanta < SLUICE_STANDING_LEAST)
+		quanta = SLUICE_STANDING_LEAST;
 	bytes_ns = limit->ns_per_byte >> SLUICE_NS_PER_BYTE_SHIFT
 						 << SLUICE_STANDING_BYTES_LOG2;
 	queue_ns = sluice_earlier(quanta * limit->quantum_ns, bytes_ns);
@@ -363,15 +358,16 @@ SLUICE_INLINE __u64 sluice_queue_ns(const struct sluice_limit *limit,
 }
 
 /*
- * For a packet of a flow that has something queued, or has not: that finds a bit
- * more, or a queue that others keep full would keep it out for ever.
+ * A flow that has no more than its share finds a bit more room, and twice that
+ * if it has nothing queued, or a queue that others keep full would keep it out
+ * for ever.
  */
 SLUICE_INLINE __u64 sluice_room_ns(const struct sluice_limit *limit, __u64 queue_ns,
-				   _Bool has_queued)
+				   _Bool over, _Bool is_new)
 {
-	if (has_queued || limit->mode == SLUICE_POLICED)
+	if (over || limit->mode == SLUICE_POLICED)
 		return queue_ns;
-	return queue_ns + queue_ns / SLUICE_LAST_ROOM;
+	return queue_ns + queue_ns / SLUICE_LAST_ROOM / (is_new ? 1 : 2);
 }
 
 SLUICE_INLINE __u32 sluice_at_least_one(__u32 queued, __u32 active)
@@ -416,13 +412,11 @@ sluice_decide(const struct sluice_limit *limit, struct sluice_clock *clock,
 	__u64 now_ns = packet->now_ns, quantum_ns, standing_ns, queue_ns, room_ns;
 	__u64 wait_ns, share_ns, debt_ns;
 	__u64 line_ns = sluice_line_ns(clock->next_ns, now_ns, limit);
-	_Bool above;
+	_Bool above, over, is_new;
 	struct sluice_turn turn = {};
 
 	if (now_ns >= clock->round_ns)
 		sluice_begin_round(clock, line_ns, now_ns);
-	else if (now_ns >= clock->refill_ns)
-		sluice_refill(clock, now_ns);
 	turn.flows = sluice_at_least_one(clock->queued, clock->active);
 	turn.parts = turn.flows;
 	if (source) {
@@ -446,8 +440,7 @@ sluice_decide(const struct sluice_limit *limit, struct sluice_clock *clock,
 		}
 		return turn;
 	}
-	queue_ns = sluice_queue_ns(limit, packet, turn.flows);
-	room_ns = sluice_room_ns(limit, queue_ns, turn.departure_ns > now_ns);
+	queue_ns = sluice_queue_ns(limit, turn.flows);
 	/* Nor to where no other flow queues. */
 	debt_ns = line_ns;
 	if (turn.flows > 1)
@@ -459,8 +452,12 @@ sluice_decide(const struct sluice_limit *limit, struct sluice_clock *clock,
 	if (turn.early)
 		return turn;
 	sluice_count(clock, flow, source);
+	is_new = turn.departure_ns == now_ns;
 	turn.departure_ns = sluice_later(turn.departure_ns, line_ns);
-	share_ns = sluice_later(turn.share_ns, turn.source_ns);
+	share_ns = turn.share_ns;
+	if (turn.sources > 1)
+		share_ns = sluice_later(share_ns, turn.source_ns);
+	over = share_ns > now_ns + quantum_ns;
 	wait_ns = sluice_later(turn.departure_ns, share_ns) - now_ns;
 	turn.departure_ns = sluice_later(
 		turn.departure_ns, sluice_earlier(share_ns, line_ns + SLUICE_PUT_OFF_NS));
@@ -468,11 +465,11 @@ sluice_decide(const struct sluice_limit *limit, struct sluice_clock *clock,
 	standing_ns = sluice_earlier(standing_ns, queue_ns - queue_ns / 8);
 	above = wait_ns > limit->target_ns && wait_ns > standing_ns &&
 		wait_ns > SLUICE_STANDING * packet->cost_ns;
+	room_ns = sluice_room_ns(limit, queue_ns, over, is_new);
 	if (wait_ns > room_ns)
 		turn.action = SLUICE_REFUSE;
 	else if (limit->target_ns &&
-		 sluice_codel(flow, above, share_ns > now_ns + quantum_ns, packet,
-			      limit->target_ns))
+		 sluice_codel(flow, above, over, packet, limit->target_ns))
 		turn.action = SLUICE_SIGNAL;
 	return turn;
 }
@@ -498,7 +495,7 @@ sluice_take(const struct sluice_limit *limit, struct sluice_clock *clock,
 			sluice_later(source->departure_ns, turn->departure_ns);
 	}
 	if (turn->early)
-		clock->early_ns += packet->cost_ns;
+		clock->early_ns = sluice_early_ns(clock, packet, 1);
 }
 
 static const __u64 sluice_delay_bounds_ns[] = { SLUICE_DELAY_BOUNDS_NS };

@@ -22,9 +22,9 @@ const MS: u64 = 1_000_000;
 const FRAME: u64 = 1514;
 const SEND: u32 = 0;
 const SIGNAL: u32 = 1;
-/// pacing.h's SLUICE_EARLY_NS, SLUICE_REFILL_NS and SLUICE_PUT_OFF_NS.
+/// pacing.h's SLUICE_EARLY_NS, SLUICE_EARLY_OF_TIME and SLUICE_PUT_OFF_NS.
 const EARLY_NS: u64 = 10 * MS;
-const REFILL_NS: u64 = 200 * MS;
+const EARLY_OF_TIME: u64 = 40;
 const PUT_OFF_NS: u64 = 25 * MS;
 
 fn limit(bits_per_sec: u64, burst_ns: u64, horizon_ns: u64) -> Limit {

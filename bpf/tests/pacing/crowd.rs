@@ -2,6 +2,8 @@
 //! Many flows at once: what a new one waits, what another source gets, what
 //! stands in the queue, and the seconds after a flood.
 
+use std::iter;
+
 use crate::histories::{limit_of, longest_wait_ns};
 use crate::host::*;
 use crate::{MS, PUT_OFF_NS, SEND, send_with_queued};
@@ -92,7 +94,7 @@ fn what_a_pod_receives_never_stands_longer_than_the_bound() {
                 let turns = flood.until(now_ns);
                 let sent = turns.iter().filter(|turn| turn.action == SEND);
                 let latest_ns = sent.map(|turn| turn.departure_ns).max().expect("some are sent");
-                let bound_ns = longest_wait_ns(&limit, false);
+                let bound_ns = longest_wait_ns(&limit, flows);
                 assert!(latest_ns <= now_ns + bound_ns, "{rate} bit/s, {mtu}, {flows}");
                 assert!(latest_ns > then_ns, "{rate} bit/s, {mtu}, {flows} flows: a stall");
             }
@@ -197,6 +199,34 @@ fn flow_alone_after_a_crowd_is_not_put_off() {
         }
         if now_ns > start_ns + 1000 * MS {
             break;
+        }
+    }
+}
+
+/// The sets of buckets of a flow, as pacing.h's sluice_find has them.
+fn sets(flow: usize) -> [u64; 2] {
+    let hash = hash(flow + 1);
+    [hash, hash.wrapping_mul(0x9e37_79b1)].map(|hash| u64::from(hash) * (224 / 4) >> 32)
+}
+
+#[test]
+fn guest_neither_frees_its_owner_of_its_share_nor_pays_from_it() {
+    let mut alike = (1..).filter(|flow| sets(*flow) == sets(0)).map(|flow| flow as usize);
+    let owners: Vec<usize> = iter::once(0).chain(alike.by_ref().take(7)).collect();
+    let guest = alike.next().expect("there is no end of flows");
+    let mut line = Line::new(limit_of(20_000_000, 1500, false));
+    let cost_ns = host_cost_ns(&line.limit, 1514);
+    let (mut now_ns, mut next_share_ns) = (START_NS, [0; 8]);
+    for round in 0..14 {
+        for (owner, next_share_ns) in owners.iter().zip(&mut next_share_ns) {
+            let turn = line.send(*owner, now_ns, 1514);
+            assert!(round < 5 || turn.share_ns == *next_share_ns, "owner {owner}: {turn:?}");
+            *next_share_ns = turn.share_ns + cost_ns * u64::from(turn.parts);
+            now_ns += if round < 4 { cost_ns / 4 } else { cost_ns };
+        }
+        if round >= 4 {
+            let turn = line.send(guest, now_ns, 1514);
+            assert!(turn.share_ns <= now_ns, "the guest owes: {turn:?}");
         }
     }
 }

@@ -36,9 +36,8 @@ pub struct Clock {
     pub active: u32,
     pub round: u32,
     pub queued_sources: u32,
-    pub refill_ns: u64,
     pub sources: u32,
-    pub pad: u32,
+    pub pad: [u32; 3],
 }
 
 /// contract.h's struct sluice_flows: a pod's table, which only the C text looks into.
@@ -118,7 +117,7 @@ impl Line {
 }
 
 /// As good as the kernel's; splitmix64's.
-fn hash(number: usize) -> u32 {
+pub fn hash(number: usize) -> u32 {
     let mut mixed = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -33,12 +33,13 @@ const MTU: u32 = 1500;
 const L2_BYTES: u64 = 14;
 /// The smallest frame that carries anything over IP; it decides how many fit into the queue.
 const MIN_FRAME_BYTES: u64 = 14 + 20 + 8;
-/// What may be queued above the horizon by a pod's own TCP, and by others in quanta: pacing.h's
-/// SLUICE_STANDING_NS, SLUICE_STANDING_BYTES_LOG2 and SLUICE_RECEIVED_ALONE. For a flow that has nothing
-/// queued there is a part more, SLUICE_LAST_ROOM.
+/// What may be queued above the horizon, in quanta of each flow of a crowd, in time and in bytes:
+/// pacing.h's SLUICE_STANDING, SLUICE_CROWD, SLUICE_STANDING_NS and SLUICE_STANDING_BYTES_LOG2. For a flow
+/// that has nothing queued there is a part more, SLUICE_LAST_ROOM.
+const STANDING: u64 = 5;
+const CROWD: u64 = 64;
 const STANDING_NS: u64 = 1_000_000_000;
 const STANDING_BYTES: u64 = 1 << 24;
-const RECEIVED_ALONE: u64 = 10;
 const LAST_ROOM: u64 = 4;
 /// Above the queue there may be what left early, some put-off departures and a super-packet.
 const FQ_MARGIN_NS: u64 = 100_000_000;
@@ -136,13 +137,8 @@ impl Limit {
 
     /// The longest queue that the programs keep, in time (pacing.h, sluice_queue_ns and sluice_room_ns).
     fn queue_ns(&self, direction: Direction, mtu: u32) -> u64 {
-        let most_ns = STANDING_NS.min(self.cost_ns(STANDING_BYTES));
-        let standing_ns = match direction {
-            Direction::Ingress => {
-                most_ns.min(RECEIVED_ALONE * self.cost_ns(self.quantum_bytes(direction, mtu)))
-            }
-            Direction::Egress => most_ns,
-        };
+        let quanta_ns = STANDING * CROWD * self.cost_ns(self.quantum_bytes(direction, mtu));
+        let standing_ns = quanta_ns.min(STANDING_NS).min(self.cost_ns(STANDING_BYTES));
         let queue_ns = self.horizon_ns(Mode::Paced, mtu).max(standing_ns);
         queue_ns.saturating_add(queue_ns / LAST_ROOM)
     }
@@ -269,7 +265,8 @@ mod tests {
         assert!(header.contains(&format!("#define SLUICE_STANDING_NS {STANDING_NS}ULL\n")));
         let log2 = STANDING_BYTES.ilog2();
         assert!(header.contains(&format!("#define SLUICE_STANDING_BYTES_LOG2 {log2}\n")));
-        assert!(header.contains(&format!("#define SLUICE_RECEIVED_ALONE {RECEIVED_ALONE}\n")));
+        assert!(header.contains(&format!("#define SLUICE_STANDING {STANDING}\n")));
+        assert!(header.contains(&format!("#define SLUICE_CROWD {CROWD}\n")));
         assert!(header.contains(&format!("#define SLUICE_LAST_ROOM {LAST_ROOM}\n")));
     }
 
