@@ -60,13 +60,13 @@ struct sluice_limit {
  * that race for the rest misjudge a packet's turn, never the pod's rate.
  */
 struct sluice_clock {
-	__u64 next_ns;    /* CLOCK_MONOTONIC; when the line is free again */
-	__u64 round_ns;   /* end of the round: what its start found queued has left */
-	__u64 early_ns;   /* when what left before its turn will have been made up for */
-	__u64 earlier_ns; /* the same at the start of the round */
-	__u32 queued;     /* flows that had to queue in this round */
-	__u32 active;     /* flows that share the line, from the rounds before */
-	__u32 round;      /* number of the round */
+	__u64 next_ns;  /* CLOCK_MONOTONIC; when the line is free again */
+	__u64 round_ns; /* end of the round: what its start found queued has left */
+	__u64 early_ns; /* when what left before its turn will have been made up for */
+	__u64 earlier_ns;     /* the same at the start of the round */
+	__u32 queued;         /* flows that had to queue in this round */
+	__u32 active;         /* flows that share the line, from the rounds before */
+	__u32 round;          /* number of the round */
 	__u32 queued_sources; /* as queued and active, for the sources of a crowd */
 	__u32 sources;
 	__u32 pad[3];

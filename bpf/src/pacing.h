@@ -124,9 +124,7 @@ struct sluice_packet {
 	__u64 now_ns;
 	__u64 cost_ns;
 	__u32 segments; /* of a super-packet; else 0 or 1 */
-	__u32 waits;    /* 1: its sender waits until it has left (the pod's TCP) */
 	__u32 hash;     /* of its flow */
-	__u32 pad;
 };
 
 /* What is decided for a packet; sluice_take makes it so. */

@@ -9,7 +9,6 @@
  * end a chain that others are part of.
  */
 #include <linux/if_ether.h>
-#include <linux/in.h>
 #include <bpf/bpf_endian.h>
 
 #include "police.h"
@@ -27,9 +26,9 @@ const volatile struct {
 	struct sluice_pod_end pod_end;
 } contract;
 
-/* Offsets from the Ethernet header: protocol, source, destination. */
-enum { IPV4_PROTOCOL = 14 + 9, IPV4_SOURCE = 14 + 12, IPV4_DESTINATION = 14 + 16 };
-enum { IPV6_PROTOCOL = 14 + 6, IPV6_SOURCE = 14 + 8, IPV6_DESTINATION = 14 + 24 };
+/* Offsets from the Ethernet header: source, destination. */
+enum { IPV4_SOURCE = 14 + 12, IPV4_DESTINATION = 14 + 16 };
+enum { IPV6_SOURCE = 14 + 8, IPV6_DESTINATION = 14 + 24 };
 
 /* So many bytes of the headers; none if they are not in the linear part. */
 static __always_inline const void *
@@ -38,15 +37,6 @@ header(const struct __sk_buff *skb, __u32 offset, __u32 length)
 	const void *data = (const void *)(long)skb->data + offset;
 
 	return data + length <= (const void *)(long)skb->data_end ? data : 0;
-}
-
-/* What pods send by TCP waits in the socket for its turn (TCP small queues). */
-static __always_inline _Bool is_tcp(const struct __sk_buff *skb)
-{
-	_Bool ipv6 = skb->protocol == bpf_htons(ETH_P_IPV6);
-	const __u8 *protocol = header(skb, ipv6 ? IPV6_PROTOCOL : IPV4_PROTOCOL, 1);
-
-	return protocol && *protocol == IPPROTO_TCP;
 }
 
 /* By the address of the other end; all that is not IP is one source. */
@@ -142,8 +132,6 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	packet.now_ns = bpf_ktime_get_ns();
 	packet.cost_ns = sluice_cost_ns(limit, skb->wire_len);
 	packet.segments = skb->gso_segs;
-	packet.waits = direction == SLUICE_EGRESS && limit->mode == SLUICE_PACED &&
-		       is_tcp(skb);
 	/*
 	 * The kernel's hash keeps fragments and ICMP by address, TCP and UDP by
 	 * port, and is there already for most packets.

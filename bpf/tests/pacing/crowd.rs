@@ -107,7 +107,6 @@ fn tcp_of_a_pod_loses_nothing_of_what_small_queues_leaves_in_the_queue() {
     for (rate, mtu) in [(20_000_000, 1500), (20_000_000, 9001), (1_000_000_000, 1500)] {
         let limit = limit_of(rate, mtu, true);
         let mut line = Line::new(limit);
-        line.waits = true;
         let length = (u64::from(mtu) * 2).max(rate / 8000).min(65_536) as u32;
         let bytes = send_with_queued(&mut line, 32, 3, length, START_NS, 3000);
         assert!(bytes >= rate / 8 * 3 * 97 / 100, "{rate} bit/s, {mtu}: {bytes}");

@@ -45,7 +45,6 @@ struct Phase {
 #[derive(Clone, Debug)]
 struct History {
     limit: Limit,
-    waits: bool,
     phases: Vec<Phase>,
 }
 
@@ -68,13 +67,10 @@ fn any_phase(mtu: u32) -> impl Strategy<Value = Phase> {
 
 fn any_history() -> impl Strategy<Value = History> {
     let limit = (any_magnitude(4.806..11.0), prop_oneof![Just(1500), Just(9001)], any::<bool>());
-    limit.prop_flat_map(|(rate, mtu, waits)| {
-        let limit = limit_of(rate, mtu, waits);
-        prop::collection::vec(any_phase(mtu), 1..6).prop_map(move |phases| History {
-            limit,
-            waits,
-            phases,
-        })
+    limit.prop_flat_map(|(rate, mtu, sends)| {
+        let limit = limit_of(rate, mtu, sends);
+        prop::collection::vec(any_phase(mtu), 1..6)
+            .prop_map(move |phases| History { limit, phases })
     })
 }
 
@@ -97,8 +93,7 @@ struct After {
 
 impl History {
     fn play(&self) -> After {
-        let mut line = Line::new(self.limit);
-        line.waits = self.waits;
+        let line = Line::new(self.limit);
         let mut after = After { line, now_ns: 1000 * MS, sent: Vec::new(), backlog_ns: 0 };
         for phase in &self.phases {
             after.now_ns += phase.rest_ns;

@@ -51,9 +51,7 @@ pub struct Packet {
     pub now_ns: u64,
     pub cost_ns: u64,
     pub segments: u32,
-    pub waits: u32,
     pub hash: u32,
-    pub pad: u32,
 }
 
 /// pacing.h's struct sluice_turn.
@@ -91,15 +89,13 @@ unsafe extern "C" {
 pub struct Line {
     pub limit: Limit,
     pub clock: Clock,
-    /// Whether the senders wait until what they have sent has left, as TCP in the pod does.
-    pub waits: bool,
     table: Box<Flows>,
 }
 
 impl Line {
     pub fn new(limit: Limit) -> Self {
         let table = Box::new(Flows([0; 256 * 48]));
-        Self { limit, clock: Clock::default(), waits: false, table }
+        Self { limit, clock: Clock::default(), table }
     }
 
     /// A packet of this flow, all flows having one source.
@@ -110,8 +106,7 @@ impl Line {
     pub fn send_from(&mut self, source: usize, flow: usize, now_ns: u64, length: u32) -> Turn {
         let cost_ns = host_cost_ns(&self.limit, length);
         let [hash, source] = [flow + 1, !source].map(hash);
-        let waits = self.waits.into();
-        let packet = Packet { now_ns, cost_ns, segments: 1, waits, hash, pad: 0 };
+        let packet = Packet { now_ns, cost_ns, segments: 1, hash };
         host_enqueue(&self.limit, &mut self.clock, &mut self.table, source, &packet)
     }
 }
