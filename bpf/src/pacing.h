@@ -32,14 +32,14 @@
 /*
  * Quanta that a bulk flow may keep queued at its share whatever the target is.
  * TCP small queues leaves two or three in the qdisc (net/ipv4/tcp_output.c,
- * tcp_small_queue_check), and BBR never has less than four on the way: less room
+ * tcp_small_queue_check), and BBR keeps four to six on the way: less room
  * would drop what backpressure holds already, or what is sent all the same. One
  * flow has room for what TCP begins with (RFC 6928), as a loss then costs a
  * timeout. All flows together never keep more than the time or the bytes below,
  * which is far within fq's horizon and bounds what fq must have room for. The
  * last part of the room is for who has no more than its share.
  */
-#define SLUICE_STANDING 5
+#define SLUICE_STANDING 6
 #define SLUICE_STANDING_LEAST 10
 #define SLUICE_STANDING_NS 1000000000ULL
 #define SLUICE_STANDING_BYTES_LOG2 24

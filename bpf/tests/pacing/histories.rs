@@ -13,10 +13,10 @@ use crate::{EARLY_NS, EARLY_OF_TIME, MS, PUT_OFF_NS, SEND, limit};
 /// pacing.h's SLUICE_STANDING_NS.
 const STANDING_NS: u64 = 1000 * MS;
 
-/// The longest that a packet of so many flows ever waits: the horizon, or five quanta for each flow (at
+/// The longest that a packet of so many flows ever waits: the horizon, or six quanta for each flow (at
 /// least ten, and no more than for 64), and a quarter more for who has nothing queued.
 pub fn longest_wait_ns(limit: &Limit, flows: usize) -> u64 {
-    let quanta = (5 * flows.min(64) as u64).max(10);
+    let quanta = (6 * flows.min(64) as u64).max(10);
     limit.horizon_ns.max(STANDING_NS.min(quanta * limit.quantum_ns)) * 5 / 4
 }
 

@@ -36,7 +36,7 @@ const MIN_FRAME_BYTES: u64 = 14 + 20 + 8;
 /// What may be queued above the horizon, in quanta of each flow of a crowd, in time and in bytes:
 /// pacing.h's SLUICE_STANDING, SLUICE_CROWD, SLUICE_STANDING_NS and SLUICE_STANDING_BYTES_LOG2. For a flow
 /// that has nothing queued there is a part more, SLUICE_LAST_ROOM.
-const STANDING: u64 = 5;
+const STANDING: u64 = 6;
 const CROWD: u64 = 64;
 const STANDING_NS: u64 = 1_000_000_000;
 const STANDING_BYTES: u64 = 1 << 24;
@@ -234,7 +234,7 @@ mod tests {
         let fq = |rate: &str, direction| limit(rate).for_fq(direction, 1500);
         let packets = Fq { limit: 66_964, flow_limit: 66_964, horizon_us: 10_125_000 };
         assert_eq!(fq("100Mbit", Direction::Ingress), packets);
-        let packets = Fq { limit: 401_785, flow_limit: 401_785, horizon_us: 11_250_000 };
+        let packets = Fq { limit: 172_779, flow_limit: 172_779, horizon_us: 10_480_538 };
         assert_eq!(fq("100Mbit", Direction::Egress), packets);
         assert_eq!(fq("1Mbit", Direction::Ingress).flow_limit, 10_000);
         assert_eq!(fq("100Gbit", Direction::Ingress).flow_limit, 500_000);

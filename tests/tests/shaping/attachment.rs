@@ -129,7 +129,7 @@ fn fq_holds_what_the_horizon_admits_and_never_drops_for_its_own() {
         let pod = node.pod("a", 2);
         node.add(&pod, Annotations { egress: 5 * LIMIT, ingress: 1000 });
         let inside = json(&pod.run("tc -j qdisc show dev eth0"));
-        assert_fq(&inside, "51cf:", (401_785, 11_250_000));
+        assert_fq(&inside, "51cf:", (172_779, 10_480_538));
         // Two frames take 24 s at 1 kbit/s, and fq's horizon would be 10.
         let host = json(&tc(&format!("-j qdisc show dev {}", pod.host_ifname)));
         assert_fq(&host, "51cf:", (10_000, 40_280_000));
