@@ -205,12 +205,12 @@ fn flow_alone_after_a_crowd_is_not_put_off() {
 /// The sets of buckets of a flow, as pacing.h's sluice_find has them.
 fn sets(flow: usize) -> [u64; 2] {
     let hash = hash(flow + 1);
-    [hash, hash.wrapping_mul(0x9e37_79b1)].map(|hash| u64::from(hash) * (224 / 4) >> 32)
+    [hash, hash.wrapping_mul(0x9e37_79b1)].map(|hash| (u64::from(hash) * (224 / 4)) >> 32)
 }
 
 #[test]
 fn guest_neither_frees_its_owner_of_its_share_nor_pays_from_it() {
-    let mut alike = (1..).filter(|flow| sets(*flow) == sets(0)).map(|flow| flow as usize);
+    let mut alike = (1..).filter(|flow| sets(*flow) == sets(0));
     let owners: Vec<usize> = iter::once(0).chain(alike.by_ref().take(7)).collect();
     let guest = alike.next().expect("there is no end of flows");
     let mut line = Line::new(limit_of(20_000_000, 1500, false));
