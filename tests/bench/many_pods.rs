@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::cni::{Annotations, Call};
 use tests::command::{executable, json as parse, run, wait_for};
 use tests::node::{Node, USER_DATA, with_node};
@@ -104,13 +104,15 @@ fn stop(agent: &mut Child) -> Result<()> {
     Ok(())
 }
 
-/// Pods whose guard is not yet attached.
+/// Pods that lack a guard as yet: the one on the host's end, or the one in the pod, which comes after.
 fn pending() -> usize {
     let text = run(executable("sluice").to_str().unwrap_or_default(), &["pods", "--json"]);
     let status = parse(&text);
-    status["pods"]
-        .as_array()
-        .map_or(0, |pods| pods.iter().filter(|pod| pod["guard"]["state"] == "pending").count())
+    let lacks = |pod: &&Value| {
+        let states = [&pod["guard"]["state"], &pod["bypassed"]["guard"]];
+        states.into_iter().any(|state| state == "pending")
+    };
+    status["pods"].as_array().map_or(0, |pods| pods.iter().filter(lacks).count())
 }
 
 fn idle(agent: &Child) -> Result<Vec<Figure>> {

@@ -119,7 +119,7 @@ fn sweep_host() -> Result<Vec<String>> {
     let mut errors = Vec::new();
     // Only ends that lead out of this namespace can ever have been ours.
     let links =
-        netlink.links()?.into_iter().filter(|link| link.is_pair && link.peer_netns.is_some());
+        netlink.links()?.into_iter().filter(|link| link.is_pair() && link.peer_netns.is_some());
     for link in links {
         if roots.contains(&link.index) {
             errors.extend(netlink.delete_root(&link).err());

@@ -12,7 +12,8 @@ use serde::Serialize;
 
 use super::owner::{self, Marks, Owner};
 use super::verdict::{self, Returns};
-use crate::netlink::survey::{CLSACT_EGRESS, CLSACT_INGRESS, Device, ListedFilter, Qdisc, Survey};
+use crate::netlink::Link;
+use crate::netlink::survey::{CLSACT_EGRESS, CLSACT_INGRESS, ListedFilter, Qdisc, Survey};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -58,7 +59,7 @@ pub struct Entry {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Surveyed {
     #[serde(flatten)]
-    pub device: Device,
+    pub device: Link,
     pub qdiscs: Vec<Qdisc>,
     pub hooks: Vec<Hook>,
     /// Whether a hook has more filters than were read.

@@ -39,6 +39,8 @@ impl Surveyed {
 
     fn ends_json(&self) -> Value {
         let mut value = json!(self);
+        value["gso_max_size"] = self.device.gso.max_size.into();
+        value["gso_ipv4_max_size"] = self.device.gso.ipv4_max_size.into();
         value["hooks"] = self.hooks.iter().map(hook_json).collect();
         value
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::verdict::Returns;
 use crate::netlink::FILTER_HANDLE;
-use crate::netlink::survey::Device;
+use crate::netlink::Link;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -100,7 +100,7 @@ pub fn owner(marks: &Marks, bpffs: &Path) -> Owner {
 
 /// Whose limit on what a pod sends is on this device: the upstream bandwidth plugin's is called `bwp`
 /// and a digest (ifb_creator.go), Calico's `bwcali` (felix/dataplane/linux/qos).
-pub fn of_ifb(device: &Device) -> Option<Owner> {
+pub fn of_ifb(device: &Link) -> Option<Owner> {
     let named = |start| device.is_kind("ifb") && device.name.starts_with(start);
     match () {
         () if named("bwcali") => Some(Owner::Calico),

@@ -186,7 +186,7 @@ impl<'a> PodCheck<'a> {
     fn clamp(&mut self, direction: Direction, bits_per_sec: u64, before: Gso) {
         let device = &self.sender(direction).device;
         let Some(most) = gso_max_size(bits_per_sec, device.mtu) else { return };
-        let (wanted, now) = (before.clamped(most), device.gso());
+        let (wanted, now) = (before.clamped(most), device.gso);
         let lost = now.max_size > wanted.max_size
             || now.ipv4_max_size.zip(wanted.ipv4_max_size).is_some_and(|(now, max)| now > max);
         if !lost {

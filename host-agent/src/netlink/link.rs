@@ -5,37 +5,76 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use serde::{Deserialize, Serialize};
 
-use super::socket::{Error, Netlink};
+use super::attributes::{attributes, find, i32_at, text, u32_at};
+use super::socket::{Error, Heard, Netlink, Request};
+
+const RTM_GETLINK: u16 = 18;
+/// struct ifinfomsg, and where it has the device's index.
+const IFINFOMSG_BYTES: usize = 16;
+const INDEX_AT: usize = 4;
+/// include/uapi/linux/if_link.h
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_QDISC: u16 = 6;
+const IFLA_TXQLEN: u16 = 13;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_EXT_MASK: u16 = 29;
+/// include/uapi/linux/rtnetlink.h
+const RTEXT_FILTER_SKIP_STATS: u32 = 8;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_GSO_MAX_SIZE: u16 = 41;
+const IFLA_XDP: u16 = 43;
+const IFLA_XDP_PROG_ID: u16 = 4;
+const IFLA_GSO_IPV4_MAX_SIZE: u16 = 63;
+/// A list during which something changed is asked for again, so often.
+const TRIES: usize = 5;
 
 /// What Sluice needs to know of a device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Link {
     pub index: u32,
     pub name: String,
+    /// veth, vlan, netkit…; None for hardware.
+    pub kind: Option<String>,
     /// Its MAC address, where it is a device that has one.
+    #[serde(skip)]
     pub address: Vec<u8>,
     pub mtu: u32,
+    #[serde(skip)]
     pub gso: Gso,
     /// txqueuelen. The kernel makes 1000 of 0 for any qdisc that is put on a veth (sch_api.c,
     /// qdisc_create).
+    #[serde(skip)]
     pub tx_queue_len: Option<u32>,
     /// Index of the other end, for one of a pair; it lies in another namespace as a rule. Of other kinds
     /// this is the device below.
     pub peer_index: Option<u32>,
     /// The other end's namespace, by the id that this namespace has for it; None if it is this one.
     pub peer_netns: Option<i32>,
-    /// Whether it is one of two ends, as of a veth or netkit.
-    pub is_pair: bool,
-    pub is_ifb: bool,
+    /// Number of the XDP program.
+    pub xdp: Option<u32>,
     /// Kind of its root qdisc.
+    #[serde(skip)]
     pub qdisc: String,
 }
 
 impl Link {
+    pub fn is_kind(&self, kind: &str) -> bool {
+        self.kind.as_deref() == Some(kind)
+    }
+
+    /// Whether it is one of two ends.
+    pub fn is_pair(&self) -> bool {
+        self.is_kind("veth") || self.is_kind("netkit")
+    }
+
     /// Whether its root qdisc is the kernel's own, which makes way for any other.
     pub fn has_no_qdisc(&self) -> bool {
         ["", "noop", "noqueue"].contains(&self.qdisc.as_str())
@@ -68,28 +107,37 @@ impl Gso {
 
 impl Netlink {
     pub fn link_by_name(&mut self, name: &str) -> Result<Link, Error> {
-        let mut ask = LinkMessage::default();
-        ask.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        self.link(&format!("find the interface {name}"), ask)
+        let name_and_end = [name.as_bytes(), &[0]].concat();
+        self.link(&format!("find the interface {name}"), 0, Some((IFLA_IFNAME, &name_and_end)))
     }
 
     pub fn link_by_index(&mut self, index: u32) -> Result<Link, Error> {
-        let mut ask = LinkMessage::default();
-        ask.header.index = index;
-        self.link(&format!("find the interface with index {index}"), ask)
+        self.link(&format!("find the interface with index {index}"), index, None)
     }
 
     /// All devices of the namespace; only ever for the host's.
     pub fn links(&mut self) -> Result<Vec<Link>, Error> {
-        let mut ask = LinkMessage::default();
-        ask.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let ask = RouteNetlinkMessage::GetLink(ask);
-        let answers = self.request("list the interfaces", ask, NLM_F_DUMP)?;
-        let links = answers.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(message) => Some(read_link(message)),
-            _ => None,
-        });
-        Ok(links.collect())
+        let mask = RTEXT_FILTER_SKIP_STATS.to_ne_bytes();
+        let body = ifinfomsg(0, Some((IFLA_EXT_MASK, &mask)));
+        let ask = Request { kind: RTM_GETLINK, flags: NLM_F_DUMP, body: &body };
+        Ok(self.list("list the interfaces", &ask, usize::MAX, read_link)?.answers)
+    }
+
+    /// A list of which `read` keeps what it can read; asked for again while it changes.
+    pub(super) fn list<T>(
+        &mut self,
+        what: &str,
+        ask: &Request,
+        at_most: usize,
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Heard<T>, Error> {
+        for _ in 1..TRIES {
+            let heard = self.ask(what, ask, at_most, |_, body| Ok(read(body)))?;
+            if heard.whole || heard.cut {
+                return Ok(heard);
+            }
+        }
+        self.ask(what, ask, at_most, |_, body| Ok(read(body)))
     }
 
     /// The id that this namespace has for another one. None without one, as long as nothing here leads
@@ -136,48 +184,67 @@ impl Netlink {
         self.request(&what, RouteNetlinkMessage::SetLink(message), 0).map(|_| ())
     }
 
-    fn link(&mut self, what: &str, ask: LinkMessage) -> Result<Link, Error> {
-        let answers = self.request(what, RouteNetlinkMessage::GetLink(ask), 0)?;
-        let found = answers.into_iter().find_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(message) => Some(read_link(message)),
-            _ => None,
-        });
+    fn link(
+        &mut self,
+        what: &str,
+        index: u32,
+        attribute: Option<(u16, &[u8])>,
+    ) -> Result<Link, Error> {
+        let body = ifinfomsg(index, attribute);
+        let ask = Request { kind: RTM_GETLINK, flags: 0, body: &body };
+        let heard = self.ask(what, &ask, usize::MAX, |_, body| Ok(read_link(body)))?;
+        let found = heard.answers.into_iter().next();
         found.ok_or_else(|| Error::new(what, std::io::ErrorKind::NotFound.into()))
     }
 }
 
-fn read_link(message: LinkMessage) -> Link {
-    let mut link = Link {
-        index: message.header.index,
-        name: String::new(),
-        address: Vec::new(),
-        mtu: 0,
-        gso: Gso::default(),
-        tx_queue_len: None,
-        peer_index: None,
-        peer_netns: None,
-        is_pair: false,
-        is_ifb: false,
-        qdisc: String::new(),
-    };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::Address(address) => link.address = address,
-            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::TxQueueLen(packets) => link.tx_queue_len = Some(packets),
-            LinkAttribute::GsoMaxSize(bytes) => link.gso.max_size = bytes,
-            LinkAttribute::GsoIpv4MaxSize(bytes) => link.gso.ipv4_max_size = Some(bytes),
-            LinkAttribute::Qdisc(kind) => link.qdisc = kind,
-            LinkAttribute::Link(index) => link.peer_index = Some(index),
-            LinkAttribute::LinkNetNsId(id) => link.peer_netns = Some(id),
-            LinkAttribute::LinkInfo(infos) => {
-                let is = |kind| infos.contains(&LinkInfo::Kind(kind));
-                link.is_pair = is(InfoKind::Veth) || is(InfoKind::Netkit);
-                link.is_ifb = infos.contains(&LinkInfo::Kind(InfoKind::Ifb));
-            }
+fn ifinfomsg(index: u32, attribute: Option<(u16, &[u8])>) -> Vec<u8> {
+    let mut body = vec![0; IFINFOMSG_BYTES];
+    body[INDEX_AT..INDEX_AT + 4].copy_from_slice(&index.to_ne_bytes());
+    if let Some((kind, value)) = attribute {
+        body.extend(((4 + value.len()) as u16).to_ne_bytes());
+        body.extend(kind.to_ne_bytes());
+        body.extend(value);
+        body.resize(body.len().next_multiple_of(4), 0);
+    }
+    body
+}
+
+fn read_link(body: &[u8]) -> Option<Link> {
+    let mut link = Link { index: u32_at(body, INDEX_AT)?, ..Link::default() };
+    for (kind, value) in attributes(body.get(IFINFOMSG_BYTES..)?) {
+        match kind {
+            IFLA_IFNAME => link.name = text(value),
+            IFLA_ADDRESS => link.address = value.to_vec(),
+            IFLA_MTU => link.mtu = u32_at(value, 0)?,
+            IFLA_TXQLEN => link.tx_queue_len = u32_at(value, 0),
+            IFLA_GSO_MAX_SIZE => link.gso.max_size = u32_at(value, 0)?,
+            IFLA_GSO_IPV4_MAX_SIZE => link.gso.ipv4_max_size = u32_at(value, 0),
+            IFLA_QDISC => link.qdisc = text(value),
+            IFLA_LINK => link.peer_index = u32_at(value, 0),
+            IFLA_LINK_NETNSID => link.peer_netns = i32_at(value, 0),
+            IFLA_LINKINFO => link.kind = find(value, IFLA_INFO_KIND).map(text),
+            IFLA_XDP => link.xdp = find(value, IFLA_XDP_PROG_ID).and_then(|id| u32_at(id, 0)),
             _ => {}
         }
     }
-    link
+    Some(link)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::attributes::tests::attribute;
+    use super::*;
+
+    #[test]
+    fn veth_with_its_other_end_in_another_namespace_is_read() {
+        let mut body = ifinfomsg(7, Some((IFLA_IFNAME, b"eni1\0")));
+        body.extend(attribute(IFLA_LINK, &3u32.to_ne_bytes()));
+        body.extend(attribute(IFLA_LINK_NETNSID, &0i32.to_ne_bytes()));
+        body.extend(attribute(IFLA_LINKINFO | 0x8000, &attribute(IFLA_INFO_KIND, b"veth\0")));
+        let link = read_link(&body).unwrap();
+        assert_eq!((link.index, link.name.as_str()), (7, "eni1"));
+        assert_eq!((link.peer_index, link.peer_netns), (Some(3), Some(0)));
+        assert!(link.is_kind("veth") && link.is_pair());
+    }
 }

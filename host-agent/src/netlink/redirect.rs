@@ -30,7 +30,7 @@ impl Netlink {
         }
         for index in self.redirects(link)? {
             let target = self.link_by_index(index)?;
-            if target.name.starts_with("bwp") && target.is_ifb {
+            if target.name.starts_with("bwp") && target.is_kind("ifb") {
                 return Ok(Some(target));
             }
         }

@@ -9,12 +9,13 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use caps::Capability;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::sched::{CloneFlags, setns};
 
+use super::attributes::{i32_at, u16_at, u32_at};
 use crate::host::capability;
 
 /// Runs `call` in another network namespace. The calling thread goes there and back: a thread made for
@@ -70,6 +71,13 @@ fn hint(source: &io::Error) -> &'static str {
 /// netlink_dump), and a pod may give a device other names of 64 KiB (rtnetlink.c, rtnl_alt_ifname).
 const DATAGRAM_BYTES: usize = 128 << 10;
 
+/// struct nlmsghdr.
+const HEADER_BYTES: usize = 16;
+/// include/uapi/linux/netlink.h
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+
 /// The calling thread's own namespace.
 const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";
 
@@ -84,10 +92,27 @@ pub struct Netlink {
 }
 
 /// What the kernel has said to one request.
-struct Heard {
-    answers: Vec<RouteNetlinkMessage>,
+pub(super) struct Heard<T> {
+    pub answers: Vec<T>,
+    /// Whether nothing of a list changed while it was read.
+    pub whole: bool,
     /// Whether there is more.
-    cut: bool,
+    pub cut: bool,
+}
+
+/// A request by its number, its flags and what stands behind the header.
+pub(super) struct Request<'a> {
+    pub kind: u16,
+    pub flags: u16,
+    pub body: &'a [u8],
+}
+
+/// One message of a datagram.
+struct Message<'a> {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    body: &'a [u8],
 }
 
 impl Netlink {
@@ -125,8 +150,7 @@ impl Netlink {
         message: RouteNetlinkMessage,
         flags: u16,
     ) -> Result<Vec<RouteNetlinkMessage>, Error> {
-        let heard = self.send(message, flags).and_then(|()| self.receive(usize::MAX));
-        heard.map(|heard| heard.answers).map_err(|e| Error::new(what, e))
+        Ok(self.heard(what, &message, flags, usize::MAX)?.answers)
     }
 
     /// The first answers to a request for a list, and no others: how long it is may be up to a pod.
@@ -136,7 +160,37 @@ impl Netlink {
         message: RouteNetlinkMessage,
         at_most: usize,
     ) -> Result<Vec<RouteNetlinkMessage>, Error> {
-        let heard = self.send(message, NLM_F_DUMP).and_then(|()| self.receive(at_most));
+        Ok(self.heard(what, &message, NLM_F_DUMP, at_most)?.answers)
+    }
+
+    fn heard(
+        &mut self,
+        what: &str,
+        message: &RouteNetlinkMessage,
+        flags: u16,
+        at_most: usize,
+    ) -> Result<Heard<RouteNetlinkMessage>, Error> {
+        let mut body = vec![0; message.buffer_len()];
+        message.serialize(&mut body);
+        let request = Request { kind: message.message_type(), flags, body: &body };
+        self.ask(what, &request, at_most, |kind, body| {
+            let mut header = NetlinkHeader::default();
+            header.message_type = kind;
+            RouteNetlinkMessage::deserialize(&header, body)
+                .map(Some)
+                .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
+        })
+    }
+
+    /// Sends one request, and keeps of each answer what `read` makes of its number and body.
+    pub(super) fn ask<T>(
+        &mut self,
+        what: &str,
+        request: &Request,
+        at_most: usize,
+        read: impl FnMut(u16, &[u8]) -> io::Result<Option<T>>,
+    ) -> Result<Heard<T>, Error> {
+        let heard = self.send(request).and_then(|()| self.receive(at_most, read));
         let heard = heard.map_err(|e| Error::new(what, e))?;
         if heard.cut {
             // The kernel goes on with the list at each read, and begins no other one before that.
@@ -145,49 +199,74 @@ impl Netlink {
                 None => Self::socket()?,
             };
         }
-        Ok(heard.answers)
+        Ok(heard)
     }
 
-    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    fn send(&mut self, request: &Request) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        header.sequence_number = self.sequence;
-        let mut packet = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-        packet.finalize();
-        let mut bytes = vec![0; packet.buffer_len()];
-        packet.serialize(&mut bytes);
-        self.socket.send(&bytes, 0).map(|_| ())
+        let length = (HEADER_BYTES + request.body.len()) as u32;
+        let header = [
+            &length.to_ne_bytes()[..],
+            &request.kind.to_ne_bytes(),
+            &(NLM_F_REQUEST | NLM_F_ACK | request.flags).to_ne_bytes(),
+            &self.sequence.to_ne_bytes(),
+            &[0; 4],
+            request.body,
+        ];
+        self.socket.send(&header.concat(), 0).map(|_| ())
     }
 
-    fn receive(&mut self, at_most: usize) -> io::Result<Heard> {
-        let mut answers = Vec::new();
+    fn receive<T>(
+        &mut self,
+        at_most: usize,
+        mut read: impl FnMut(u16, &[u8]) -> io::Result<Option<T>>,
+    ) -> io::Result<Heard<T>> {
+        let mut heard = Heard { answers: Vec::new(), whole: true, cut: false };
         loop {
             self.datagram.clear();
             self.socket.recv(&mut self.datagram, 0)?;
-            let mut rest = self.datagram.as_slice();
-            while !rest.is_empty() {
-                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                    .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
-                let step = (message.header.length as usize).next_multiple_of(4).max(16);
-                rest = rest.get(step..).unwrap_or_default();
-                if message.header.sequence_number != self.sequence {
+            for message in messages(&self.datagram) {
+                if message.sequence != self.sequence {
                     continue;
                 }
-                match message.payload {
-                    NetlinkPayload::InnerMessage(inner) => answers.push(inner),
-                    NetlinkPayload::Error(error) if error.code.is_some() => {
-                        return Err(io::Error::from_raw_os_error(error.raw_code().abs()));
-                    }
-                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => {
-                        return Ok(Heard { answers, cut: false });
-                    }
-                    _ => {}
+                heard.whole &= message.flags & NLM_F_DUMP_INTR == 0;
+                match message.kind {
+                    NLMSG_DONE => return Ok(heard),
+                    NLMSG_ERROR => match i32_at(message.body, 0).unwrap_or(0).abs() {
+                        0 => return Ok(heard),
+                        errno => return Err(io::Error::from_raw_os_error(errno)),
+                    },
+                    _ => heard.answers.extend(read(message.kind, message.body)?),
                 }
-                if answers.len() >= at_most {
-                    return Ok(Heard { answers, cut: true });
+                if heard.answers.len() >= at_most {
+                    return Ok(Heard { cut: true, ..heard });
                 }
             }
         }
+    }
+}
+
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    std::iter::from_fn(move || {
+        let length = u32_at(bytes, 0)? as usize;
+        let message = Message {
+            kind: u16_at(bytes, 4)?,
+            flags: u16_at(bytes, 6)?,
+            sequence: u32_at(bytes, 8)?,
+            body: bytes.get(HEADER_BYTES..length)?,
+        };
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_that_lies_about_its_length_ends_the_datagram() {
+        assert_eq!(messages(&[0; 64]).count(), 0);
+        assert_eq!(messages(&[0xff; 64]).count(), 0);
     }
 }

@@ -106,7 +106,7 @@ impl Veth {
         let own = &self.host.link;
         // Of the pair that was found the kernel has said that it leads into the pod.
         let same_pod = |host: &&Link| {
-            host.is_pair && host.index != own.index && host.peer_netns == own.peer_netns
+            host.is_pair() && host.index != own.index && host.peer_netns == own.peer_netns
         };
         let inside = on_host.iter().filter(same_pod).filter_map(|host| host.peer_index);
         let netlink = &mut self.pod.netlink;
@@ -343,7 +343,7 @@ impl End {
     pub fn may_be_of(&mut self, netns: &Path) -> bool {
         let elsewhere = |file: File| self.leads_to(&file).is_ok_and(|leads| !leads);
         let elsewhere = File::open(netns).is_ok_and(elsewhere);
-        self.link.is_pair && !elsewhere
+        self.link.is_pair() && !elsewhere
     }
 
     /// The slot that our filter on the root qdisc names, if there is one.
@@ -426,7 +426,7 @@ fn open_netns(netns: &Path) -> Result<File> {
 /// The device that the pod's end names, if that is an end too and names it back. In which namespace
 /// its own other end lies is still to be asked.
 fn other_end(netlink: &mut Netlink, pod: &Link) -> Result<Link> {
-    let Some(index) = pod.peer_index.filter(|_| pod.is_pair) else {
+    let Some(index) = pod.peer_index.filter(|_| pod.is_pair()) else {
         return Err(NoHostEnd::NotAPair { pod: pod.name.clone() }.into());
     };
     let host = match netlink.link_by_index(index) {
@@ -435,7 +435,7 @@ fn other_end(netlink: &mut Netlink, pod: &Link) -> Result<Link> {
         }
         found => found?,
     };
-    if !host.is_pair || host.peer_index != Some(pod.index) {
+    if !host.is_pair() || host.peer_index != Some(pod.index) {
         let (pod, host) = (pod.name.clone(), host.name);
         return Err(NoHostEnd::Foreign { pod, host }.into());
     }

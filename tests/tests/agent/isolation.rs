@@ -18,6 +18,8 @@ use tests::node::{Node, Pod, die_with_parent, with_ready_node};
 const LIMIT: u64 = 20_000_000;
 const BOTH: Annotations = Annotations { egress: LIMIT, ingress: LIMIT };
 const MIB: u64 = 1 << 20;
+/// As on a node with many pods: of each the agent needs a few numbers.
+const DEVICES: usize = 400;
 /// Whatever a pod does; a whole pass because of lost events is at most this late, with some room for
 /// a busy or emulated machine.
 const AT_LAST: Duration = Duration::from_secs(40);
@@ -100,6 +102,26 @@ fn devices_of_a_pod_cost_the_agent_no_memory_and_the_pod_keeps_its_limits() {
         println!("{} KiB before, {} after {pairs} pairs", before >> 10, after >> 10);
         assert!(after - before <= 16 * MIB, "{before} bytes before, {after} after");
         assert_eq!(node.agent_pid(), pid);
+    });
+}
+
+#[test]
+fn devices_of_the_host_cost_the_agent_little_memory() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        node.add(&pod, BOTH);
+        node.guard(&pod);
+        pass(node);
+        let before = peak(node);
+        let mut file = fs::File::create("/run/devices").expect("create a batch");
+        for n in 0..DEVICES / 2 {
+            writeln!(file, "link add v{n} type veth peer name w{n}").expect("write a batch");
+        }
+        tests::command::run("ip", &["-batch", "/run/devices"]);
+        pass(node);
+        let after = peak(node);
+        println!("{} KiB before, {} after {DEVICES} devices", before >> 10, after >> 10);
+        assert!(after - before <= MIB, "{before} bytes before, {after} after");
     });
 }
 

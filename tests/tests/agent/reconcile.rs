@@ -5,6 +5,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::cni::Annotations;
@@ -677,5 +678,54 @@ fn pins_that_are_removed_come_back_with_all_they_held() {
         let codes = codes["degraded"].as_array().expect("a list").iter();
         let codes: Vec<_> = codes.map(|trouble| trouble["code"].to_string()).collect();
         assert!(!codes.iter().any(|code| code.contains("pins-missing")), "{codes:?}");
+    });
+}
+
+/// Looks into a pod's namespace, each of which opens its file.
+struct Looks(Inotify);
+
+impl Looks {
+    fn at(pod: &Pod) -> Self {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK).expect("watch");
+        let path = format!("/run/netns/{}", pod.name);
+        inotify.add_watch(path.as_str(), AddWatchFlags::IN_OPEN).expect("watch the namespace");
+        Self(inotify)
+    }
+
+    fn count(&self) -> usize {
+        self.0.read_events().map_or(0, |events| events.len())
+    }
+}
+
+#[test]
+fn what_the_agent_writes_itself_causes_no_look() {
+    with_ready_node("", |node| {
+        let (pod, late) = (node.pod("a", 2), node.pod("b", 3));
+        node.add(&pod, BOTH);
+        soon("both guards", || {
+            let status = node.status(&pod);
+            let states = [&status["guard"]["state"], &status["bypassed"]["guard"]];
+            states.iter().all(|state| *state != "pending" && !state.is_null()).then_some(())
+        });
+        let path = |number: &str| {
+            let name = records().into_iter().find(|name| name.starts_with(number));
+            format!("/run/sluice/pods/{}", name.expect("a record"))
+        };
+        let looks = Looks::at(&pod);
+        let write = |text: &str| {
+            fs::write("/run/record", text).expect("write the record");
+            fs::rename("/run/record", path("1@")).expect("put it in place");
+        };
+        let text = fs::read_to_string(path("1@")).expect("the record");
+        write(&text);
+        // What comes after it has been seen to. `status` would look as well.
+        node.add(&late, BOTH);
+        soon("the next pod's guard", || {
+            let record = fs::read_to_string(path("2@")).expect("the record");
+            (!record.contains("\"guard\": \"pending\"")).then_some(())
+        });
+        assert_eq!(looks.count(), 0, "looks at a pod whose record says what the agent wrote");
+        write(&text.replace("\"took_ns\": ", "\"took_ns\": 1"));
+        soon("a look", || (looks.count() > 0).then_some(()));
     });
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::health::Health;
 use super::pod::Seen;
 use crate::host::logging::harmless;
-use crate::pod::record::{Claim, Key};
+use crate::pod::record::{Claim, Key, Record};
 use crate::trouble::Trouble;
 use crate::trouble::code::{self, Code};
 
@@ -27,6 +27,8 @@ const DEFERRAL_LOGGED_EVERY: Duration = Duration::from_secs(300);
 /// What is known of a pod interface beside its record.
 pub struct Pod {
     pub claim: Claim,
+    /// Its record as the agent has left it, which says that no one else has written it since.
+    pub left: Option<Record>,
     pub due: Option<Instant>,
     pub host_index: Option<u32>,
     pub netns: Option<i32>,
@@ -49,6 +51,7 @@ impl Pod {
     pub fn new(claim: Claim) -> Self {
         Self {
             claim,
+            left: None,
             due: None,
             host_index: None,
             netns: None,

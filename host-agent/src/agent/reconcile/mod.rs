@@ -215,12 +215,17 @@ impl Reconciler {
         self.next_pass = Instant::now();
     }
 
-    /// A record was written.
+    /// A record was written. What the agent itself has written last is no news: a look for each write
+    /// would be several for each pod that it adopts.
     pub fn record_written(&mut self, claim: Claim) {
         self.deleted.remove(&claim.key);
+        let record = claim.read().ok();
+        let known = self.pods.get(&claim.key).filter(|pod| pod.claim == claim && !pod.add_is_open);
+        if record.is_some() && known.is_some_and(|pod| pod.left == record) {
+            return;
+        }
         let new = self.pods.get(&claim.key).is_none_or(|pod| pod.add_is_open);
-        let took_ns =
-            if new { claim.read().ok().and_then(|record| record.took_ns()) } else { None };
+        let took_ns = record.filter(|_| new).and_then(|record| record.took_ns());
         if let Some(took_ns) = took_ns {
             self.since_start.observe_add(took_ns);
         }
@@ -419,7 +424,7 @@ impl Reconciler {
 
     fn note(&mut self, claim: &Claim, result: Result<Option<Seen>>) {
         let Some(pod) = self.pods.get_mut(&claim.key) else { return };
-        let seen = match result {
+        let mut seen = match result {
             Ok(Some(seen)) => seen,
             Ok(None) => {
                 self.report.collected += u64::from(self.pods.remove(&claim.key).is_some());
@@ -429,6 +434,7 @@ impl Reconciler {
         };
         let now = Instant::now();
         self.report.repairs += u64::from(!seen.mended.is_empty());
+        pod.left = seen.record.take();
         pod.saw(&seen, now);
         for ifname in seen.others {
             self.add_other(claim, ifname);
@@ -468,7 +474,10 @@ impl Reconciler {
         let done =
             pending_guard::attach(&self.records, &self.pins, &claim, self.settings.bandwidth.guard);
         match (done, self.pods.get_mut(&claim.key)) {
-            (Ok(wait), Some(pod)) => pod.guard_due = wait.map(|wait| Instant::now() + wait),
+            (Ok(tried), Some(pod)) => {
+                pod.guard_due = tried.again.map(|wait| Instant::now() + wait);
+                pod.left = tried.record.or(pod.left.take());
+            }
             (Err(e), Some(pod)) => pod.failed(&e.context("attach the guard")),
             (_, None) => {}
         }

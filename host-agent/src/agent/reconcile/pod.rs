@@ -33,6 +33,8 @@ pub struct Node<'a> {
 /// What was found and done.
 #[derive(Debug, Default)]
 pub struct Seen {
+    /// The record as it is now, where it was brought to that.
+    pub record: Option<Record>,
     /// The host's end, and the pod's namespace as events name it.
     pub host_index: Option<u32>,
     pub netns: Option<i32>,
@@ -101,6 +103,7 @@ pub fn bring(node: &Node, claim: &Claim, old_is_through: bool) -> Result<Option<
     if record.main.is_none() {
         seen.others = veth.others(node.links);
     }
+    seen.record = Some(record);
     Ok(Some(seen))
 }
 
