@@ -6,7 +6,7 @@
 #![no_main]
 
 use host_agent::plugin::Paths;
-use host_agent::plugin::{CNI_VERSIONS, Code, Command, Environment, Error, Request, Valid, run};
+use host_agent::plugin::{CNI_VERSIONS, CniCode, Command, Environment, Error, Request, Valid, run};
 use host_agent::readers::Annotated;
 use host_agent::readers::CAPABILITY;
 use host_agent::readers::annotated;
@@ -91,7 +91,7 @@ fn answered(environment: &Environment, stdin: &str) {
         (Ok(said), _) => panic!("{command:?} succeeded where nothing is: {said}"),
         (Err(said), _) => {
             let said: Value = serde_json::from_str(said).expect("JSON");
-            let known = said["code"].as_u64().is_some_and(|code| code <= Code::Missing as u64);
+            let known = said["code"].as_u64().is_some_and(|code| code <= CniCode::Missing as u64);
             assert!(known && said["msg"].is_string(), "{said}");
         }
     }

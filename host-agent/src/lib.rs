@@ -31,7 +31,7 @@ pub mod command_line {
 
 /// For `sluice-cni`, and for fuzz/.
 pub mod plugin {
-    pub use crate::cni::{CNI_VERSIONS, Code, Command, Environment, Error, Request, Valid, run};
+    pub use crate::cni::{CNI_VERSIONS, CniCode, Command, Environment, Error, Request, Valid, run};
     pub use crate::host::paths::Paths;
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The agent's second thread, for all that the loop must not wait for: IMDS, nft,
-//! and files of other people's. It is given orders, keeps times of its own between
-//! them, and gives back what it has found; it changes nothing of the loop's.
+//! and foreign files. The loop gives it orders; between them it looks again at
+//! times of its own. It gives back what it has found, and changes nothing of the
+//! loop's.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -42,7 +43,7 @@ pub struct Background {
     findings: Receiver<Findings>,
     /// Can be read when there are findings to receive.
     waker: UnixStream,
-    /// Keeps the above from being at its end if the thread is.
+    /// Keeps that open when the thread has ended.
     _alive: UnixStream,
 }
 
@@ -58,7 +59,7 @@ impl Background {
             let mut work = Work::new(paths);
             let work = move || {
                 work.run(&received, |found| {
-                    // The loop that listened is at its end, and so are we.
+                    // The loop that listened has ended, so this thread ends too.
                     let _ = tell.send(found).map(|()| teller.write(&[0]));
                 });
             };
@@ -76,7 +77,7 @@ impl Background {
 
     /// What has been found since the last call; the last one is what applies.
     pub fn read(&mut self) -> Option<Findings> {
-        // Nothing there is as good as something: what counts is in the channel.
+        // Whether there was a byte does not matter: the channel says what was found.
         let _ = self.waker.read(&mut [0; 64]);
         self.findings.try_iter().last()
     }
@@ -110,7 +111,7 @@ impl Work {
         }
     }
 
-    /// Until no one gives orders any more. Of orders that have piled up the last one counts.
+    /// Works until no one gives orders any more. Of several orders that wait the last one counts.
     fn run(&mut self, orders: &Receiver<Order>, mut tell: impl FnMut(Findings)) {
         let mut order = match orders.recv() {
             Ok(order) => self.accept(order),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Files that the agent watches: records of pods, the settings in force,
 //! the runtime's result cache, the directory of conflists. The last two are
-//! other people's and may come late, so they are looked for until they are there.
+//! foreign and may appear late, so the agent looks for them until they are there.
 
 use std::collections::HashMap;
 use std::fs;
@@ -37,7 +37,7 @@ pub enum News {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Place {
+enum WatchedDir {
     Records,
     State,
     Cache,
@@ -50,7 +50,7 @@ enum Place {
 pub struct Watches {
     inotify: Inotify,
     paths: Paths,
-    watched: HashMap<WatchDescriptor, (Place, PathBuf)>,
+    watched: HashMap<WatchDescriptor, (WatchedDir, PathBuf)>,
     looked: Option<Instant>,
 }
 
@@ -63,8 +63,8 @@ impl Watches {
         let pods = paths.pods_dir();
         fs::create_dir_all(&pods).with_context(|| format!("create {}", pods.display()))?;
         let state = paths.settings_in_force();
-        watches.watch(Place::State, state.parent().unwrap_or(&state))?;
-        watches.watch(Place::Records, &pods)?;
+        watches.watch(WatchedDir::State, state.parent().unwrap_or(&state))?;
+        watches.watch(WatchedDir::Records, &pods)?;
         watches.watch_pins()?;
         Ok(watches)
     }
@@ -72,11 +72,11 @@ impl Watches {
     /// Again after the directory was made again; a watch that is there stays.
     pub fn watch_pins(&mut self) -> Result<()> {
         let dir = self.paths.pin_dir();
-        self.watch(Place::Pins, &dir)
+        self.watch(WatchedDir::Pins, &dir)
     }
 
     /// Watches the directories that these settings name, as soon as they are there; says whether one
-    /// has come, which may have a past.
+    /// has appeared, which may hold files already.
     pub fn find(&mut self, settings: &Settings) -> bool {
         let mut found = false;
         if self.next().is_some_and(|when| when > Instant::now()) {
@@ -85,7 +85,7 @@ impl Watches {
         self.looked = Some(Instant::now());
         let conflists = self.paths.resolve(settings.cni.conf_dir.as_ref());
         for (place, dir) in
-            [(Place::Cache, self.paths.result_cache()), (Place::Conflists, conflists)]
+            [(WatchedDir::Cache, self.paths.result_cache()), (WatchedDir::Conflists, conflists)]
         {
             let there = self.watched.values().any(|watched| *watched == (place, dir.clone()));
             if !there && self.watch_from_above(place, &dir) {
@@ -94,14 +94,14 @@ impl Watches {
             }
         }
         if self.next().is_none() {
-            self.forget_others(Place::Above, Path::new(""));
+            self.forget_others(WatchedDir::Above, Path::new(""));
         }
         found
     }
 
-    /// Of a directory that is not there, the nearest one above it is watched: something new there
-    /// means to look again. What comes between the two looks is found by the second one.
-    fn watch_from_above(&mut self, place: Place, dir: &Path) -> bool {
+    /// Where the directory is not there, watches the nearest one above it: when something new appears
+    /// there, it looks again. It tries the directory once more after that, for what appeared meanwhile.
+    fn watch_from_above(&mut self, place: WatchedDir, dir: &Path) -> bool {
         for above in dir.ancestors().skip(1) {
             if self.watch(place, dir).is_ok() {
                 return true;
@@ -109,7 +109,7 @@ impl Watches {
             if self.watched.values().any(|(_, watched)| watched == above) {
                 break;
             }
-            if self.watch(Place::Above, above).is_ok() {
+            if self.watch(WatchedDir::Above, above).is_ok() {
                 return self.watch(place, dir).is_ok();
             }
         }
@@ -119,13 +119,13 @@ impl Watches {
     /// When [`Self::find`] has to look again; None when all is found.
     pub fn next(&self) -> Option<Instant> {
         let is_there = |place| self.watched.values().any(|(watched, _)| *watched == place);
-        let missing = !is_there(Place::Cache) || !is_there(Place::Conflists);
+        let missing = !is_there(WatchedDir::Cache) || !is_there(WatchedDir::Conflists);
         self.looked.filter(|_| missing).map(|looked| looked + LOOK_EVERY)
     }
 
-    fn watch(&mut self, place: Place, dir: &Path) -> Result<()> {
+    fn watch(&mut self, place: WatchedDir, dir: &Path) -> Result<()> {
         let news = match place {
-            Place::Above => AddWatchFlags::IN_CREATE,
+            WatchedDir::Above => AddWatchFlags::IN_CREATE,
             _ => AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_DELETE,
         };
         let flags = news
@@ -138,7 +138,7 @@ impl Watches {
         Ok(())
     }
 
-    fn forget_others(&mut self, place: Place, dir: &Path) {
+    fn forget_others(&mut self, place: WatchedDir, dir: &Path) {
         let old = self.watched.iter().filter(|(_, (p, d))| *p == place && d != dir);
         for watch in old.map(|(watch, _)| *watch).collect::<Vec<_>>() {
             self.watched.remove(&watch);
@@ -168,30 +168,30 @@ impl Watches {
         let path = dir.join(event.name?);
         let removed = event.mask.contains(AddWatchFlags::IN_DELETE);
         match place {
-            Place::Records if removed => Claim::parse(&path).map(News::RecordRemoved),
-            Place::Records => Claim::parse(&path).map(News::RecordWritten),
-            Place::State if removed => None,
-            Place::State if path == self.paths.settings_in_force() => Some(News::Settings),
-            Place::State => (path == self.paths.boot_file()).then_some(News::Boot),
-            Place::Cache => Some(News::Cached(path)),
-            Place::Conflists => Some(News::Conflist),
-            Place::Pins => removed.then_some(News::Unpinned),
-            Place::Above => {
+            WatchedDir::Records if removed => Claim::parse(&path).map(News::RecordRemoved),
+            WatchedDir::Records => Claim::parse(&path).map(News::RecordWritten),
+            WatchedDir::State if removed => None,
+            WatchedDir::State if path == self.paths.settings_in_force() => Some(News::Settings),
+            WatchedDir::State => (path == self.paths.boot_file()).then_some(News::Boot),
+            WatchedDir::Cache => Some(News::Cached(path)),
+            WatchedDir::Conflists => Some(News::Conflist),
+            WatchedDir::Pins => removed.then_some(News::Unpinned),
+            WatchedDir::Above => {
                 self.looked = None;
                 None
             }
         }
     }
 
-    /// The directory has gone, by itself or to another name; one of the old name may come.
+    /// The directory was removed or renamed; another one of that name may appear.
     fn lose(&mut self, watch: WatchDescriptor) -> Option<News> {
         let (place, _) = self.watched.remove(&watch)?;
         // Fails where it has gone.
         let _ = self.inotify.rm_watch(watch);
         self.looked = None;
         match place {
-            Place::Conflists => Some(News::Conflist),
-            Place::Pins => Some(News::Unpinned),
+            WatchedDir::Conflists => Some(News::Conflist),
+            WatchedDir::Pins => Some(News::Unpinned),
             _ => None,
         }
     }

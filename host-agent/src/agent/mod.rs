@@ -107,7 +107,7 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
             reported.notify.ready();
         }
         for news in wakers.watches.read()? {
-            // Settings are there, and boot's account of them comes only now.
+            // Boot wrote the settings first; only now is its account of them there.
             asked = if news == News::Boot { 0 } else { asked };
             if news == News::Unpinned {
                 reconciler.put_pins_back().context(BEGIN_AGAIN)?;
@@ -228,7 +228,7 @@ fn timeout(until: Instant) -> PollTimeout {
     PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
 }
 
-/// Two agents would each take the other for a stranger. Held until the process ends.
+/// Held until the process ends: each of two agents would undo what the other does.
 pub fn lock(paths: &Paths) -> Result<File> {
     paths.agent_lock().take(Duration::ZERO).context("an agent runs already")
 }
@@ -276,13 +276,13 @@ fn drop_capabilities() -> Result<(), caps::errors::CapsError> {
     caps::set(None, CapSet::Permitted, &kept)
 }
 
-/// Settings that another version has put in force, and that we cannot read, will not get better by
-/// trying again. Where there are none, `sluice boot` may still come.
+/// Settings that another version has put in force, and that we cannot read, stay so however often we
+/// try. Where there are none, `sluice boot` may still come.
 fn check_settings(paths: &Paths) -> Result<()> {
     in_force(paths).map(|_| ()).or_else(|e| if e.is::<Problems>() { Err(e) } else { Ok(()) })
 }
 
-/// Mounting one over another would hide the pins of others, so that is left to the image.
+/// The image mounts it: a mount of ours over a foreign one would hide the pins in that.
 fn check_bpffs(path: &std::path::Path) -> Result<()> {
     let found = statfs(path).with_context(|| format!("look at {}", path.display()))?;
     if found.filesystem_type() != BPF_FS_MAGIC {

@@ -14,7 +14,7 @@ use crate::addresses::instance::Instance;
 use crate::cluster_config::check::AwsNode;
 use crate::cluster_config::user_data::{self, Os};
 use crate::cluster_config::{
-    Wanted, addon, eksctl, env, karpenter, launch_template, overview, terraform,
+    ClusterNeeds, addon, eksctl, env, karpenter, launch_template, overview, terraform,
 };
 use crate::host::paths::Paths;
 use crate::settings::layers::merge;
@@ -63,7 +63,7 @@ pub fn run(paths: &Paths, asked: &ClusterConfig) -> Result<u8> {
     let found = settings::documents(paths, asked.user_data.as_deref());
     let effective = merge(&found.context("find the settings (--user-data names a file)")?)?;
     effective.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    let wanted = Wanted::new(&effective, instance(asked)?.as_ref());
+    let wanted = ClusterNeeds::new(&effective, instance(asked)?.as_ref());
     if let Some(file) = &asked.check {
         return check(file, &wanted);
     }
@@ -82,7 +82,7 @@ fn instance(asked: &ClusterConfig) -> Result<Option<Instance>> {
     Ok(Some(Instance::find(name).with_context(types)?))
 }
 
-fn text(asked: &ClusterConfig, wanted: &Wanted) -> Result<String> {
+fn text(asked: &ClusterConfig, wanted: &ClusterNeeds) -> Result<String> {
     let ClusterConfig { format, os, cluster_name, .. } = asked;
     let os = *os;
     Ok(match format {
@@ -96,7 +96,7 @@ fn text(asked: &ClusterConfig, wanted: &Wanted) -> Result<String> {
     })
 }
 
-fn check(file: &Path, wanted: &Wanted) -> Result<u8> {
+fn check(file: &Path, wanted: &ClusterNeeds) -> Result<u8> {
     let name = file.display();
     let text = fs::read_to_string(file).with_context(|| format!("read {name}"))?;
     let json = serde_json::from_str(&text).with_context(|| format!("read {name} as JSON"))?;
@@ -108,7 +108,7 @@ fn check(file: &Path, wanted: &Wanted) -> Result<u8> {
 }
 
 /// What JSON has no place for, and what EC2 would refuse.
-fn tell(asked: &ClusterConfig, wanted: &Wanted) {
+fn tell(asked: &ClusterConfig, wanted: &ClusterNeeds) {
     let notes = match asked.format {
         Some(Format::Addon) => wanted.notes.clone(),
         Some(Format::LaunchTemplate) => launch_template::notes(wanted),

@@ -10,7 +10,7 @@ use crate::api::LimitAsked;
 use crate::pod::time_to_live::TimeToLive;
 
 #[derive(Subcommand)]
-pub enum Limit {
+pub enum LimitCommand {
     /// Give a pod other limits for a while, above annotation, class and default
     Set {
         /// NAMESPACE/POD
@@ -38,15 +38,15 @@ pub enum Limit {
     },
 }
 
-pub fn run(source: &Source, command: Limit) -> Result<()> {
+pub fn run(source: &Source, command: LimitCommand) -> Result<()> {
     let (done, json, outcome) = match command {
-        Limit::Set { pod, egress, ingress, time_to_live, json } => {
+        LimitCommand::Set { pod, egress, ingress, time_to_live, json } => {
             let time = time_to_live.to_string();
             let asked = LimitAsked { egress, ingress, time_to_live: Some(seconds(time_to_live)) };
             let done = source.agent(|client| client.set_limit(&pod.namespace, &pod.pod, &asked))?;
             (done, json, format!("set for {time}"))
         }
-        Limit::Clear { pod, json } => {
+        LimitCommand::Clear { pod, json } => {
             let done = source.agent(|client| client.clear_limit(&pod.namespace, &pod.pod))?;
             (done, json, "cleared".into())
         }

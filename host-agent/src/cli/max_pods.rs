@@ -20,7 +20,7 @@ use crate::settings::in_force::InForce;
 use crate::settings::layers::{Layers, merge};
 
 #[derive(Args)]
-pub struct Asked {
+pub struct MaxPodsOptions {
     /// Of this instance type, instead of the node's own
     #[arg(long, value_name = "TYPE")]
     instance_type: Option<String>,
@@ -42,9 +42,9 @@ pub struct Asked {
     all: bool,
 }
 
-pub fn run(paths: &Paths, asked: &Asked) -> Result<()> {
+pub fn run(paths: &Paths, asked: &MaxPodsOptions) -> Result<()> {
     if asked.all {
-        let rows: Vec<Row> = Instance::all().map(Row::of).collect();
+        let rows: Vec<InstanceRow> = Instance::all().map(InstanceRow::of).collect();
         return print(&match asked.json {
             true => serde_json::to_string_pretty(&rows)? + "\n",
             false => table(&rows),
@@ -64,7 +64,7 @@ pub fn run(paths: &Paths, asked: &Asked) -> Result<()> {
 }
 
 /// The image's own where nothing is in force: on a workstation, that is the defaults.
-fn settings_asked(paths: &Paths, asked: &Asked) -> Result<Settings> {
+fn settings_asked(paths: &Paths, asked: &MaxPodsOptions) -> Result<Settings> {
     let in_force = InForce::read(&paths.boot_file())?.is_some();
     let documents = match &asked.user_data {
         None if !in_force => Layers::of_image(paths)?.documents(),
@@ -73,7 +73,7 @@ fn settings_asked(paths: &Paths, asked: &Asked) -> Result<Settings> {
     Ok(merge(&documents)?.settings)
 }
 
-fn machine_asked(paths: &Paths, asked: &Asked) -> Result<Machine> {
+fn machine_asked(paths: &Paths, asked: &MaxPodsOptions) -> Result<Machine> {
     match &asked.instance_type {
         Some(name) => Ok(Machine { instance_type: Some(name.clone()), ..Machine::default() }),
         None => machine::probe(paths).context("not an EC2 instance: give --instance-type TYPE"),
@@ -92,7 +92,7 @@ fn explained(answer: &MaxPods) -> String {
 
 /// One type with default settings, and with prefixes.
 #[derive(Serialize)]
-struct Row {
+struct InstanceRow {
     instance_type: &'static str,
     standard: u64,
     /// The standard number where the type cannot have prefixes.
@@ -103,7 +103,7 @@ struct Row {
     prefix_delegation_supported: bool,
 }
 
-impl Row {
+impl InstanceRow {
     fn of(instance: Instance) -> Self {
         let machine = Machine { instance_type: Some(instance.name.into()), ..Machine::default() };
         let mut settings = Settings::default();
@@ -120,7 +120,7 @@ impl Row {
     }
 }
 
-fn table(rows: &[Row]) -> String {
+fn table(rows: &[InstanceRow]) -> String {
     let mut text = format!(
         "{:<20}{:>9}{:>18}{:>8}{:>7}\n",
         "INSTANCE TYPE", "STANDARD", "PREFIX DELEGATION", "CAPPED", "VCPUS"

@@ -56,7 +56,7 @@ enum Command {
     Check(settings::Check),
     /// Show and explain settings
     #[command(subcommand)]
-    Settings(settings::Settings),
+    Settings(settings::SettingsCommand),
     /// Print what the cluster must have to match the settings: aws-node's variables, user data, launch
     /// templates
     ClusterConfig(cluster_config::ClusterConfig),
@@ -85,7 +85,7 @@ enum Command {
     Top(top::Top),
     /// Override a pod's limits for a while
     #[command(subcommand)]
-    Limit(limit::Limit),
+    Limit(limit::LimitCommand),
     /// Explain why a pod has the limits it has, and how they are enforced
     Trace {
         /// NAMESPACE/POD
@@ -95,7 +95,7 @@ enum Command {
         json: bool,
     },
     /// Show how many pods this node, or any instance type, takes, and why
-    MaxPods(max_pods::Asked),
+    MaxPods(max_pods::MaxPodsOptions),
     /// Explain the node: what sits on which hook, what clashes, what to do; changes nothing (root)
     Doctor {
         /// Print JSON instead of text

@@ -34,7 +34,7 @@ pub struct Check {
 }
 
 #[derive(Subcommand)]
-pub enum Settings {
+pub enum SettingsCommand {
     /// Show the settings in force, or those that a document would give on this node
     Show {
         /// User data, above the image's own settings; `-` is standard input
@@ -88,9 +88,9 @@ pub fn check(asked: &Check) -> Result<u8> {
     }
 }
 
-pub fn run(paths: &Paths, command: Settings) -> Result<()> {
+pub fn run(paths: &Paths, command: SettingsCommand) -> Result<()> {
     match command {
-        Settings::Show { user_data, origin, json } => {
+        SettingsCommand::Show { user_data, origin, json } => {
             let effective = merge(&documents(paths, user_data.as_deref())?)?;
             print(&if json {
                 format!("{:#}\n", effective.settings.to_json())
@@ -100,8 +100,8 @@ pub fn run(paths: &Paths, command: Settings) -> Result<()> {
                 effective.settings.to_toml()
             })
         }
-        Settings::Schema => print(&format!("{:#}\n", settings_model::schema())),
-        Settings::Explain { key } => {
+        SettingsCommand::Schema => print(&format!("{:#}\n", settings_model::schema())),
+        SettingsCommand::Explain { key } => {
             let text = settings_model::explain(&key).with_context(|| {
                 format!("explain {key:?}: no such key; docs/settings.md and `schema` list them")
             })?;

@@ -15,7 +15,7 @@ use super::node::Source;
 use super::output::print;
 use crate::status::Pods;
 use crate::status::rates::measure;
-use table::{Row, SortOrder};
+use table::{PodRow, SortOrder};
 use terminal::{Key, Terminal};
 
 #[derive(Args)]
@@ -52,9 +52,9 @@ pub fn run(source: &Source, top: &Top) -> Result<()> {
 }
 
 /// What has happened between two pictures; the later one keeps what was measured.
-fn rows(before: &Pods, after: &mut Pods, order: SortOrder) -> Vec<Row> {
+fn rows(before: &Pods, after: &mut Pods, order: SortOrder) -> Vec<PodRow> {
     measure(before, after.at_ns, &mut after.pods);
-    let mut rows = Row::of(before, after);
+    let mut rows = PodRow::of(before, after);
     order.sort(&mut rows);
     rows
 }
@@ -82,7 +82,7 @@ fn live(source: &Source, mut before: Pods, interval: Duration, mut order: SortOr
     }
 }
 
-fn screen(rows: &[Row], order: SortOrder) -> Vec<String> {
+fn screen(rows: &[PodRow], order: SortOrder) -> Vec<String> {
     let keys = format!("sorted by {}; keys: {}, up, down, q ends", order.name(), SortOrder::keys());
     let mut lines = vec![keys];
     lines.extend(table::lines(rows));

@@ -5,14 +5,14 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Network, STANDALONE_LABEL, Wanted};
+use super::{ClusterNeeds, Network, STANDALONE_LABEL};
 
 /// With a line end; JSON has no comments.
-pub fn text(wanted: &Wanted) -> String {
+pub fn text(wanted: &ClusterNeeds) -> String {
     format!("{:#}\n", values(wanted))
 }
 
-pub(super) fn values(wanted: &Wanted) -> Value {
+pub(super) fn values(wanted: &ClusterNeeds) -> Value {
     match wanted.network {
         Network::AwsNode(_) => {
             let env = wanted.variables().map(|v| (v.name.to_owned(), v.value.clone().into()));

@@ -6,7 +6,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::addon::not_standalone;
-use super::{Network, SetBy, Variable, Wanted};
+use super::{ClusterNeeds, Network, SetBy, Variable};
 
 const TERMS: &str =
     "/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
@@ -15,7 +15,7 @@ const TERMS: &str =
 #[derive(Debug)]
 pub struct AwsNode<'f> {
     source: Source,
-    env: Vec<(&'f str, Found<'f>)>,
+    env: Vec<(&'f str, EnvValue<'f>)>,
     affinity: Option<&'f Value>,
 }
 
@@ -27,7 +27,7 @@ enum Source {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found<'f> {
+enum EnvValue<'f> {
     Value(&'f str),
     /// A ConfigMap's, say, which is not in the file.
     Elsewhere,
@@ -66,7 +66,7 @@ impl<'f> AwsNode<'f> {
     fn of_addon(file: &'f Value) -> Result<Self, NotAwsNode> {
         let env = file["env"].as_object().into_iter().flatten();
         let env = env.map(|(name, value)| match value.as_str() {
-            Some(value) => Ok((name.as_str(), Found::Value(value))),
+            Some(value) => Ok((name.as_str(), EnvValue::Value(value))),
             None => Err(NotAwsNode::NoText(name.clone())),
         });
         let env = env.collect::<Result<_, _>>()?;
@@ -74,7 +74,7 @@ impl<'f> AwsNode<'f> {
     }
 
     /// A line for all that is not as it should be.
-    pub fn differences(&self, wanted: &Wanted) -> Vec<String> {
+    pub fn differences(&self, wanted: &ClusterNeeds) -> Vec<String> {
         match &wanted.network {
             Network::AwsNode(variables) => {
                 let lines = variables.iter().filter_map(|variable| self.difference(variable));
@@ -90,11 +90,11 @@ impl<'f> AwsNode<'f> {
         }
         let Variable { name, value, from, .. } = wanted;
         let found = match self.find(name) {
-            Some(Found::Elsewhere) => {
+            Some(EnvValue::Elsewhere) => {
                 "a reference (valueFrom), which this file does not resolve".into()
             }
-            Some(Found::Value(found)) if Self::is_in_force(name, found, value) => return None,
-            Some(Found::Value(found)) => format!("{found:?}"),
+            Some(EnvValue::Value(found)) if Self::is_in_force(name, found, value) => return None,
+            Some(EnvValue::Value(found)) => format!("{found:?}"),
             None if self.default(name) == value => return None,
             None => format!("nothing, which means {:?}", self.default(name)),
         };
@@ -136,14 +136,14 @@ impl<'f> AwsNode<'f> {
         (!kept_off).then(|| format!("{line}{}", not_standalone()))
     }
 
-    fn find(&self, name: &str) -> Option<Found<'f>> {
+    fn find(&self, name: &str) -> Option<EnvValue<'f>> {
         // Of two with one name kubelet takes the last.
         self.env.iter().rev().find(|(found, _)| *found == name).map(|(_, value)| *value)
     }
 
     fn value(&self, name: &str) -> &str {
         match self.find(name) {
-            Some(Found::Value(value)) => value,
+            Some(EnvValue::Value(value)) => value,
             _ => self.default(name),
         }
     }
@@ -160,10 +160,10 @@ impl<'f> AwsNode<'f> {
     }
 }
 
-fn found(entry: &Value) -> Found<'_> {
+fn found(entry: &Value) -> EnvValue<'_> {
     match entry.get("valueFrom") {
-        Some(_) => Found::Elsewhere,
-        None => Found::Value(entry["value"].as_str().unwrap_or_default()),
+        Some(_) => EnvValue::Elsewhere,
+        None => EnvValue::Value(entry["value"].as_str().unwrap_or_default()),
     }
 }
 

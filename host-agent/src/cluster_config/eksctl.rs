@@ -5,9 +5,11 @@
 
 use settings_model::IpFamily;
 
-use super::{Network, STANDALONE_LABEL, Variable, Wanted, addon, comment, commented, indented};
+use super::{
+    ClusterNeeds, Network, STANDALONE_LABEL, Variable, addon, comment, commented, indented,
+};
 
-pub fn text(wanted: &Wanted, cluster: &str) -> String {
+pub fn text(wanted: &ClusterNeeds, cluster: &str) -> String {
     let notes = commented(&wanted.notes);
     let from = |Variable { name, from, .. }: &Variable| comment(4, &format!("{name}: {from}"));
     let from = wanted.variables().map(from).collect::<String>();

@@ -4,13 +4,13 @@
 use serde_json::json;
 
 use super::addon::not_standalone;
-use super::{Network, SetBy, Variable, Wanted, comment, commented};
+use super::{ClusterNeeds, Network, SetBy, Variable, comment, commented};
 
 const AWS_NODE: &str = "daemonset aws-node -n kube-system";
 const EXPRESSIONS: &str = "/spec/template/spec/affinity/nodeAffinity/\
      requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchExpressions/-";
 
-pub fn text(wanted: &Wanted) -> String {
+pub fn text(wanted: &ClusterNeeds) -> String {
     let command = match &wanted.network {
         Network::AwsNode(variables) => set(variables),
         Network::Standalone(_) => keep_off(),

@@ -3,12 +3,12 @@
 
 use super::user_data::{self, Os};
 use super::{
-    Error, HOP_LIMIT, Miscount, Network, Pods, Prefixes, STANDALONE_LABEL, Wanted, comment,
-    commented, indented,
+    ClusterNeeds, Error, HOP_LIMIT, Miscount, Network, PodCount, Prefixes, STANDALONE_LABEL,
+    comment, commented, indented,
 };
 use crate::addresses::max_pods::reserved_mebibytes;
 
-pub fn text(wanted: &Wanted, cluster: &str, os: Os) -> Result<String, Error> {
+pub fn text(wanted: &ClusterNeeds, cluster: &str, os: Os) -> Result<String, Error> {
     let notes = commented(&wanted.notes);
     let family = os.ami_family();
     let interface = interface(&wanted.network)?;
@@ -55,9 +55,9 @@ fn interface(network: &Network) -> Result<String, Error> {
     Ok(comment(2, &said) + &format!("  ipPrefixCount: {prefixes}\n"))
 }
 
-fn kubelet(wanted: &Wanted, os: Os) -> String {
+fn kubelet(wanted: &ClusterNeeds, os: Os) -> String {
     match &wanted.pods {
-        Some(Pods { count, from }) => {
+        Some(PodCount { count, from }) => {
             let said = format!("{from}. It applies to every instance type of a NodePool.");
             comment(2, &said)
                 + &format!("  kubelet:\n    maxPods: {count}\n")
@@ -84,7 +84,7 @@ fn no_number(miscount: Option<&Miscount>) -> String {
 }
 
 /// What the nodes would have instead of Sluice's number, if anything.
-pub fn warning(wanted: &Wanted) -> Option<String> {
+pub fn warning(wanted: &ClusterNeeds) -> Option<String> {
     let miscount = wanted.miscount.as_ref().filter(|_| wanted.pods.is_none())?;
     let wrong = wrong_number(miscount.counts);
     Some(format!("{wrong} Give max-pods.value or --instance-type, or see the comment"))

@@ -5,14 +5,14 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 
 use super::user_data::{self, Os};
-use super::{Error, HOP_LIMIT, Network, Prefixes, Wanted};
+use super::{ClusterNeeds, Error, HOP_LIMIT, Network, Prefixes};
 
 /// What a network interface in a launch template means for the rest of it.
 pub const SECURITY_GROUPS: &str = "A launch template with a network interface has its security \
      groups there, and nowhere else.";
 
 /// With a line end; JSON has no comments.
-pub fn text(wanted: &Wanted, os: Os) -> Result<String, Error> {
+pub fn text(wanted: &ClusterNeeds, os: Os) -> Result<String, Error> {
     let mut data = json!({
         "MetadataOptions": {
             "HttpEndpoint": "enabled",
@@ -28,7 +28,7 @@ pub fn text(wanted: &Wanted, os: Os) -> Result<String, Error> {
 }
 
 /// What JSON has no place for.
-pub fn notes(wanted: &Wanted) -> Vec<String> {
+pub fn notes(wanted: &ClusterNeeds) -> Vec<String> {
     let groups = match wanted.network {
         Network::AwsNode(_) => None,
         Network::Standalone(_) => Some(SECURITY_GROUPS.into()),

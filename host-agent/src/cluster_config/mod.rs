@@ -32,11 +32,11 @@ pub const HOP_LIMIT: u8 = 1;
 
 /// All of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct ClusterNeeds {
     pub network: Network,
     pub family: IpFamily,
     /// One number for all nodes; None where each node has its own.
-    pub pods: Option<Pods>,
+    pub pods: Option<PodCount>,
     /// The settings that the user data carries, as TOML.
     pub document: String,
     /// max-pods.value where it is a number, for an operating system with a key of its own for it.
@@ -86,7 +86,7 @@ pub enum SetBy {
 
 /// A number of pods, and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pods {
+pub struct PodCount {
     pub count: u16,
     pub from: String,
 }
@@ -114,7 +114,7 @@ pub enum Error {
     KarpenterIpv6,
 }
 
-impl Wanted {
+impl ClusterNeeds {
     /// `instance` is the type that all nodes will be of, if one is named.
     pub fn new(effective: &Effective, instance: Option<&Instance>) -> Self {
         let settings = &effective.settings;
@@ -268,23 +268,23 @@ fn of_type(settings: &Settings, instance: &Instance) -> MaxPods {
     max_pods(settings, &Machine { instance_type, ..Machine::default() })
 }
 
-fn pods(settings: &Settings, answer: Option<&MaxPods>) -> Option<Pods> {
+fn pods(settings: &Settings, answer: Option<&MaxPods>) -> Option<PodCount> {
     if let Some(count) = pods_setting(settings) {
-        return Some(Pods { count, from: format!("max-pods.value = {count}") });
+        return Some(PodCount { count, from: format!("max-pods.value = {count}") });
     }
     let answer = answer?;
     let from = format!("as computed for {}", answer.instance_type.as_deref()?);
-    Some(Pods { count: answer.max_pods, from })
+    Some(PodCount { count: answer.max_pods, from })
 }
 
 /// As many as hold all pods that have an address of their own, and as the type's first interface
 /// has room for beside its own address.
-fn prefixes(settings: &Settings, pods: Option<&Pods>, instance: Option<&Instance>) -> Prefixes {
+fn prefixes(settings: &Settings, pods: Option<&PodCount>, instance: Option<&Instance>) -> Prefixes {
     if settings.max_pods.ip_family == IpFamily::Ipv6 {
         return Prefixes::Ipv6;
     }
     let room = instance.map_or(u16::MAX, |instance| instance.ipv4_per_eni - 1);
-    let needed = |pods: &Pods| {
+    let needed = |pods: &PodCount| {
         let addresses = u64::from(pods.count).saturating_sub(HOST_NETWORK_PODS);
         u16::try_from(addresses.div_ceil(PREFIX_ADDRESSES).max(1)).unwrap_or(room).min(room)
     };

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! All of it on one screen, for people.
 
-use super::{HOP_LIMIT, Network, Prefixes, SetBy, Variable, Wanted, wrapped};
+use super::{ClusterNeeds, HOP_LIMIT, Network, Prefixes, SetBy, Variable, wrapped};
 
-pub fn text(wanted: &Wanted) -> String {
+pub fn text(wanted: &ClusterNeeds) -> String {
     let network = match &wanted.network {
         Network::AwsNode(variables) => table(variables),
         Network::Standalone(prefixes) => standalone(*prefixes),

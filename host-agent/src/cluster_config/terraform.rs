@@ -4,15 +4,16 @@
 use super::launch_template::SECURITY_GROUPS;
 use super::user_data::{self, Os};
 use super::{
-    Error, HOP_LIMIT, Network, Prefixes, Variable, Wanted, addon, comment, commented, indented,
+    ClusterNeeds, Error, HOP_LIMIT, Network, Prefixes, Variable, addon, comment, commented,
+    indented,
 };
 
-pub fn text(wanted: &Wanted, os: Os) -> Result<String, Error> {
+pub fn text(wanted: &ClusterNeeds, os: Os) -> Result<String, Error> {
     let notes = commented(&wanted.notes);
     Ok(format!("{notes}{}\n{}", addon(wanted), launch_template(wanted, os)?))
 }
 
-fn addon(wanted: &Wanted) -> String {
+fn addon(wanted: &ClusterNeeds) -> String {
     let values = match &wanted.network {
         Network::AwsNode(_) => {
             let lines = wanted.variables().map(line).collect::<String>();
@@ -38,7 +39,7 @@ fn line(Variable { name, value, from, .. }: &Variable) -> String {
     format!("      # {from}\n      {name} = \"{value}\"\n")
 }
 
-fn launch_template(wanted: &Wanted, os: Os) -> Result<String, Error> {
+fn launch_template(wanted: &ClusterNeeds, os: Os) -> Result<String, Error> {
     let user_data = user_data::text(wanted, os);
     let interface = match wanted.network {
         Network::AwsNode(_) => String::new(),

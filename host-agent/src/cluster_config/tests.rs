@@ -15,7 +15,7 @@ use super::*;
 /// Every format by the name of its file, as it is printed.
 fn outputs(settings: &str, os: Os) -> Vec<(&'static str, String)> {
     let effective = merge(&[("settings.toml", settings)]).unwrap();
-    let wanted = Wanted::new(&effective, None);
+    let wanted = ClusterNeeds::new(&effective, None);
     vec![
         ("overview.txt", overview::text(&wanted)),
         ("env.sh", env::text(&wanted)),
@@ -78,7 +78,7 @@ fn comments_are_wrapped_between_words_and_lose_none() {
 fn warnings_of_the_instance_type_are_notes() {
     let effective = merge(&[("t", "sluice = { version = 1, prefix-delegation.enabled = true }")]);
     let micro = Instance::find("t1.micro").unwrap();
-    let notes = Wanted::new(&effective.unwrap(), Some(&micro)).notes;
+    let notes = ClusterNeeds::new(&effective.unwrap(), Some(&micro)).notes;
     let said = "t1.micro cannot have delegated prefixes (xen hypervisor): pods have secondary \
                 addresses, which are fewer";
     assert!(notes.iter().any(|note| note == said), "{notes:?}");

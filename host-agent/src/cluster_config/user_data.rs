@@ -3,7 +3,7 @@
 
 use clap::ValueEnum;
 
-use super::Wanted;
+use super::ClusterNeeds;
 
 /// More EC2 does not take.
 const MOST_BYTES: usize = 16 * 1024;
@@ -28,7 +28,7 @@ impl Os {
 }
 
 /// The text, before any base64.
-pub fn text(wanted: &Wanted, os: Os) -> String {
+pub fn text(wanted: &ClusterNeeds, os: Os) -> String {
     let document = &wanted.document;
     match os {
         // Lines of the document begin with a key or a bracket, so none is a boundary.

@@ -5,7 +5,7 @@
 use anyhow::anyhow;
 use bpf::Pins;
 
-use super::error::{Code, Error};
+use super::error::{CniCode, Error};
 use super::interface::{
     NO_PINS, complain, find, forget, lock_error, new_record, pins_error, take_off,
 };
@@ -119,7 +119,7 @@ fn shape(
             }
             Err(e) => left.push(format!("{e:#}")),
         }
-        Error { code: Code::Attach, source: and_then(first, &left) }
+        Error { code: CniCode::Attach, source: and_then(first, &left) }
     })
 }
 
@@ -170,6 +170,6 @@ fn and_then(first: anyhow::Error, left: &[String]) -> anyhow::Error {
 }
 
 fn claim_error(source: anyhow::Error) -> Error {
-    let code = if source.is::<NoFreeSlot>() { Code::Full } else { Code::Io };
+    let code = if source.is::<NoFreeSlot>() { CniCode::Full } else { CniCode::Io };
     Error { code, source }
 }

@@ -6,7 +6,7 @@
 use anyhow::Context;
 use bpf::Pins;
 
-use super::error::{Code, Error};
+use super::error::{CniCode, Error};
 use super::interface::{lock_error, new_record, pins_error};
 use super::request::Request;
 use crate::host::paths::Paths;
@@ -24,20 +24,20 @@ pub fn check(paths: &Paths, request: &Request) -> Result<(), Error> {
     let _shared = records.share().map_err(lock_error)?;
     // Record, maps and devices agree meanwhile.
     let _held = records.hold(&request.key.container_id, VERBS_WAIT).map_err(lock_error)?;
-    let claims = records.find_all(&request.key).map_err(Error::with(Code::Io))?;
+    let claims = records.find_all(&request.key).map_err(Error::with(CniCode::Io))?;
     if claims.iter().all(|claim| claim.key != request.key) {
         return unrecorded(paths, request);
     }
     let mut missing = Vec::new();
     for claim in &claims {
-        let record = claim.read().map_err(Error::with(Code::Io))?;
+        let record = claim.read().map_err(Error::with(CniCode::Io))?;
         // A limit that found no device is the agent's to report.
         if !record.is_unlimited() && record.host.is_some() {
             let pins = Pins::open(&paths.pin_dir()).map_err(pins_error)?;
             missing.extend(look(&pins, claim, &record)?);
         }
     }
-    if missing.is_empty() { Ok(()) } else { Err(Error::new(Code::Missing, missing.join("; "))) }
+    if missing.is_empty() { Ok(()) } else { Err(Error::new(CniCode::Missing, missing.join("; "))) }
 }
 
 /// ADD leaves a pod without a record only if it needs no limit and all slots were taken. Without
@@ -52,12 +52,12 @@ fn unrecorded(paths: &Paths, request: &Request) -> Result<(), Error> {
         "there is no record of {} of container {}: it was not added, or has been deleted",
         key.ifname, key.container_id
     );
-    Err(Error::new(Code::Missing, text))
+    Err(Error::new(CniCode::Missing, text))
 }
 
 fn look(pins: &Pins, claim: &Claim, record: &Record) -> Result<Vec<String>, Error> {
     let ifname = &claim.key.ifname;
-    let no_interface = Error::with(Code::NoInterface);
+    let no_interface = Error::with(CniCode::NoInterface);
     let mut veth = Veth::find(&record.netns, ifname)
         .with_context(|| format!("find the pod's interface {ifname}"))
         .map_err(&no_interface)?;
@@ -71,7 +71,7 @@ fn look(pins: &Pins, claim: &Claim, record: &Record) -> Result<Vec<String>, Erro
     for (direction, shaping) in record.directions() {
         let name = direction.name();
         let of_way = missing_of(pins, claim, record, &mut veth, (direction, shaping));
-        let of_way = of_way.map_err(Error::with(Code::Missing))?;
+        let of_way = of_way.map_err(Error::with(CniCode::Missing))?;
         missing.extend(of_way.iter().map(|what| format!("{ifname} {name}: {what}")));
     }
     Ok(missing)

@@ -6,7 +6,7 @@ use serde_json::json;
 
 /// What a runtime, or the person who reads its log, is to make of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Code {
+pub enum CniCode {
     IncompatibleVersion = 1,
     InvalidEnvironment = 4,
     Io = 5,
@@ -27,17 +27,17 @@ pub enum Code {
 
 #[derive(Debug)]
 pub struct Error {
-    pub code: Code,
+    pub code: CniCode,
     pub source: anyhow::Error,
 }
 
 impl Error {
     /// For `map_err`: gives every error of a step this code.
-    pub fn with<E: Into<anyhow::Error>>(code: Code) -> impl Fn(E) -> Self {
+    pub fn with<E: Into<anyhow::Error>>(code: CniCode) -> impl Fn(E) -> Self {
         move |source| Self { code, source: source.into() }
     }
 
-    pub fn new(code: Code, message: impl Into<String>) -> Self {
+    pub fn new(code: CniCode, message: impl Into<String>) -> Self {
         Self { code, source: anyhow::Error::msg(message.into()) }
     }
 
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn json_has_the_attempt_and_its_causes() {
         let source = anyhow::anyhow!("no such file").context("open the pin x").context("attach");
-        let json = Error { code: Code::Attach, source }.to_json("0.4.0");
+        let json = Error { code: CniCode::Attach, source }.to_json("0.4.0");
         assert_eq!(
             json,
             r#"{"cniVersion":"0.4.0","code":101,"details":"open the pin x: no such file","msg":"sluice: attach"}"#

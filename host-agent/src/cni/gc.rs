@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use bpf::Pins;
 use serde::{Deserialize, Deserializer};
 
-use super::error::{Code, Error};
+use super::error::{CniCode, Error};
 use super::interface::{complain, lock_error, take_off};
 use crate::host::paths::Paths;
 use crate::pod::record::{Claim, Key, Record, Records, VERBS_WAIT};
@@ -21,7 +21,7 @@ pub struct Valid {
 }
 
 #[derive(Deserialize)]
-struct Config {
+struct GcConfig {
     name: Option<String>,
     #[serde(default, rename = "cni.dev/valid-attachments", deserialize_with = "listed")]
     valid: Option<Vec<Attachment>>,
@@ -47,12 +47,12 @@ impl Valid {
     /// Without the key nothing is known to be stale: that is reported as an error, and removes nothing.
     /// An empty list is a list: then nothing of this network is valid.
     pub fn decode(stdin: &str) -> Result<Self, Error> {
-        let config: Config = serde_json::from_str(stdin)
+        let config: GcConfig = serde_json::from_str(stdin)
             .map_err(|e| anyhow::Error::from(e).context("decode the network configuration"))
-            .map_err(Error::with(Code::Decode))?;
+            .map_err(Error::with(CniCode::Decode))?;
         let missing = |key: &str| {
             let text = format!("{key} is missing, so nothing is known to be stale or was removed");
-            Error::new(Code::InvalidConfig, text)
+            Error::new(CniCode::InvalidConfig, text)
         };
         let network = config.name.filter(|name| !name.is_empty()).ok_or_else(|| missing("name"))?;
         let attachments = config.valid.or(config.formerly);
@@ -95,7 +95,7 @@ pub fn gc(paths: &Paths, valid: &Valid) -> Result<(), Error> {
     drop(shared);
     let _seized = records.seize(VERBS_WAIT).map_err(lock_error)?;
     left.extend(records.tidy_all().err().map(|e| format!("{e:#}")));
-    if left.is_empty() { Ok(()) } else { Err(Error::new(Code::Attach, left.join("; "))) }
+    if left.is_empty() { Ok(()) } else { Err(Error::new(CniCode::Attach, left.join("; "))) }
 }
 
 struct Stale {
@@ -108,7 +108,7 @@ struct Stale {
 /// Those that came along go first, so that no slot is free while it is in use.
 fn stale(records: &Records, valid: &Valid) -> Result<Vec<Stale>, Error> {
     let (mut kept, mut others) = (BTreeSet::new(), Vec::new());
-    for claim in records.list().map_err(Error::with(Code::Io))? {
+    for claim in records.list().map_err(Error::with(CniCode::Io))? {
         match claim.read() {
             Ok(record) if valid.keeps(&claim.key, &record) => {
                 kept.extend(record.host.map(|host| host.ifindex));

@@ -5,7 +5,7 @@
 use anyhow::Context;
 use bpf::Pins;
 
-use super::error::{Code, Error};
+use super::error::{CniCode, Error};
 use super::request::Request;
 use crate::host::lock::Busy;
 use crate::host::logging::harmless;
@@ -25,7 +25,7 @@ pub fn complain(what: impl std::fmt::Display) {
 pub fn find(request: &Request) -> Result<Veth, Error> {
     Veth::find(&request.netns, &request.key.ifname)
         .context("find the pod's interface")
-        .map_err(Error::with(Code::NoInterface))
+        .map_err(Error::with(CniCode::NoInterface))
 }
 
 pub fn new_record(request: &Request) -> Record {
@@ -55,7 +55,7 @@ pub fn forget(
     records: &Records,
     key: &Key,
 ) -> Result<bool, Error> {
-    let claims = records.find_all(key).map_err(Error::with(Code::Io))?;
+    let claims = records.find_all(key).map_err(Error::with(CniCode::Io))?;
     if claims.is_empty() {
         return Ok(false);
     }
@@ -81,11 +81,11 @@ pub fn take_off(pins: Option<&Pins>, records: &Records, claim: &Claim) -> Vec<St
 }
 
 pub fn pins_error(error: bpf::Error) -> Error {
-    let code = if error.is_not_pinned() { Code::TryAgainLater } else { Code::Attach };
+    let code = if error.is_not_pinned() { CniCode::TryAgainLater } else { CniCode::Attach };
     Error { code, source: anyhow::Error::from(error).context(NO_PINS) }
 }
 
 pub fn lock_error(source: anyhow::Error) -> Error {
-    let code = if source.is::<Busy>() { Code::TryAgainLater } else { Code::Io };
+    let code = if source.is::<Busy>() { CniCode::TryAgainLater } else { CniCode::Io };
     Error { code, source }
 }

@@ -14,7 +14,7 @@ mod request;
 mod status;
 mod verbs;
 
-pub use error::{Code, Error};
+pub use error::{CniCode, Error};
 pub use gc::Valid;
 pub use request::{CNI_VERSIONS, Command, Environment, Request};
 pub use verbs::run;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::error::{Code, Error};
+use super::error::{CniCode, Error};
 use crate::pod::asked::Annotated;
 use crate::pod::record::Key;
 use crate::pod::runtime_config::RuntimeConfig;
@@ -53,7 +53,7 @@ impl Command {
         }
         let allowed = CNI_VERSIONS[since..].join(", ");
         let text = format!("cniVersion is {version:?}, allowed are {allowed}");
-        Err(Error::new(Code::IncompatibleVersion, text))
+        Err(Error::new(CniCode::IncompatibleVersion, text))
     }
 }
 
@@ -88,7 +88,7 @@ impl Environment {
             "STATUS" => Ok(Command::Status),
             "VERSION" => Ok(Command::Version),
             other => Err(Error::new(
-                Code::InvalidEnvironment,
+                CniCode::InvalidEnvironment,
                 format!(
                     "CNI_COMMAND is {other:?}, allowed are ADD, DEL, CHECK, GC, STATUS and VERSION"
                 ),
@@ -105,14 +105,14 @@ impl Environment {
                 "CNI_CONTAINERID is {id:?}, allowed are letters, digits, '_', '.' and '-', and a \
                  letter or digit first"
             );
-            return Err(Error::new(Code::InvalidEnvironment, text));
+            return Err(Error::new(CniCode::InvalidEnvironment, text));
         }
         let ifname = &self.ifname;
         let foreign = |c: char| c.is_whitespace() || "/:\0".contains(c);
         if !(1..=15).contains(&ifname.len()) || ifname.contains(foreign) || ifname.starts_with('.')
         {
             let text = format!("CNI_IFNAME is {ifname:?}, which is no interface name");
-            return Err(Error::new(Code::InvalidEnvironment, text));
+            return Err(Error::new(CniCode::InvalidEnvironment, text));
         }
         Ok(Key { container_id: id.clone(), ifname: ifname.clone() })
     }
@@ -159,17 +159,17 @@ impl Request {
         let began = Instant::now();
         let config: Config = serde_json::from_str(stdin)
             .map_err(|e| anyhow::Error::from(e).context("decode the network configuration"))
-            .map_err(Error::with(Code::Decode))?;
+            .map_err(Error::with(CniCode::Decode))?;
         let runtime = config.runtime_config.unwrap_or_default();
-        let annotated = runtime.annotated().map_err(Error::with(Code::InvalidConfig))?;
+        let annotated = runtime.annotated().map_err(Error::with(CniCode::InvalidConfig))?;
         if environment.netns.is_empty() {
             let text = "CNI_NETNS is empty: ADD and CHECK need a network namespace";
-            return Err(Error::new(Code::InvalidEnvironment, text));
+            return Err(Error::new(CniCode::InvalidEnvironment, text));
         }
         let prev_result = config.prev_result.ok_or_else(|| {
             let text = "prevResult is missing: sluice must be chained after the plugin that makes \
                         the interface";
-            Error::new(Code::InvalidConfig, text)
+            Error::new(CniCode::InvalidConfig, text)
         })?;
         Ok(Self {
             began,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bpf::Pins;
 
-use super::error::{Code, Error};
+use super::error::{CniCode, Error};
 use crate::host::paths::Paths;
 use crate::pod::record::Records;
 
@@ -18,8 +18,8 @@ const AGENT_STARTS_WITHIN: Duration = Duration::from_secs(60);
 /// it nor we need a configuration.
 pub fn status(paths: &Paths) -> Result<(), Error> {
     match Pins::open(&paths.pin_dir()) {
-        Err(e) if is_starting(paths, &e) => Err(Error::with(Code::NotAvailable)(e)),
-        _ => Records::new(paths).has_room().map_err(Error::with(Code::NotAvailable)),
+        Err(e) if is_starting(paths, &e) => Err(Error::with(CniCode::NotAvailable)(e)),
+        _ => Records::new(paths).has_room().map_err(Error::with(CniCode::NotAvailable)),
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use settings_model::Settings;
 
 use super::finding::Finding;
-use super::survey::{Cni, Survey};
+use super::survey::{CniFiles, Survey};
 use crate::libcni::conflist;
 use crate::libcni::conflist::TextFile;
 use crate::libcni::entry::{Upstream, is_chained, rates_kept, upstream};
@@ -45,7 +45,7 @@ fn has(text: &str, kind: &str) -> bool {
     entries(text).is_some_and(|all| all.iter().any(|entry| entry["type"] == kind))
 }
 
-fn chain(cni: &Cni, settings: &Settings) -> Vec<Finding> {
+fn chain(cni: &CniFiles, settings: &Settings) -> Vec<Finding> {
     let dir = cni.conf_dir.display().to_string();
     let active = match conflist::choose(&cni.conf_dir, &cni.files) {
         Err(error) => return vec![unreadable(&dir, &error)],
@@ -60,7 +60,7 @@ fn chain(cni: &Cni, settings: &Settings) -> Vec<Finding> {
     let path = active.path.display().to_string();
     let entries = match conflist::add(&active.text) {
         Ok(_) if conflist::is_list(&active.path) => entries(&active.text).unwrap_or_default(),
-        Ok(_) => return vec![unreadable(&path, &conflist::Problem::OnePlugin.to_string())],
+        Ok(_) => return vec![unreadable(&path, &conflist::ListProblem::OnePlugin.to_string())],
         Err(error) => return vec![unreadable(&path, &error.to_string())],
     };
     let find = |kind: &str| entries.iter().find(|entry| entry["type"] == kind);
@@ -114,7 +114,7 @@ fn unreadable(subject: &str, seen: &str) -> Finding {
         .why("the runtime takes the first file of the directory: the node is not ready")
 }
 
-fn missing(cni: &Cni, first: &TextFile) -> Finding {
+fn missing(cni: &CniFiles, first: &TextFile) -> Finding {
     let path = first.path.display().to_string();
     let mut others = cni.files.iter().skip(1).filter_map(|file| file.as_ref().ok());
     match others.find(|file| has(&file.text, OWN)) {
@@ -128,7 +128,7 @@ fn missing(cni: &Cni, first: &TextFile) -> Finding {
     }
 }
 
-fn plugin(cni: &Cni) -> Option<Finding> {
+fn plugin(cni: &CniFiles) -> Option<Finding> {
     let path = cni.plugin.display().to_string();
     if !cni.plugin_runs {
         let finding = Finding::new(code::PLUGIN_MISSING, path)
@@ -155,7 +155,7 @@ mod tests {
             Ok(TextFile { path: format!("/n/{number}.conflist").into(), text: text.to_string() })
         };
         let files = files.iter().enumerate().map(file).collect();
-        let cni = Cni { files, ..Cni::default() };
+        let cni = CniFiles { files, ..CniFiles::default() };
         chain(&cni, &Settings::default()).iter().map(|finding| finding.code).collect()
     }
 
@@ -181,7 +181,7 @@ mod tests {
     fn upstream_entry_that_is_to_be_kept_is_no_fault_unless_ours_is_beside_it() {
         let keep = |text: &str| {
             let file = TextFile { path: "/n/1.conflist".into(), text: text.into() };
-            let cni = Cni { files: vec![Ok(file)], ..Cni::default() };
+            let cni = CniFiles { files: vec![Ok(file)], ..CniFiles::default() };
             let mut settings = Settings::default();
             settings.cni.upstream_bandwidth = UpstreamBandwidth::Keep;
             let found = chain(&cni, &settings);

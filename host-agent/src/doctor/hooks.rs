@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::owner::{self, Marks, Owner};
 use super::verdict::{self, Returns};
 use crate::netlink::Link;
-use crate::netlink::survey::{CLSACT_EGRESS, CLSACT_INGRESS, ListedFilter, Qdisc, Survey};
+use crate::netlink::survey::{CLSACT_EGRESS, CLSACT_INGRESS, ListedFilter, Lists, Qdisc};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -36,12 +36,12 @@ pub enum Layer {
 pub struct Hook {
     pub side: Side,
     pub layer: Layer,
-    pub entries: Vec<Entry>,
+    pub entries: Vec<HookEntry>,
 }
 
 /// One program or filter on a hook.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Entry {
+pub struct HookEntry {
     pub owner: Owner,
     /// The filter's or else the program's.
     pub name: String,
@@ -128,7 +128,7 @@ impl Programs {
         program: Option<u32>,
         link: Option<u32>,
         filter: Option<ListedFilter>,
-    ) -> Entry {
+    ) -> HookEntry {
         let bpffs = self.bpffs.clone();
         let pins = program.and_then(|id| self.pinned.get(&id)).cloned().unwrap_or_default();
         let redirects_to = filter.as_ref().and_then(|filter| filter.redirects_to);
@@ -144,7 +144,7 @@ impl Programs {
         let scanned = known.filter(|_| decides).map(|(_, returns)| returns.clone());
         let scanned = scanned.unwrap_or_default();
         let documented = owner::documented(owner).filter(|_| !scanned.complete);
-        Entry {
+        HookEntry {
             owner,
             name: if filter_name.is_empty() { name.into() } else { filter_name.into() },
             program,
@@ -165,7 +165,7 @@ pub fn hex(bytes: &[u8]) -> String {
 impl Namespace {
     /// Looks at the caller's namespace, which is the host's: it lists all that there is.
     pub fn look(programs: &mut Programs) -> Result<Self> {
-        let mut netlink = Survey::open()?;
+        let mut netlink = Lists::open()?;
         let (devices, qdiscs) = (netlink.devices()?, netlink.qdiscs()?);
         let ifbs = devices.iter().filter_map(|ifb| Some((ifb.index, owner::of_ifb(ifb)?)));
         programs.ifbs = ifbs.collect();
@@ -188,7 +188,7 @@ impl Namespace {
 impl Surveyed {
     /// Looks at one device of the caller's namespace, which is a pod's.
     pub fn in_pod(programs: &mut Programs, ifname: &str) -> Result<Option<Self>> {
-        let mut netlink = Survey::open()?;
+        let mut netlink = Lists::open()?;
         let Some(device) = netlink.device(ifname)? else { return Ok(None) };
         programs.ifbs = BTreeMap::new();
         let qdiscs = netlink.qdiscs_of(device.index)?;
@@ -205,13 +205,13 @@ impl Surveyed {
         self.qdiscs.iter().any(|qdisc| qdisc.kind == kind)
     }
 
-    pub fn hook(&self, side: Side, layer: Layer) -> &[Entry] {
+    pub fn hook(&self, side: Side, layer: Layer) -> &[HookEntry] {
         let found = self.hooks.iter().find(|hook| hook.side == side && hook.layer == layer);
         found.map_or(&[], |hook| &hook.entries)
     }
 
     /// All that runs on this side before the root qdisc, in order.
-    pub fn chain(&self, side: Side) -> impl Iterator<Item = (Layer, &Entry)> {
+    pub fn chain(&self, side: Side) -> impl Iterator<Item = (Layer, &HookEntry)> {
         [Layer::Tcx, Layer::Clsact]
             .into_iter()
             .flat_map(move |layer| self.hook(side, layer).iter().map(move |entry| (layer, entry)))
@@ -223,7 +223,7 @@ impl Surveyed {
     }
 
     /// Fills the hooks in; gives whether the kernel has tcx. A device that goes meanwhile has none.
-    fn look(&mut self, netlink: &mut Survey, programs: &mut Programs) -> Option<bool> {
+    fn look(&mut self, netlink: &mut Lists, programs: &mut Programs) -> Option<bool> {
         let index = self.device.index;
         let mut has_tcx = None;
         for (side, bpf_side) in [(Side::Ingress, BpfSide::Ingress), (Side::Egress, BpfSide::Egress)]
@@ -252,7 +252,7 @@ impl Surveyed {
 
     fn add_filters(
         &mut self,
-        netlink: &mut Survey,
+        netlink: &mut Lists,
         programs: &mut Programs,
         side: Side,
         layer: Layer,
@@ -264,7 +264,7 @@ impl Surveyed {
         self.add(side, layer, entries.collect());
     }
 
-    fn add(&mut self, side: Side, layer: Layer, entries: Vec<Entry>) {
+    fn add(&mut self, side: Side, layer: Layer, entries: Vec<HookEntry>) {
         if !entries.is_empty() {
             self.hooks.push(Hook { side, layer, entries });
         }
@@ -289,7 +289,7 @@ pub enum Ends {
     CanPass,
 }
 
-impl Entry {
+impl HookEntry {
     pub fn handle(&self) -> u32 {
         self.filter.as_ref().map_or(0, |filter| filter.handle)
     }
@@ -391,9 +391,9 @@ fn word(value: i32, layer: Layer) -> String {
 mod tests {
     use super::*;
 
-    fn entry(values: &[i32], complete: bool) -> Entry {
+    fn entry(values: &[i32], complete: bool) -> HookEntry {
         let returns = Returns { complete, ..Returns::exactly(values) };
-        Entry { returns, ..Entry::default() }
+        HookEntry { returns, ..HookEntry::default() }
     }
 
     #[test]

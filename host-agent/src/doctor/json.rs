@@ -4,12 +4,12 @@
 use serde_json::{Value, json};
 
 use super::diagnosis::Diagnosis;
-use super::hooks::{Entry, Hook, Surveyed};
-use super::survey::{Pod, Survey};
+use super::hooks::{Hook, HookEntry, Surveyed};
+use super::survey::{Survey, SurveyedPod};
 use crate::trouble::Severity;
 
 impl Diagnosis {
-    /// All of it.
+    /// Summary, findings, node and pods.
     pub fn to_json(&self) -> Value {
         let survey = &self.survey;
         let count = |severity| self.count(severity);
@@ -24,7 +24,7 @@ impl Diagnosis {
             "bpffs": survey.bpffs,
             "agent_answers": survey.state.agent_answers,
             "devices": survey.host.devices.iter().map(|device| device.to_json(survey)).collect::<Vec<_>>(),
-            "pods": survey.pods.iter().map(Pod::to_json).collect::<Vec<_>>(),
+            "pods": survey.pods.iter().map(SurveyedPod::to_json).collect::<Vec<_>>(),
         })
     }
 }
@@ -33,7 +33,7 @@ impl Surveyed {
     /// The device, its pod if one is known, and its hooks in order.
     pub fn to_json(&self, survey: &Survey) -> Value {
         let mut value = self.ends_json();
-        value["pod"] = survey.pod_behind(self).map(Pod::name).into();
+        value["pod"] = survey.pod_behind(self).map(SurveyedPod::name).into();
         value
     }
 
@@ -46,7 +46,7 @@ impl Surveyed {
     }
 }
 
-impl Pod {
+impl SurveyedPod {
     pub fn to_json(&self) -> Value {
         let (inside, error) = match &self.inside {
             Ok(inside) => (Some(inside.ends_json()), None),
@@ -64,9 +64,9 @@ impl Pod {
     }
 }
 
-/// A hook's entries with the words.
+/// A hook's entries, with what their verdicts mean in words.
 fn hook_json(hook: &Hook) -> Value {
-    let entry = |(index, entry): (usize, &Entry)| {
+    let entry = |(index, entry): (usize, &HookEntry)| {
         let mut value = json!(entry);
         value["position"] = (index + 1).into();
         value["verdicts"] = entry.verdicts(hook.layer).into();

@@ -2,7 +2,7 @@
 //! Checks of the kernel and of the BPF file system.
 
 use super::finding::Finding;
-use super::survey::{BpfFs, Kernel, Survey};
+use super::survey::{BpfFs, KernelSurvey, Survey};
 use crate::trouble::code;
 
 /// Clock sources that are read from a device, in microseconds and not nanoseconds.
@@ -17,7 +17,7 @@ pub fn check(survey: &Survey) -> Vec<Finding> {
     findings
 }
 
-fn qdiscs(kernel: &Kernel, subject: &str) -> Vec<Finding> {
+fn qdiscs(kernel: &KernelSurvey, subject: &str) -> Vec<Finding> {
     let seen = |kind: &str, option: &str| match kernel.config_line(option) {
         Some(line) => format!("{kind} was tried and is not there; its configuration says: {line}"),
         None => format!("{kind} was tried and is not there"),
@@ -56,7 +56,7 @@ fn qdiscs(kernel: &Kernel, subject: &str) -> Vec<Finding> {
     findings
 }
 
-fn running(kernel: &Kernel, subject: &str) -> Vec<Finding> {
+fn running(kernel: &KernelSurvey, subject: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     if kernel.has_cap_bpf() == Some(false) {
         let finding = Finding::new(code::KERNEL_TOO_OLD, subject)
@@ -117,19 +117,19 @@ fn bpffs(bpffs: &BpfFs) -> Option<Finding> {
 mod tests {
     use super::*;
 
-    fn codes(kernel: &Kernel) -> Vec<&'static str> {
+    fn codes(kernel: &KernelSurvey) -> Vec<&'static str> {
         let findings = [qdiscs(kernel, "kernel"), running(kernel, "kernel")].concat();
         findings.iter().map(|finding| finding.code).collect()
     }
 
     #[test]
     fn what_is_unknown_is_no_finding() {
-        assert_eq!(codes(&Kernel::default()), [""; 0]);
+        assert_eq!(codes(&KernelSurvey::default()), [""; 0]);
     }
 
     #[test]
     fn one_classful_qdisc_is_enough() {
-        let lacking = |missing| Kernel { missing, ..Kernel::default() };
+        let lacking = |missing| KernelSurvey { missing, ..KernelSurvey::default() };
         assert_eq!(codes(&lacking(vec!["prio"])), [""; 0]);
         assert_eq!(codes(&lacking(vec!["prio", "htb"])), [code::NO_CLASSFUL_ROOT.name]);
         assert_eq!(codes(&lacking(vec!["fq"])), [code::NO_FQ.name]);
@@ -137,12 +137,12 @@ mod tests {
 
     #[test]
     fn settings_of_the_running_kernel_are_judged() {
-        let kernel = Kernel {
+        let kernel = KernelSurvey {
             last_capability: Some(37),
             has_tcx: Some(false),
             clock_source: Some("hpet".into()),
             bpf_jit_harden: Some("2".into()),
-            ..Kernel::default()
+            ..KernelSurvey::default()
         };
         let expected = [
             code::KERNEL_TOO_OLD.name,

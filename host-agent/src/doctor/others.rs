@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::finding::Finding;
-use super::hooks::{Entry, Layer, Side, Surveyed};
+use super::hooks::{HookEntry, Layer, Side, Surveyed};
 use super::owner::{Owner, of_ifb};
 use super::survey::Survey;
 use crate::netlink::ROOT_HANDLE;
@@ -81,8 +81,8 @@ fn upstream(survey: &Survey) -> Vec<Finding> {
     findings
 }
 
-/// Foreign root qdiscs on the host's ends of pods that we do not limit there; of those that we do,
-/// the checks of each pod report.
+/// Foreign root qdiscs on the host's ends of pods that we do not limit there; the checks of each pod
+/// report those of the pods that we do.
 fn foreign_roots(survey: &Survey) -> Vec<Finding> {
     let mut findings = Vec::new();
     for device in survey.pod_ends() {
@@ -160,7 +160,7 @@ fn outdated(survey: &Survey) -> Option<Finding> {
     let tags = &survey.own_tags;
     let inside = survey.pods.iter().filter_map(|pod| pod.inside.as_ref().ok());
     let all: Vec<&Surveyed> = survey.host.devices.iter().chain(inside).collect();
-    let is_old = |entry: &&Entry| {
+    let is_old = |entry: &&HookEntry| {
         entry.owner == Owner::Sluice && entry.tag.as_ref().is_some_and(|tag| !tags.contains(tag))
     };
     let entries = all.iter().flat_map(|device| &device.hooks).flat_map(|hook| &hook.entries);

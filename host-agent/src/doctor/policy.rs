@@ -6,10 +6,10 @@
 use bpf::survey::Pinned;
 
 use super::finding::Finding;
-use super::hooks::{Ends, Entry, Layer, Side, Surveyed};
+use super::hooks::{Ends, HookEntry, Layer, Side, Surveyed};
 use super::owner::Owner;
 use super::shaping::told_of;
-use super::survey::{Pod, Survey};
+use super::survey::{Survey, SurveyedPod};
 use crate::trouble::{Severity, code};
 
 const POLICY_PINS: &str = "globals/aws/programs";
@@ -54,7 +54,7 @@ fn has(device: &Surveyed, side: Side) -> bool {
 }
 
 fn bypassed(subject: &str, device: &Surveyed, side: Side, direction: &str) -> Option<Finding> {
-    if !device.hook(side, Layer::Clsact).iter().any(Entry::is_policy) {
+    if !device.hook(side, Layer::Clsact).iter().any(HookEntry::is_policy) {
         return None;
     }
     let ahead = device.chain(side).take_while(|(_, entry)| !entry.is_policy());
@@ -152,7 +152,7 @@ fn missing(
 }
 
 /// The agent calls its pins after the pod's name without its last part, and the namespace.
-fn pin_of(survey: &Survey, pod: &Pod, program: &str) -> Option<String> {
+fn pin_of(survey: &Survey, pod: &SurveyedPod, program: &str) -> Option<String> {
     let record = pod.record.as_ref().ok()?;
     let (start, _) = record.pod.rsplit_once('-').unwrap_or((record.pod.as_str(), ""));
     let name = format!("{}@{}_{program}", start.replace('.', "_"), record.namespace);

@@ -5,9 +5,9 @@
 use settings_model::{Rate, Settings};
 
 use super::finding::Finding;
-use super::hooks::{Ends, Entry, Layer, Side, Surveyed};
+use super::hooks::{Ends, HookEntry, Layer, Side, Surveyed};
 use super::owner::Owner;
-use super::survey::{Pod, Survey};
+use super::survey::{Survey, SurveyedPod};
 use crate::netlink::{FILTER_HANDLE, Gso, LEAF_HANDLE, ROOT_HANDLE};
 use crate::pod::direction::Direction;
 use crate::pod::limit::{Limit, Origin};
@@ -36,7 +36,7 @@ struct PodCheck<'a> {
 
 impl<'a> PodCheck<'a> {
     /// None for a pod that cannot be looked at; the checks of records report that.
-    fn of(survey: &'a Survey, pod: &'a Pod) -> Option<Self> {
+    fn of(survey: &'a Survey, pod: &'a SurveyedPod) -> Option<Self> {
         let record = pod.record.as_ref().ok()?;
         let (inside, host) = (pod.inside.as_ref().ok()?, survey.host_end(record)?);
         let (bypassed, name) = (pod.bypassed, pod.name());
@@ -272,7 +272,8 @@ impl<'a> PodCheck<'a> {
     }
 
     fn in_place(&mut self, subject: &str, at: &Surveyed, severity: Severity, layer: Layer) {
-        let is_guard = |(at, entry): &(Layer, &Entry)| *at == layer && entry.owner == Owner::Sluice;
+        let is_guard =
+            |(at, entry): &(Layer, &HookEntry)| *at == layer && entry.owner == Owner::Sluice;
         let chain: Vec<_> = at.chain(Side::Ingress).collect();
         let Some(position) = chain.iter().position(is_guard) else {
             return self.tell(
@@ -331,12 +332,12 @@ fn gso_max_size(bits_per_sec: u64, mtu: u32) -> Option<u32> {
     Some(limit.gso_max_size(mtu))
 }
 
-pub fn is_own_filter(entry: &Entry) -> bool {
+pub fn is_own_filter(entry: &HookEntry) -> bool {
     entry.owner == Owner::Sluice && entry.handle() == FILTER_HANDLE
 }
 
 /// `foo (program 7, owner unknown) on tcx, ahead, returns PASS: can end the chain…`
-pub fn told_of(entry: &Entry, layer: Layer) -> String {
+pub fn told_of(entry: &HookEntry, layer: Layer) -> String {
     let place = match layer {
         Layer::Tcx => "on tcx",
         Layer::Clsact => "on clsact",

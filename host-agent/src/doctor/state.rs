@@ -4,7 +4,7 @@
 use bpf::survey::Pinned;
 
 use super::finding::Finding;
-use super::survey::{Pod, Survey};
+use super::survey::{Survey, SurveyedPod};
 use crate::host::logging::harmless;
 use crate::libcni::entry::is_chained;
 use crate::settings::in_force::Reason;
@@ -87,7 +87,8 @@ fn records(survey: &Survey) -> Vec<Finding> {
         survey.pods.iter().filter_map(|pod| record(survey, pod)).collect();
     let chained = survey.state.settings().is_some_and(is_chained);
     for result in survey.state.results.iter().filter(|_| chained) {
-        let key = |pod: &Pod| (pod.claim.key.container_id.clone(), pod.claim.key.ifname.clone());
+        let key =
+            |pod: &SurveyedPod| (pod.claim.key.container_id.clone(), pod.claim.key.ifname.clone());
         let wanted = (result.container_id.clone(), result.ifname.clone());
         if survey.pods.iter().all(|pod| key(pod) != wanted) {
             let name = harmless(&format!("pod {}/{}", result.namespace, result.pod));
@@ -108,7 +109,7 @@ fn records(survey: &Survey) -> Vec<Finding> {
     findings
 }
 
-fn record(survey: &Survey, pod: &Pod) -> Option<Finding> {
+fn record(survey: &Survey, pod: &SurveyedPod) -> Option<Finding> {
     let subject = format!("pod {}", pod.name());
     let slot = pod.claim.slot.number();
     let file = format!(

@@ -16,8 +16,8 @@ use caps::{CapSet, Capability};
 use nix::sched::{CloneFlags, setns};
 use settings_model::Settings;
 
-pub use files::{Cni, State};
-pub use node::{BpfFs, Kernel};
+pub use files::{CniFiles, SluiceState};
+pub use node::{BpfFs, KernelSurvey};
 
 use super::hooks::{Namespace, Programs, Surveyed, hex};
 use crate::host::logging::harmless;
@@ -26,12 +26,12 @@ use crate::pod::record::{Claim, Record, Records};
 
 #[derive(Debug)]
 pub struct Survey {
-    pub kernel: Kernel,
+    pub kernel: KernelSurvey,
     pub bpffs: BpfFs,
-    pub state: State,
-    pub cni: Cni,
+    pub state: SluiceState,
+    pub cni: CniFiles,
     pub host: Namespace,
-    pub pods: Vec<Pod>,
+    pub pods: Vec<SurveyedPod>,
     pub programs: Programs,
     /// Digests of this version's pinned programs, and whether all are compiled.
     pub own_tags: BTreeSet<String>,
@@ -40,7 +40,7 @@ pub struct Survey {
 
 /// A record, and what it names as it is now.
 #[derive(Debug)]
-pub struct Pod {
+pub struct SurveyedPod {
     pub claim: Claim,
     pub record: Result<Record, String>,
     /// The pod's own end; or why it cannot be reached.
@@ -49,7 +49,7 @@ pub struct Pod {
     pub bypassed: Option<bpf::Counters>,
 }
 
-impl Pod {
+impl SurveyedPod {
     /// `default/web`, or what else there is to call it.
     pub fn name(&self) -> String {
         match &self.record {
@@ -68,14 +68,14 @@ impl Survey {
         let host = Namespace::look(&mut programs).context("survey the node's devices")?;
         let pods = pods(paths, &mut programs)?;
         let settings = settings(paths);
-        let cni = Cni::read(paths, settings.as_ref().and_then(|s| s.as_ref().ok()));
+        let cni = CniFiles::read(paths, settings.as_ref().and_then(|s| s.as_ref().ok()));
         let own = programs.below(&paths.pin_dir());
         Ok(Self {
             own_tags: own.iter().map(|loaded| hex(&loaded.tag)).collect(),
             own_are_jited: own.iter().all(|loaded| loaded.jited),
-            kernel: Kernel::read(host.has_tcx),
+            kernel: KernelSurvey::read(host.has_tcx),
             bpffs: BpfFs::read(paths),
-            state: State::read(paths, settings),
+            state: SluiceState::read(paths, settings),
             cni,
             host,
             pods,
@@ -90,8 +90,8 @@ impl Survey {
     }
 
     /// The pod that a record knows behind this device.
-    pub fn pod_behind(&self, device: &Surveyed) -> Option<&Pod> {
-        let is_it = |pod: &&Pod| {
+    pub fn pod_behind(&self, device: &Surveyed) -> Option<&SurveyedPod> {
+        let is_it = |pod: &&SurveyedPod| {
             let record = pod.record.as_ref().ok();
             let end = record.and_then(|record| self.host_end(record));
             end.is_some_and(|end| end.device.index == device.device.index)
@@ -128,7 +128,7 @@ fn settings(paths: &Paths) -> Option<Result<Settings, String>> {
     Some(settings_model::parse(&path.display().to_string(), &text).map_err(|e| e.to_string()))
 }
 
-fn pods(paths: &Paths, programs: &mut Programs) -> Result<Vec<Pod>> {
+fn pods(paths: &Paths, programs: &mut Programs) -> Result<Vec<SurveyedPod>> {
     let claims = Records::new(paths).list()?;
     let pins = bpf::Pins::open(&paths.pin_dir()).ok();
     let pods = claims.into_iter().map(|claim| {
@@ -138,7 +138,7 @@ fn pods(paths: &Paths, programs: &mut Programs) -> Result<Vec<Pod>> {
             Err(_) => bail_text("its record does not say where it is"),
         };
         let bypassed = pins.as_ref().and_then(|pins| pins.bypassed(claim.slot).ok());
-        Pod { inside: inside.map_err(|e| format!("{e:#}")), bypassed, claim, record }
+        SurveyedPod { inside: inside.map_err(|e| format!("{e:#}")), bypassed, claim, record }
     });
     Ok(pods.collect())
 }

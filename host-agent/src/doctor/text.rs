@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use super::diagnosis::Diagnosis;
 use super::finding::Finding;
-use super::hooks::{Entry, Layer, Side, Surveyed};
+use super::hooks::{HookEntry, Layer, Side, Surveyed};
 use super::owner::Owner;
 use super::policy;
-use super::survey::{Kernel, Pod, Survey};
+use super::survey::{KernelSurvey, Survey, SurveyedPod};
 use crate::trouble::Severity;
 
 impl Diagnosis {
@@ -113,7 +113,7 @@ fn tree(survey: &Survey) -> String {
         };
         text += &format!("\n{heading}{}\n", kind(device));
         text += &hooks(device, "  ");
-        if let Some(Pod { inside: Ok(inside), .. }) = pod {
+        if let Some(SurveyedPod { inside: Ok(inside), .. }) = pod {
             text += &format!("  inside the pod: {}{}\n", inside.device.name, kind(inside));
             text += &hooks(inside, "    ");
         }
@@ -121,7 +121,7 @@ fn tree(survey: &Survey) -> String {
     text
 }
 
-fn node(kernel: &Kernel) -> String {
+fn node(kernel: &KernelSurvey) -> String {
     let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown here".into());
     let tcx = match kernel.has_tcx {
         Some(true) => "yes",
@@ -176,13 +176,13 @@ fn hooks(device: &Surveyed, indent: &str) -> String {
     text
 }
 
-fn chain(entries: &[Entry], layer: Layer) -> String {
+fn chain(entries: &[HookEntry], layer: Layer) -> String {
     let one =
-        |(index, entry): (usize, &Entry)| format!("{} {}", index + 1, entry_text(entry, layer));
+        |(index, entry): (usize, &HookEntry)| format!("{} {}", index + 1, entry_text(entry, layer));
     entries.iter().enumerate().map(one).collect::<Vec<_>>().join(" -> ")
 }
 
-fn entry_text(entry: &Entry, layer: Layer) -> String {
+fn entry_text(entry: &HookEntry, layer: Layer) -> String {
     let place = entry.filter.as_ref().map_or_else(String::new, |filter| {
         format!("prio {} handle {:#x} ", filter.priority, filter.handle)
     });

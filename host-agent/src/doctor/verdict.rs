@@ -2,8 +2,8 @@
 //! What a program can return, read off its instructions: which constants can
 //! be in r0 at an exit. Values are followed through moves, masks, arithmetic,
 //! branches and what a compiler puts aside on the stack; what comes from
-//! memory, a helper or a tail call is unknown, and then that is said, never
-//! guessed. A value in the answer may need a path that no packet takes; a value
+//! memory, a helper or a tail call is unknown, and the answer says so; it never
+//! guesses. A value in the answer may need a path that no packet takes; a value
 //! that is not there cannot be returned.
 
 mod operation;
@@ -15,13 +15,15 @@ use bpf::survey::Instruction;
 use serde::Serialize;
 
 use self::operation::*;
-use self::values::{FRAME, MOST_VALUES, REGISTERS, State, Value, arithmetic, branch, clobber};
+use self::values::{
+    FRAME, MOST_VALUES, MachineState, REGISTERS, Value, arithmetic, branch, clobber,
+};
 
 /// The verdicts of a program.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Returns {
     pub values: BTreeSet<i32>,
-    /// False if it may also return what could not be found out.
+    /// False if it may also return a value that is unknown.
     pub complete: bool,
     /// Whether it may go on in another program, which decides then.
     pub tail_calls: bool,
@@ -40,7 +42,7 @@ impl Returns {
 /// Programs above this are not looked into; the kernel's bound on what it verifies is a million.
 const MOST_INSTRUCTIONS: usize = 100_000;
 const DEEPEST_CALL: usize = 8;
-/// An address of the stack is made up soon after the frame's top was copied.
+/// Within so many instructions after a copy of the frame's top an address of the stack is made of it.
 const ADDRESS_WITHIN: usize = 8;
 
 /// What a program with these instructions can return.
@@ -89,8 +91,8 @@ impl Scan<'_> {
         if let Some(known) = self.functions.get(&start) {
             return known.clone();
         }
-        let mut states: BTreeMap<usize, State> = BTreeMap::new();
-        let mut work = vec![(start, State::default())];
+        let mut states: BTreeMap<usize, MachineState> = BTreeMap::new();
+        let mut work = vec![(start, MachineState::default())];
         let mut exits = Exits { complete: depth <= DEEPEST_CALL, ..Exits::default() };
         while let Some((at, state)) = work.pop().filter(|_| depth <= DEEPEST_CALL) {
             let Some(state) = arrive(&mut states, at, state) else { continue };
@@ -106,7 +108,13 @@ impl Scan<'_> {
         exits
     }
 
-    fn step(&mut self, at: usize, op: Operation, mut state: State, depth: usize) -> Option<Step> {
+    fn step(
+        &mut self,
+        at: usize,
+        op: Operation,
+        mut state: MachineState,
+        depth: usize,
+    ) -> Option<Step> {
         if op.to >= REGISTERS {
             return None;
         }
@@ -147,7 +155,13 @@ impl Scan<'_> {
         Some(Step::to(at + 1, state))
     }
 
-    fn jump(&mut self, at: usize, op: Operation, mut state: State, depth: usize) -> Option<Step> {
+    fn jump(
+        &mut self,
+        at: usize,
+        op: Operation,
+        mut state: MachineState,
+        depth: usize,
+    ) -> Option<Step> {
         let target = |distance: i64| usize::try_from(at as i64 + 1 + distance).ok();
         match op.operation() {
             EXIT => Some(Step::Exit(state[0].clone())),
@@ -206,17 +220,21 @@ fn private_below(code: &[Operation]) -> i32 {
 
 enum Step {
     Exit(Value),
-    Go(Vec<(usize, State)>),
+    Go(Vec<(usize, MachineState)>),
 }
 
 impl Step {
-    fn to(place: usize, state: State) -> Self {
+    fn to(place: usize, state: MachineState) -> Self {
         Self::Go(vec![(place, state)])
     }
 }
 
-/// The state with which to go on from here, or None if nothing new has come.
-fn arrive(states: &mut BTreeMap<usize, State>, at: usize, state: State) -> Option<State> {
+/// The state with which to go on from here; None if it holds nothing new.
+fn arrive(
+    states: &mut BTreeMap<usize, MachineState>,
+    at: usize,
+    state: MachineState,
+) -> Option<MachineState> {
     let Some(before) = states.get(&at) else {
         states.insert(at, state.clone());
         return Some(state);
@@ -305,7 +323,7 @@ mod tests {
     fn what_is_put_aside_on_the_stack_is_found_again() {
         let code = [mov(0, 2), store(-16), load(0), fetch(-16), EXIT_OP];
         assert_eq!(returns(&code), Returns::exactly(&[2]));
-        // Half of it is not it.
+        // Half of a stored value is another value.
         let narrow = op(0x63, 10, 1, -12, 0);
         assert!(!returns(&[mov(0, 2), store(-16), narrow, fetch(-16), EXIT_OP]).complete);
         assert!(!returns(&[mov(0, 2), store(-16), fetch(-8), EXIT_OP]).complete);
@@ -370,7 +388,7 @@ mod tests {
                     let mut bytes = next().to_ne_bytes();
                     bytes[0] = codes[bytes[0] as usize % codes.len()];
                     bytes[1] &= 0x7b;
-                    // Near enough to stay inside, as a rule.
+                    // Near enough to stay inside the program, as a rule.
                     let offset = i16::from(bytes[2] % 32) - 16;
                     bytes[2..4].copy_from_slice(&offset.to_ne_bytes());
                     bytes

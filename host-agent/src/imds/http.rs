@@ -14,7 +14,7 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Agent, Body, Error};
 
-use super::outside::{Answer, MOST_BYTES, Outside, Request, Silence};
+use super::outside::{ImdsAnswer, ImdsRequest, MOST_BYTES, Outside, Silence};
 use crate::host::aide;
 
 /// Longer than any request of ours lives between its two steps.
@@ -102,7 +102,7 @@ fn in_time(timeout: NextTimeout) -> impl Fn(io::Error) -> Error {
 }
 
 impl Host {
-    fn call(&self, request: &Request, timeout: Duration) -> Result<Response<Body>, Error> {
+    fn call(&self, request: &ImdsRequest, timeout: Duration) -> Result<Response<Body>, Error> {
         let timeout = Some(timeout);
         match request.token {
             Some(token) => {
@@ -119,12 +119,12 @@ impl Host {
 }
 
 impl Outside for Host {
-    fn send(&mut self, request: &Request, timeout: Duration) -> Result<Answer, Silence> {
+    fn send(&mut self, request: &ImdsRequest, timeout: Duration) -> Result<ImdsAnswer, Silence> {
         let mut response = self.call(request, timeout).map_err(|e| silence(e, timeout))?;
         let mut body = Vec::new();
         let mut reader = response.body_mut().as_reader().take(MOST_BYTES as u64 + 1);
         reader.read_to_end(&mut body).map_err(|e| silence(e.into(), timeout))?;
-        Ok(Answer { status: response.status().as_u16(), body })
+        Ok(ImdsAnswer { status: response.status().as_u16(), body })
     }
 
     fn now(&self) -> Duration {

@@ -80,7 +80,7 @@ pub(super) fn words<T: FromStr>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Answer, Request, Silence};
+    use super::super::{ImdsAnswer, ImdsRequest, Silence};
     use super::*;
 
     const OF: &str = "network/interfaces/macs/02:00:00:00:00:01/";
@@ -89,13 +89,13 @@ mod tests {
     struct Pages(Vec<(String, &'static str)>);
 
     impl Outside for Pages {
-        fn send(&mut self, request: &Request, _: Duration) -> Result<Answer, Silence> {
-            let page = |body: &str| Ok(Answer { status: 200, body: body.into() });
+        fn send(&mut self, request: &ImdsRequest, _: Duration) -> Result<ImdsAnswer, Silence> {
+            let page = |body: &str| Ok(ImdsAnswer { status: 200, body: body.into() });
             let Some((_, path)) = request.url.split_once("/latest/meta-data/") else {
                 return page("token");
             };
             let found = self.0.iter().find(|(known, _)| known == path);
-            found.map_or(Ok(Answer { status: 404, body: Vec::new() }), |(_, body)| page(body))
+            found.map_or(Ok(ImdsAnswer { status: 404, body: Vec::new() }), |(_, body)| page(body))
         }
 
         fn now(&self) -> Duration {

@@ -18,7 +18,7 @@ use std::{fmt, mem};
 use thiserror::Error;
 
 pub use http::Host;
-pub use outside::{Answer, MOST_BYTES, Outside, Request, Silence};
+pub use outside::{ImdsAnswer, ImdsRequest, MOST_BYTES, Outside, Silence};
 
 /// IPv4 and IPv6; link-local, so only the host's own hypervisor can answer.
 const ENDPOINTS: [&str; 2] = ["http://169.254.169.254", "http://[fd00:ec2::254]"];
@@ -221,26 +221,26 @@ impl<'c, O: Outside> Client<'c, O> {
     }
 
     /// A token is kept as long as all is well with it.
-    fn get_with_token(&mut self, endpoint: &str, url: &str) -> Result<Answer, Failure> {
+    fn get_with_token(&mut self, endpoint: &str, url: &str) -> Result<ImdsAnswer, Failure> {
         let token = match self.token.take() {
             Some(token) => token,
             None => self.new_token(endpoint)?,
         };
-        let answer = self.send(Request { url: url.to_owned(), token: Some(&token) })?;
+        let answer = self.send(ImdsRequest { url: url.to_owned(), token: Some(&token) })?;
         self.token = matches!(answer.status, 200 | 404).then_some(token);
         Ok(answer)
     }
 
     fn new_token(&mut self, endpoint: &str) -> Result<String, Failure> {
         let url = format!("{endpoint}{TOKEN_PATH}");
-        let answer = self.send(Request { url: url.clone(), token: None })?;
+        let answer = self.send(ImdsRequest { url: url.clone(), token: None })?;
         match answer.status {
             200 => Ok(String::from_utf8_lossy(&answer.body).trim().to_owned()),
             status => Err(failure(status, url)),
         }
     }
 
-    fn send(&mut self, request: Request) -> Result<Answer, Failure> {
+    fn send(&mut self, request: ImdsRequest) -> Result<ImdsAnswer, Failure> {
         let timeout = self.left().clamp(SHORTEST_TRY, REQUEST_TIMEOUT);
         let url = &request.url;
         let silent = |silence| Failure::Passing(Fault::Silence { silence, url: url.clone() });

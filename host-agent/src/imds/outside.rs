@@ -8,13 +8,13 @@ pub const MOST_BYTES: usize = 64 * 1024;
 
 /// Asks for a token, or for something with one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request<'r> {
+pub struct ImdsRequest<'r> {
     pub url: String,
     pub token: Option<&'r str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct ImdsAnswer {
     pub status: u16,
     /// At most one byte more than user data may have.
     pub body: Vec<u8>,
@@ -30,7 +30,7 @@ pub enum Silence {
 
 /// Network, clock and chance.
 pub trait Outside {
-    fn send(&mut self, request: &Request, timeout: Duration) -> Result<Answer, Silence>;
+    fn send(&mut self, request: &ImdsRequest, timeout: Duration) -> Result<ImdsAnswer, Silence>;
     /// Time since some fixed moment.
     fn now(&self) -> Duration;
     fn sleep(&mut self, pause: Duration);

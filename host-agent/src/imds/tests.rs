@@ -13,14 +13,14 @@ const ENOUGH: Duration = Duration::from_secs(60);
 
 /// Answers in the order of the script, then refuses connections.
 struct Script {
-    answers: VecDeque<Result<Answer, Silence>>,
+    answers: VecDeque<Result<ImdsAnswer, Silence>>,
     asked: Vec<String>,
     pauses: Vec<Duration>,
     now: Duration,
 }
 
 impl Outside for Script {
-    fn send(&mut self, request: &Request, timeout: Duration) -> Result<Answer, Silence> {
+    fn send(&mut self, request: &ImdsRequest, timeout: Duration) -> Result<ImdsAnswer, Silence> {
         let token = request.token.map(|token| format!(" {token}")).unwrap_or_default();
         self.asked.push(format!("{}{token}", request.url));
         let answer = self.answers.pop_front().unwrap_or_else(refused);
@@ -46,21 +46,21 @@ impl Outside for Script {
     }
 }
 
-fn refused() -> Result<Answer, Silence> {
+fn refused() -> Result<ImdsAnswer, Silence> {
     Err(Silence::Broken("Connection refused (os error 111)".into()))
 }
 
-fn hang() -> Result<Answer, Silence> {
+fn hang() -> Result<ImdsAnswer, Silence> {
     Err(Silence::Timeout(Duration::ZERO))
 }
 
-fn answer(status: u16, body: &str) -> Result<Answer, Silence> {
-    Ok(Answer { status, body: body.into() })
+fn answer(status: u16, body: &str) -> Result<ImdsAnswer, Silence> {
+    Ok(ImdsAnswer { status, body: body.into() })
 }
 
 type Outcome = Result<Option<String>, String>;
 
-fn run(budget: Duration, answers: Vec<Result<Answer, Silence>>) -> (Outcome, Script) {
+fn run(budget: Duration, answers: Vec<Result<ImdsAnswer, Silence>>) -> (Outcome, Script) {
     let mut script = Script {
         answers: answers.into(),
         asked: Vec::new(),

@@ -58,7 +58,7 @@ pub fn lost_rates(settings: &Settings, list: &str) -> Option<StaticRates> {
 pub fn edited(settings: &Settings, found: &Option<TextFile>) -> Result<Option<TextFile>> {
     let Some(found) = found else { return Ok(None) };
     let edited = if !conflist::is_list(&found.path) {
-        Err(conflist::Invalid { line: 1, column: 1, problem: conflist::Problem::OnePlugin })
+        Err(conflist::Invalid { line: 1, column: 1, problem: conflist::ListProblem::OnePlugin })
     } else if is_chained(settings) && !upstream(settings, found).is_some_and(Upstream::stays) {
         conflist::add(&found.text)
     } else {

@@ -10,7 +10,7 @@ use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use serde::{Deserialize, Serialize};
 
 use super::attributes::{attributes, find, i32_at, text, u32_at};
-use super::socket::{Error, Heard, Netlink, Request};
+use super::socket::{Ask, Error, Heard, Netlink};
 
 const RTM_GETLINK: u16 = 18;
 /// struct ifinfomsg, and where it has the device's index.
@@ -119,7 +119,7 @@ impl Netlink {
     pub fn links(&mut self) -> Result<Vec<Link>, Error> {
         let mask = RTEXT_FILTER_SKIP_STATS.to_ne_bytes();
         let body = ifinfomsg(0, Some((IFLA_EXT_MASK, &mask)));
-        let ask = Request { kind: RTM_GETLINK, flags: NLM_F_DUMP, body: &body };
+        let ask = Ask { kind: RTM_GETLINK, flags: NLM_F_DUMP, body: &body };
         Ok(self.list("list the interfaces", &ask, usize::MAX, read_link)?.answers)
     }
 
@@ -127,7 +127,7 @@ impl Netlink {
     pub(super) fn list<T>(
         &mut self,
         what: &str,
-        ask: &Request,
+        ask: &Ask,
         at_most: usize,
         read: impl Fn(&[u8]) -> Option<T>,
     ) -> Result<Heard<T>, Error> {
@@ -191,7 +191,7 @@ impl Netlink {
         attribute: Option<(u16, &[u8])>,
     ) -> Result<Link, Error> {
         let body = ifinfomsg(index, attribute);
-        let ask = Request { kind: RTM_GETLINK, flags: 0, body: &body };
+        let ask = Ask { kind: RTM_GETLINK, flags: 0, body: &body };
         let heard = self.ask(what, &ask, usize::MAX, |_, body| Ok(read_link(body)))?;
         let found = heard.answers.into_iter().next();
         found.ok_or_else(|| Error::new(what, std::io::ErrorKind::NotFound.into()))

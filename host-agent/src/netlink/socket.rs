@@ -101,14 +101,14 @@ pub(super) struct Heard<T> {
 }
 
 /// A request by its number, its flags and what stands behind the header.
-pub(super) struct Request<'a> {
+pub(super) struct Ask<'a> {
     pub kind: u16,
     pub flags: u16,
     pub body: &'a [u8],
 }
 
 /// One message of a datagram.
-struct Message<'a> {
+struct RawMessage<'a> {
     kind: u16,
     flags: u16,
     sequence: u32,
@@ -172,7 +172,7 @@ impl Netlink {
     ) -> Result<Heard<RouteNetlinkMessage>, Error> {
         let mut body = vec![0; message.buffer_len()];
         message.serialize(&mut body);
-        let request = Request { kind: message.message_type(), flags, body: &body };
+        let request = Ask { kind: message.message_type(), flags, body: &body };
         self.ask(what, &request, at_most, |kind, body| {
             let mut header = NetlinkHeader::default();
             header.message_type = kind;
@@ -186,7 +186,7 @@ impl Netlink {
     pub(super) fn ask<T>(
         &mut self,
         what: &str,
-        request: &Request,
+        request: &Ask,
         at_most: usize,
         read: impl FnMut(u16, &[u8]) -> io::Result<Option<T>>,
     ) -> Result<Heard<T>, Error> {
@@ -202,7 +202,7 @@ impl Netlink {
         Ok(heard)
     }
 
-    fn send(&mut self, request: &Request) -> io::Result<()> {
+    fn send(&mut self, request: &Ask) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let length = (HEADER_BYTES + request.body.len()) as u32;
         let header = [
@@ -246,10 +246,10 @@ impl Netlink {
     }
 }
 
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = RawMessage<'_>> {
     std::iter::from_fn(move || {
         let length = u32_at(bytes, 0)? as usize;
-        let message = Message {
+        let message = RawMessage {
             kind: u16_at(bytes, 4)?,
             flags: u16_at(bytes, 6)?,
             sequence: u32_at(bytes, 8)?,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::attributes::{attributes, find, text, u32_at};
 use super::link::Link;
-use super::socket::{Error, Netlink, Request};
+use super::socket::{Ask, Error, Netlink};
 use super::tc::ROOT_HANDLE;
 
 const RTM_GETQDISC: u16 = 38;
@@ -89,9 +89,9 @@ impl ListedFilter {
 }
 
 /// What asks for lists, by the socket of one network namespace.
-pub struct Survey(Netlink);
+pub struct Lists(Netlink);
 
-impl Survey {
+impl Lists {
     /// Of the caller's network namespace.
     pub fn open() -> Result<Self, Error> {
         Netlink::open().map(Self)
@@ -111,7 +111,7 @@ impl Survey {
         for parent in PARENTS {
             let what = format!("ask for a qdisc of the device with index {device}");
             let body = tcmsg(device, parent);
-            let ask = Request { kind: RTM_GETQDISC, flags: NLM_F_ECHO, body: &body };
+            let ask = Ask { kind: RTM_GETQDISC, flags: NLM_F_ECHO, body: &body };
             match self.0.ask(&what, &ask, usize::MAX, |_, body| Ok(read_qdisc(body))) {
                 // What is not there has no answer.
                 Err(e) if e.is_not_found() => {}
@@ -128,7 +128,7 @@ impl Survey {
 
     /// All qdiscs of all devices.
     pub fn qdiscs(&mut self) -> Result<Vec<Qdisc>, Error> {
-        let ask = Request { kind: RTM_GETQDISC, flags: NLM_F_DUMP, body: &tcmsg(0, 0) };
+        let ask = Ask { kind: RTM_GETQDISC, flags: NLM_F_DUMP, body: &tcmsg(0, 0) };
         Ok(self.0.list("list the qdiscs", &ask, usize::MAX, read_qdisc)?.answers)
     }
 
@@ -140,7 +140,7 @@ impl Survey {
     ) -> Result<(Vec<ListedFilter>, bool), Error> {
         let what = format!("list the filters of the device with index {device}");
         let body = tcmsg(device, parent);
-        let ask = Request { kind: RTM_GETTFILTER, flags: NLM_F_DUMP, body: &body };
+        let ask = Ask { kind: RTM_GETTFILTER, flags: NLM_F_DUMP, body: &body };
         let heard = self.0.list(&what, &ask, FILTERS, read_filter)?;
         let filters = heard.answers.into_iter().filter(ListedFilter::is_one);
         Ok((filters.collect(), heard.cut))

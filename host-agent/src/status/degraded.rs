@@ -4,7 +4,7 @@
 //! entry may speak of many pods, so that it stays readable.
 
 use super::node::Status;
-use super::pod::{Pod, State, names};
+use super::pod::{PodState, PodStatus, names};
 use crate::settings::in_force::Reason;
 use crate::trouble::code::{self, Code};
 use crate::trouble::{Trouble, some};
@@ -14,18 +14,18 @@ const UNENFORCED: &str =
     "a limit is not enforced where it should be; sluice pods says what is missing";
 
 /// Finds the pods without their limit once more, as a look at the devices may show others.
-pub fn look_again(degraded: &mut Vec<Trouble>, all: &[Pod]) {
+pub fn look_again(degraded: &mut Vec<Trouble>, all: &[PodStatus]) {
     degraded.retain(|trouble| trouble.what != UNENFORCED);
     degraded.extend(unenforced(degraded, all));
 }
 
 /// The agent says of a pod that it works on what is in the way; that is enough.
-fn unenforced(reported: &[Trouble], all: &[Pod]) -> Option<Trouble> {
-    let is_told = |pod: &Pod| {
+fn unenforced(reported: &[Trouble], all: &[PodStatus]) -> Option<Trouble> {
+    let is_told = |pod: &PodStatus| {
         let subject = format!("{} {}", pod.name(), pod.interface);
         reported.iter().any(|trouble| trouble.is(code::NOT_ENFORCED) && trouble.subject == subject)
     };
-    let without = all.iter().filter(|pod| pod.state() == State::Broken && !is_told(pod));
+    let without = all.iter().filter(|pod| pod.state() == PodState::Broken && !is_told(pod));
     of_names(code::NOT_ENFORCED, UNENFORCED, &names(without))
 }
 
@@ -94,14 +94,14 @@ fn settings(status: &Status) -> Option<Trouble> {
 
 fn programs(status: &Status, error: Option<&bpf::Error>) -> Option<Trouble> {
     // Before the agent's first start there is nothing, and no one who needs it.
-    let needed = status.agent.is_some() || status.count(State::Unlimited) < status.pods.len();
+    let needed = status.agent.is_some() || status.count(PodState::Unlimited) < status.pods.len();
     let error = error.filter(|_| needed)?;
     let what = format!("the programs and maps are not there: {error}; counters cannot be read");
     Some(Trouble::new(code::PINS_MISSING, "shaper", what))
 }
 
-fn of_pods(all: &[Pod]) -> Vec<Trouble> {
-    type Group<'g> = (&'static Code, &'g str, fn(&Pod) -> bool);
+fn of_pods(all: &[PodStatus]) -> Vec<Trouble> {
+    type Group<'g> = (&'static Code, &'g str, fn(&PodStatus) -> bool);
     let groups: [Group; 6] = [
         (code::POLICED, "excess is dropped, not paced: this kernel has no sch_fq", |pod| {
             pod.directions().iter().any(|(_, line)| line.mode.as_deref() == Some("policed"))
@@ -147,7 +147,7 @@ fn of_names(code: &'static Code, what: &str, names: &[String]) -> Option<Trouble
     (!names.is_empty()).then(|| Trouble::new(code, some(names), what))
 }
 
-fn is_dodging(pod: &Pod) -> bool {
+fn is_dodging(pod: &PodStatus) -> bool {
     let dropped = pod.guard.as_ref().is_some_and(|guard| guard.dropped_packets > 0);
     dropped && pod.egress.mode.as_deref() != Some("guarded")
 }
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn many_pods_are_one_entry_that_names_five() {
-        let named = |n: u32| Pod { pod: format!("p{n}"), ..pod() };
+        let named = |n: u32| PodStatus { pod: format!("p{n}"), ..pod() };
         let pods = (0..8).map(|n| {
             let mut pod = named(n);
             pod.egress.broken = true;

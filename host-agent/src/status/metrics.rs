@@ -19,8 +19,8 @@ use prometheus_client::registry::Registry;
 use crate::addresses::capacity::{self, Capacity};
 use crate::host::clock::seconds;
 use crate::settings::in_force::Reason;
-use crate::status::report::Report;
-use crate::status::{Delays, Line, Pod, State, Status, need_container};
+use crate::status::report::AgentReport;
+use crate::status::{Line, PodState, PodStatus, Status, Waits, need_container};
 use crate::trouble::Trouble;
 
 /// Upper bounds in seconds: ADD takes 2 to 20 ms as a rule, and the runtime gives up after minutes.
@@ -147,7 +147,7 @@ where
 /// Of both directions of every pod, what `value` gives.
 fn of_ways<'l, V>(
     status: &'l Status,
-    value: impl Fn(&'l Pod, &'l Line) -> Option<V> + 'l,
+    value: impl Fn(&'l PodStatus, &'l Line) -> Option<V> + 'l,
 ) -> impl Iterator<Item = (Labels<'l>, V)> + 'l {
     let directions = status
         .pods
@@ -157,7 +157,7 @@ fn of_ways<'l, V>(
         .filter_map(move |(pod, direction, line)| Some((labels(pod, direction), value(pod, line)?)))
 }
 
-fn labels<'l>(pod: &'l Pod, direction: &'l str) -> Labels<'l> {
+fn labels<'l>(pod: &'l PodStatus, direction: &'l str) -> Labels<'l> {
     let mut labels = vec![
         ("namespace", pod.namespace.as_str()),
         ("pod", pod.pod.as_str()),
@@ -204,7 +204,7 @@ fn pods(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
     let help = "The limit in force, in bytes of L2 frames; a pod without one has no series";
     family(encoder, ("pod_limit_bytes_per_second", help), limits)?;
     let modes = of_ways(status, |_, line| line.limit_bps.map(|_| ConstGauge::new(1i64)));
-    let lines = status.pods.iter().flat_map(Pod::directions).map(|(_, line)| line);
+    let lines = status.pods.iter().flat_map(PodStatus::directions).map(|(_, line)| line);
     let lines = lines.filter(|line| line.limit_bps.is_some());
     let modes = modes.zip(lines).map(|((mut labels, one), line)| {
         labels.push(("mode", line.mode.as_deref().unwrap_or("none")));
@@ -250,7 +250,7 @@ fn drops(status: &Status) -> impl Iterator<Item = (Labels<'_>, ConstCounter<u64>
 
 /// A histogram that the programs keep.
 struct Kept<'k> {
-    delays: &'k Delays,
+    delays: &'k Waits,
     sum_ns: u64,
 }
 
@@ -277,7 +277,7 @@ fn delays(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
 }
 
 fn node(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
-    let states = State::ALL
+    let states = PodState::ALL
         .map(|state| (vec![("state", state.name())], ConstGauge::new(status.count(state) as i64)));
     family(encoder, ("pods", "Pod interfaces by how their limits are enforced"), states)?;
     let by_hand = status.pods.iter().filter(|pod| pod.live.is_some()).count();
@@ -316,7 +316,7 @@ fn node(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
 }
 
 fn addresses(encoder: &mut DescriptorEncoder, capacity: &Capacity, now_ns: u64) -> Encoded {
-    let states = capacity::State::ALL.map(|state| {
+    let states = capacity::CapacityState::ALL.map(|state| {
         let holds = ConstGauge::new(i64::from(state == capacity.state));
         (vec![("state", state.name())], holds)
     });
@@ -346,7 +346,7 @@ fn verdict(reason: Reason) -> &'static str {
     }
 }
 
-fn report(encoder: &mut DescriptorEncoder, version: &str, report: &Report) -> Encoded {
+fn report(encoder: &mut DescriptorEncoder, version: &str, report: &AgentReport) -> Encoded {
     let counters = [
         ("repairs", "Attachments that were removed and that the agent restored", report.repairs),
         ("adopted_pods", "Pods that the chain had missed", report.adopted),
@@ -392,7 +392,7 @@ mod tests {
         pod.egress.fq_dropped_packets = Some(2);
         pod.egress.wait_ns = 1_500_000_000;
         pod.egress.delays =
-            Some(Delays { buckets: vec![(Some(1_000_000), 4), (Some(2_000_000), 1), (None, 2)] });
+            Some(Waits { buckets: vec![(Some(1_000_000), 4), (Some(2_000_000), 1), (None, 2)] });
         status(vec![pod])
     }
 

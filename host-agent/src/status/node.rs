@@ -3,8 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::pod::{Pod, State};
-use super::report::Report;
+use super::pod::{PodState, PodStatus};
+use super::report::AgentReport;
 use crate::settings::generation::Verdict;
 use crate::settings::in_force::InForce;
 use crate::trouble::Trouble;
@@ -17,7 +17,7 @@ pub struct Status {
     /// The same as seconds since 1970.
     pub time: u64,
     /// None where no agent was asked.
-    pub agent: Option<Agent>,
+    pub agent: Option<RunningAgent>,
     /// None on a node where `sluice boot` has not run.
     pub settings: Option<InForce>,
     /// What became of the generation in force.
@@ -26,16 +26,16 @@ pub struct Status {
     #[serde(default)]
     pub kubelet: Option<InKubelet>,
     pub kernel: Kernel,
-    pub pods: Vec<Pod>,
+    pub pods: Vec<PodStatus>,
     /// What keeps a limit from being what it should be, and what can be done.
     pub degraded: Vec<Trouble>,
 }
 
 /// The process that answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Agent {
+pub struct RunningAgent {
     pub version: String,
-    pub report: Report,
+    pub report: AgentReport,
 }
 
 /// What of the kernel decides how limits are enforced; None where it is not known yet.
@@ -57,7 +57,7 @@ pub struct InKubelet {
 
 impl Status {
     /// How many pods are in each state; a pod is counted once for each of its interfaces.
-    pub fn count(&self, state: State) -> usize {
+    pub fn count(&self, state: PodState) -> usize {
         self.pods.iter().filter(|pod| pod.state() == state).count()
     }
 }
@@ -66,7 +66,7 @@ impl Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pods {
     pub at_ns: u64,
-    pub pods: Vec<Pod>,
+    pub pods: Vec<PodStatus>,
     pub degraded: Vec<Trouble>,
 }
 

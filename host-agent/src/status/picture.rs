@@ -8,9 +8,9 @@ use anyhow::Result;
 use bpf::Pins;
 use nix::sys::utsname::uname;
 
-use super::node::{Agent, InKubelet, Kernel, Status};
-use super::pod::Pod;
-use super::report::Report;
+use super::node::{InKubelet, Kernel, RunningAgent, Status};
+use super::pod::PodStatus;
+use super::report::AgentReport;
 use super::{degraded, pods};
 use crate::host::clock::{now_ns, seconds};
 use crate::host::paths::Paths;
@@ -28,11 +28,11 @@ impl InKubelet {
 impl Status {
     /// Reads records and maps. What cannot be read is reported in `degraded`, so that the rest can be
     /// seen.
-    pub fn read(paths: &Paths, report: Option<&Report>) -> Result<Self> {
+    pub fn read(paths: &Paths, report: Option<&AgentReport>) -> Result<Self> {
         let settings = InForce::read(&paths.boot_file())?;
         let pins = Pins::open(&paths.pin_dir());
         let (pods, mut degraded) = pods::read(paths, pins.as_ref().ok())?;
-        let agent = report.map(|report| Agent {
+        let agent = report.map(|report| RunningAgent {
             version: env!("CARGO_PKG_VERSION").into(),
             report: report.clone(),
         });
@@ -66,7 +66,7 @@ impl Status {
 }
 
 impl Kernel {
-    fn find(paths: &Paths, pins: Option<&Pins>, pods: &[Pod]) -> Self {
+    fn find(paths: &Paths, pins: Option<&Pins>, pods: &[PodStatus]) -> Self {
         let release = uname().map(|name| name.release().to_string_lossy().into_owned());
         let release = release.unwrap_or_default();
         let directions = pods.iter().flat_map(|pod| [&pod.egress, &pod.ingress]);

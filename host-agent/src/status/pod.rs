@@ -16,7 +16,7 @@ use crate::pod::wanted::Wanted;
 
 /// One interface of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pod {
+pub struct PodStatus {
     pub namespace: String,
     /// Empty where the runtime gives no name.
     pub pod: String,
@@ -45,7 +45,7 @@ pub struct Pod {
 /// How a pod's limits are enforced, the worse of its two directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub enum PodState {
     Unlimited,
     Paced,
     Policed,
@@ -54,7 +54,7 @@ pub enum State {
     Broken,
 }
 
-impl State {
+impl PodState {
     pub const ALL: [Self; 5] =
         [Self::Paced, Self::Policed, Self::Guarded, Self::Unlimited, Self::Broken];
 
@@ -98,7 +98,7 @@ pub struct Line {
     /// When a packet was last dropped, by reason.
     pub last_drops: Drops,
     /// How long packets waited; only what is paced is. None without a limit.
-    pub delays: Option<Delays>,
+    pub delays: Option<Waits>,
     /// `paced`, `policed` or `guarded`.
     pub mode: Option<String>,
     /// Whether the limit is not enforced where it should be.
@@ -116,7 +116,7 @@ pub struct Drops {
 
 /// Packets by how long they waited.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Delays {
+pub struct Waits {
     /// Upper bound in nanoseconds (None: no bound) and number of packets up to it from the bound
     /// before.
     pub buckets: Vec<(Option<u64>, u64)>,
@@ -150,7 +150,7 @@ pub struct Bypassed {
     pub last_drop_at_ns: Option<u64>,
 }
 
-impl Delays {
+impl Waits {
     fn of(delays: &bpf::Delays, sent_packets: u64) -> Self {
         let mut before = 0;
         let mut bucket = |bound, within: u64| {
@@ -183,9 +183,9 @@ const SHORT_ID: usize = 13;
 /// Which of these need their container's id to be distinct: those that the runtime gave no name,
 /// and of several sandboxes of one name all but the newest. A pod that was deleted by force comes
 /// again before the old sandbox has gone.
-pub fn need_container(pods: &[Pod]) -> Vec<bool> {
-    let name = |pod: &Pod| (pod.namespace.clone(), pod.pod.clone(), pod.interface.clone());
-    let age = |pod: &Pod| (pod.host_ifindex, pod.slot);
+pub fn need_container(pods: &[PodStatus]) -> Vec<bool> {
+    let name = |pod: &PodStatus| (pod.namespace.clone(), pod.pod.clone(), pod.interface.clone());
+    let age = |pod: &PodStatus| (pod.host_ifindex, pod.slot);
     let mut newest = BTreeMap::new();
     for pod in pods {
         let seen = newest.entry(name(pod)).or_insert(age(pod));
@@ -194,7 +194,7 @@ pub fn need_container(pods: &[Pod]) -> Vec<bool> {
     pods.iter().map(|pod| pod.pod.is_empty() || newest.get(&name(pod)) != Some(&age(pod))).collect()
 }
 
-impl Pod {
+impl PodStatus {
     /// For people: no name can act on a terminal.
     pub fn name(&self) -> String {
         match self.pod.is_empty() {
@@ -212,7 +212,7 @@ impl Pod {
         Wanted::of(bandwidth, &self.namespace, &self.pod, &self.annotated, self.live.as_ref())
     }
 
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> PodState {
         self.egress.state().max(self.ingress.state())
     }
 
@@ -252,7 +252,7 @@ impl Line {
                 horizon_at_ns: counters.last_horizon_ns,
                 aqm_at_ns: counters.last_aqm_ns,
             },
-            delays: limit_bps.map(|_| Delays::of(delays, counters.sent_packets)),
+            delays: limit_bps.map(|_| Waits::of(delays, counters.sent_packets)),
             broken: limit_bps.is_some() && mode.is_none(),
             mode: mode.map(str::to_owned),
             reason,
@@ -303,13 +303,13 @@ impl Line {
         };
     }
 
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> PodState {
         match (self.broken, self.limit_bps, self.mode.as_deref()) {
-            (true, _, _) => State::Broken,
-            (false, None, _) => State::Unlimited,
-            (false, Some(_), Some("guarded")) => State::Guarded,
-            (false, Some(_), Some("policed")) => State::Policed,
-            (false, Some(_), _) => State::Paced,
+            (true, _, _) => PodState::Broken,
+            (false, None, _) => PodState::Unlimited,
+            (false, Some(_), Some("guarded")) => PodState::Guarded,
+            (false, Some(_), Some("policed")) => PodState::Policed,
+            (false, Some(_), _) => PodState::Paced,
         }
     }
 
@@ -378,7 +378,7 @@ fn explain(mode: Option<&Mode>) -> (Option<&'static str>, String) {
 }
 
 /// For a message: pods by namespace and name, once each.
-pub fn names<'p>(pods: impl Iterator<Item = &'p Pod>) -> Vec<String> {
+pub fn names<'p>(pods: impl Iterator<Item = &'p PodStatus>) -> Vec<String> {
     let all: BTreeMap<String, ()> = pods.map(|pod| (pod.name(), ())).collect();
     all.into_keys().collect()
 }
@@ -390,7 +390,7 @@ mod tests {
     #[test]
     fn delays_are_told_bucket_by_bucket_and_add_up_to_what_was_sent() {
         let kept = bpf::Delays { longer: [36, 35, 33, 30, 26, 21, 15, 8] };
-        let delays = Delays::of(&kept, 100);
+        let delays = Waits::of(&kept, 100);
         let packets: Vec<u64> = delays.buckets.iter().map(|(_, packets)| *packets).collect();
         assert_eq!(packets, [64, 1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(delays.buckets[0].0, Some(250_000));
@@ -398,6 +398,6 @@ mod tests {
         assert_eq!(delays.percentile_ns(50), Some(250_000));
         assert_eq!(delays.percentile_ns(80), Some(64_000_000));
         assert_eq!(delays.percentile_ns(99), None);
-        assert_eq!(Delays::of(&bpf::Delays::default(), 0).percentile_ns(50), None);
+        assert_eq!(Waits::of(&bpf::Delays::default(), 0).percentile_ns(50), None);
     }
 }

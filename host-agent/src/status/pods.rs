@@ -5,7 +5,7 @@
 use anyhow::Result;
 use bpf::{Counters, Pins};
 
-use super::pod::{Bypassed, GuardLine, Line, Pod};
+use super::pod::{Bypassed, GuardLine, Line, PodStatus};
 use super::queues::{self, Queues};
 use crate::host::clock::now_ns;
 use crate::host::paths::Paths;
@@ -22,7 +22,7 @@ struct Counted {
 }
 
 /// All pods, and what of them could not be read.
-pub fn read(paths: &Paths, pins: Option<&Pins>) -> Result<(Vec<Pod>, Vec<Trouble>)> {
+pub fn read(paths: &Paths, pins: Option<&Pins>) -> Result<(Vec<PodStatus>, Vec<Trouble>)> {
     let (mut pods, mut queues, mut troubles) = (Vec::new(), Vec::new(), Vec::new());
     for claim in Records::new(paths).list()? {
         match read_one(pins, &claim) {
@@ -42,7 +42,7 @@ pub fn read(paths: &Paths, pins: Option<&Pins>) -> Result<(Vec<Pod>, Vec<Trouble
 }
 
 /// None if the pod has gone since the listing.
-fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<(Pod, Queues)>> {
+fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<(PodStatus, Queues)>> {
     let record = match claim.read() {
         Ok(record) => record,
         Err(e) if is_not_found(&e) => return Ok(None),
@@ -67,7 +67,7 @@ fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<(Pod, Queues)>>
     };
     bypassed.iter().for_each(|bypassed| ingress.tell_of_bypass(bypassed));
     let queues = Queues::of(claim, &record);
-    let pod = Pod {
+    let pod = PodStatus {
         container_id: claim.key.container_id.clone(),
         interface: claim.key.ifname.clone(),
         host_ifindex: record.host.as_ref().map(|host| host.ifindex),
@@ -106,10 +106,11 @@ impl Counted {
 }
 
 /// Says of each pod what was removed from it.
-pub fn look_at_devices(paths: &Paths, pods: &mut [Pod]) -> Result<()> {
+pub fn look_at_devices(paths: &Paths, pods: &mut [PodStatus]) -> Result<()> {
     for claim in Records::new(paths).list()? {
-        let same =
-            |pod: &&mut Pod| pod.slot == claim.slot.number() && pod.interface == claim.key.ifname;
+        let same = |pod: &&mut PodStatus| {
+            pod.slot == claim.slot.number() && pod.interface == claim.key.ifname
+        };
         let (Some(pod), Ok(record)) = (pods.iter_mut().find(same), claim.read()) else { continue };
         let [egress, ingress] = problems(&claim, &record);
         pod.egress.tell_of_problem(egress);

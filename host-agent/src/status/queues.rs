@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::pod::Pod;
+use super::pod::PodStatus;
 use crate::netlink::Netlink;
 use crate::pod::record::{Claim, Mode, Record, Shaping};
 use crate::pod::veth::End;
@@ -34,7 +34,7 @@ impl Queues {
 }
 
 /// Enters the drops into the pods, one after the other, beginning somewhere else each time.
-pub fn enter(pods: &mut [Pod], queues: &[Queues], at_ns: u64) {
+pub fn enter(pods: &mut [PodStatus], queues: &[Queues], at_ns: u64) {
     let Ok(mut host) = Netlink::open() else { return };
     let first = (at_ns % pods.len().max(1) as u64) as usize;
     let mut both: Vec<_> = pods.iter_mut().zip(queues).collect();

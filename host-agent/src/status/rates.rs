@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 
-use super::{Line, Pod};
+use super::{Line, PodStatus};
 use crate::status::Pods;
 
 /// Enters into `pods`, read at `at_ns`, what was measured since `before`. A pod that is new has
 /// nothing measured yet.
-pub fn measure(before: &Pods, at_ns: u64, pods: &mut [Pod]) {
+pub fn measure(before: &Pods, at_ns: u64, pods: &mut [PodStatus]) {
     let elapsed_ns = at_ns.saturating_sub(before.at_ns);
     let known: HashMap<_, _> = before.pods.iter().map(|pod| (identity(pod), pod)).collect();
     for pod in pods {
@@ -22,7 +22,7 @@ pub fn measure(before: &Pods, at_ns: u64, pods: &mut [Pod]) {
 }
 
 /// The same attachment, so that its counters have only gone up.
-fn identity(pod: &Pod) -> (u16, String, String, String) {
+fn identity(pod: &PodStatus) -> (u16, String, String, String) {
     (pod.slot, pod.namespace.clone(), pod.pod.clone(), pod.interface.clone())
 }
 

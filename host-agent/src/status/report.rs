@@ -10,7 +10,7 @@ use crate::trouble::Trouble;
 
 /// The loop's own account of itself since it started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
+pub struct AgentReport {
     /// Whether the first whole pass has finished.
     pub ready: bool,
     /// Whole passes, and what the last one took.
@@ -34,7 +34,7 @@ pub struct Report {
     pub troubles: Vec<Trouble>,
 }
 
-impl Report {
+impl AgentReport {
     /// One line for `systemctl status`.
     pub fn to_line(&self, pods: usize) -> String {
         let first = self.troubles.first().map(|t| format!("; {}: {}", t.subject, t.what));

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use settings_model::{Rate, Settings};
 
-use super::{Kernel, State, Status, need_container};
+use super::{Kernel, PodState, Status, need_container};
 use crate::addresses::capacity::{Capacity, numbers};
 use crate::settings::in_words::limits;
 use crate::trouble::code::NOT_ADOPTED;
@@ -97,7 +97,7 @@ fn kernel(kernel: &Kernel) -> String {
 }
 
 fn counts(status: &Status) -> String {
-    let by_state = State::ALL.map(|state| (state, status.count(state)));
+    let by_state = PodState::ALL.map(|state| (state, status.count(state)));
     let counts = by_state.iter().filter(|(_, count)| *count > 0);
     let counts: Vec<String> =
         counts.map(|(state, count)| format!("{count} {}", state.name())).collect();
@@ -197,17 +197,17 @@ pub fn duration(ns: u64) -> String {
 
 #[cfg(test)]
 pub mod tests {
-    use super::super::node::Agent;
-    use super::super::{GuardLine, Line, Pod};
+    use super::super::node::RunningAgent;
+    use super::super::{GuardLine, Line, PodStatus};
     use super::*;
     use crate::addresses::capacity;
-    use crate::addresses::capacity::state::{Finding, Seen};
+    use crate::addresses::capacity::state::{AddressCount, CapacityFinding};
     use crate::pod::asked::Annotated;
     use crate::pod::limit::Origin;
     use crate::pod::record::Arrival;
     use crate::settings::generation::Verdict;
     use crate::settings::in_force::{InForce, Reason};
-    use crate::status::report::Report;
+    use crate::status::report::AgentReport;
     use crate::trouble::{Trouble, code};
 
     fn line() -> Line {
@@ -235,8 +235,8 @@ pub mod tests {
     }
 
     /// Limited in both directions, and all is well.
-    pub fn pod() -> Pod {
-        Pod {
+    pub fn pod() -> PodStatus {
+        PodStatus {
             namespace: "default".into(),
             pod: "web".into(),
             container_id: "0123456789abcdef".into(),
@@ -264,13 +264,17 @@ pub mod tests {
     }
 
     /// A node with these pods, where all is well.
-    pub fn status(pods: Vec<Pod>) -> Status {
-        let report =
-            Report { ready: true, passes: 12, last_pass_ns: 3_140_000, ..Report::default() };
+    pub fn status(pods: Vec<PodStatus>) -> Status {
+        let report = AgentReport {
+            ready: true,
+            passes: 12,
+            last_pass_ns: 3_140_000,
+            ..AgentReport::default()
+        };
         Status {
             at_ns: 7,
             time: 1_800_000_000,
-            agent: Some(Agent { version: "0.1.0".into(), report }),
+            agent: Some(RunningAgent { version: "0.1.0".into(), report }),
             settings: Some(InForce {
                 generation: Some(3),
                 documents: vec!["user-data".into()],
@@ -305,8 +309,8 @@ pub mod tests {
 
     /// Two prefixes of a node that promises 110 pods, seen half a minute ago.
     pub fn capacity() -> Capacity {
-        let seen = Seen { at_ns: 10_000_000_000, addresses: 32, prefixes: 2, used: 5 };
-        let (state, finding) = (capacity::State::Ok, Finding::Fits);
+        let seen = AddressCount { at_ns: 10_000_000_000, addresses: 32, prefixes: 2, used: 5 };
+        let (state, finding) = (capacity::CapacityState::Ok, CapacityFinding::Fits);
         Capacity { state, finding, max_pods: 110, full: Some(240), seen: Some(seen) }
     }
 
@@ -327,8 +331,8 @@ pub mod tests {
             "ok: 32 addresses for pods, up to 240; 5 pods have one; max-pods 110; IMDS answered 33.5s ago"
         );
         let unseen = Capacity {
-            state: capacity::State::Unknown,
-            finding: Finding::Unseen,
+            state: capacity::CapacityState::Unknown,
+            finding: CapacityFinding::Unseen,
             seen: None,
             full: None,
             ..capacity()

@@ -17,7 +17,7 @@ use crate::pod::record::Arrival;
 use crate::pod::sources::{Level, Sources};
 use crate::pod::time_to_live::TimeToLive;
 use crate::status::text::{duration, short};
-use crate::status::{GuardLine, Line, Pod, Status};
+use crate::status::{GuardLine, Line, PodStatus, Status};
 
 /// One interface of a pod.
 #[derive(Debug, Serialize)]
@@ -41,7 +41,7 @@ pub struct Trace {
 #[derive(Debug, Serialize)]
 pub struct Traced {
     /// Highest first.
-    pub sources: Vec<Source>,
+    pub sources: Vec<LimitSource>,
     /// None where the settings have no maximum for this pod.
     pub maximum: Option<Maximum>,
     /// How a limit queues here: `burst` and `latency-target`.
@@ -54,7 +54,7 @@ pub struct Traced {
 
 /// A source of what a limit is.
 #[derive(Debug, Serialize)]
-pub struct Source {
+pub struct LimitSource {
     pub origin: Origin,
     /// None: it says nothing about this pod.
     pub value: Option<String>,
@@ -101,7 +101,7 @@ pub fn trace(status: &Status, settings: &Effective, namespace: &str, pod: &str) 
 }
 
 impl Trace {
-    fn of(status: &Status, settings: &Effective, pod: &Pod) -> Self {
+    fn of(status: &Status, settings: &Effective, pod: &PodStatus) -> Self {
         let enabled = settings.settings.bandwidth.enabled;
         let traced = |direction, line: &Line, guard| {
             let account = Account::of(settings, pod, direction);
@@ -141,7 +141,7 @@ struct Account<'s> {
 }
 
 impl<'s> Account<'s> {
-    fn of(settings: &'s Effective, pod: &Pod, direction: Direction) -> Self {
+    fn of(settings: &'s Effective, pod: &PodStatus, direction: Direction) -> Self {
         let bandwidth = &settings.settings.bandwidth;
         let (namespace, name) = (&pod.namespace, &pod.pod);
         let live = pod.live.as_ref();
@@ -161,9 +161,9 @@ impl<'s> Account<'s> {
         }
     }
 
-    fn sources(&self) -> Vec<Source> {
+    fn sources(&self) -> Vec<LimitSource> {
         let enabled = self.settings.settings.bandwidth.enabled;
-        let source = |(origin, value, decides): (Origin, Option<Choice>, bool)| Source {
+        let source = |(origin, value, decides): (Origin, Option<Choice>, bool)| LimitSource {
             origin,
             value: value.map(|value| value.to_string()),
             place: value.map(|_| self.place_of(origin)),

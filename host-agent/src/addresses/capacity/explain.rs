@@ -4,7 +4,7 @@
 
 use super::judge::{COMES_WITHIN, FILLS_WITHIN, Signs};
 use super::promise::{Pool, Promise};
-use super::state::{Capacity, Finding, Seen};
+use super::state::{AddressCount, Capacity, CapacityFinding};
 use crate::trouble::Trouble;
 use crate::trouble::code::{self, Code};
 
@@ -27,7 +27,7 @@ pub fn numbers(capacity: &Capacity) -> String {
     let full = full.map(|full| format!(", up to {full}")).unwrap_or_default();
     let max_pods = capacity.max_pods;
     match &capacity.seen {
-        Some(Seen { addresses: now, used, .. }) => format!(
+        Some(AddressCount { addresses: now, used, .. }) => format!(
             "{} addresses for pods{full}; {used} pods have one; max-pods {max_pods}",
             addresses(*now)
         ),
@@ -43,10 +43,10 @@ pub fn trouble(
     signs: &Signs,
 ) -> Option<Trouble> {
     let (code, why, next_step) = match capacity.finding {
-        Finding::Unseen | Finding::Fits => return None,
-        Finding::Filling if !signs.fills_for_long() => return None,
-        Finding::Filling => filling(promise),
-        Finding::Exhausted => exhausted(promise, signs),
+        CapacityFinding::Unseen | CapacityFinding::Fits => return None,
+        CapacityFinding::Filling if !signs.fills_for_long() => return None,
+        CapacityFinding::Filling => filling(promise),
+        CapacityFinding::Exhausted => exhausted(promise, signs),
         mismatch => {
             (code::IP_MISMATCH, contradiction(mismatch, promise, pool), remedy(mismatch, pool))
         }
@@ -78,21 +78,23 @@ fn grow(promise: &Promise) -> &'static str {
     }
 }
 
-fn contradiction(finding: Finding, promise: &Promise, pool: &Pool) -> String {
+fn contradiction(finding: CapacityFinding, promise: &Promise, pool: &Pool) -> String {
     let instance_type = promise.in_force.instance_type.as_deref().unwrap_or("this instance type");
     match finding {
-        Finding::CannotDelegate => {
+        CapacityFinding::CannotDelegate => {
             format!("prefix-delegation.enabled = true, but {instance_type} can have no prefixes")
         }
-        Finding::Overpromised if promise.standalone => {
+        CapacityFinding::Overpromised if promise.standalone => {
             "max-pods is more than the delegated prefixes have addresses".into()
         }
-        Finding::Overpromised if pool.efa_only > 0 => format!(
+        CapacityFinding::Overpromised if pool.efa_only > 0 => format!(
             "max-pods is more than the ENIs of {instance_type} carry (EFA-only, without addresses: {})",
             pool.efa_only
         ),
-        Finding::Overpromised => format!("max-pods is more than the ENIs of {instance_type} carry"),
-        Finding::UnexpectedPrefixes => {
+        CapacityFinding::Overpromised => {
+            format!("max-pods is more than the ENIs of {instance_type} carry")
+        }
+        CapacityFinding::UnexpectedPrefixes => {
             "aws-node delegates prefixes, but prefix-delegation.enabled = false".into()
         }
         _ => format!(
@@ -102,19 +104,19 @@ fn contradiction(finding: Finding, promise: &Promise, pool: &Pool) -> String {
     }
 }
 
-fn remedy(finding: Finding, pool: &Pool) -> &'static str {
+fn remedy(finding: CapacityFinding, pool: &Pool) -> &'static str {
     match finding {
-        Finding::CannotDelegate => {
+        CapacityFinding::CannotDelegate => {
             "use a Nitro type, or prefix-delegation.enabled = false for nodes of this one"
         }
-        Finding::Overpromised if pool.efa_only > 0 => {
+        CapacityFinding::Overpromised if pool.efa_only > 0 => {
             "give max-pods.value, at most 2 more than these addresses, or attach EFA-only interfaces to \
              other network cards"
         }
-        Finding::Overpromised => {
+        CapacityFinding::Overpromised => {
             "lower max-pods (max-pods.value = \"auto\" fits), or use prefixes or a larger type"
         }
-        Finding::UnexpectedPrefixes => {
+        CapacityFinding::UnexpectedPrefixes => {
             "set prefix-delegation.enabled = true, so that max-pods is what they carry"
         }
         _ => DELEGATE,

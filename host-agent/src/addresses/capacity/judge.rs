@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::promise::{Pool, Promise};
-use super::state::Finding;
+use super::state::CapacityFinding;
 
 /// aws-node takes a minute or two to start on a fresh node; a subnet without a free /28 costs it cooldowns
 /// of 120 s (ipamd.go, InsufficientCidrBlocks), and IMDS may be a minute behind EC2.
@@ -73,30 +73,35 @@ impl Signs {
 }
 
 /// What it means. `before` is what it meant until now.
-pub fn judge(before: Finding, promise: &Promise, pool: &Pool, signs: &Signs) -> Finding {
+pub fn judge(
+    before: CapacityFinding,
+    promise: &Promise,
+    pool: &Pool,
+    signs: &Signs,
+) -> CapacityFinding {
     if is_exhausted(before, promise, pool, signs.empty) {
-        Finding::Exhausted
+        CapacityFinding::Exhausted
     } else if promise.cannot_delegate() {
-        Finding::CannotDelegate
+        CapacityFinding::CannotDelegate
     } else if promise.overpromises(pool) {
-        Finding::Overpromised
+        CapacityFinding::Overpromised
     } else if signs.missing.for_at_least(COMES_WITHIN) {
-        Finding::NoPrefixes
+        CapacityFinding::NoPrefixes
     } else if signs.wasted.for_at_least(COMES_WITHIN) {
-        Finding::UnexpectedPrefixes
+        CapacityFinding::UnexpectedPrefixes
     } else if signs.short.holds
-        && (before != Finding::Fits || signs.short.for_at_least(SETTLES_WITHIN))
+        && (before != CapacityFinding::Fits || signs.short.for_at_least(SETTLES_WITHIN))
     {
-        Finding::Filling
+        CapacityFinding::Filling
     } else {
-        Finding::Fits
+        CapacityFinding::Fits
     }
 }
 
 /// At once where nothing more can come, else when nothing has come for a while.
-fn is_exhausted(before: Finding, promise: &Promise, pool: &Pool, empty: Held) -> bool {
+fn is_exhausted(before: CapacityFinding, promise: &Promise, pool: &Pool, empty: Held) -> bool {
     let cannot_grow = pool.addresses > 0 && promise.full(pool) == Some(pool.addresses);
-    if before == Finding::Exhausted {
+    if before == CapacityFinding::Exhausted {
         empty.holds || empty.lasted < SETTLES_WITHIN
     } else {
         empty.for_at_least(COMES_WITHIN) || (empty.holds && cannot_grow)
@@ -117,8 +122,8 @@ mod tests {
     }
 
     /// What is found in a look a minute at pools with so many pods; each change, with its minute.
-    fn changes(promise: &Promise, looks: &[(Pool, u64)]) -> Vec<(usize, Finding)> {
-        let (mut signs, mut found) = (Signs::default(), Finding::Unseen);
+    fn changes(promise: &Promise, looks: &[(Pool, u64)]) -> Vec<(usize, CapacityFinding)> {
+        let (mut signs, mut found) = (Signs::default(), CapacityFinding::Unseen);
         let mut changes = Vec::new();
         for (minute, (pool, used)) in looks.iter().enumerate() {
             let passed = if minute == 0 { Duration::ZERO } else { MINUTE };
@@ -143,7 +148,7 @@ mod tests {
             (1, pool(32, 2), 4),
             (9, pool(32, 2), 16),
         ]);
-        let expected = [(0, Finding::Filling), (5, Finding::Fits)];
+        let expected = [(0, CapacityFinding::Filling), (5, CapacityFinding::Fits)];
         assert_eq!(changes(&promise(&PREFIXES), &looks), expected);
     }
 
@@ -151,10 +156,10 @@ mod tests {
     fn prefixes_that_do_not_come_are_one_after_five_minutes_until_they_do() {
         let looks = looks(&[(9, pool(5, 0), 2), (2, pool(16, 1), 2), (3, pool(32, 2), 2)]);
         let expected = [
-            (0, Finding::Filling),
-            (5, Finding::NoPrefixes),
-            (9, Finding::Filling),
-            (11, Finding::Fits),
+            (0, CapacityFinding::Filling),
+            (5, CapacityFinding::NoPrefixes),
+            (9, CapacityFinding::Filling),
+            (11, CapacityFinding::Fits),
         ];
         assert_eq!(changes(&promise(&PREFIXES), &looks), expected);
     }
@@ -162,7 +167,11 @@ mod tests {
     #[test]
     fn prefixes_that_vanish_are_told_in_two_steps() {
         let looks = looks(&[(3, pool(32, 2), 5), (9, pool(0, 0), 0)]);
-        let expected = [(0, Finding::Fits), (6, Finding::Filling), (8, Finding::NoPrefixes)];
+        let expected = [
+            (0, CapacityFinding::Fits),
+            (6, CapacityFinding::Filling),
+            (8, CapacityFinding::NoPrefixes),
+        ];
         assert_eq!(changes(&promise(&PREFIXES), &looks), expected);
     }
 
@@ -170,23 +179,23 @@ mod tests {
     fn type_without_prefixes_is_told_at_once() {
         let mut promise = promise(&PREFIXES);
         promise.in_force.delegates_prefixes = Some(false);
-        assert_eq!(changes(&promise, &[(pool(5, 0), 2)]), [(0, Finding::CannotDelegate)]);
+        assert_eq!(changes(&promise, &[(pool(5, 0), 2)]), [(0, CapacityFinding::CannotDelegate)]);
     }
 
     #[test]
     fn prefixes_against_the_settings_matter_where_max_pods_leaves_them_unused() {
         let looks = looks(&[(9, pool(32, 2), 4), (1, pool(5, 0), 4), (9, pool(32, 2), 4)]);
         let expected = [
-            (0, Finding::Fits),
-            (5, Finding::UnexpectedPrefixes),
-            (9, Finding::Fits),
-            (15, Finding::UnexpectedPrefixes),
+            (0, CapacityFinding::Fits),
+            (5, CapacityFinding::UnexpectedPrefixes),
+            (9, CapacityFinding::Fits),
+            (15, CapacityFinding::UnexpectedPrefixes),
         ];
         assert_eq!(changes(&promise(&SECONDARY), &looks), expected);
         let mut large = promise(&SECONDARY);
         large.in_force.pods = 58;
         large.in_force.capacity = Some(56);
-        assert_eq!(changes(&large, &looks), [(0, Finding::Fits)]);
+        assert_eq!(changes(&large, &looks), [(0, CapacityFinding::Fits)]);
     }
 
     #[test]
@@ -197,21 +206,34 @@ mod tests {
         let full = |used| (pool(15, 0), used);
         let looks =
             [full(14), full(15), full(14), full(15), full(14), full(13), full(13), full(13)];
-        let expected =
-            [(0, Finding::Overpromised), (1, Finding::Exhausted), (7, Finding::Overpromised)];
+        let expected = [
+            (0, CapacityFinding::Overpromised),
+            (1, CapacityFinding::Exhausted),
+            (7, CapacityFinding::Overpromised),
+        ];
         assert_eq!(changes(&promise, &looks), expected);
     }
 
     #[test]
     fn node_that_is_full_of_pods_as_promised_is_well() {
-        assert_eq!(changes(&promise(&SECONDARY), &[(pool(15, 0), 15)]), [(0, Finding::Fits)]);
-        assert_eq!(changes(&promise(&PREFIXES), &[(pool(112, 7), 108)]), [(0, Finding::Fits)]);
+        assert_eq!(
+            changes(&promise(&SECONDARY), &[(pool(15, 0), 15)]),
+            [(0, CapacityFinding::Fits)]
+        );
+        assert_eq!(
+            changes(&promise(&PREFIXES), &[(pool(112, 7), 108)]),
+            [(0, CapacityFinding::Fits)]
+        );
     }
 
     #[test]
     fn pool_that_gets_nothing_is_exhausted_after_five_minutes() {
         let looks = looks(&[(2, pool(32, 2), 5), (9, pool(32, 2), 32)]);
-        let expected = [(0, Finding::Fits), (5, Finding::Filling), (7, Finding::Exhausted)];
+        let expected = [
+            (0, CapacityFinding::Fits),
+            (5, CapacityFinding::Filling),
+            (7, CapacityFinding::Exhausted),
+        ];
         assert_eq!(changes(&promise(&PREFIXES), &looks), expected);
     }
 
@@ -256,7 +278,7 @@ mod tests {
             let changes = changes(&promise, &looks);
             prop_assume!(longest <= Some(3));
             let first = [(0, changes[0].1)];
-            let rest: Vec<_> = changes.iter().filter(|(_, found)| *found != Finding::Fits).collect();
+            let rest: Vec<_> = changes.iter().filter(|(_, found)| *found != CapacityFinding::Fits).collect();
             prop_assert!(changes[..1] == first && rest.len() <= 1 && changes.len() <= 2, "{changes:?}");
         }
 
@@ -266,7 +288,7 @@ mod tests {
             for (minute, found) in changes(&promise, &looks) {
                 let (pool, used) = looks[minute];
                 let is_empty = used >= pool.addresses && used < promise.demand();
-                prop_assert!(found != Finding::Exhausted || is_empty);
+                prop_assert!(found != CapacityFinding::Exhausted || is_empty);
             }
         }
 
@@ -278,7 +300,7 @@ mod tests {
             });
             let lasts = empty.count() > 5;
             let last = changes(&promise, &looks).last().map(|(_, found)| *found);
-            prop_assert!(!lasts || last == Some(Finding::Exhausted), "{last:?}");
+            prop_assert!(!lasts || last == Some(CapacityFinding::Exhausted), "{last:?}");
         }
 
         #[test]
@@ -286,7 +308,7 @@ mod tests {
             let changes = changes(&promise(&PREFIXES), &looks);
             for pair in changes.windows(2) {
                 let [(from, good), (to, then)] = pair else { continue };
-                let taken_back = *good == Finding::Fits && *then == Finding::Filling;
+                let taken_back = *good == CapacityFinding::Fits && *then == CapacityFinding::Filling;
                 prop_assert!(!taken_back || to - from >= 3, "{changes:?}");
             }
         }

@@ -13,5 +13,5 @@ mod watch;
 
 pub use explain::numbers;
 pub use promise::Promise;
-pub use state::{Capacity, State};
+pub use state::{Capacity, CapacityState};
 pub use watch::{CapacityLook, Watch};

@@ -11,14 +11,14 @@ use super::pods;
 /// One account of it, for status and metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capacity {
-    pub state: State,
-    pub finding: Finding,
+    pub state: CapacityState,
+    pub finding: CapacityFinding,
     /// What kubelet has.
     pub max_pods: u16,
     /// Addresses for pods when all ENIs are full; None where the instance type is unknown.
     pub full: Option<u64>,
     /// None as long as IMDS has not answered.
-    pub seen: Option<Seen>,
+    pub seen: Option<AddressCount>,
 }
 
 impl Capacity {
@@ -38,7 +38,7 @@ impl Capacity {
 
 /// What IMDS last showed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct AddressCount {
     /// Nanoseconds since the node started.
     pub at_ns: u64,
     /// For pods, those that have one included.
@@ -49,10 +49,10 @@ pub struct Seen {
     pub used: u64,
 }
 
-/// For programs and graphs. What is said in words is the [`Finding`].
+/// For programs and graphs. What is said in words is the [`CapacityFinding`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub enum CapacityState {
     /// IMDS has not answered yet, or is off.
     Unknown,
     Ok,
@@ -64,7 +64,7 @@ pub enum State {
     Exhausted,
 }
 
-impl State {
+impl CapacityState {
     pub const ALL: [Self; 5] =
         [Self::Unknown, Self::Ok, Self::Filling, Self::Mismatch, Self::Exhausted];
 
@@ -82,7 +82,7 @@ impl State {
 /// What the state is because of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Finding {
+pub enum CapacityFinding {
     #[default]
     Unseen,
     Fits,
@@ -98,17 +98,17 @@ pub enum Finding {
     Exhausted,
 }
 
-impl Finding {
-    pub fn state(self) -> State {
+impl CapacityFinding {
+    pub fn state(self) -> CapacityState {
         match self {
-            Self::Unseen => State::Unknown,
-            Self::Fits => State::Ok,
-            Self::Filling => State::Filling,
+            Self::Unseen => CapacityState::Unknown,
+            Self::Fits => CapacityState::Ok,
+            Self::Filling => CapacityState::Filling,
             Self::NoPrefixes
             | Self::CannotDelegate
             | Self::UnexpectedPrefixes
-            | Self::Overpromised => State::Mismatch,
-            Self::Exhausted => State::Exhausted,
+            | Self::Overpromised => CapacityState::Mismatch,
+            Self::Exhausted => CapacityState::Exhausted,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::explain::{numbers, trouble};
 use super::judge::{Signs, judge};
 use super::pods;
 use super::promise::{Pool, Promise};
-use super::state::{Capacity, Finding, Seen};
+use super::state::{AddressCount, Capacity, CapacityFinding};
 use crate::host::clock::now_ns;
 use crate::host::paths::Paths;
 use crate::imds::eni::Eni;
@@ -45,13 +45,13 @@ pub struct Watch {
 struct Memory {
     promise: Promise,
     pool: Pool,
-    seen: Option<Seen>,
+    seen: Option<AddressCount>,
     /// When IMDS last answered.
     answered: Option<Duration>,
     signs: Signs,
-    finding: Finding,
+    finding: CapacityFinding,
     /// What the journal had last: this, and the trouble's code.
-    logged: (Finding, Option<String>),
+    logged: (CapacityFinding, Option<String>),
     silent: bool,
 }
 
@@ -103,8 +103,8 @@ impl Memory {
             seen: None,
             answered: None,
             signs: Signs::default(),
-            finding: Finding::default(),
-            logged: (Finding::default(), None),
+            finding: CapacityFinding::default(),
+            logged: (CapacityFinding::default(), None),
             silent: false,
         }
     }
@@ -115,7 +115,7 @@ impl Memory {
         self.silent = false;
         self.pool = self.promise.pool(enis);
         let Pool { addresses, prefixes, .. } = self.pool;
-        self.seen = Some(Seen { at_ns: now_ns(), addresses, prefixes, used });
+        self.seen = Some(AddressCount { at_ns: now_ns(), addresses, prefixes, used });
         let passed = passed.min(MOST_BETWEEN);
         self.signs = self.signs.after(&self.promise, &self.pool, used, passed);
         self.finding = judge(self.finding, &self.promise, &self.pool, &self.signs);

@@ -3,18 +3,18 @@
 //! the conflist for reasons of its own (aws-node, istio, linkerd) does so
 //! whether our entry is in it or not, however often; a writer against the entry
 //! writes only when it is there. So after many short-lived entries in a row we
-//! hold ours back for longer than any of them lasted. A write in that time is a
-//! stranger's own business, and all is forgotten. Silence, several times in a
-//! row, is a contest: then we stand back, longer each time.
+//! hold ours back for longer than any of them lasted. If someone writes in that
+//! time, our entry is not the reason, and we begin to count again. If no one
+//! does, several times in a row, it is a contest: we stand back, longer each time.
 
 use std::time::{Duration, Instant};
 
-/// An entry that stays so long is at peace.
+/// No one is against an entry that stays so long.
 const PEACE: Duration = Duration::from_secs(60);
 /// So many entries in a row that did not last are suspicious. Of a random writer's rewrites less than one in
 /// a hundred is then delayed.
 const SUSPICIOUS: u32 = 128;
-/// Times in a row that no one wrote while our entry was delayed.
+/// So often in a row no one writes while our entry is delayed: then it is a contest.
 const SILENCES: u32 = 3;
 /// How much longer than the longest of them an entry is delayed: three times covers gaps of any
 /// random writer but one in a million.

@@ -25,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const DEFERRAL_LOGGED_EVERY: Duration = Duration::from_secs(300);
 
 /// What is known of a pod interface beside its record.
-pub struct Pod {
+pub struct KnownPod {
     pub claim: Claim,
     /// Its record as the agent has left it, which says that no one else has written it since.
     pub left: Option<Record>,
@@ -47,7 +47,7 @@ pub struct Pod {
     deferral_logged: Option<Instant>,
 }
 
-impl Pod {
+impl KnownPod {
     pub fn new(claim: Claim) -> Self {
         Self {
             claim,
@@ -176,7 +176,10 @@ impl Pod {
 }
 
 /// Of those whose guard is due.
-pub fn longest_without_guard(pods: &mut BTreeMap<Key, Pod>, now: Instant) -> Option<&mut Pod> {
+pub fn longest_without_guard(
+    pods: &mut BTreeMap<Key, KnownPod>,
+    now: Instant,
+) -> Option<&mut KnownPod> {
     let due = pods.values_mut().filter(|pod| pod.guard_due.is_some_and(|due| due <= now));
     due.min_by_key(|pod| pod.guard_due)
 }
@@ -188,7 +191,7 @@ mod tests {
     #[test]
     fn guard_is_lowered_some_time_after_the_last_change_and_not_after_a_raise() {
         let claim = Claim::parse("/run/sluice/pods/1@a@eth0.json".as_ref()).unwrap();
-        let (mut pod, now) = (Pod::new(claim), Instant::now());
+        let (mut pod, now) = (KnownPod::new(claim), Instant::now());
         let mut saw = |changed, guard_is_high, after| {
             pod.saw(&Seen { changed, guard_is_high, ..Seen::default() }, now + after);
             pod.guard_lowered.map(|when| when - now)
@@ -204,7 +207,7 @@ mod tests {
     #[test]
     fn events_without_end_cause_a_look_a_second_and_peace_gives_the_rest_back() {
         let claim = Claim::parse("/run/sluice/pods/1@a@eth0.json".as_ref()).unwrap();
-        let (mut pod, start) = (Pod::new(claim), Instant::now());
+        let (mut pod, start) = (KnownPod::new(claim), Instant::now());
         pod.looks_until = start;
         // An event each millisecond, and looks when they are due.
         let mut looks = |from: u32, until: u32| {
@@ -233,7 +236,7 @@ mod tests {
         let mut pods = BTreeMap::new();
         for (name, waits) in [("a", Some(5)), ("b", None), ("c", Some(9)), ("d", Some(7))] {
             let claim = Claim::parse(&dir.join(format!("1@{name}@eth0.json"))).unwrap();
-            let mut pod = Pod::new(claim.clone());
+            let mut pod = KnownPod::new(claim.clone());
             pod.guard_due = waits.map(|millis| now - Duration::from_millis(millis));
             pods.insert(claim.key, pod);
         }

@@ -28,10 +28,10 @@ use crate::netlink::{Changed, Link, Netlink};
 use crate::pod::record::{Claim, Key, NoFreeSlot, Record, Records};
 use crate::settings::in_force::in_force;
 use crate::status::metrics::SinceStart;
-use crate::status::report::Report;
+use crate::status::report::AgentReport;
 use crate::trouble::{Trouble, code, some};
-use known_pod::{Pod, RETRY, longest_without_guard};
-use pod::{Node, Seen};
+use known_pod::{KnownPod, RETRY, longest_without_guard};
+use pod::{NodeView, Seen};
 
 /// Finds changes without an event: a link that was detached, an event that got lost.
 const PASS_EVERY: Duration = Duration::from_secs(300);
@@ -62,8 +62,8 @@ pub struct Reconciler {
     in_force: bool,
     /// Times that settings were read.
     reads: u64,
-    report: Report,
-    pods: BTreeMap<Key, Pod>,
+    report: AgentReport,
+    pods: BTreeMap<Key, KnownPod>,
     deleted: BTreeMap<Key, Instant>,
     next_guard: Instant,
     next_pass: Instant,
@@ -96,7 +96,7 @@ impl Reconciler {
             settings: Settings::default(),
             in_force: false,
             reads: 0,
-            report: Report::default(),
+            report: AgentReport::default(),
             pods: BTreeMap::new(),
             deleted: BTreeMap::new(),
             next_guard: now,
@@ -114,11 +114,11 @@ impl Reconciler {
     }
 
     /// The account of all this, with what is wrong now.
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> AgentReport {
         let pods = self.pods.values().filter_map(|pod| pod.trouble.clone());
         let node = self.troubles.values().chain(self.unread.values()).cloned();
         let troubles = node.chain(pods).collect();
-        Report { troubles, ..self.report.clone() }
+        AgentReport { troubles, ..self.report.clone() }
     }
 
     /// Something is wrong with `part` of the node, or is no more.
@@ -136,7 +136,7 @@ impl Reconciler {
 
     /// Whether a whole pass has finished and nothing is left to be done soon.
     pub fn is_done(&self) -> bool {
-        let waits = |pod: &Pod| pod.guard_due.is_some() || pod.guard_lowered.is_some();
+        let waits = |pod: &KnownPod| pod.guard_due.is_some() || pod.guard_lowered.is_some();
         self.report.ready && self.pass.is_none() && !self.pods.values().any(waits)
     }
 
@@ -279,7 +279,8 @@ impl Reconciler {
     }
 
     fn make_due(&mut self, claim: Claim, when: Instant) {
-        let pod = self.pods.entry(claim.key.clone()).or_insert_with(|| Pod::new(claim.clone()));
+        let pod =
+            self.pods.entry(claim.key.clone()).or_insert_with(|| KnownPod::new(claim.clone()));
         pod.claim = claim;
         pod.is_due(when);
     }
@@ -411,7 +412,8 @@ impl Reconciler {
                 held => held?,
             };
             let (records, pins) = (&self.records, &self.pins);
-            let node = Node { records, pins, bandwidth: &self.settings.bandwidth, links: &links };
+            let node =
+                NodeView { records, pins, bandwidth: &self.settings.bandwidth, links: &links };
             let result = pod::bring(&node, &claim, old_is_through);
             self.note(&claim, result);
             if began.elapsed() >= SLICE {
@@ -445,7 +447,7 @@ impl Reconciler {
     fn add_other(&mut self, main: &Claim, ifname: String) {
         let key = Key { container_id: main.key.container_id.clone(), ifname };
         let Ok(record) = main.read() else { return };
-        let same_pod = |pod: &Pod| pod.claim.read().is_ok_and(|r| r.netns == record.netns);
+        let same_pod = |pod: &KnownPod| pod.claim.read().is_ok_and(|r| r.netns == record.netns);
         let known = self.pods.iter().any(|(k, pod)| k.ifname == key.ifname && same_pod(pod));
         if known {
             return;

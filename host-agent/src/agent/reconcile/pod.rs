@@ -22,7 +22,7 @@ use crate::pod::veth::{End, NoHostEnd, Veth};
 use crate::pod::wanted::Wanted;
 
 /// What every pod of a pass is judged by.
-pub struct Node<'a> {
+pub struct NodeView<'a> {
     pub records: &'a Records,
     pub pins: &'a Pins,
     pub bandwidth: &'a Bandwidth,
@@ -57,7 +57,7 @@ pub struct Seen {
 
 /// None if the pod had gone, and with it now its record. `old_is_through` is what the guard's old
 /// limit has admitted.
-pub fn bring(node: &Node, claim: &Claim, old_is_through: bool) -> Result<Option<Seen>> {
+pub fn bring(node: &NodeView, claim: &Claim, old_is_through: bool) -> Result<Option<Seen>> {
     if !claim.is_there() {
         return Ok(None);
     }
@@ -110,7 +110,7 @@ pub fn bring(node: &Node, claim: &Claim, old_is_through: bool) -> Result<Option<
 impl Shaper<'_> {
     fn bring(
         &mut self,
-        node: &Node,
+        node: &NodeView,
         claim: &Claim,
         record: &mut Record,
         wanted: &Wanted,
@@ -156,7 +156,7 @@ impl Shaper<'_> {
 
     /// Whether another record names the same device, and the shaper there is that one's: a runtime has
     /// made the sandbox again without a DEL of the first. Each would take the other's away for ever.
-    fn is_of_another(&mut self, node: &Node) -> Result<bool> {
+    fn is_of_another(&mut self, node: &NodeView) -> Result<bool> {
         let host = &mut self.veth.host;
         let Some(held) = host.root_slot()?.filter(|slot| *slot != self.slot.number()) else {
             return Ok(false);
@@ -265,7 +265,12 @@ fn netns_inode(path: &Path) -> Result<u32> {
 }
 
 /// The record may be of a veth that was deleted and made again under the same name.
-fn forget_another_veth(node: &Node, claim: &Claim, record: &mut Record, veth: &Veth) -> Result<()> {
+fn forget_another_veth(
+    node: &NodeView,
+    claim: &Claim,
+    record: &mut Record,
+    veth: &Veth,
+) -> Result<()> {
     let Some(host) = &record.host else { return Ok(()) };
     if host.ifindex != veth.host.link.index {
         node.pins.detach_guard(host.ifindex, claim.slot)?;
@@ -283,7 +288,7 @@ fn forget_another_veth(node: &Node, claim: &Claim, record: &mut Record, veth: &V
 /// Of a pod whose namespace is a process's file, as cri-dockerd names it, the agent can see the
 /// host's end only. What it finds there as it should be shows that the limits are in force.
 fn look_from_outside(
-    node: &Node,
+    node: &NodeView,
     claim: &Claim,
     record: &Record,
     wanted: &Wanted,
@@ -314,7 +319,7 @@ fn has_nothing(record: &Record) -> bool {
     record.is_unlimited() || record.host.is_none()
 }
 
-fn keep_unlimited(node: &Node, claim: &Claim, mut record: Record) -> Result<Seen> {
+fn keep_unlimited(node: &NodeView, claim: &Claim, mut record: Record) -> Result<Seen> {
     if !record.is_unlimited() {
         (record.egress, record.ingress) = (Shaping::Unlimited, Shaping::Unlimited);
         node.records.rewrite(claim, &record)?;
@@ -331,7 +336,7 @@ fn is_gone(record: &Record) -> Result<bool> {
     Ok(!is_netns(&record.netns) && !process_lives(&record.netns))
 }
 
-fn collect(node: &Node, claim: &Claim) -> Result<()> {
+fn collect(node: &NodeView, claim: &Claim) -> Result<()> {
     let complaints = shaper::remove(Some(node.pins), claim, None);
     complaints.iter().for_each(|complaint| log::warn!("{complaint}"));
     // Before another pod can have the slot.

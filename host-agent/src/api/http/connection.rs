@@ -27,13 +27,13 @@ pub struct Connection {
     stream: Box<dyn Stream>,
     door: Door,
     deadline: Instant,
-    state: State,
+    state: ConnectionState,
     may: May,
     /// Why it was refused, until that is logged.
     refusal: Option<String>,
 }
 
-enum State {
+enum ConnectionState {
     /// What has come so far.
     Reading(Vec<u8>),
     /// What is still to be sent.
@@ -51,8 +51,8 @@ enum Then {
 }
 
 /// What one step has come to.
-enum Step {
-    Next(State),
+enum ConnectionStep {
+    Next(ConnectionState),
     Blocked,
     Over,
 }
@@ -66,7 +66,7 @@ const DRAINED_BYTES: usize = 1 << 20;
 impl Connection {
     pub fn new(stream: Box<dyn Stream>, door: Door, may: May) -> Self {
         let (state, refusal) = match &may {
-            May::All | May::Read(_) => (State::Reading(Vec::new()), None),
+            May::All | May::Read(_) => (ConnectionState::Reading(Vec::new()), None),
             May::Nothing(why) => (refuse(&forbidden(why)), Some(why.clone())),
         };
         Self { stream, door, deadline: Instant::now() + PATIENCE, state, may, refusal }
@@ -90,8 +90,8 @@ impl Connection {
 
     pub fn awaits(&self) -> PollFlags {
         match self.state {
-            State::Writing { .. } => PollFlags::POLLOUT,
-            State::Reading(_) | State::Draining { .. } => PollFlags::POLLIN,
+            ConnectionState::Writing { .. } => PollFlags::POLLOUT,
+            ConnectionState::Reading(_) | ConnectionState::Draining { .. } => PollFlags::POLLIN,
         }
     }
 
@@ -100,34 +100,36 @@ impl Connection {
     pub fn go_on(&mut self, answer: &mut Answer, now: Instant) -> bool {
         loop {
             match self.step(answer) {
-                Step::Next(state) => self.state = state,
-                Step::Over => return false,
-                Step::Blocked if now < self.deadline => return true,
-                Step::Blocked if matches!(self.state, State::Reading(_)) => {
+                ConnectionStep::Next(state) => self.state = state,
+                ConnectionStep::Over => return false,
+                ConnectionStep::Blocked if now < self.deadline => return true,
+                ConnectionStep::Blocked if matches!(self.state, ConnectionState::Reading(_)) => {
                     self.deadline = Instant::now() + PATIENCE;
                     let late = format!("no whole request within {} s", PATIENCE.as_secs());
                     self.state = refuse(&Response::error(408, &late));
                     // One attempt to say so, and then the usual time for hearing it.
-                    return !matches!(self.step(answer), Step::Over);
+                    return !matches!(self.step(answer), ConnectionStep::Over);
                 }
-                Step::Blocked => return false,
+                ConnectionStep::Blocked => return false,
             }
         }
     }
 
-    fn step(&mut self, answer: &mut Answer) -> Step {
+    fn step(&mut self, answer: &mut Answer) -> ConnectionStep {
         match &mut self.state {
-            State::Reading(bytes) => {
+            ConnectionState::Reading(bytes) => {
                 let mut chunk = [0; 4096];
                 let room = (MAX_BYTES - bytes.len()).min(chunk.len());
                 match self.stream.read(&mut chunk[..room]) {
-                    Ok(0) => return Step::Over,
+                    Ok(0) => return ConnectionStep::Over,
                     Ok(length) => bytes.extend(&chunk[..length]),
                     Err(e) => return after_error(e.kind()),
                 }
                 match parse(bytes, self.door) {
-                    Ok(None) => Step::Next(State::Reading(std::mem::take(bytes))),
-                    Err(response) => Step::Next(refuse(&response)),
+                    Ok(None) => {
+                        ConnectionStep::Next(ConnectionState::Reading(std::mem::take(bytes)))
+                    }
+                    Err(response) => ConnectionStep::Next(refuse(&response)),
                     Ok(Some(request)) => {
                         let response = match &self.may {
                             May::Read(why) if !request.method.only_reads() => {
@@ -141,34 +143,36 @@ impl Connection {
                             _ => response.to_bytes(),
                         };
                         self.deadline = Instant::now() + PATIENCE;
-                        Step::Next(State::Writing { rest, then: Then::Close })
+                        ConnectionStep::Next(ConnectionState::Writing { rest, then: Then::Close })
                     }
                 }
             }
-            State::Writing { rest, then } => match self.stream.write(rest) {
-                Ok(0) => Step::Over,
+            ConnectionState::Writing { rest, then } => match self.stream.write(rest) {
+                Ok(0) => ConnectionStep::Over,
                 Ok(length) => {
                     rest.drain(..length);
                     match (rest.is_empty(), *then) {
-                        (false, _) => Step::Blocked,
-                        (true, Then::Close) => Step::Over,
+                        (false, _) => ConnectionStep::Blocked,
+                        (true, Then::Close) => ConnectionStep::Over,
                         (true, Then::Drain) => {
                             let fd = self.stream.as_fd().as_raw_fd();
                             match shutdown(fd, Shutdown::Write) {
-                                Ok(()) => Step::Next(State::Draining { bytes: DRAINED_BYTES }),
-                                Err(_) => Step::Over,
+                                Ok(()) => ConnectionStep::Next(ConnectionState::Draining {
+                                    bytes: DRAINED_BYTES,
+                                }),
+                                Err(_) => ConnectionStep::Over,
                             }
                         }
                     }
                 }
                 Err(e) => after_error(e.kind()),
             },
-            State::Draining { bytes } => match self.stream.read(&mut [0; 4096]) {
-                Ok(0) => Step::Over,
+            ConnectionState::Draining { bytes } => match self.stream.read(&mut [0; 4096]) {
+                Ok(0) => ConnectionStep::Over,
                 Ok(length) if length < *bytes => {
-                    Step::Next(State::Draining { bytes: *bytes - length })
+                    ConnectionStep::Next(ConnectionState::Draining { bytes: *bytes - length })
                 }
-                Ok(_) => Step::Over,
+                Ok(_) => ConnectionStep::Over,
                 Err(e) => after_error(e.kind()),
             },
         }
@@ -176,10 +180,10 @@ impl Connection {
 }
 
 /// A peer that has gone is none of our troubles.
-fn after_error(kind: ErrorKind) -> Step {
+fn after_error(kind: ErrorKind) -> ConnectionStep {
     match kind {
-        ErrorKind::WouldBlock | ErrorKind::Interrupted => Step::Blocked,
-        _ => Step::Over,
+        ErrorKind::WouldBlock | ErrorKind::Interrupted => ConnectionStep::Blocked,
+        _ => ConnectionStep::Over,
     }
 }
 
@@ -187,14 +191,14 @@ fn forbidden(why: &str) -> Response {
     Response::not_allowed(403, why, &json!(ALLOWED))
 }
 
-fn refuse(response: &Response) -> State {
-    State::Writing { rest: response.to_bytes(), then: Then::Drain }
+fn refuse(response: &Response) -> ConnectionState {
+    ConnectionState::Writing { rest: response.to_bytes(), then: Then::Drain }
 }
 
 impl Connection {
     /// Whether it waits for its peer to say something.
     pub fn is_idle(&self) -> bool {
-        !matches!(self.state, State::Writing { .. })
+        !matches!(self.state, ConnectionState::Writing { .. })
     }
 
     /// Makes room for others.

@@ -110,7 +110,7 @@ struct Ours {
 
 /// Of RECORD.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
+struct WrittenFiles {
     files: Vec<PathBuf>,
     directories: Vec<PathBuf>,
 }
@@ -390,7 +390,7 @@ impl Kubelet {
     }
 
     /// None where there is nothing that is found without it.
-    fn record(&self, files: &[(PathBuf, String)]) -> Option<Record> {
+    fn record(&self, files: &[(PathBuf, String)]) -> Option<WrittenFiles> {
         let files: Vec<_> = files.iter().map(|(path, _)| path.clone()).collect();
         let lasting: Vec<_> =
             files.into_iter().filter(|path| path != Path::new(ENV_FILE)).collect();
@@ -400,7 +400,7 @@ impl Kubelet {
         if of_nodeadm {
             directories.extend(self.ours.missing.iter().cloned());
         }
-        (!lasting.is_empty()).then_some(Record { files: lasting, directories })
+        (!lasting.is_empty()).then_some(WrittenFiles { files: lasting, directories })
     }
 
     fn content(&self, path: &Path, text: String) -> FileContent {

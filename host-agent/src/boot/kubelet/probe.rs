@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::root::Root;
+use super::root::HostRoot;
 use super::says::{Given, KubeletConfigurations, NodeConfigs};
 use super::unit::{self, Unknown, flag, flags};
 use super::variables::{MEMORY_VARIABLE, PODS_VARIABLE};
 use super::{
     ConfigDir, DROP_IN, ENV_FILE, Kubelet, NODEADM_DIR, NODEADM_FILE, Nodeadm, Ours, RECORD,
-    Record, Service,
+    Service, WrittenFiles,
 };
 use crate::host::paths::Paths;
 use crate::settings::document::NodeConfig;
@@ -25,7 +25,7 @@ const GENERATED: &str = "/etc/eks/kubelet/environment";
 impl Kubelet {
     /// Reads files below `paths` only. `node_configs` are those of the node's user data.
     pub fn probe(paths: &Paths, node_configs: &[NodeConfig]) -> Result<Self> {
-        let root = Root(paths);
+        let root = HostRoot(paths);
         let mut warnings = Vec::new();
         let nodeadm = nodeadm(&root)?;
         let unknown = Unknown {
@@ -80,7 +80,7 @@ fn is_somebodys(given: &Given) -> bool {
     !given.value.is_empty() && !ours.iter().any(|variable| given.value.contains(variable))
 }
 
-fn nodeadm(root: &Root<'_>) -> Result<Option<Nodeadm>> {
+fn nodeadm(root: &HostRoot<'_>) -> Result<Option<Nodeadm>> {
     let nothing = Unknown { variables: &[], files: &[] };
     if let Some(found) = unit::Service::find(root, "nodeadm-run.service", &nothing)? {
         let source = format!("file://{NODEADM_DIR}");
@@ -111,7 +111,7 @@ impl Service {
 
 /// What nodeadm will merge: the user data's, and its directory's above them.
 fn of_nodeadm(
-    root: &Root<'_>,
+    root: &HostRoot<'_>,
     node_configs: &[NodeConfig],
     warnings: &mut Vec<String>,
 ) -> Result<NodeConfigs> {
@@ -145,7 +145,7 @@ fn is_for_nodeadm(name: &str) -> bool {
 /// All of a --config-dir but ours, over what is known: by name, links too. Directories below it are
 /// not read by kubelet 1.36, but by older ones.
 fn of_directory(
-    root: &Root<'_>,
+    root: &HostRoot<'_>,
     dir: &Path,
     says: &mut KubeletConfigurations,
     warnings: &mut Vec<String>,
@@ -164,7 +164,7 @@ fn of_directory(
 }
 
 fn add(
-    root: &Root<'_>,
+    root: &HostRoot<'_>,
     file: &Path,
     says: &mut KubeletConfigurations,
     warnings: &mut Vec<String>,
@@ -177,14 +177,18 @@ fn add(
 }
 
 impl Ours {
-    fn find(root: &Root<'_>, dir: Option<&ConfigDir>, warnings: &mut Vec<String>) -> Result<Self> {
+    fn find(
+        root: &HostRoot<'_>,
+        dir: Option<&ConfigDir>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self> {
         let text = root.read(Path::new(RECORD))?;
-        let record: Record = match text.as_deref().map(serde_json::from_slice) {
+        let record: WrittenFiles = match text.as_deref().map(serde_json::from_slice) {
             Some(Ok(record)) => record,
-            None => Record::default(),
+            None => WrittenFiles::default(),
             Some(Err(error)) => {
                 warnings.push(format!("{RECORD}: {error}; left out"));
-                Record::default()
+                WrittenFiles::default()
             }
         };
         let drop_in = dir.map(|dir| dir.path.join(DROP_IN));

@@ -29,9 +29,9 @@ impl std::fmt::Display for Place {
     }
 }
 
-pub(super) struct Root<'p>(pub(super) &'p Paths);
+pub(super) struct HostRoot<'p>(pub(super) &'p Paths);
 
-impl Root<'_> {
+impl HostRoot<'_> {
     /// None where there is no such file.
     pub(super) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
         let attempt = || format!("read {}", path.display());
@@ -110,7 +110,7 @@ mod tests {
         symlink("/usr/lib/hostname", dir.path().join("hostname")).unwrap();
         symlink("/usr/lib", dir.path().join("lib")).unwrap();
         symlink("/dev/null", dir.path().join("masked")).unwrap();
-        let root = Root(&paths);
+        let root = HostRoot(&paths);
         assert_eq!(root.read_text(Path::new("/hostname")).unwrap().as_deref(), Some("image"));
         assert_eq!(root.list(Path::new("/lib")).unwrap(), [("hostname".to_owned(), false)]);
         assert_eq!(root.read(Path::new("/lib/none")).unwrap(), None);

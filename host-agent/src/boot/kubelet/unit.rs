@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::root::{Place, Root};
+use super::root::{HostRoot, Place};
 use super::words;
 
 /// Where units and their drop-ins are looked for, highest first (systemd.unit(5)).
@@ -65,7 +65,11 @@ pub(super) struct Unknown<'u> {
 
 impl Service {
     /// None where there is no such unit, or a masked one.
-    pub(super) fn find(root: &Root<'_>, name: &str, unknown: &Unknown<'_>) -> Result<Option<Self>> {
+    pub(super) fn find(
+        root: &HostRoot<'_>,
+        name: &str,
+        unknown: &Unknown<'_>,
+    ) -> Result<Option<Self>> {
         let Some((file, text)) = main_file(root, name)? else { return Ok(None) };
         let mut settings = settings(&file, &text);
         for drop_in in drop_ins(root, name)? {
@@ -76,7 +80,7 @@ impl Service {
     }
 
     fn of(
-        root: &Root<'_>,
+        root: &HostRoot<'_>,
         file: PathBuf,
         settings: Vec<Setting>,
         unknown: &Unknown<'_>,
@@ -128,7 +132,7 @@ pub(super) fn flags(words: &[Word], name: &str) -> Vec<Word> {
     found.collect()
 }
 
-fn main_file(root: &Root<'_>, name: &str) -> Result<Option<(PathBuf, String)>> {
+fn main_file(root: &HostRoot<'_>, name: &str) -> Result<Option<(PathBuf, String)>> {
     for dir in UNIT_DIRS {
         let path = Path::new(dir).join(name);
         if root.is_masked(&path) {
@@ -144,7 +148,7 @@ fn main_file(root: &Root<'_>, name: &str) -> Result<Option<(PathBuf, String)>> {
 /// In the order in which they are read: by file name, wherever they lie. Of one name the highest
 /// directory's counts, and the most precise one's: nodeadm-run.service.d is before
 /// nodeadm-.service.d and that before service.d.
-fn drop_ins(root: &Root<'_>, name: &str) -> Result<Vec<PathBuf>> {
+fn drop_ins(root: &HostRoot<'_>, name: &str) -> Result<Vec<PathBuf>> {
     let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
     for directory in drop_in_directories(name) {
         for dir in UNIT_DIRS {
@@ -246,7 +250,7 @@ impl Variables<'_> {
         }
     }
 
-    fn set_from(&mut self, root: &Root<'_>, file: &Path) -> Result<()> {
+    fn set_from(&mut self, root: &HostRoot<'_>, file: &Path) -> Result<()> {
         let text = root.read_text(file)?.unwrap_or_default();
         for words::KeyValue { key, value, line } in words::environment_file(&text) {
             self.known.insert(key, (value, Place { file: file.to_owned(), line }));
@@ -356,7 +360,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let found = Service::find(&Root(&paths), "kubelet.service", &OURS).unwrap();
+        let found = Service::find(&HostRoot(&paths), "kubelet.service", &OURS).unwrap();
         (dir, found)
     }
 
@@ -424,7 +428,7 @@ mod tests {
         fs::create_dir_all(dir.path().join("etc/systemd/system")).unwrap();
         let link = dir.path().join("etc/systemd/system/kubelet.service");
         std::os::unix::fs::symlink("/dev/null", link).unwrap();
-        assert_eq!(Service::find(&Root(&paths), "kubelet.service", &OURS).unwrap(), None);
+        assert_eq!(Service::find(&HostRoot(&paths), "kubelet.service", &OURS).unwrap(), None);
     }
 
     #[test]

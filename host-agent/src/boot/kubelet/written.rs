@@ -12,7 +12,7 @@ use settings_model::KubeletConfig;
 
 use super::fixtures::{Ask, Case};
 use super::words::environment_file;
-use super::{DROP_IN, ENV_FILE, Kubelet, NODEADM_FILE, RECORD, Record, WRITABLE};
+use super::{DROP_IN, ENV_FILE, Kubelet, NODEADM_FILE, RECORD, WRITABLE, WrittenFiles};
 use crate::boot::apply::apply;
 use crate::boot::part::{FileContent, Part};
 use crate::host::lock::Lock;
@@ -83,7 +83,7 @@ fn check(file: &FileContent, root: &Path, pods: u16) {
             assert!([Some(memory.as_str()), Some("2Gi")].contains(&reserved), "{text}");
         }
         "/var/lib/sluice/kubelet.json" => {
-            serde_json::from_str::<Record>(text).unwrap();
+            serde_json::from_str::<WrittenFiles>(text).unwrap();
         }
         _ => {
             assert_eq!(path.file_name().unwrap(), DROP_IN);

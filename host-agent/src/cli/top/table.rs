@@ -14,7 +14,7 @@ use crate::status::text::{duration, short};
 
 /// One direction of one pod interface. What is counted is of the interval.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Row {
+pub struct PodRow {
     /// For people.
     #[serde(skip)]
     pub name: String,
@@ -69,12 +69,12 @@ impl SortOrder {
     }
 
     /// Most first; by name where that is the same, so that rows do not dance.
-    pub fn sort(self, rows: &mut [Row]) {
-        let name = |row: &Row| (row.namespace.clone(), row.pod.clone(), row.interface.clone());
+    pub fn sort(self, rows: &mut [PodRow]) {
+        let name = |row: &PodRow| (row.namespace.clone(), row.pod.clone(), row.interface.clone());
         rows.sort_by_cached_key(|row| (Reverse(self.value(row)), name(row), row.direction));
     }
 
-    fn value(self, row: &Row) -> Option<u64> {
+    fn value(self, row: &PodRow) -> Option<u64> {
         match self {
             Self::Used => row.used_percent,
             Self::Rate => Some(row.rate_bps),
@@ -87,7 +87,7 @@ impl SortOrder {
     }
 }
 
-impl Row {
+impl PodRow {
     /// Of each direction with a limit: what has none is not counted. `after` has what was measured since
     /// `before`.
     pub fn of(before: &Pods, after: &Pods) -> Vec<Self> {
@@ -144,12 +144,12 @@ impl Row {
 }
 
 /// Headings, then a line for each row.
-pub fn lines(rows: &[Row]) -> Vec<String> {
+pub fn lines(rows: &[PodRow]) -> Vec<String> {
     let head = format!(
         "{:<40} {:<6} {:<7} {:>10} {:>10} {:>5} {:>8} {:>7} {:>7} {}",
         "POD", "IF", "WAY", "RATE", "LIMIT", "USED", "WAIT", "MARKED", "DROPPED", "MODE"
     );
-    std::iter::once(head).chain(rows.iter().map(Row::line)).collect()
+    std::iter::once(head).chain(rows.iter().map(PodRow::line)).collect()
 }
 
 #[cfg(test)]
@@ -158,7 +158,7 @@ mod tests {
     use crate::status::rates::measure;
     use crate::status::text::tests::pod;
 
-    fn rows() -> Vec<Row> {
+    fn rows() -> Vec<PodRow> {
         let before = Pods { at_ns: 0, pods: vec![pod()], degraded: Vec::new() };
         let mut after = Pods { at_ns: 1_000_000_000, ..before.clone() };
         after.pods[0].egress.sent_bytes = 1_250_000;
@@ -166,7 +166,7 @@ mod tests {
         after.pods[0].egress.wait_ns = 25_000_000;
         after.pods[0].ingress.dropped_packets = 3;
         measure(&before, after.at_ns, &mut after.pods);
-        Row::of(&before, &after)
+        PodRow::of(&before, &after)
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::libcni::results::{self, PodResult};
 use crate::settings::in_force::InForce;
 
 #[derive(Debug, Default)]
-pub struct State {
+pub struct SluiceState {
     pub in_force: Option<InForce>,
     pub in_force_error: Option<String>,
     pub settings: Option<Result<Settings, String>>,
@@ -27,9 +27,9 @@ pub struct State {
 }
 
 #[derive(Debug, Default)]
-pub struct Cni {
+pub struct CniFiles {
     pub conf_dir: PathBuf,
-    /// Those that a runtime considers, in its order: it takes the first.
+    /// The lists that a runtime considers, in its order: it takes the first.
     pub files: Vec<Result<TextFile, String>>,
     pub temporary: Vec<PathBuf>,
     pub plugin: PathBuf,
@@ -40,7 +40,7 @@ pub struct Cni {
     pub shipped: PathBuf,
 }
 
-impl State {
+impl SluiceState {
     pub fn read(paths: &Paths, settings: Option<Result<Settings, String>>) -> Self {
         let socket = paths.resolve(Path::new("/run/sluice/sluice.sock"));
         let in_force = InForce::read(&paths.boot_file());
@@ -67,7 +67,7 @@ fn living(cache: &Path) -> Vec<PodResult> {
     pods.filter(|pod| !pod.namespace.is_empty() && !pod.pod.is_empty()).collect()
 }
 
-impl Cni {
+impl CniFiles {
     pub fn read(paths: &Paths, settings: Option<&Settings>) -> Self {
         let defaults = Settings::default();
         let cni = &settings.unwrap_or(&defaults).cni;

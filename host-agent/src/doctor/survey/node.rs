@@ -18,7 +18,7 @@ const KINDS: [&str; 5] = ["fq", "prio", "htb", "clsact", "cls_bpf"];
 const CAP_BPF: u32 = 39;
 
 #[derive(Debug, Default, Serialize)]
-pub struct Kernel {
+pub struct KernelSurvey {
     pub release: String,
     /// What it does not have of qdiscs and filters, found by trying.
     pub missing: Vec<&'static str>,
@@ -49,7 +49,7 @@ pub struct BpfFs {
     pub pins_error: Option<String>,
 }
 
-impl Kernel {
+impl KernelSurvey {
     pub fn read(has_tcx: Option<bool>) -> Self {
         let sysctl = |name: &str| trimmed(format!("/proc/sys/{name}"));
         let (missing, not_tried) = match trial::missing(&KINDS) {
@@ -156,7 +156,8 @@ mod tests {
     #[test]
     fn an_option_is_found_by_its_whole_name() {
         let config = ["# CONFIG_NET_SCH_FQ is not set", "CONFIG_NET_SCH_FQ_CODEL=m"];
-        let kernel = Kernel { config: config.map(str::to_owned).into(), ..Kernel::default() };
+        let kernel =
+            KernelSurvey { config: config.map(str::to_owned).into(), ..KernelSurvey::default() };
         assert_eq!(kernel.config_line("CONFIG_NET_SCH_FQ"), Some(config[0]));
         assert_eq!(kernel.config_line("CONFIG_NET_SCH_PRIO"), None);
     }

@@ -19,20 +19,20 @@ pub(super) type Value = Option<BTreeSet<u64>>;
 
 /// What is known at one place of the program.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct State {
+pub(super) struct MachineState {
     pub(super) registers: [Value; REGISTERS],
     /// By place below the frame's top; what is not here is unknown.
-    stack: BTreeMap<i16, Slot>,
+    stack: BTreeMap<i16, StackSlot>,
 }
 
 /// Something put aside on the stack, of four or eight bytes.
 #[derive(Clone, Debug, PartialEq)]
-struct Slot {
+struct StackSlot {
     bytes: i16,
     values: BTreeSet<u64>,
 }
 
-impl Index<usize> for State {
+impl Index<usize> for MachineState {
     type Output = Value;
 
     fn index(&self, register: usize) -> &Value {
@@ -40,22 +40,22 @@ impl Index<usize> for State {
     }
 }
 
-impl IndexMut<usize> for State {
+impl IndexMut<usize> for MachineState {
     fn index_mut(&mut self, register: usize) -> &mut Value {
         &mut self.registers[register]
     }
 }
 
-impl State {
+impl MachineState {
     pub(super) fn store(&mut self, place: i16, bytes: i16, value: Value) {
         let (from, to) = (i32::from(place), i32::from(place) + i32::from(bytes));
-        let overlaps = |at: i16, slot: &Slot| {
+        let overlaps = |at: i16, slot: &StackSlot| {
             i32::from(at) < to && from < i32::from(at) + i32::from(slot.bytes)
         };
         self.stack.retain(|at, slot| !overlaps(*at, slot));
         if let Some(values) = value.filter(|_| bytes >= 4) {
             let values = values.into_iter().map(|v| if bytes == 4 { v & LOW } else { v }).collect();
-            self.stack.insert(place, Slot { bytes, values });
+            self.stack.insert(place, StackSlot { bytes, values });
         }
     }
 
@@ -71,7 +71,7 @@ impl State {
         let both = self.stack.iter().filter_map(|(place, a)| {
             let b = other.stack.get(place).filter(|b| b.bytes == a.bytes)?;
             let values = join(Some(a.values.clone()), Some(b.values.clone()))?;
-            Some((*place, Slot { bytes: a.bytes, values }))
+            Some((*place, StackSlot { bytes: a.bytes, values }))
         });
         Self { registers, stack: both.collect() }
     }
@@ -83,11 +83,11 @@ fn join(a: Value, b: Value) -> Value {
 }
 
 /// A call leaves nothing in r0 to r5.
-pub(super) fn clobber(state: &mut State) {
+pub(super) fn clobber(state: &mut MachineState) {
     state.registers[..6].fill(None);
 }
 
-pub(super) fn arithmetic(op: Operation, state: &mut State) {
+pub(super) fn arithmetic(op: Operation, state: &mut MachineState) {
     let operand = match op.code & FROM_REGISTER != 0 {
         true => state.registers.get(op.from).cloned().flatten(),
         false => Some(BTreeSet::from([op.immediate as i64 as u64])),
@@ -149,7 +149,7 @@ fn pairs(op: Operation, operation: u8, left: &BTreeSet<u64>, right: &BTreeSet<u6
 
 /// The state on one side of a branch; None if nothing can come there. Only comparisons with a
 /// number for equality gives something.
-pub(super) fn branch(op: Operation, state: &State, holds: bool) -> Option<State> {
+pub(super) fn branch(op: Operation, state: &MachineState, holds: bool) -> Option<MachineState> {
     let equal = match op.operation() {
         JEQ => holds,
         JNE => !holds,

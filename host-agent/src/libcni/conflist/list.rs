@@ -26,11 +26,11 @@ const UPSTREAM: &str = "bandwidth";
 pub struct Invalid {
     pub line: usize,
     pub column: usize,
-    pub problem: Problem,
+    pub problem: ListProblem,
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
+pub enum ListProblem {
     #[error("not JSON: {0}")]
     NotJson(String),
     #[error("more than {MOST_BYTES} bytes, the most that is read")]
@@ -64,14 +64,14 @@ pub enum Problem {
 pub fn decode(bytes: Vec<u8>) -> Result<String, Invalid> {
     let at_start = |problem| Invalid { line: 1, column: 1, problem };
     if bytes.len() > MOST_BYTES {
-        return Err(at_start(Problem::TooLarge));
+        return Err(at_start(ListProblem::TooLarge));
     }
     if [&b"\xef\xbb\xbf"[..], b"\xff\xfe", b"\xfe\xff"].iter().any(|mark| bytes.starts_with(mark)) {
-        return Err(at_start(Problem::ByteOrderMark));
+        return Err(at_start(ListProblem::ByteOrderMark));
     }
     String::from_utf8(bytes).map_err(|e| {
         let (line, column) = place_of(e.as_bytes(), e.utf8_error().valid_up_to());
-        Invalid { line, column, problem: Problem::NotUtf8 }
+        Invalid { line, column, problem: ListProblem::NotUtf8 }
     })
 }
 
@@ -80,7 +80,7 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, Invalid> {
 pub fn add(text: &str) -> Result<String, Invalid> {
     let list = List::find(text)?;
     let Some(main) = list.position(Kind::Other, 0) else {
-        return Err(list.invalid(list.opening, Problem::NoPlugin));
+        return Err(list.invalid(list.opening, ListProblem::NoPlugin));
     };
     let place = list.position(Kind::Own, main).or_else(|| list.position(Kind::Upstream, main));
     let own = |index: usize, kind| match kind {
@@ -145,17 +145,19 @@ impl<'a> List<'a> {
     pub(super) fn find(text: &'a str) -> Result<Self, Invalid> {
         let members = top_level(text)?;
         let invalid = |at, problem| invalid(text, at, problem);
-        let plugins =
-            members.last("plugins").ok_or_else(|| invalid(start(text, text), Problem::NoList))?;
+        let plugins = members
+            .last("plugins")
+            .ok_or_else(|| invalid(start(text, text), ListProblem::NoList))?;
         let opening = start(text, plugins.get());
-        let array = Array::parse(plugins)
-            .ok_or_else(|| invalid(opening, Problem::PluginsNotAnArray(kind_of(plugins.get()))))?;
+        let array = Array::parse(plugins).ok_or_else(|| {
+            invalid(opening, ListProblem::PluginsNotAnArray(kind_of(plugins.get())))
+        })?;
         let entry = |(index, raw)| Entry::find(text, index + 1, raw);
         let entries = array.0.into_iter().enumerate().map(entry).collect::<Result<_, _>>()?;
         Ok(Self { text, opening, entries })
     }
 
-    fn invalid(&self, at: usize, problem: Problem) -> Invalid {
+    fn invalid(&self, at: usize, problem: ListProblem) -> Invalid {
         invalid(self.text, at, problem)
     }
 
@@ -200,12 +202,13 @@ impl<'a> Entry<'a> {
     fn find(text: &str, number: usize, raw: &'a RawValue) -> Result<Self, Invalid> {
         let from = start(text, raw.get());
         let invalid = |at, problem| invalid(text, at, problem);
-        let members = Members::parse(raw.get())
-            .map_err(|_| invalid(from, Problem::EntryNotAnObject(number, kind_of(raw.get()))))?;
+        let members = Members::parse(raw.get()).map_err(|_| {
+            invalid(from, ListProblem::EntryNotAnObject(number, kind_of(raw.get())))
+        })?;
         let Some(kind) = members.last_of_any_case("type") else {
-            return Err(invalid(from, Problem::NoType(number)));
+            return Err(invalid(from, ListProblem::NoType(number)));
         };
-        let problem = || Problem::TypeNotAString(number, kind_of(kind.get()));
+        let problem = || ListProblem::TypeNotAString(number, kind_of(kind.get()));
         let name = json::string(kind).ok_or_else(|| invalid(start(text, kind.get()), problem()))?;
         let kind = match name.as_str() {
             TYPE => Kind::Own,
@@ -220,7 +223,7 @@ impl<'a> Entry<'a> {
 pub(super) fn top_level(text: &str) -> Result<Members<'_>, Invalid> {
     // Strict where the next one is not: with control characters in keys.
     let value: &RawValue = serde_json::from_str(text).map_err(|error| not_json(&error))?;
-    let not_an_object = Problem::NotAnObject(kind_of(value.get()));
+    let not_an_object = ListProblem::NotAnObject(kind_of(value.get()));
     Members::parse(value.get()).map_err(|_| invalid(text, start(text, value.get()), not_an_object))
 }
 
@@ -228,10 +231,10 @@ fn not_json(error: &serde_json::Error) -> Invalid {
     let (line, column) = (error.line(), error.column());
     let said = error.to_string();
     let said = said.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&said);
-    Invalid { line, column, problem: Problem::NotJson(said.to_owned()) }
+    Invalid { line, column, problem: ListProblem::NotJson(said.to_owned()) }
 }
 
-fn invalid(text: &str, at: usize, problem: Problem) -> Invalid {
+fn invalid(text: &str, at: usize, problem: ListProblem) -> Invalid {
     let (line, column) = place_of(text.as_bytes(), at);
     Invalid { line, column, problem }
 }

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 pub use super::error::{CarrierError, MOST_INFLATED, MOST_RAW};
 use super::error::{MOST_LAYERS, PartNumbers};
-use super::mime::{self, Message, Part};
+use super::mime::{self, MimeMessage, MimePart};
 use super::packing::{self, Budget};
 use super::recognition::{has_our_table, may_be_node_config, may_be_ours, without_mark};
 use super::wide::{self, Wide};
@@ -79,7 +79,7 @@ fn peel(
     }
     let bare = without_mark(bytes);
     let is_faulty = is_faulty_message(bare, layers)?;
-    if let Some(message) = Message::read(bare).filter(|_| !is_faulty) {
+    if let Some(message) = MimeMessage::read(bare).filter(|_| !is_faulty) {
         let parts = message.parts()?;
         node_configs.extend(of_nodeadm(&parts));
         return our_part(&parts, budget);
@@ -104,7 +104,7 @@ fn peel(
 /// in it; otherwise it is left to those that read the message.
 fn is_faulty_message(bytes: &[u8], layers: usize) -> Result<bool, CarrierError> {
     let flush = mime::outdented(bytes);
-    let unended = || Some(CarrierError::Unended(Message::read(bytes)?.unended()?.clone()));
+    let unended = || Some(CarrierError::Unended(MimeMessage::read(bytes)?.unended()?.clone()));
     let fault = match (&flush, mime::Headless::read(bytes)) {
         (Some((line, _)), _) => Some(CarrierError::Indented(*line)),
         (_, Some(headless)) => Some(CarrierError::NoHead(headless.line)),
@@ -123,7 +123,7 @@ fn is_of_interest(bytes: &[u8]) -> bool {
         || wide::narrowed(bytes).is_some_and(|(_, narrow)| names_us(&narrow))
         || may_be_ours(bytes)
         || may_be_node_config(bytes)
-        || Message::read(bytes).is_some()
+        || MimeMessage::read(bytes).is_some()
         || is_faulty_message(bytes, MOST_LAYERS).is_err()
         || packing::as_base64(bytes).is_some_and(|inner| is_of_interest(&inner.bytes))
 }
@@ -153,7 +153,7 @@ fn hidden(bytes: &[u8], layers: usize) -> Option<Hidden> {
     packed.or_else(|| has_our_table(bare).then_some(Hidden::InUtf8))
 }
 
-fn hidden_in_part(part: &Part<'_>, layers: usize) -> Option<Hidden> {
+fn hidden_in_part(part: &MimePart<'_>, layers: usize) -> Option<Hidden> {
     let by_type = is_ours_by_type(part).then_some(Hidden::InUtf8);
     hidden(&decoded(part), layers).or(by_type)
 }
@@ -164,7 +164,7 @@ fn names_us(narrow: &[u8]) -> bool {
 }
 
 /// What a part holds once its transfer encoding is off, as far as that can be had.
-fn decoded<'p>(part: &Part<'p>) -> Cow<'p, [u8]> {
+fn decoded<'p>(part: &MimePart<'p>) -> Cow<'p, [u8]> {
     match part.transfer_encoding.as_str() {
         "base64" => packing::from_base64(part.body).bytes.into(),
         "quoted-printable" => packing::from_quoted_printable(part.body).into(),
@@ -173,7 +173,7 @@ fn decoded<'p>(part: &Part<'p>) -> Cow<'p, [u8]> {
 }
 
 /// nodeadm's parts. They have bounds of their own, so that nothing in them is in the way of ours.
-fn of_nodeadm(parts: &[Part<'_>]) -> Vec<Foreign> {
+fn of_nodeadm(parts: &[MimePart<'_>]) -> Vec<Foreign> {
     let mut budget = Budget::new(MOST_INFLATED);
     let numbered = parts.iter().zip(1..);
     let theirs =
@@ -186,7 +186,7 @@ fn of_nodeadm(parts: &[Part<'_>]) -> Vec<Foreign> {
 }
 
 /// Our part of a MIME message.
-fn our_part(parts: &[Part<'_>], budget: &mut Budget) -> Result<Option<Document>, CarrierError> {
+fn our_part(parts: &[MimePart<'_>], budget: &mut Budget) -> Result<Option<Document>, CarrierError> {
     let mut ours = Vec::new();
     for (part, number) in parts.iter().zip(1..) {
         if is_our_part(part).map_err(in_part(number))? {
@@ -212,7 +212,7 @@ fn in_part(number: usize) -> impl Fn(CarrierError) -> CarrierError {
 
 /// By its type. Settings under any other type are an error, so that a misspelt type, or one that was
 /// put there by what has wrapped them, does not go unnoticed.
-fn is_our_part(part: &Part<'_>) -> Result<bool, CarrierError> {
+fn is_our_part(part: &MimePart<'_>) -> Result<bool, CarrierError> {
     match (is_ours_by_type(part), &part.unended) {
         (true, None) => return Ok(true),
         (true, Some(unended)) => return Err(CarrierError::Unended(unended.clone())),
@@ -225,12 +225,12 @@ fn is_our_part(part: &Part<'_>) -> Result<bool, CarrierError> {
     }
 }
 
-fn is_ours_by_type(part: &Part<'_>) -> bool {
+fn is_ours_by_type(part: &MimePart<'_>) -> bool {
     matches!(part.media_type.as_str(), "application/toml" | "text/x-sluice")
 }
 
 /// The text of our part, which may be packed again, whether or not its head says so.
-fn from_part(part: &Part<'_>, budget: &mut Budget) -> Result<String, CarrierError> {
+fn from_part(part: &MimePart<'_>, budget: &mut Budget) -> Result<String, CarrierError> {
     if let Some(boundary) = &part.cut_by {
         return Err(CarrierError::Cut(boundary.clone()));
     }

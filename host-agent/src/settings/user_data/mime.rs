@@ -12,7 +12,7 @@ use super::recognition::opens_our_table;
 const MOST_HEAD: usize = 16 * 1024;
 
 /// Bytes that begin with header lines, a Content-Type among them.
-pub(super) struct Message<'m> {
+pub(super) struct MimeMessage<'m> {
     head: Head,
     content_type: String,
     body: &'m [u8],
@@ -20,7 +20,7 @@ pub(super) struct Message<'m> {
     line: usize,
 }
 
-pub(super) struct Part<'m> {
+pub(super) struct MimePart<'m> {
     /// In lower case, without parameters.
     pub(super) media_type: String,
     /// In lower case.
@@ -32,7 +32,7 @@ pub(super) struct Part<'m> {
     pub(super) cut_by: Option<String>,
 }
 
-impl<'m> Message<'m> {
+impl<'m> MimeMessage<'m> {
     /// None if the bytes are no message.
     pub(super) fn read(bytes: &'m [u8]) -> Option<Self> {
         let trimmed = bytes.trim_ascii_start();
@@ -47,10 +47,10 @@ impl<'m> Message<'m> {
     }
 
     /// All parts in their order; a message that is not multipart is its own only part.
-    pub(super) fn parts(&self) -> Result<Vec<Part<'m>>, CarrierError> {
+    pub(super) fn parts(&self) -> Result<Vec<MimePart<'m>>, CarrierError> {
         let media_type = media_type(&self.content_type);
         if !media_type.starts_with("multipart/") {
-            return Ok(vec![Part::new(&self.head, self.body)]);
+            return Ok(vec![MimePart::new(&self.head, self.body)]);
         }
         let boundary = parameter(&self.content_type, "boundary")
             .ok_or(CarrierError::NoBoundary(media_type))?;
@@ -58,7 +58,7 @@ impl<'m> Message<'m> {
     }
 }
 
-impl<'m> Part<'m> {
+impl<'m> MimePart<'m> {
     fn new(head: &Head, body: &'m [u8]) -> Self {
         let encoding = head.get("content-transfer-encoding").unwrap_or("7bit");
         Self {
@@ -101,8 +101,8 @@ impl Headless {
 }
 
 /// The parts of what is a message, also where it lacks its head or an empty line.
-pub(super) fn parts(bytes: &[u8]) -> Option<Vec<Part<'_>>> {
-    match (Message::read(bytes), Headless::read(bytes)) {
+pub(super) fn parts(bytes: &[u8]) -> Option<Vec<MimePart<'_>>> {
+    match (MimeMessage::read(bytes), Headless::read(bytes)) {
         (Some(message), _) => message.parts().ok(),
         (None, Some(headless)) => split(bytes, headless.boundary, 1).ok(),
         (None, None) => None,
@@ -137,12 +137,12 @@ fn newlines_before(whole: &[u8], end: &[u8]) -> usize {
 }
 
 /// `line` is the number of the body's first line.
-fn split(body: &[u8], boundary: String, line: usize) -> Result<Vec<Part<'_>>, CarrierError> {
+fn split(body: &[u8], boundary: String, line: usize) -> Result<Vec<MimePart<'_>>, CarrierError> {
     let mut parts = Vec::new();
     let mut start = None;
     let mut at = 0;
     let mut used = false;
-    let read = |(start, line), end| body.get(start..end).map(|part| Part::read(part, line));
+    let read = |(start, line), end| body.get(start..end).map(|part| MimePart::read(part, line));
     for (text, line) in body.split_inclusive(|byte| *byte == b'\n').zip(line..) {
         if let Some(kind) = delimiter(text, &boundary) {
             used = true;
@@ -161,7 +161,7 @@ fn split(body: &[u8], boundary: String, line: usize) -> Result<Vec<Part<'_>>, Ca
         return Err(CarrierError::UnusedBoundary(boundary));
     }
     let rest = start.and_then(|start| read(start, body.len()));
-    parts.extend(rest.map(|part| Part { cut_by: Some(boundary), ..part }));
+    parts.extend(rest.map(|part| MimePart { cut_by: Some(boundary), ..part }));
     Ok(parts)
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::super::promise::tests::{PREFIXES, SECONDARY, promise};
 use super::*;
-use crate::imds::{Answer, Request, Silence};
+use crate::imds::{ImdsAnswer, ImdsRequest, Silence};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -19,9 +19,9 @@ struct Service {
 }
 
 impl Outside for Service {
-    fn send(&mut self, request: &Request, _: Duration) -> Result<Answer, Silence> {
+    fn send(&mut self, request: &ImdsRequest, _: Duration) -> Result<ImdsAnswer, Silence> {
         self.asked += 1;
-        let answer = |status, body: &str| Ok(Answer { status, body: body.into() });
+        let answer = |status, body: &str| Ok(ImdsAnswer { status, body: body.into() });
         match (self.instead, request.url.split_once("/latest/meta-data/")) {
             (Some(0), _) => Err(Silence::Broken("Connection refused (os error 111)".into())),
             (Some(status), _) => answer(status, ""),
@@ -203,7 +203,10 @@ fn imds_that_is_off_is_asked_again_only_when_ordered() {
     node.service.asked = 0;
     let look = node.look();
     assert_eq!((look.pause, node.service.asked), (None, 1));
-    assert_eq!(look.capacity.expect("a promise").state, crate::addresses::capacity::State::Ok);
+    assert_eq!(
+        look.capacity.expect("a promise").state,
+        crate::addresses::capacity::CapacityState::Ok
+    );
     node.service.instead = None;
     assert_eq!(node.look().pause, Some(MINUTE));
 }
