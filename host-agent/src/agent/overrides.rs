@@ -89,7 +89,6 @@ fn check(paths: &Paths, namespace: &str, pod: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pod::asked::Annotated;
     use crate::pod::record::{Arrival, Key, Record};
 
     fn record(pod: &str) -> Record {
@@ -97,17 +96,7 @@ mod tests {
             namespace: "default".into(),
             pod: pod.into(),
             netns: "/run/netns/x".into(),
-            network: None,
-            annotated: Annotated::default(),
-            live: None,
-            came: Arrival::Adopted { beside_upstream: false },
-            main: None,
-            host: None,
-            egress: Shaping::Unlimited,
-            ingress: Shaping::Unlimited,
-            guard: None,
-            admitted: None,
-            ingress_guard: None,
+            ..Record::blank(Arrival::Adopted { beside_upstream: false })
         }
     }
 

@@ -10,7 +10,7 @@ use super::request::Request;
 use crate::host::lock::Busy;
 use crate::host::logging::harmless;
 use crate::host::paths::Paths;
-use crate::pod::record::{Arrival, Claim, Key, Record, Records, Shaping};
+use crate::pod::record::{Arrival, Claim, Key, Record, Records};
 use crate::pod::shaper;
 use crate::pod::veth::Veth;
 
@@ -35,15 +35,7 @@ pub fn new_record(request: &Request) -> Record {
         netns: request.netns.clone(),
         network: request.network.clone(),
         annotated: request.annotated,
-        live: None,
-        came: Arrival::Added { took_ns: None },
-        main: None,
-        host: None,
-        egress: Shaping::Unlimited,
-        ingress: Shaping::Unlimited,
-        guard: None,
-        admitted: None,
-        ingress_guard: None,
+        ..Record::blank(Arrival::Added { took_ns: None })
     }
 }
 

@@ -172,6 +172,27 @@ impl Shaping {
 }
 
 impl Record {
+    /// Of a pod that nothing is known of, with nothing attached: who it is and what it asks for goes
+    /// over that.
+    pub fn blank(came: Arrival) -> Self {
+        Self {
+            namespace: String::new(),
+            pod: String::new(),
+            netns: PathBuf::new(),
+            network: None,
+            annotated: Annotated::default(),
+            live: None,
+            came,
+            main: None,
+            host: None,
+            egress: Shaping::Unlimited,
+            ingress: Shaping::Unlimited,
+            guard: None,
+            admitted: None,
+            ingress_guard: None,
+        }
+    }
+
     pub fn is_unlimited(&self) -> bool {
         self.egress.is_unlimited() && self.ingress.is_unlimited()
     }
@@ -191,17 +212,10 @@ impl Record {
 
     /// The record of another interface of the same pod, that came with this one.
     pub fn for_other(&self, main: &str) -> Self {
-        Self {
-            came: Arrival::Along,
-            main: Some(main.into()),
-            host: None,
-            egress: Shaping::Unlimited,
-            ingress: Shaping::Unlimited,
-            guard: None,
-            admitted: None,
-            ingress_guard: None,
-            ..self.clone()
-        }
+        let Self { namespace, pod, netns, network, annotated, live, .. } = self.clone();
+        let main = Some(main.into());
+        let blank = Self::blank(Arrival::Along);
+        Self { namespace, pod, netns, network, annotated, live, main, ..blank }
     }
 
     pub fn directions(&self) -> [(Direction, &Shaping); 2] {

@@ -14,7 +14,7 @@ use crate::libcni::entry::lost_rates;
 use crate::libcni::results::{self, PodResult, ResultFile};
 use crate::pod::annotations::CAPABILITY;
 use crate::pod::asked::Annotated;
-use crate::pod::record::{Arrival, Key, Record, Shaping};
+use crate::pod::record::{Arrival, Key, Record};
 use crate::pod::runtime_config::annotated;
 
 /// A file of the cache that concerns a living pod.
@@ -84,15 +84,7 @@ impl Cached {
             netns: self.netns.clone(),
             network: self.network.clone(),
             annotated: self.annotated,
-            live: None,
-            came: Arrival::Adopted { beside_upstream: self.beside_upstream },
-            main: None,
-            host: None,
-            egress: Shaping::Unlimited,
-            ingress: Shaping::Unlimited,
-            guard: None,
-            admitted: None,
-            ingress_guard: None,
+            ..Record::blank(Arrival::Adopted { beside_upstream: self.beside_upstream })
         }
     }
 }
