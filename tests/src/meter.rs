@@ -5,13 +5,15 @@
 //! that a device without segmentation offload would have carried.
 
 use std::fs::{self, File};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -125,9 +127,8 @@ impl Transfer<'_> {
             Protocol::Tcp => {
                 let listener = TcpListener::bind((self.address, 0)).expect("listen");
                 ready.send(listener.local_addr().expect("a port").port()).expect("a receiver");
-                let (mut stream, _) = listener.accept().expect("accept");
-                // An end by reset is as good as any.
-                let _ = std::io::copy(&mut stream, &mut std::io::sink());
+                let (stream, _) = listener.accept().expect("accept");
+                take_tcp(stream, stop);
             }
             Protocol::Udp(_) => {
                 let socket = UdpSocket::bind((self.address, 0)).expect("bind");
@@ -150,8 +151,20 @@ impl Transfer<'_> {
     }
 }
 
+/// To the end: what was queued for the sender's limit has come then, and its reset. A reset that was dropped is silence.
+fn take_tcp(mut stream: TcpStream, stop: &Progress) {
+    stream.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout");
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(1..) => (),
+            Err(error) if error.kind() == ErrorKind::WouldBlock && !stop.is_over() => (),
+            _ => return,
+        }
+    }
+}
+
 fn send_tcp(target: SocketAddr, stop: &Progress) {
-    use std::io::Write;
     let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(10)).expect("connect");
     stream.set_write_timeout(Some(Duration::from_millis(200))).expect("a timeout");
     // Nodes' own. BBR, where it is the machine's, takes a policer for a slower one now and then and
@@ -162,8 +175,9 @@ fn send_tcp(target: SocketAddr, stop: &Progress) {
         // A full queue times out; then we look at `stop` and go on.
         let _ = stream.write(&chunk);
     }
-    // The sink may have gone first.
-    let _ = stream.shutdown(Shutdown::Both);
+    // A reset: what the socket still has would take minutes at the lowest limit, and no one counts it.
+    let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+    setsockopt(&stream, sockopt::Linger, &at_once).expect("end by a reset");
 }
 
 pub fn set_congestion(stream: &TcpStream, name: &str) {
