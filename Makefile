@@ -6,7 +6,7 @@ KERNEL ?= 6.12
 SKIPS := target/skips.txt
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
-.PHONY: help setup fmt lint build release test test-unit test-root test-vm test-distributions properties demo chaos bench fuzz golden instance-table packages package-test image image-version image-test clean
+.PHONY: part-compile part-release part-fetch part-rest test-root-alone test-root-beside help setup fmt lint build release test test-unit test-root test-vm test-distributions properties demo chaos bench fuzz golden instance-table packages package-test image image-version image-test image-scenarios test-images clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -58,36 +58,75 @@ release: setup ## Both executables as a node gets them, without shared libraries
 	else echo "release: the plugin is linked with glibc, and takes half a millisecond more to start"; fi
 	! readelf --wide --program-headers $(STATIC)/sluice $(STATIC)/sluice-cni | grep INTERP
 
-# Root tests measure in real time, so nothing runs beside them; guests have a time of their own.
-test: lint test-unit build ## Everything but the newest kernel: set-up, lint, unit, root and guest tests, packages, images
-	tests/vm/prepare 6.1 >/dev/null && tests/vm/prepare 6.12 >/dev/null
-	$(TEST) --quiet --no-run
-	$(MAKE) test-root
-	$(MAKE) --jobs=2 --output-sync=target guest-6.1 guest-6.12
-	$(MAKE) test-distributions package-test image-test
+# First what is compiled and fetched; then what measures in real time, with nothing beside it; then guests, which have a time
+# of their own, beside what leaves processors idle; then the image's scenarios, four machines at once.
+test: ## Everything but the newest kernel: set-up, lint, unit, root and guest tests, packages, images
+	@rm -rf $(PARTS) $(SKIPS) && mkdir -p $(PARTS)
+	$(call PART,set-up,tests/setup --lint)
+	$(MAKE) --jobs=3 --output-sync=line part-compile part-release part-fetch
+	$(call PART,root tests alone,$(MAKE) test-root-alone)
+	$(MAKE) --jobs=3 --output-sync=line part-guest-6.1 part-guest-6.12 part-rest
+	$(call PART,image scenarios,$(MAKE) image-scenarios)
 	@echo "skipped on the host kernel (they ran in the guests): $$(cat $(SKIPS) 2>/dev/null | wc -l)"
 	@cat $(SKIPS) 2>/dev/null || true
+	@echo "seconds of each part:" && cat $(PARTS)/*
+
+# $(call PART,NAME,COMMAND): what it took is printed, and once more at the end of `make test`.
+PARTS := target/parts
+PART = $(2) && printf '%5d  %s\n' $$SECONDS '$(1)' | tee "$(PARTS)/$$(date +%s) $(1)"
+
+part-compile:
+	$(call PART,lint,$(MAKE) lint)
+	$(call PART,unit tests,$(MAKE) test-unit)
+	$(call PART,debug builds,$(MAKE) build && $(TEST) --quiet --no-run)
+
+part-release:
+	$(call PART,release,$(MAKE) release)
+
+part-fetch:
+	$(call PART,kernels and containerds,tests/vm/prepare 6.1 6.12 && \
+	tests/fixtures/containerd/fetch trixie && tests/fixtures/containerd/fetch sid)
+
+# Released executables: with debug builds a guest takes a third more of the processor.
+part-guest-%:
+	$(call PART,guest $*,SLUICE_BIN=$(STATIC) $(MAKE) guest-$*)
+
+part-rest:
+	$(call PART,root tests beside guests,$(MAKE) test-root-beside)
+	$(call PART,distributions,$(MAKE) test-distributions)
+	$(call PART,packages and images,$(MAKE) package-test test-images)
 
 # The whole workspace each time, and tests by name: a package by itself has other features of what all depend on, and
 # nearly everything would be built once more.
 TEST := cargo test --locked --workspace
 tests_of = $$(cargo metadata --format-version 1 --no-deps | jq -r '.packages[] | select(.name | test("^($(1))$$")) | \
-	.targets[] | select(.kind == ["test"] and .name != "pacing") | "--test", .name')
+	.targets[] | select(.kind == ["test"] and .name != "pacing" $(2)) | "--test", .name')
 
 test-unit: setup ## Unit, golden and property tests; no root
 	$(TEST) --lib --bins --test pacing $(call tests_of,settings-model|host-agent)
 	$(TEST) --doc
 
+# What measures rates in real time has the machine alone. Such tests wait most of the time, so four run at once.
+MEASURED = .src_path | IN($(shell git grep -lE '(chaos|flood|meter)::' 'tests/tests/*.rs' | sed 's,.*,"$(CURDIR)/&",' | paste -sd ,))
+ROOT = SLUICE_SKIPS=$(CURDIR)/$(SKIPS) $(TEST)
+
 test-root: build ## Root tests on this kernel, each in its own namespaces
 	@rm -f $(SKIPS)
-	SLUICE_SKIPS=$(CURDIR)/$(SKIPS) $(TEST) $(call tests_of,bpf|tests)
+	$(MAKE) test-root-alone
+	$(MAKE) test-root-beside
+
+test-root-alone: build
+	RUST_TEST_THREADS=4 $(ROOT) $(call tests_of,bpf|tests,and ($(MEASURED)))
+
+test-root-beside: build
+	$(ROOT) $(call tests_of,bpf|tests,and ($(MEASURED) | not))
 
 test-vm: guest-$(KERNEL) ## The root tests in a guest, and the units under systemd: KERNEL=6.1, 6.12 or newest
 
-# Each has one emulated processor and a time of its own, so two may run at once.
+# Each has one emulated processor and a time of its own: two may run at once, and whatever else runs goes before them.
 guest-%: build
-	tests/vm/test $*
-	tests/vm/test-systemd $*
+	chrt --idle 0 tests/vm/test $*
+	chrt --idle 0 tests/vm/test-systemd $*
 
 SUITES ?= trixie
 
@@ -159,7 +198,7 @@ image: image-version $(if $(filter $(STATIC),$(BIN_DIR)),release) ## The immutab
 
 # The probe comes from outside: the image has nothing that a test could use, but a C library as new as most. With a stand-in
 # for kubelet in each image: what is there for kubelet is worth nothing until one has read it.
-image-test: packages ## Boot the image in QEMU, update it, break it; ONLY="boot pods": these scenarios
+test-images: packages
 	cargo build --locked --workspace
 	mkdir -p $(IMAGES)
 	strip -o $(IMAGES)/probe $(TARGET)/debug/image_probe
@@ -167,7 +206,12 @@ image-test: packages ## Boot the image in QEMU, update it, break it; ONLY="boot 
 	KUBELET=$(IMAGES)/kubelet $(call IMAGE,1.0.0)
 	KUBELET=$(IMAGES)/kubelet $(call IMAGE,1.1.0)
 	KUBELET=$(IMAGES)/kubelet WITHOUT_SLUICE=1 $(call IMAGE,bare)
+
+image-scenarios:
 	$(TARGET)/debug/image_test $(TARGET) $(IMAGES)/probe $(ONLY)
+
+image-test: test-images ## Boot the image in QEMU, update it, break it; ONLY="boot pods": these scenarios
+	$(MAKE) image-scenarios
 
 clean: ## Remove what was built; downloads stay in ~/.cache/sluice
 	cargo clean
