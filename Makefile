@@ -106,7 +106,7 @@ test-unit: setup ## Unit, golden and property tests; no root
 	$(TEST) --lib --bins --test pacing $(call tests_of,settings-model|host-agent)
 	$(TEST) --doc
 
-# What measures rates in real time has the machine alone. Such tests wait most of the time, so four run at once.
+# What measures rates in real time has the machine alone.
 MEASURED = .src_path | IN($(shell git grep -lE '(chaos|flood|meter)::' 'tests/tests/*.rs' | sed 's,.*,"$(CURDIR)/&",' | paste -sd ,))
 ROOT = SLUICE_SKIPS=$(CURDIR)/$(SKIPS) $(TEST)
 
@@ -116,17 +116,17 @@ test-root: build ## Root tests on this kernel, each in its own namespaces
 	$(MAKE) test-root-beside
 
 test-root-alone: build
-	RUST_TEST_THREADS=4 $(ROOT) $(call tests_of,bpf|tests,and ($(MEASURED)))
+	$(ROOT) $(call tests_of,bpf|tests,and ($(MEASURED)))
 
 test-root-beside: build
 	$(ROOT) $(call tests_of,bpf|tests,and ($(MEASURED) | not))
 
 test-vm: guest-$(KERNEL) ## The root tests in a guest, and the units under systemd: KERNEL=6.1, 6.12 or newest
 
-# Each has one emulated processor and a time of its own: two may run at once, and whatever else runs goes before them.
+# Each has one emulated processor and a time of its own: two may run at once, and most of what else runs goes before them.
 guest-%: build
-	chrt --idle 0 tests/vm/test $*
-	chrt --idle 0 tests/vm/test-systemd $*
+	nice -n 5 tests/vm/test $*
+	nice -n 5 tests/vm/test-systemd $*
 
 SUITES ?= trixie
 
