@@ -80,7 +80,7 @@ pub fn figure(packets: &[Packets]) -> Figure {
     let none = find(Setup::None);
     let figure = Figure::new("P2", "instructions that a limit adds to each UDP packet", "")
         .detail("pod egress")
-        .judge(find(Setup::Sluice) - none, Bound::AtMost, [600.0, 450.0])
+        .judge(find(Setup::Sluice) - none, Bound::AtMost, [1350.0, 1089.0])
         .peer("no limit, in all", none);
     let peers = packets.iter().filter(|p| !matches!(p.setup, Setup::None | Setup::Sluice));
     peers.fold(figure, |figure, p| figure.peer(p.setup.name(), p.instructions - none))

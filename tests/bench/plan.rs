@@ -81,9 +81,9 @@ fn from_pod(mtu: u32, senders: usize) -> RatePlan {
 
 /// P2.
 pub fn packets() -> Vec<Job> {
-    [Setup::None, Setup::Sluice, Setup::Fq, Setup::CiliumEdt, Setup::Upstream]
-        .map(Job::Packets)
-        .into()
+    let steps = [Setup::Queues, Setup::QueuesAndFilter, Setup::SluiceUnguarded, Setup::EmptyGuard];
+    let peers = [Setup::None, Setup::Sluice, Setup::Fq, Setup::CiliumEdt, Setup::Upstream];
+    steps.into_iter().chain(peers).map(Job::Packets).collect()
 }
 
 /// P8: frames of EKS' own size, too.

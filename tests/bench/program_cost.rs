@@ -17,8 +17,8 @@ use crate::setups::{PEERS, limit_edt, load_peers};
 
 const ROUNDS: usize = 11;
 const REPEAT: &str = "1000000";
-/// In struct sluice_limit, counted from its end: PACED is 0.
-const MODE_FROM_END: usize = 8;
+/// In struct sluice_line: PACED is 0.
+const MODE: usize = 40;
 
 /// Nanoseconds of one program with one kind of packet.
 struct Case {
@@ -60,7 +60,7 @@ fn judge(cases: &[Case]) -> Figure {
     let own = cases.iter().filter(|case| case.name().starts_with("shape_"));
     let worst = own.max_by(|a, b| a.median().total_cmp(&b.median())).expect("a program");
     let figure = Figure::new("P1", "program cost for each packet, net, the slowest", "ns");
-    let figure = figure.judge(worst.median() - empty, Bound::AtMost, [105.0, 60.0]);
+    let figure = figure.judge(worst.median() - empty, Bound::AtMost, [50.0, 40.0]);
     cases.iter().fold(figure.detail(worst.name()), |figure, case| {
         let net = if case.program.ends_with("/empty") { 0.0 } else { empty };
         figure.peer(case.name(), case.median() - net)
@@ -96,19 +96,15 @@ impl Case {
     }
 }
 
-/// Copies a pod's limits to slot 0, and makes them paced: this kernel may have no fq. A pod's
+/// Copies a pod's lines to slot 0, and makes them paced: this kernel may have no fq. A pod's
 /// entries follow each other as those of slot 0 do. The pod's tables of flows serve both.
 fn limit_slot_0(node: &Node) {
-    let pod = node.pod("pod", 2);
+    let pod = node.pod("cost", 77);
     let rate = UNREACHABLE_BPS;
     node.add(&pod, Annotations { egress: rate, ingress: rate });
-    for (direction, mut limit) in used_values("limits").into_iter().enumerate() {
-        // The third is the guard's, which polices everywhere.
-        if direction < 2 {
-            let mode = limit.len() - MODE_FROM_END;
-            limit[mode] = 0;
-        }
-        set("limits", direction, &format!("value {}", words(&limit)));
+    for (direction, mut line) in used_values("lines").into_iter().enumerate() {
+        line[MODE] = 0;
+        set("lines", direction, &format!("value {}", words(&line)));
     }
     for (direction, id) in used_values("flows").into_iter().enumerate() {
         let id = u32::from_ne_bytes(id.try_into().expect("the number of a map"));

@@ -2,12 +2,14 @@
 //! The set-ups that are compared, and how each is put on a pod: Sluice through
 //! its CNI plugin, the others as their users would have them.
 
-use std::fs;
 use std::sync::Once;
+use std::{fs, mem};
 
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use tests::cni::Annotations;
 use tests::command::{run, tc};
+use tests::node::PIN_DIR;
 
 use crate::site::Site;
 use crate::upstream;
@@ -26,7 +28,15 @@ pub enum Setup {
     None,
     /// The queue that Sluice puts on a pod's egress, without a program or a limit.
     Fq,
+    /// The qdiscs that Sluice puts on a pod's egress, without a program: what they cost by themselves.
+    Queues,
+    /// The same with a filter that does nothing.
+    QueuesAndFilter,
+    /// And with a program on the host's end that does nothing either.
+    EmptyGuard,
     Sluice,
+    /// Sluice without the guard on the host's end.
+    SluiceUnguarded,
     /// The bandwidth plugin of the CNI project, with the burst that containerd asks for.
     Upstream,
     /// The same with a burst of 32 KB, as an expert would configure it.
@@ -51,7 +61,23 @@ impl Setup {
             Self::Fq => {
                 tc(&format!("-n {} qdisc add dev eth0 root fq", site.pod.pod.name));
             }
+            Self::Queues => queues(site),
+            Self::QueuesAndFilter => queues_and_filter(site),
+            Self::EmptyGuard => {
+                queues_and_filter(site);
+                let device = tests::link::index(&site.pod.pod.host_ifname);
+                // The link goes with its device.
+                mem::forget(tests::tcx::append_ingress(&format!("{PEERS}/empty"), device));
+            }
             Self::Sluice => site.node.add(&site.pod.pod, limits),
+            Self::SluiceUnguarded => {
+                site.node.add(&site.pod.pod, limits);
+                site.node.guard(&site.pod.pod);
+                // Which would put it back.
+                site.node.signal_agent(Signal::SIGSTOP);
+                let ifindex = tests::link::index(&site.pod.pod.host_ifname);
+                fs::remove_file(format!("{PIN_DIR}/links/{ifindex}")).expect("take the guard off");
+            }
             Self::Upstream => upstream::add(&site.pod.pod, limits, upstream::BURST_NOT_SET),
             Self::Upstream32Kb => upstream::add(&site.pod.pod, limits, upstream::BURST_32_KB),
             Self::CiliumEdt => cilium_edt(site, limits),
@@ -67,6 +93,10 @@ impl Setup {
     pub fn remove(self, site: &Site) {
         match self {
             Self::Sluice => site.node.del(&site.pod.pod),
+            Self::SluiceUnguarded => {
+                site.node.signal_agent(Signal::SIGCONT);
+                site.node.del(&site.pod.pod);
+            }
             Self::Upstream | Self::Upstream32Kb => upstream::del(&site.pod.pod),
             _ => {}
         }
@@ -84,6 +114,23 @@ fn each_direction(site: &Site, limits: Annotations, put: impl Fn(u64, &str, &str
             put(rate, namespace, device);
         }
     }
+}
+
+/// As netlink/tc.rs makes them.
+fn queues(site: &Site) {
+    let pod = &site.pod.pod.name;
+    let bands = "prio bands 2 priomap 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
+    tc(&format!("-n {pod} qdisc add dev eth0 root handle 1: {bands}"));
+    tc(&format!("-n {pod} qdisc add dev eth0 parent 1:1 fq"));
+}
+
+fn queues_and_filter(site: &Site) {
+    queues(site);
+    load_peers();
+    // `tc -n` would have a /sys of its own, without the pin.
+    let filter = format!("tc filter add dev eth0 parent 1: bpf object-pinned {PEERS}/empty");
+    let line = format!("--net=/run/netns/{} {filter}", site.pod.pod.name);
+    run("nsenter", &line.split(' ').collect::<Vec<_>>());
 }
 
 fn tbf_fq_codel(rate: u64, namespace: &str, device: &str) {
