@@ -9,7 +9,7 @@
 
 #include <linux/types.h>
 
-#define SLUICE_ABI 1
+#define SLUICE_ABI 2
 
 /*
  * Slots, one for each pod interface. tc_classid carries the slot in 16 bits;
@@ -30,12 +30,11 @@
  */
 #define SLUICE_DROP_CLASS 2
 
-/* What an entry of limits, clocks and counters is for: index = slot * 3 + this. */
+/* What an entry of every map is for: index = slot * 2 + this. */
 enum sluice_direction {
 	SLUICE_EGRESS = 0,  /* the pod sends */
 	SLUICE_INGRESS = 1, /* the pod receives */
-	SLUICE_GUARD = 2,   /* the pod sends, as seen on the host's end */
-	SLUICE_DIRECTIONS = 3,
+	SLUICE_DIRECTIONS = 2,
 };
 
 enum sluice_mode {
@@ -43,7 +42,7 @@ enum sluice_mode {
 	SLUICE_POLICED = 1, /* no fq below: what is too early is dropped */
 };
 
-/* Written by user space, read by the programs. */
+/* Written by user space, read by the programs; one cache line with what pads it. */
 struct sluice_limit {
 	__u64 ns_per_byte; /* fixed point; 0: no limit */
 	__u64 burst_ns;    /* credit an idle pod keeps */
@@ -64,12 +63,13 @@ struct sluice_clock {
 	__u64 round_ns; /* end of the round: what its start found queued has left */
 	__u64 early_ns; /* when what left before its turn will have been made up for */
 	__u64 earlier_ns;     /* the same at the start of the round */
+	__u64 last_ns;        /* the latest departure of what had a turn */
+	__u64 idle_ns;        /* when the line was last found idle */
 	__u32 queued;         /* flows that had to queue in this round */
 	__u32 active;         /* flows that share the line, from the rounds before */
 	__u32 round;          /* number of the round */
-	__u32 queued_sources; /* as queued and active, for the sources of a crowd */
-	__u32 sources;
-	__u32 pad[3];
+	__u16 queued_sources; /* as queued and active, for the sources of a crowd */
+	__u16 sources;
 };
 
 /*
@@ -122,6 +122,24 @@ struct sluice_counters {
 };
 
 /*
+ * What the shaper has let pass and what the guard has seen of it, in bytes as they
+ * are charged: the guard lets nothing pass that was not charged before. What was
+ * charged and never came (a queue that was removed) is forgotten after one or two
+ * times SLUICE_ACCOUNT_NS, longer than any queue of ours. One cache line; written
+ * by the programs, but for `end`.
+ */
+#define SLUICE_ACCOUNT_NS 2000000000ULL
+
+struct sluice_account {
+	__u64 charged_bytes;
+	__u64 passed_bytes;
+	__u64 old_bytes; /* charged_bytes when old_ns was set */
+	__u64 old_ns;    /* when what was charged before old_bytes is forgotten */
+	__u64 end; /* where the guard is: netns << 32 | ifindex, netns 0 on the host */
+	__u64 pad[3];
+};
+
+/*
  * Bounds in ns of sluice_delays, dense between the usual latency target and the
  * horizon. Most packets wait less than the first; they are what is left of
  * sent_packets, so that they cost nothing.
@@ -136,6 +154,20 @@ struct sluice_counters {
  */
 struct sluice_delays {
 	__u64 above[SLUICE_DELAYS];
+};
+
+/*
+ * One direction of one pod: all that each packet needs, a cache line for each
+ * writer. User space writes a limit in place (the map can be mapped), so that
+ * this never resets a clock.
+ */
+struct sluice_line {
+	struct sluice_limit limit;
+	__u64 pad[2];
+	struct sluice_clock clock;
+	struct sluice_account account;
+	struct sluice_delays delays;
+	__u64 node[8]; /* for the pod's part of the node's line */
 };
 
 /* A pod's own end of its veth pair: an index alone says nothing across namespaces. */

@@ -6,9 +6,11 @@
 use crate::shaper::skel::types;
 
 /// Names the pin directory; contract.h's `SLUICE_ABI`.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 /// Slots of the maps, slot 0 included; contract.h's `SLUICE_SLOTS`.
 pub const SLOTS: u16 = 1024;
+/// Size of one entry of the lines.
+pub(crate) const LINE_BYTES: usize = 320;
 /// Size of one entry's table of flows.
 pub(crate) const FLOWS_BYTES: usize = 256 * 48;
 /// Bounds of [`Delays`]; contract.h's `SLUICE_DELAY_BOUNDS_NS`.
@@ -17,15 +19,25 @@ pub const DELAY_BOUNDS_NS: [u64; 8] =
 /// Fixed-point bits of [`Limit::ns_per_byte`]; contract.h's `SLUICE_NS_PER_BYTE_SHIFT`.
 pub const NS_PER_BYTE_SHIFT: u32 = 22;
 
-/// Which way traffic flows, seen from the pod, and where it is looked at.
+/// Which way traffic flows, seen from the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// The pod sends; shaped on its own end.
     Egress = 0,
     /// The pod receives; shaped on the host's end.
     Ingress = 1,
-    /// The pod sends, as the host's end sees it; policed only.
-    Guard = 2,
+}
+
+impl Direction {
+    pub const BOTH: [Self; 2] = [Self::Egress, Self::Ingress];
+
+    /// As keys, labels and screens have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Egress => "egress",
+            Self::Ingress => "ingress",
+        }
+    }
 }
 
 /// What happens to a packet that is too early.
@@ -56,8 +68,12 @@ impl Slot {
         self.0
     }
 
+    pub(crate) fn index(self, direction: Direction) -> u32 {
+        u32::from(self.0) * 2 + direction as u32
+    }
+
     pub(crate) fn key(self, direction: Direction) -> [u8; 4] {
-        (u32::from(self.0) * 3 + direction as u32).to_ne_bytes()
+        self.index(direction).to_ne_bytes()
     }
 }
 
@@ -109,26 +125,21 @@ impl Limit {
         ecn: false,
     };
 
-    pub(crate) fn to_bytes(self) -> Vec<u8> {
-        let pacing = [self.ns_per_byte, self.burst_ns, self.quantum_ns];
-        let queue = [self.horizon_ns, self.target_ns];
-        let words = pacing.into_iter().chain(queue);
-        let mut bytes: Vec<u8> = words.flat_map(u64::to_ne_bytes).collect();
-        bytes.extend((self.mode as u32).to_ne_bytes());
-        bytes.extend(u32::from(self.ecn).to_ne_bytes());
-        bytes
+    pub(crate) fn to_words(self) -> [u64; 6] {
+        let Self { ns_per_byte, burst_ns, quantum_ns, horizon_ns, target_ns, mode, ecn } = self;
+        let mut halves = [0; 8];
+        halves[..4].copy_from_slice(&(mode as u32).to_ne_bytes());
+        halves[4..].copy_from_slice(&u32::from(ecn).to_ne_bytes());
+        let halves = u64::from_ne_bytes(halves);
+        [ns_per_byte, burst_ns, quantum_ns, horizon_ns, target_ns, halves]
     }
 
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        Some(Self {
-            ns_per_byte: word(bytes, 0)?,
-            burst_ns: word(bytes, 1)?,
-            quantum_ns: word(bytes, 2)?,
-            horizon_ns: word(bytes, 3)?,
-            target_ns: word(bytes, 4)?,
-            mode: if bytes.get(40)? == &0 { Mode::Paced } else { Mode::Policed },
-            ecn: bytes.get(44)? != &0,
-        })
+    pub(crate) fn from_words(words: [u64; 6]) -> Self {
+        let [ns_per_byte, burst_ns, quantum_ns, horizon_ns, target_ns, halves] = words;
+        let halves = halves.to_ne_bytes();
+        let mode = if halves[..4] == [0; 4] { Mode::Paced } else { Mode::Policed };
+        let ecn = halves[4..] != [0; 4];
+        Self { ns_per_byte, burst_ns, quantum_ns, horizon_ns, target_ns, mode, ecn }
     }
 }
 
@@ -193,14 +204,12 @@ impl Delays {
         self.longer.map(|longer| sent_packets.saturating_sub(longer))
     }
 
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let mut delays = Self::default();
-        let mut longer = 0;
-        for index in (0..delays.longer.len()).rev() {
-            longer += word(bytes, index)?;
-            delays.longer[index] = longer;
+    pub(crate) fn from_words(above: [u64; DELAY_BOUNDS_NS.len()]) -> Self {
+        let mut delays = Self { longer: above };
+        for index in (0..above.len() - 1).rev() {
+            delays.longer[index] += delays.longer[index + 1];
         }
-        Some(delays)
+        delays
     }
 }
 
@@ -238,6 +247,12 @@ const _: () = {
     assert!(size_of::<types::sluice_delays>() == 8 * DELAY_BOUNDS_NS.len());
     assert!(FLOWS_BYTES == size_of::<types::sluice_flows>());
     assert!(size_of::<types::sluice_clock>() == 64);
+    assert!(offset_of!(types::sluice_line, clock) == 64);
+    assert!(offset_of!(types::sluice_line, account) == 128);
+    assert!(offset_of!(types::sluice_account, passed_bytes) == 8);
+    assert!(offset_of!(types::sluice_account, end) == 32);
+    assert!(offset_of!(types::sluice_line, delays) == 192);
+    assert!(size_of::<types::sluice_line>() == LINE_BYTES);
     assert!(offset_of!(types::sluice_pod_end, netns) == 0);
     assert!(offset_of!(types::sluice_pod_end, ifindex) == 4);
 };
@@ -288,12 +303,9 @@ mod tests {
 
     #[test]
     fn delays_add_up_from_the_longest() {
-        let above: Vec<u8> =
-            [1u64, 2, 3, 4, 5, 6, 7, 8].into_iter().flat_map(u64::to_ne_bytes).collect();
-        let delays = Delays::from_bytes(&above).expect("eight words");
+        let delays = Delays::from_words([1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(delays.longer, [36, 35, 33, 30, 26, 21, 15, 8]);
         assert_eq!(delays.within(100), [64, 65, 67, 70, 74, 79, 85, 92]);
-        assert_eq!(Delays::from_bytes(&above[1..]), None);
     }
 
     #[test]
@@ -314,6 +326,6 @@ mod tests {
             mode: Mode::Policed,
             ecn: true,
         };
-        assert_eq!(Limit::from_bytes(&limit.to_bytes()), Some(limit));
+        assert_eq!(Limit::from_words(limit.to_words()), limit);
     }
 }

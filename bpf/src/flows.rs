@@ -18,11 +18,11 @@ use crate::{Error, Result};
 /// table. Pods get the lowest free slot; one above these waits a little longer at ADD.
 const SPARE_SLOTS: usize = 64;
 
-/// The entries of these slots that need a table; the guard polices without one.
+/// All entries of these slots.
 pub(crate) fn entries(
     slots: impl IntoIterator<Item = Slot>,
 ) -> impl Iterator<Item = (Slot, Direction)> {
-    slots.into_iter().flat_map(|slot| [(slot, Direction::Egress), (slot, Direction::Ingress)])
+    slots.into_iter().flat_map(|slot| Direction::BOTH.map(|direction| (slot, direction)))
 }
 
 /// Gives an empty table to every entry that has none, waiting once for all of them; 6.1 waits for

@@ -4,13 +4,14 @@
 //! Attaching is netlink's business and lives in host-agent; this crate hands
 //! out program file descriptors. Only tcx links, a thing of BPF, are made here.
 //!
-//! Pins live in one directory named by the ABI (`/sys/fs/bpf/sluice/v1`), so
+//! Pins live in one directory named by the ABI (`/sys/fs/bpf/sluice/v2`), so
 //! two layouts never meet.
 
 mod contract;
 mod error;
 mod flows;
 mod layouts;
+mod lines;
 mod pins;
 mod program;
 mod proof;

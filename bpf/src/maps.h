@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * Every map. Index = slot * 3 + direction. Arrays, because a slot number is
+ * Every map. Index = slot * 2 + direction. Arrays, because a slot number is
  * all that a program knows of a pod, and a look-up then costs a bounds check.
- * Configuration, running state and counters are apart, so that changing a
- * limit never resets a clock (Cilium's bandwidth manager and Calico both had
- * that lost update).
  */
 #ifndef SLUICE_MAPS_H
 #define SLUICE_MAPS_H
@@ -13,21 +10,17 @@
 
 #define SLUICE_ENTRIES (SLUICE_SLOTS * SLUICE_DIRECTIONS)
 
-/* Written by the CNI plugin and the agent, read by the programs. */
+/*
+ * Limits are written by the CNI plugin and the agent, in place; the rest by the
+ * programs. User space zeroes an entry for a new pod.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, SLUICE_ENTRIES);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
-	__type(value, struct sluice_limit);
-} limits SEC(".maps");
-
-/* Written by the programs; user space only zeroes an entry for a new pod. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, SLUICE_ENTRIES);
-	__type(key, __u32);
-	__type(value, struct sluice_clock);
-} clocks SEC(".maps");
+	__type(value, struct sluice_line);
+} lines SEC(".maps");
 
 /* Written by the programs, read by status; zeroed for a new pod. */
 struct {
@@ -36,14 +29,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct sluice_counters);
 } counters SEC(".maps");
-
-/* Written by the programs, read by status; zeroed for a new pod. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, SLUICE_ENTRIES);
-	__type(key, __u32);
-	__type(value, struct sluice_delays);
-} delays SEC(".maps");
 
 /*
  * A table of flows for each entry that is paced by flow; made by user space
@@ -64,9 +49,10 @@ struct {
 } flows SEC(".maps");
 
 /*
- * Host interface index → slot, for the guard: a tcx link has no classid.
- * Written by user space, read by the guard. Interfaces of one pod may share a
- * slot, so there is room for more of them than there are slots.
+ * Host interface index → slot, for what the guard does not know by the packet
+ * (a tcx link has no classid). Written by user space, read by the guard.
+ * Interfaces of one pod may share a slot, so there is room for more of them than
+ * there are slots.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -89,14 +75,15 @@ struct {
 } pod_ends SEC(".maps");
 
 /*
- * What reached a pod without passing its shaper, by slot. Written by the ingress
- * guard, read by status; zeroed for a new pod.
+ * What came to a guard without having passed the shaper: past the pod's own, or
+ * into the pod past the host's end. Written by the guards, read by status; zeroed
+ * for a new pod.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, SLUICE_SLOTS);
+	__uint(max_entries, SLUICE_ENTRIES);
 	__type(key, __u32);
 	__type(value, struct sluice_counters);
-} bypassed SEC(".maps");
+} unshaped SEC(".maps");
 
 #endif

@@ -229,7 +229,7 @@ SLUICE_INLINE __u32 sluice_sharing(__u32 queued, __u32 active)
 SLUICE_INLINE void
 sluice_begin_round(struct sluice_clock *clock, __u64 line_ns, __u64 now_ns)
 {
-	_Bool rested = clock->next_ns + SLUICE_ROUND_NS <= now_ns;
+	_Bool rested = clock->last_ns + SLUICE_ROUND_NS <= now_ns;
 
 	clock->active = rested ? 0 : sluice_sharing(clock->queued, clock->active);
 	clock->sources = rested ? 0 :
@@ -368,6 +368,28 @@ SLUICE_INLINE __u64 sluice_room_ns(const struct sluice_limit *limit, __u64 queue
 	return queue_ns + queue_ns / SLUICE_LAST_ROOM / (is_new ? 1 : 2);
 }
 
+/*
+ * The line is free and nothing waits for its turn on it: a packet leaves at once,
+ * and whose it is makes no difference.
+ */
+SLUICE_INLINE _Bool sluice_is_idle(const struct sluice_limit *limit,
+				   const struct sluice_clock *clock, __u64 now_ns)
+{
+	return sluice_line_ns(clock->next_ns, now_ns, limit) <= now_ns &&
+	       clock->last_ns <= now_ns;
+}
+
+/* A flow or source that was last queued before an idle line owes nothing, and no queue of it stands. */
+SLUICE_INLINE void
+sluice_forgive(const struct sluice_clock *clock, struct sluice_flow *flow, __u64 now_ns)
+{
+	if (flow->departure_ns >= clock->idle_ns)
+		return;
+	flow->share_ns = sluice_earlier(flow->share_ns, now_ns);
+	flow->above_ns = 0;
+	flow->signalling = 0;
+}
+
 SLUICE_INLINE __u32 sluice_at_least_one(__u32 queued, __u32 active)
 {
 	return queued > active ? queued : active + !active;
@@ -415,6 +437,9 @@ sluice_decide(const struct sluice_limit *limit, struct sluice_clock *clock,
 
 	if (now_ns >= clock->round_ns)
 		sluice_begin_round(clock, line_ns, now_ns);
+	sluice_forgive(clock, flow, now_ns);
+	if (source)
+		sluice_forgive(clock, source, now_ns);
 	turn.flows = sluice_at_least_one(clock->queued, clock->active);
 	turn.parts = turn.flows;
 	if (source) {
@@ -494,6 +519,7 @@ sluice_take(const struct sluice_limit *limit, struct sluice_clock *clock,
 	}
 	if (turn->early)
 		clock->early_ns = sluice_early_ns(clock, packet, 1);
+	clock->last_ns = sluice_later(clock->last_ns, turn->departure_ns);
 }
 
 static const __u64 sluice_delay_bounds_ns[] = { SLUICE_DELAY_BOUNDS_NS };

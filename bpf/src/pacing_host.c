@@ -19,18 +19,21 @@ struct sluice_turn host_enqueue(const struct sluice_limit *limit,
 				__u32 source_hash, const struct sluice_packet *packet)
 {
 	__u64 now_ns = packet->now_ns;
-	struct sluice_flow *flow =
-		&table->flow[sluice_find(table, clock, 0, packet->hash, now_ns)];
-	struct sluice_flow *source = 0;
-	struct sluice_turn turn;
-	__u64 line_ns;
+	struct sluice_turn turn = { .departure_ns = now_ns };
+	struct sluice_flow *flow, *source = 0;
+	__u64 line_ns = sluice_line_ns(clock->next_ns, now_ns, limit);
 
+	if (sluice_is_idle(limit, clock, now_ns)) {
+		clock->idle_ns = now_ns;
+		clock->next_ns = line_ns + packet->cost_ns;
+		return turn;
+	}
+	flow = &table->flow[sluice_find(table, clock, 0, packet->hash, now_ns)];
 	if (clock->active > SLUICE_FLOWS_ALONE)
 		source = &table->flow[sluice_find(table, clock, 1, source_hash, now_ns)];
 	turn = sluice_decide(limit, clock, flow, source, packet);
 	if (turn.action != SLUICE_SEND)
 		return turn;
-	line_ns = sluice_line_ns(clock->next_ns, packet->now_ns, limit);
 	clock->next_ns = line_ns + packet->cost_ns;
 	if (!turn.early)
 		turn.departure_ns = sluice_later(turn.departure_ns, line_ns);

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
 
 use crate::contract::{ABI, Counters, Delays, Direction, Limit, PodEnd, Slot};
+use crate::lines::Lines;
 use crate::{Error, Result, flows, program, tcx};
 
 /// Directory of the guard's links, below that of the pins; a link is called after its device's index.
@@ -19,7 +20,7 @@ const POD_LINKS: &str = "pod_links";
 /// The ingress guard for tcx, where the kernel can load it.
 pub(crate) const POD_GUARD: &str = "ingress_guard_tcx";
 
-/// Directory of the pins below a BPF file system, e.g. `/sys/fs/bpf` → `/sys/fs/bpf/sluice/v1`.
+/// Directory of the pins below a BPF file system, e.g. `/sys/fs/bpf` → `/sys/fs/bpf/sluice/v2`.
 pub fn pin_dir(bpffs: &Path) -> PathBuf {
     bpffs.join(format!("sluice/v{ABI}"))
 }
@@ -27,17 +28,15 @@ pub fn pin_dir(bpffs: &Path) -> PathBuf {
 /// Open handles to everything that is pinned.
 pub struct Pins {
     dir: PathBuf,
-    limits: MapHandle,
-    clocks: MapHandle,
+    lines: Lines,
     counters: MapHandle,
-    delays: MapHandle,
     flows: MapHandle,
     guards: MapHandle,
     shape_egress: OwnedFd,
     shape_ingress: OwnedFd,
     guard: OwnedFd,
     pod_ends: MapHandle,
-    bypassed: MapHandle,
+    unshaped: MapHandle,
     ingress_guard: OwnedFd,
     ingress_guard_tcx: Option<OwnedFd>,
     /// Of the next load, which keeps what it holds.
@@ -49,17 +48,15 @@ impl Pins {
     pub fn open(dir: &Path) -> Result<Self> {
         Ok(Self {
             dir: dir.to_owned(),
-            limits: open_map(&dir.join("limits"))?,
-            clocks: open_map(&dir.join("clocks"))?,
+            lines: Lines::open(&dir.join("lines"))?,
             counters: open_map(&dir.join("counters"))?,
-            delays: open_map(&dir.join("delays"))?,
             flows: open_map(&dir.join("flows"))?,
             guards: open_map(&dir.join("guards"))?,
             shape_egress: program::open(&dir.join("shape_egress"))?,
             shape_ingress: program::open(&dir.join("shape_ingress"))?,
             guard: program::open(&dir.join("guard"))?,
             pod_ends: open_map(&dir.join("pod_ends"))?,
-            bypassed: open_map(&dir.join("bypassed"))?,
+            unshaped: open_map(&dir.join("unshaped"))?,
             ingress_guard: program::open(&dir.join("ingress_guard"))?,
             ingress_guard_tcx: match program::open(&dir.join(POD_GUARD)) {
                 Err(e) if e.is_not_pinned() => None,
@@ -73,14 +70,12 @@ impl Pins {
     /// what the maps hold was never gone: these handles keep it.
     pub fn put_back(&self) -> Result<bool> {
         let maps = [
-            ("limits", &self.limits),
-            ("clocks", &self.clocks),
+            ("lines", self.lines.map()),
             ("counters", &self.counters),
-            ("delays", &self.delays),
             ("flows", &self.flows),
             ("guards", &self.guards),
             ("pod_ends", &self.pod_ends),
-            ("bypassed", &self.bypassed),
+            ("unshaped", &self.unshaped),
             ("proof", &self.proof),
         ];
         // The programs last: who finds them finds the rest.
@@ -107,13 +102,18 @@ impl Pins {
         match direction {
             Direction::Egress => self.shape_egress.as_fd(),
             Direction::Ingress => self.shape_ingress.as_fd(),
-            Direction::Guard => self.guard.as_fd(),
         }
     }
 
     /// The kernel's number of that program: what is attached with another one is out of date.
     pub fn program_id(&self, direction: Direction) -> Result<u32> {
         program::id(self.program(direction))
+    }
+
+    /// The guard of the host's end as a filter, and the kernel's number of it.
+    pub fn guard(&self) -> Result<(BorrowedFd<'_>, u32)> {
+        let program = self.guard.as_fd();
+        Ok((program, program::id(program)?))
     }
 
     /// The ingress guard as a filter, and the kernel's number of it.
@@ -123,10 +123,8 @@ impl Pins {
     }
 
     /// Puts a limit in force at once; clock and counters stay as they are.
-    pub fn set_limit(&self, slot: Slot, direction: Direction, limit: Limit) -> Result<()> {
-        self.limits
-            .update(&slot.key(direction), &limit.to_bytes(), MapFlags::ANY)
-            .map_err(|source| Error::WriteMap { map: "limits", slot: slot.number(), source })
+    pub fn set_limit(&self, slot: Slot, direction: Direction, limit: Limit) {
+        self.lines.set_limit(slot, direction, limit);
     }
 
     /// Gives the entry a table of flows unless it has one; without it nothing passes. Waits until no
@@ -148,6 +146,7 @@ impl Pins {
         self.guards
             .update(&ifindex.to_ne_bytes(), &value, MapFlags::ANY)
             .map_err(|source| Error::GuardSlot { ifindex, source })?;
+        self.lines.set_guard_end(slot, Direction::Egress, PodEnd { netns: 0, ifindex });
         tcx::attach_ingress(self.guard.as_fd(), ifindex, &self.guard_pin(ifindex))
     }
 
@@ -189,6 +188,7 @@ impl Pins {
         self.pod_ends
             .update(&end.key(), &value, MapFlags::ANY)
             .map_err(|source| Error::PodEnd { end, source })?;
+        self.lines.set_guard_end(slot, Direction::Ingress, end);
         tcx::attach_ingress(program.as_fd(), end.ifindex, &self.pod_link(end))
     }
 
@@ -228,9 +228,15 @@ impl Pins {
         self.names_of(POD_LINKS).map(|names| names.iter().filter_map(|name| end(name)).collect())
     }
 
-    /// What reached the pod without passing its shaper, since the slot was last cleared.
-    pub fn bypassed(&self, slot: Slot) -> Result<Counters> {
-        read_counters(&self.bypassed, "bypassed", slot, &bypassed_key(slot))
+    /// What came to this direction's guard without having passed the shaper, since the slot was last
+    /// cleared.
+    pub fn unshaped(&self, slot: Slot, direction: Direction) -> Result<Counters> {
+        read_counters(&self.unshaped, "unshaped", slot, direction)
+    }
+
+    /// Bytes that this direction's guard has seen of what the shaper let pass.
+    pub fn passed_bytes(&self, slot: Slot, direction: Direction) -> u64 {
+        self.lines.passed_bytes(slot, direction)
     }
 
     fn pod_link(&self, end: PodEnd) -> PathBuf {
@@ -272,70 +278,56 @@ impl Pins {
     }
 
     /// The limit in force.
-    pub fn limit(&self, slot: Slot, direction: Direction) -> Result<Limit> {
-        let layout = Error::Layout { map: "limits", slot: slot.number() };
-        let value = self
-            .limits
-            .lookup(&slot.key(direction), MapFlags::ANY)
-            .map_err(|source| Error::ReadMap { map: "limits", slot: slot.number(), source })?;
-        value.as_deref().and_then(Limit::from_bytes).ok_or(layout)
+    pub fn limit(&self, slot: Slot, direction: Direction) -> Limit {
+        self.lines.limit(slot, direction)
     }
 
     /// Sum over all CPUs since the slot was last cleared.
     pub fn counters(&self, slot: Slot, direction: Direction) -> Result<Counters> {
-        read_counters(&self.counters, "counters", slot, &slot.key(direction))
+        read_counters(&self.counters, "counters", slot, direction)
     }
 
-    /// How long sent packets were held back since the slot was last cleared. The guard holds nothing
-    /// back, nor does a direction that is policed.
-    pub fn delays(&self, slot: Slot, direction: Direction) -> Result<Delays> {
-        let layout = Error::Layout { map: "delays", slot: slot.number() };
-        let value = self
-            .delays
-            .lookup(&slot.key(direction), MapFlags::ANY)
-            .map_err(|source| Error::ReadMap { map: "delays", slot: slot.number(), source })?;
-        value.as_deref().and_then(Delays::from_bytes).ok_or(layout)
+    /// How long sent packets were held back since the slot was last cleared; a direction that is policed
+    /// holds nothing back.
+    pub fn delays(&self, slot: Slot, direction: Direction) -> Delays {
+        self.lines.delays(slot, direction)
     }
 
-    /// Makes the slot as new: no limit, clock and counters at zero, in every direction. Links of the
+    /// Makes the slot as new: no limit, clock and counters at zero, in both directions. Links of the
     /// guard go by [`Self::detach_guard`]. A table of flows is emptied when it is used again.
     pub fn clear(&self, slot: Slot) -> Result<()> {
-        for direction in [Direction::Egress, Direction::Ingress, Direction::Guard] {
-            self.set_limit(slot, direction, Limit::NONE)?;
-            let key = slot.key(direction);
-            for (map, name) in [(&self.clocks, "clocks"), (&self.delays, "delays")] {
-                let zero = vec![0; map.value_size() as usize];
-                map.update(&key, &zero, MapFlags::ANY).map_err(|source| Error::WriteMap {
-                    map: name,
-                    slot: slot.number(),
-                    source,
-                })?;
-            }
-            clear_counters(&self.counters, "counters", slot, &key)?;
+        for direction in Direction::BOTH {
+            self.lines.clear(slot, direction)?;
+            clear_counters(&self.counters, "counters", slot, direction)?;
+            clear_counters(&self.unshaped, "unshaped", slot, direction)?;
         }
-        clear_counters(&self.bypassed, "bypassed", slot, &bypassed_key(slot))
+        Ok(())
     }
 }
 
-fn bypassed_key(slot: Slot) -> [u8; 4] {
-    u32::from(slot.number()).to_ne_bytes()
-}
-
-fn read_counters(map: &MapHandle, name: &'static str, slot: Slot, key: &[u8]) -> Result<Counters> {
+fn read_counters(
+    map: &MapHandle,
+    name: &'static str,
+    slot: Slot,
+    direction: Direction,
+) -> Result<Counters> {
     let layout = Error::Layout { map: name, slot: slot.number() };
-    let copies = map.lookup_percpu(key, MapFlags::ANY).map_err(|source| Error::ReadMap {
-        map: name,
-        slot: slot.number(),
-        source,
-    })?;
+    let copies = map
+        .lookup_percpu(&slot.key(direction), MapFlags::ANY)
+        .map_err(|source| Error::ReadMap { map: name, slot: slot.number(), source })?;
     copies.as_deref().and_then(Counters::sum).ok_or(layout)
 }
 
-fn clear_counters(map: &MapHandle, name: &'static str, slot: Slot, key: &[u8]) -> Result<()> {
+fn clear_counters(
+    map: &MapHandle,
+    name: &'static str,
+    slot: Slot,
+    direction: Direction,
+) -> Result<()> {
     let error = |source| Error::WriteMap { map: name, slot: slot.number(), source };
     let cpus = libbpf_rs::num_possible_cpus().map_err(error)?;
     let zero = vec![vec![0; map.value_size() as usize]; cpus];
-    map.update_percpu(key, &zero, MapFlags::ANY).map_err(error)
+    map.update_percpu(&slot.key(direction), &zero, MapFlags::ANY).map_err(error)
 }
 
 pub(crate) fn open_map(path: &Path) -> Result<MapHandle> {

@@ -30,7 +30,7 @@ struct sk_buff {
 /* From 6.2 on; every kernel with tcx has it. */
 extern void *bpf_cast_to_kern_ctx(void *context) __ksym __weak;
 
-/* Silent for what has passed the shaper; polices the rest. */
+/* Lets pass what the shaper has charged; polices the rest. */
 SEC("tc")
 int ingress_guard_tcx(struct __sk_buff *skb)
 {
@@ -50,11 +50,14 @@ int ingress_guard_tcx(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	end.netns = net->ns.inum;
 	end.ifindex = device->ifindex;
+	if (was_shaped_for(skb, skb->tc_index, (__u64)end.netns << 32 | end.ifindex))
+		return TC_ACT_UNSPEC;
 	slot = bpf_map_lookup_elem(&pod_ends, &end);
 	/* Not a pod of ours: passes. */
-	if (!slot || skb->tc_index == proof_of(*slot))
+	if (!slot)
 		return TC_ACT_UNSPEC;
-	return police_bypassing(skb, *slot);
+	return guard_entry(skb, skb->tc_index,
+			   *slot * SLUICE_DIRECTIONS + SLUICE_INGRESS);
 }
 
 char _license[] SEC("license") = "GPL";

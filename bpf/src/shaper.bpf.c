@@ -9,6 +9,7 @@
  * end a chain that others are part of.
  */
 #include <linux/if_ether.h>
+#include <linux/in.h>
 #include <bpf/bpf_endian.h>
 
 #include "police.h"
@@ -18,16 +19,14 @@
  * zero, so that an empty table of flows can be copied from it.
  */
 const volatile struct {
-	struct sluice_limit limit;
-	struct sluice_clock clock;
+	struct sluice_line line;
 	struct sluice_counters counters;
-	struct sluice_delays delays;
 	struct sluice_flows flows;
 	struct sluice_pod_end pod_end;
 } contract;
 
-/* Offsets from the Ethernet header: source, destination. */
-enum { IPV4_SOURCE = 14 + 12, IPV4_DESTINATION = 14 + 16 };
+/* Offsets from the Ethernet header. */
+enum { IP = 14, IPV4_SOURCE = 14 + 12, IPV4_DESTINATION = 14 + 16 };
 enum { IPV6_SOURCE = 14 + 8, IPV6_DESTINATION = 14 + 24 };
 
 /* So many bytes of the headers; none if they are not in the linear part. */
@@ -37,6 +36,56 @@ header(const struct __sk_buff *skb, __u32 offset, __u32 length)
 	const void *data = (const void *)(long)skb->data + offset;
 
 	return data + length <= (const void *)(long)skb->data_end ? data : 0;
+}
+
+static __always_inline _Bool has_ports(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
+}
+
+/* Keyed, so that none who sends can aim at another's bucket. */
+static __always_inline __u64 mix(__u64 hash, __u64 word)
+{
+	hash = (hash ^ word) * (hash_key | 1);
+	return hash ^ hash >> 32;
+}
+
+/*
+ * By addresses and ports of plain TCP and UDP; 0 for all else: fragments, options,
+ * extension headers, tags, tunnels, and headers outside the linear part.
+ */
+static __always_inline __u32 ports_hash(const struct __sk_buff *skb)
+{
+	_Bool is_ipv4 = skb->protocol == bpf_htons(ETH_P_IP);
+	const __u8 *ip = header(skb, IP, is_ipv4 ? 24 : 44);
+	const __u32 *word = (const __u32 *)ip;
+	__u64 hash = hash_key;
+
+	if (!ip)
+		return 0;
+	if (is_ipv4) {
+		if (ip[0] != 0x45 || !has_ports(ip[9]) ||
+		    *(const __u16 *)(ip + 6) & bpf_htons(0x3fff))
+			return 0;
+		hash = mix(hash, (__u64)word[3] << 32 | word[4]);
+		return mix(hash, (__u64)ip[9] << 32 | word[5]);
+	}
+	if (skb->protocol != bpf_htons(ETH_P_IPV6) || !has_ports(ip[6]))
+		return 0;
+	hash = mix(hash, (__u64)word[2] << 32 | word[3]);
+	hash = mix(hash, (__u64)word[4] << 32 | word[5]);
+	hash = mix(hash, (__u64)word[6] << 32 | word[7]);
+	hash = mix(hash, (__u64)word[8] << 32 | word[9]);
+	return mix(hash, (__u64)ip[6] << 32 | word[10]);
+}
+
+/*
+ * The packet's own, if its sender has given it one; else ours, as the kernel's
+ * costs several times as much. That keeps fragments and ICMP by address.
+ */
+static __always_inline __u32 flow_hash(struct __sk_buff *skb)
+{
+	return skb->hash ?: ports_hash(skb) ?: bpf_get_hash_recalc(skb);
 }
 
 /* By the address of the other end; all that is not IP is one source. */
@@ -73,13 +122,12 @@ drop_into_class(struct __sk_buff *skb, struct sluice_counters *count)
  * A function of its own, which the verifier checks once: inlined, it would be
  * walked again from each of the many states that sluice_decide ends in.
  */
-__noinline int count_delay(__u32 index, __u64 wait_ns)
+__noinline int count_delay(struct sluice_delays *delays, __u64 wait_ns)
 {
-	struct sluice_delays *delay = bpf_map_lookup_elem(&delays, &index);
 	__u32 passed = sluice_bounds_passed(wait_ns);
 
-	if (delay && passed)
-		__sync_fetch_and_add(&delay->above[(passed - 1) % SLUICE_DELAYS], 1);
+	if (delays && passed)
+		__sync_fetch_and_add(&delays->above[(passed - 1) % SLUICE_DELAYS], 1);
 	return 0;
 }
 
@@ -99,76 +147,88 @@ find_flow(struct sluice_flows *table, const struct sluice_clock *clock, __u32 is
 	return &table->flow[number % SLUICE_FLOWS];
 }
 
+/*
+ * The table of flows that this entry has, which is its slot's last pod's as long as
+ * the clock has never run. Who races here forgets a packet or two of a flow.
+ */
+static __always_inline struct sluice_flows *
+table_of(__u32 index, const struct sluice_clock *clock)
+{
+	void *made = bpf_map_lookup_elem(&flows, &index);
+	__u32 first = 0;
+
+	if (made && !clock->next_ns)
+		bpf_map_update_elem(made, &first, (const void *)&contract.flows, BPF_ANY);
+	return made ? bpf_map_lookup_elem(made, &first) : 0;
+}
+
 static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 {
-	__u32 slot = skb->tc_classid, first = 0;
-	__u32 index = slot * SLUICE_DIRECTIONS + direction;
-	struct sluice_limit *limit = bpf_map_lookup_elem(&limits, &index);
-	struct sluice_clock *clock = bpf_map_lookup_elem(&clocks, &index);
+	__u32 index = skb->tc_classid * SLUICE_DIRECTIONS + direction;
+	struct sluice_line *line = bpf_map_lookup_elem(&lines, &index);
 	struct sluice_counters *count = bpf_map_lookup_elem(&counters, &index);
-	void *made = bpf_map_lookup_elem(&flows, &index);
+	struct sluice_limit *limit;
+	struct sluice_clock *clock;
 	struct sluice_flows *table;
 	struct sluice_packet packet;
-	struct sluice_turn turn;
-	struct sluice_flow *flow, *source = 0;
+	struct sluice_turn turn = {};
+	struct sluice_flow *flow = 0, *source = 0;
 	__u64 line_ns, wait_ns;
 
 	/* A slot that cannot exist, or one without a limit: not ours, passes. */
-	if (!limit || !clock || !count || !limit->ns_per_byte)
+	if (!line || !count || !line->limit.ns_per_byte)
 		return TC_ACT_UNSPEC;
-	table = made ? bpf_map_lookup_elem(made, &first) : 0;
-	/* Made before the limit is set; without it all flows would be one. */
-	if (!table) {
-		count->unready_packets++;
-		return drop_into_class(skb, count);
-	}
-	/*
-	 * A clock that has never run is a new pod's, and the table its slot's
-	 * last one's. Who races here forgets a packet or two of a flow.
-	 */
-	if (!clock->next_ns)
-		bpf_map_update_elem(made, &first, (const void *)&contract.flows, BPF_ANY);
-
+	limit = &line->limit;
+	clock = &line->clock;
 	packet.now_ns = bpf_ktime_get_ns();
 	packet.cost_ns = sluice_cost_ns(limit, skb->wire_len);
-	packet.segments = skb->gso_segs;
-	/*
-	 * The kernel's hash keeps fragments and ICMP by address, TCP and UDP by
-	 * port, and is there already for most packets.
-	 */
-	packet.hash = skb->hash ?: bpf_get_hash_recalc(skb);
-	flow = find_flow(table, clock, 0, packet.hash, packet.now_ns);
-	if (clock->active > SLUICE_FLOWS_ALONE)
-		source = find_flow(table, clock, 1, source_hash(skb, direction),
-				   packet.now_ns);
-	turn = sluice_decide(limit, clock, flow, source, &packet);
-	if (turn.action == SLUICE_REFUSE) {
-		count->last_horizon_ns = packet.now_ns;
-		return drop_into_class(skb, count);
-	}
-	if (turn.action == SLUICE_SIGNAL) {
-		if (!limit->ecn || !bpf_skb_ecn_set_ce(skb)) {
-			count->aqm_packets++;
-			count->last_aqm_ns = packet.now_ns;
+	turn.departure_ns = packet.now_ns;
+	if (clock->next_ns && sluice_is_idle(limit, clock, packet.now_ns)) {
+		clock->idle_ns = packet.now_ns;
+	} else {
+		table = table_of(index, clock);
+		/* Made before the limit is set; without it all flows would be one. */
+		if (!table) {
+			count->unready_packets++;
 			return drop_into_class(skb, count);
 		}
-		count->marked_packets++;
+		packet.segments = skb->gso_segs;
+		packet.hash = flow_hash(skb);
+		flow = find_flow(table, clock, 0, packet.hash, packet.now_ns);
+		if (clock->active > SLUICE_FLOWS_ALONE)
+			source = find_flow(table, clock, 1, source_hash(skb, direction),
+					   packet.now_ns);
+		turn = sluice_decide(limit, clock, flow, source, &packet);
+		if (turn.action == SLUICE_REFUSE) {
+			count->last_horizon_ns = packet.now_ns;
+			return drop_into_class(skb, count);
+		}
+		if (turn.action == SLUICE_SIGNAL) {
+			if (!limit->ecn || !bpf_skb_ecn_set_ce(skb)) {
+				count->aqm_packets++;
+				count->last_aqm_ns = packet.now_ns;
+				return drop_into_class(skb, count);
+			}
+			count->marked_packets++;
+		}
 	}
 	line_ns = charge(clock, packet.now_ns, packet.cost_ns, limit);
 	/* Another CPU may have been served since the decision. */
 	if (!turn.early)
 		turn.departure_ns = sluice_later(turn.departure_ns, line_ns);
-	sluice_take(limit, clock, flow, source, &packet, &turn);
+	if (flow)
+		sluice_take(limit, clock, flow, source, &packet, &turn);
 	sent(count, skb->wire_len);
-	/* Nothing writes it again before the pod's own ingress. */
-	if (direction == SLUICE_INGRESS)
-		skb->tc_index = proof_of(slot);
+	forget_lost(&line->account, packet.now_ns);
+	__sync_fetch_and_add(&line->account.charged_bytes, skb->wire_len);
+	/* Nothing writes it again before the other end of the veth pair. */
+	skb->tc_index = proof_of(index);
 	/* Without fq here a stamp would only mislead an fq further on. */
 	if (limit->mode == SLUICE_PACED) {
 		wait_ns = turn.departure_ns - packet.now_ns;
 		count->sojourn_ns += wait_ns;
 		if (sluice_is_delayed(wait_ns))
-			count_delay(index, wait_ns);
+			count_delay(&line->delays, wait_ns);
 		skb->tstamp = sluice_stamp(turn.departure_ns, skb->tstamp,
 					   packet.now_ns, limit);
 	}
@@ -187,36 +247,26 @@ int shape_ingress(struct __sk_buff *skb)
 	return shape(skb, SLUICE_INGRESS);
 }
 
-/* The least that each further segment of a super-packet repeats: UDP over IPv4. */
-#define MIN_SEGMENT_HEADERS (14 + 20 + 8)
-
 /*
- * wire_len at ingress lacks the MAC header on every kernel and the headers of
- * a super-packet's segments on some (net/core/dev.c, sch_handle_ingress). This
- * never counts more than the shaper did, so the guard is silent beside it.
- */
-static __always_inline __u32 least_wire_len(const struct __sk_buff *skb)
-{
-	__u32 segments = skb->gso_segs;
-
-	return skb->len + (segments > 1 ? (segments - 1) * MIN_SEGMENT_HEADERS : 0);
-}
-
-/*
- * Polices what a pod sends, with so much credit that it never speaks as long as
- * the pod's own shaper does its work (privileged pods can remove that).
+ * Lets pass what the pod's own shaper has charged, and polices the rest: of a
+ * shaper that does its work nothing is left for that (privileged pods can remove
+ * it, and write tc_index, but not what was charged).
  */
 SEC("tc")
 int guard(struct __sk_buff *skb)
 {
-	__u32 ifindex = skb->ifindex;
-	__u32 *slot = bpf_map_lookup_elem(&guards, &ifindex);
-	__u32 index = (slot ? *slot : 0) * SLUICE_DIRECTIONS + SLUICE_GUARD;
-	struct sluice_counters *count = bpf_map_lookup_elem(&counters, &index);
+	__u32 tc_index = skb->tc_index, ifindex = skb->ifindex;
+	__u32 *slot;
 
-	/* A pod's own filters can write it: nothing that it sends is a proof. */
+	/* It proves nothing further on. */
 	skb->tc_index = 0;
-	return police(index, count, least_wire_len(skb), 0) ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+	if (was_shaped_for(skb, tc_index, ifindex))
+		return TC_ACT_UNSPEC;
+	slot = bpf_map_lookup_elem(&guards, &ifindex);
+	/* Not a pod of ours: passes. */
+	if (!slot)
+		return TC_ACT_UNSPEC;
+	return guard_entry(skb, tc_index, *slot * SLUICE_DIRECTIONS + SLUICE_EGRESS);
 }
 
 /*
@@ -226,11 +276,9 @@ int guard(struct __sk_buff *skb)
 SEC("tc")
 int ingress_guard(struct __sk_buff *skb)
 {
-	__u32 slot = skb->tc_classid;
+	__u32 index = skb->tc_classid * SLUICE_DIRECTIONS + SLUICE_INGRESS;
 
-	if (skb->tc_index == proof_of(slot))
-		return TC_ACT_UNSPEC;
-	return police_bypassing(skb, slot);
+	return guard_entry(skb, skb->tc_index, index);
 }
 
 /* Helpers such as bpf_ktime_get_ns ask for a GPL-compatible licence. */

@@ -37,26 +37,25 @@ pub fn load_and_pin(dir: &Path) -> Result<()> {
     }
     fs::create_dir_all(dir)
         .map_err(|source| Error::CreatePinDir { path: dir.to_owned(), source })?;
-    let proof_base = proof::base(&dir.join("proof"))?;
+    let secrets = proof::secrets(&dir.join("proof"))?;
     let mut object = MaybeUninit::uninit();
     let mut open = skel::ShaperSkelBuilder::default()
         .open(&mut object)
         .map_err(|source| Error::Load { source })?;
-    keep_pinned(&mut open.maps.limits, &dir.join("limits"))?;
-    keep_pinned(&mut open.maps.clocks, &dir.join("clocks"))?;
+    keep_pinned(&mut open.maps.lines, &dir.join("lines"))?;
     keep_pinned(&mut open.maps.counters, &dir.join("counters"))?;
-    keep_pinned(&mut open.maps.delays, &dir.join("delays"))?;
     keep_pinned(&mut open.maps.flows, &dir.join("flows"))?;
     keep_pinned(&mut open.maps.guards, &dir.join("guards"))?;
     keep_pinned(&mut open.maps.pod_ends, &dir.join("pod_ends"))?;
-    keep_pinned(&mut open.maps.bypassed, &dir.join("bypassed"))?;
+    keep_pinned(&mut open.maps.unshaped, &dir.join("unshaped"))?;
     if let Some(rodata) = &mut open.maps.rodata_data {
-        rodata.proof_base = proof_base;
+        rodata.proof_base = secrets.proof_base;
+        rodata.hash_key = secrets.hash_key;
     }
     let mut loaded = open.load().map_err(|source| Error::Load { source })?;
     // Before the programs' pins, which say that pods can come.
     flows::make_spare(&open_map(&dir.join("flows"))?)?;
-    load_pod_guard(dir, proof_base)?;
+    load_pod_guard(dir, secrets.proof_base)?;
     replace_pin(&mut loaded.progs.ingress_guard, &dir.join("ingress_guard"))?;
     replace_pin(&mut loaded.progs.guard, &dir.join("guard"))?;
     replace_pin(&mut loaded.progs.shape_egress, &dir.join("shape_egress"))?;
@@ -73,14 +72,13 @@ fn load_pod_guard(dir: &Path, proof_base: u32) -> Result<()> {
         .map_err(|source| Error::Load { source })?;
     let maps = &mut open.maps;
     for (map, name) in [
-        (&mut maps.limits, "limits"),
-        (&mut maps.clocks, "clocks"),
+        (&mut maps.lines, "lines"),
         (&mut maps.pod_ends, "pod_ends"),
-        (&mut maps.bypassed, "bypassed"),
+        (&mut maps.unshaped, "unshaped"),
     ] {
         keep_pinned(map, &dir.join(name))?;
     }
-    for map in [&mut maps.counters, &mut maps.delays, &mut maps.flows, &mut maps.guards] {
+    for map in [&mut maps.counters, &mut maps.flows, &mut maps.guards] {
         map.set_autocreate(false).map_err(|source| Error::Load { source })?;
     }
     if let Some(rodata) = &mut maps.rodata_data {

@@ -51,7 +51,7 @@ impl Node {
     }
 
     fn seen_by_guard(&self, slot: Slot) -> u64 {
-        self.pins.counters(slot, Direction::Guard).expect("read counters").sent_packets
+        self.pins.unshaped(slot, Direction::Egress).expect("read counters").sent_packets
     }
 
     fn limit_guard(&self, slot: Slot) {
@@ -61,7 +61,7 @@ impl Node {
             mode: Mode::Policed,
             ..Limit::NONE
         };
-        self.pins.set_limit(slot, Direction::Guard, limit).expect("set the guard's limit");
+        self.pins.set_limit(slot, Direction::Egress, limit);
     }
 }
 
@@ -113,13 +113,13 @@ fn guard_is_attached_once_however_often_it_is_asked_for() {
 fn guard_of_an_older_load_keeps_its_link_and_gets_the_new_program() {
     let Some(mut node) = Node::with_tcx() else { return };
     node.pins.attach_guard(HOST_END, slot(1)).expect("attach");
-    let (link, old) = (node.link_id(), node.pins.program_id(Direction::Guard).expect("ask"));
+    let (link, old) = (node.link_id(), node.pins.guard().expect("ask").1);
     bpf::load_and_pin(&node.dir).expect("load again");
     node.pins = Pins::open(&node.dir).expect("open the new pins");
-    assert_ne!(node.pins.program_id(Direction::Guard).expect("ask"), old);
+    assert_ne!(node.pins.guard().expect("ask").1, old);
     assert_eq!(node.program_of_link(), old);
     assert!(node.pins.renew_guard(HOST_END).expect("renew"));
-    assert_eq!(node.program_of_link(), node.pins.program_id(Direction::Guard).expect("ask"));
+    assert_eq!(node.program_of_link(), node.pins.guard().expect("ask").1);
     assert_eq!(node.link_id(), link);
     node.limit_guard(slot(1));
     send_until_seen(|| node.seen_by_guard(slot(1)));

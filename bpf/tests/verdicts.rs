@@ -19,6 +19,9 @@ const DROPPED: i32 = 0;
 const SECOND_NS: u64 = 1_000_000_000;
 const PACED: u32 = 0;
 const POLICED: u32 = 1;
+/// In struct sluice_line.
+const CLOCK: usize = 64;
+const DELAYS: usize = 192;
 
 /// struct __sk_buff up to the fields that a test run reads or writes.
 #[repr(C)]
@@ -48,8 +51,8 @@ impl Shaper {
         shaper
     }
 
-    /// Slot 0's limit: rate, burst, quantum, horizon, no AQM, mode; index 0 is egress, 1 ingress,
-    /// 2 guard. And a table of flows for it.
+    /// Slot 0's limit: rate, burst, quantum, horizon, no AQM, mode; index 0 is egress, 1 ingress. And a
+    /// table of flows for it.
     fn limit(&self, index: u32, ns_per_byte: u64, horizon_ns: u64, mode: u32) {
         self.limit_with_aqm(index, ns_per_byte, horizon_ns, mode, [0, 0]);
     }
@@ -63,7 +66,6 @@ impl Shaper {
         mode: u32,
         [target_ns, ecn]: [u64; 2],
     ) {
-        let map = MapHandle::from_pinned_path(self.dir.join("limits")).expect("limits");
         let mut value = Vec::new();
         let quantum_ns = 64 * ns_per_byte;
         let shifted = ns_per_byte << bpf::NS_PER_BYTE_SHIFT;
@@ -71,7 +73,7 @@ impl Shaper {
         for word in [shifted, 0, quantum_ns, horizon_ns, target_ns, flags] {
             value.extend(word.to_ne_bytes());
         }
-        map.update(&index.to_ne_bytes(), &value, MapFlags::ANY).expect("set the limit");
+        self.write(index, 0, &value);
         let flows = MapHandle::from_pinned_path(self.dir.join("flows")).expect("flows");
         let options = libbpf_rs::libbpf_sys::bpf_map_create_opts {
             sz: size_of::<libbpf_rs::libbpf_sys::bpf_map_create_opts>() as u64,
@@ -88,9 +90,13 @@ impl Shaper {
         [counters[0], counters[1], counters[2], counters[3]]
     }
 
-    /// struct sluice_counters, the sum over all CPUs; of times too, but all is sent on this one.
     fn counters(&self, index: u32) -> [u64; 10] {
-        let map = MapHandle::from_pinned_path(self.dir.join("counters")).expect("counters");
+        self.counted("counters", index)
+    }
+
+    /// struct sluice_counters, the sum over all CPUs; of times too, but all is sent on this one.
+    fn counted(&self, map: &str, index: u32) -> [u64; 10] {
+        let map = MapHandle::from_pinned_path(self.dir.join(map)).expect("the map");
         let copies = map.lookup_percpu(&index.to_ne_bytes(), MapFlags::ANY).expect("read");
         let mut sum = [0; 10];
         for copy in copies.expect("an entry") {
@@ -108,19 +114,34 @@ impl Shaper {
 
     /// Makes the line of slot 0's egress free at this time.
     fn set_clock(&self, next_ns: u64) {
-        let clocks = MapHandle::from_pinned_path(self.dir.join("clocks")).expect("clocks");
         let mut clock = [0; 64];
         clock[..8].copy_from_slice(&next_ns.to_ne_bytes());
-        clocks.update(&0u32.to_ne_bytes(), &clock, MapFlags::ANY).expect("set the clock");
+        self.write(0, CLOCK, &clock);
+    }
+
+    /// Part of slot 0's line, which is given back as it was.
+    fn write(&self, index: u32, at: usize, bytes: &[u8]) -> Vec<u8> {
+        let lines = MapHandle::from_pinned_path(self.dir.join("lines")).expect("lines");
+        let key = index.to_ne_bytes();
+        let before = lines.lookup(&key, MapFlags::ANY).expect("read").expect("an entry");
+        let mut line = before.clone();
+        line[at..at + bytes.len()].copy_from_slice(bytes);
+        lines.update(&key, &line, MapFlags::ANY).expect("write");
+        before
+    }
+
+    /// Has the guard of test runs' device, lo, be slot 0's.
+    fn guard_device(&self) {
+        let guards = MapHandle::from_pinned_path(self.dir.join("guards")).expect("guards");
+        let (device, slot) = (1u32.to_ne_bytes(), 0u32.to_ne_bytes());
+        guards.update(&device, &slot, MapFlags::ANY).expect("set the guard's slot");
     }
 
     /// Slot 0's delays on egress by bucket, which are set to zero.
     fn take_delays(&self) -> Vec<u64> {
-        let delays = MapHandle::from_pinned_path(self.dir.join("delays")).expect("delays");
-        let key = 0u32.to_ne_bytes();
-        let value = delays.lookup(&key, MapFlags::ANY).expect("read").expect("an entry");
-        delays.update(&key, &[0; 64], MapFlags::ANY).expect("clear");
-        let words = value.chunks_exact(8).map(|word| word.try_into().expect("8 bytes"));
+        let line = self.write(0, DELAYS, &[0; 64]);
+        let words =
+            line[DELAYS..DELAYS + 64].chunks_exact(8).map(|word| word.try_into().expect("8 bytes"));
         words.map(u64::from_ne_bytes).collect()
     }
 
@@ -220,13 +241,16 @@ fn packet_beyond_the_horizon_is_dropped_and_counted() {
 fn last_drop_beyond_the_horizon_is_timed() {
     let shaper = Shaper::load_with_clock();
     shaper.limit(0, 10_000_000, 5 * SECOND_NS, PACED);
-    shaper.limit(2, 10_000_000, SECOND_NS / 2, POLICED);
+    shaper.guard_device();
     let before = shaper.now_ns();
-    for (program, index, dropped) in [("shape_egress", 0, DROPPED), ("guard", 2, TC_ACT_SHOT)] {
+    for (program, map, dropped) in
+        [("guard", "unshaped", TC_ACT_SHOT), ("shape_egress", "counters", DROPPED)]
+    {
+        shaper.set_clock(0);
         assert_eq!(shaper.run(program, 1000, 0).0, TC_ACT_UNSPEC);
-        assert_eq!(shaper.counters(index)[8..], [0, 0]);
+        assert_eq!(shaper.counted(map, 0)[8..], [0, 0]);
         assert_eq!(shaper.run(program, 1000, 0).0, dropped);
-        let [.., last_aqm_ns, last_horizon_ns] = shaper.counters(index);
+        let [.., last_aqm_ns, last_horizon_ns] = shaper.counted(map, 0);
         assert_eq!(last_aqm_ns, 0);
         assert!(before < last_horizon_ns && last_horizon_ns < shaper.now_ns(), "{program}");
     }
@@ -366,25 +390,42 @@ fn packet_that_need_not_wait_and_one_that_is_policed_are_no_delay() {
 }
 
 #[test]
-fn guard_polices_with_its_own_clock() {
-    let shaper = Shaper::load();
-    shaper.limit(2, 10_000_000, SECOND_NS / 2, POLICED);
-    assert_eq!(shaper.run("guard", 1000, 0).0, TC_ACT_UNSPEC);
-    // 64 bytes of frame, whatever wire_len says: 0.64 s.
-    assert_eq!(shaper.run("guard", 1000, 0).0, TC_ACT_SHOT);
-    assert_eq!(shaper.sent_and_dropped(2), [1, 64, 1, 64]);
+fn packet_without_proof_is_charged_to_the_pods_own_line() {
+    for (guard, shape, index) in
+        [("guard", "shape_egress", 0), ("ingress_guard", "shape_ingress", 1)]
+    {
+        let shaper = Shaper::load();
+        shaper.guard_device();
+        shaper.limit(index, 10_000_000, SECOND_NS / 2, POLICED);
+        assert_eq!(shaper.run(guard, 1000, 0).0, TC_ACT_UNSPEC);
+        // 64 bytes of frame, whatever wire_len says: 0.64 s, for the guard and for the shaper.
+        assert_eq!(shaper.run(guard, 1000, 0).0, TC_ACT_SHOT);
+        assert_eq!(shaper.run(shape, 1000, 0).0, DROPPED);
+        assert_eq!(shaper.counted("unshaped", index)[..4], [1, 64, 1, 64]);
+        assert_eq!(shaper.sent_and_dropped(index), [0, 0, 1, 1000]);
+    }
 }
 
-/// No test run can give a packet its proof.
+/// The shaper of a paced pod would have it wait for its turn; the guard cannot.
 #[test]
-fn packet_without_proof_is_charged_to_the_pods_own_line() {
+fn unshaped_packet_of_a_paced_pod_passes_only_where_the_line_is_free() {
     let shaper = Shaper::load();
-    shaper.limit(1, 10_000_000, SECOND_NS / 2, POLICED);
-    assert_eq!(shaper.run("ingress_guard", 1000, 0).0, TC_ACT_UNSPEC);
-    // 64 bytes of frame: 0.64 s, for the guard and for the shaper.
-    assert_eq!(shaper.run("ingress_guard", 1000, 0).0, TC_ACT_SHOT);
-    assert_eq!(shaper.run("shape_ingress", 1000, 0).0, DROPPED);
-    assert_eq!(shaper.sent_and_dropped(1), [0, 0, 1, 1000]);
+    shaper.guard_device();
+    // A frame of 64 bytes takes 6.4 s.
+    shaper.limit(0, 100_000_000, 60 * SECOND_NS, PACED);
+    assert_eq!(shaper.run("shape_egress", 64, 0).0, TC_ACT_UNSPEC);
+    assert_eq!(shaper.run("guard", 64, 0).0, TC_ACT_SHOT);
+    shaper.set_clock(0);
+    assert_eq!(shaper.run("guard", 64, 0).0, TC_ACT_UNSPEC);
+    assert_eq!(shaper.run("guard", 64, 0).0, TC_ACT_SHOT);
+}
+
+#[test]
+fn device_that_is_no_pods_passes_the_guard_uncounted() {
+    let shaper = Shaper::load();
+    shaper.limit(0, 100_000_000, SECOND_NS, POLICED);
+    (0..3).for_each(|_| assert_eq!(shaper.run("guard", 64, 0).0, TC_ACT_UNSPEC));
+    assert_eq!(shaper.counted("unshaped", 0), [0; 10]);
 }
 
 /// Routing of the VPC CNI and kube-proxy hangs on marks, and both wipe those of others.
@@ -393,8 +434,13 @@ fn no_program_changes_a_packets_mark_or_priority() {
     const MARK: usize = 2;
     const PRIORITY: usize = 8;
     let shaper = Shaper::load();
-    for (program, index) in [("shape_egress", 0), ("shape_ingress", 1), ("guard", 2)] {
-        shaper.limit(index, 1000, SECOND_NS, if index == 2 { POLICED } else { PACED });
+    shaper.guard_device();
+    for (program, index, map) in [
+        ("shape_egress", 0, "counters"),
+        ("shape_ingress", 1, "counters"),
+        ("guard", 0, "unshaped"),
+    ] {
+        shaper.limit(index, 1000, SECOND_NS, if program == "guard" { POLICED } else { PACED });
         let fd = Program::fd_from_pinned_path(shaper.dir.join(program)).expect("program");
         for mark in [0, 0xc080] {
             let mut context =
@@ -405,7 +451,7 @@ fn no_program_changes_a_packets_mark_or_priority() {
             assert_eq!((out.words[MARK], out.words[PRIORITY]), (mark, 7), "{program}");
         }
         // It was no packet that passed unseen.
-        assert_eq!(shaper.sent_and_dropped(index)[0], 2, "{program}");
+        assert_eq!(shaper.counted(map, index)[0], 2, "{program}");
     }
 }
 

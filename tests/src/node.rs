@@ -24,7 +24,7 @@ pub const CONF_DIR: &str = "/run/node/net.d";
 pub const BIN_DIR: &str = "/run/node/bin";
 pub const CONFLIST: &str = "/run/node/net.d/10-main.conflist";
 pub const USER_DATA: &str = "/run/node/user-data.toml";
-pub const PIN_DIR: &str = "/sys/fs/bpf/sluice/v1";
+pub const PIN_DIR: &str = "/sys/fs/bpf/sluice/v2";
 
 const MAIN_CONFLIST: &str = r#"{
   "cniVersion": "1.0.0",

@@ -36,7 +36,7 @@ pub const AFTER: &str = r#"{"type":"after"}"#;
 const CONFLIST: &str = "10-node.conflist";
 const USER_DATA: &str = "/run/node/user-data.toml";
 const AGENT_LOG: &str = "/run/node/agent.log";
-const PIN_DIR: &str = "/sys/fs/bpf/sluice/v1";
+const PIN_DIR: &str = "/sys/fs/bpf/sluice/v2";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// ptp with host-local addresses, then these entries. An empty version is left out.

@@ -32,12 +32,13 @@ pub struct Clock {
     pub round_ns: u64,
     pub early_ns: u64,
     pub earlier_ns: u64,
+    pub last_ns: u64,
+    pub idle_ns: u64,
     pub queued: u32,
     pub active: u32,
     pub round: u32,
-    pub queued_sources: u32,
-    pub sources: u32,
-    pub pad: [u32; 3],
+    pub queued_sources: u16,
+    pub sources: u16,
 }
 
 /// contract.h's struct sluice_flows: a pod's table, which only the C text looks into.

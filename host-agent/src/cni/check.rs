@@ -10,7 +10,7 @@ use super::error::{CniCode, Error};
 use super::interface::{lock_error, new_record, pins_error};
 use super::request::Request;
 use crate::host::paths::Paths;
-use crate::pod::direction::{Direction, Entry};
+use crate::pod::direction::Direction;
 use crate::pod::record::{Claim, Guard, Mode, Record, Records, Shaping, VERBS_WAIT};
 use crate::pod::veth::Veth;
 use crate::settings::in_force::in_force;
@@ -85,21 +85,17 @@ fn missing_of(
     (direction, shaping): (Direction, &Shaping),
 ) -> anyhow::Result<Vec<String>> {
     let Shaping::Limited { mode, .. } = shaping else { return Ok(Vec::new()) };
-    let (enforced_by, gone) = match mode {
+    let gone = match mode {
         None => return Ok(vec!["the attachment was never completed".into()]),
-        Some(Mode::Paced) => {
-            (direction.entry(), veth.missing(direction, bpf::Mode::Paced)?.map(str::to_owned))
-        }
-        Some(Mode::Policed) => {
-            (direction.entry(), veth.missing(direction, bpf::Mode::Policed)?.map(str::to_owned))
-        }
-        Some(Mode::Guarded(_)) => (Entry::Guard, missing_guard(pins, record, veth)?),
+        Some(Mode::Paced) => veth.missing(direction, bpf::Mode::Paced)?.map(str::to_owned),
+        Some(Mode::Policed) => veth.missing(direction, bpf::Mode::Policed)?.map(str::to_owned),
+        Some(Mode::Guarded(_)) => missing_guard(pins, record, veth)?,
     };
     let own = claim.slot.number();
     let held = if direction == Direction::Ingress { veth.host.root_slot()? } else { None };
     let foreign = held.filter(|held| *held != own);
     let foreign = foreign.map(|held| format!("the filter names slot {held} instead of {own}"));
-    let limit = pins.limit(claim.slot, enforced_by)?;
+    let limit = pins.limit(claim.slot, direction);
     let no_limit = format!("slot {own} has no limit in the maps");
     let no_limit = (limit == bpf::Limit::NONE).then_some(no_limit);
     Ok(gone.into_iter().chain(foreign).chain(no_limit).collect())

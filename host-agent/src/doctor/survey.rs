@@ -137,7 +137,8 @@ fn pods(paths: &Paths, programs: &mut Programs) -> Result<Vec<SurveyedPod>> {
             Ok(record) => inside(&record.netns, &claim.key.ifname, programs),
             Err(_) => bail_text("its record does not say where it is"),
         };
-        let bypassed = pins.as_ref().and_then(|pins| pins.bypassed(claim.slot).ok());
+        let bypassed =
+            pins.as_ref().and_then(|pins| pins.unshaped(claim.slot, bpf::Direction::Ingress).ok());
         SurveyedPod { inside: inside.map_err(|e| format!("{e:#}")), bypassed, claim, record }
     });
     Ok(pods.collect())

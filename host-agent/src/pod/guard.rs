@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The two guards of a pod. The one on the host's end, for a limit on egress: a
-//! pod that may change its own network cannot remove it there. It counts, and
-//! drops only when the pod sends more than its own shaper would have let through.
-//! The one on the pod's own end, for a limit on ingress: it sees what others hand
-//! to the pod past the host's end (bpf_redirect_peer), and polices just that.
+//! pod that may change its own network cannot remove it there. The one on the
+//! pod's own end, for a limit on ingress: it sees what others hand to the pod past
+//! the host's end (bpf_redirect_peer). Each lets pass what its shaper has charged,
+//! and polices just the rest.
 //!
 //! With tcx each is a link at the head, which no foreign filter can get in front
 //! of by accident. Without, it is a filter in front of the others on clsact,
@@ -25,11 +25,13 @@ use nix::errno::Errno;
 use settings_model::GuardPlace;
 
 use crate::netlink::{self, FILTER_HANDLE, Filter};
-use crate::pod::direction::Entry;
 use crate::pod::record::{Guard, IngressGuard, Record};
 use crate::pod::veth::{End, Veth};
 use crate::trouble::code;
 
+/// How long after its shaper a guard is attached where an older layout's was in force: what an older
+/// program let pass, and no guard of ours would know, has then left the longest queue.
+const AFTER_OLDER: Duration = Duration::from_secs(2);
 /// How long after its pod's ADD an ingress guard is attached: what an older program let pass into the
 /// pod has then arrived.
 const INGRESS_AFTER: Duration = Duration::from_secs(1);
@@ -45,9 +47,9 @@ pub fn attach(pins: &Pins, slot: Slot, host: &mut End, place: GuardPlace) -> Res
     if place == GuardPlace::OwnClsact {
         make_clsact(host)?;
     }
-    let program = pins.program(Entry::Guard);
+    let (program, id) = pins.guard()?;
     let filter = Filter { program, name: "sluice_guard", slot: slot.number() };
-    put_in_front(host, &filter, pins.program_id(Entry::Guard)?)
+    put_in_front(host, &filter, id)
 }
 
 /// It stays for as long as the device does: policy may use it by now, and taking it away would take policy's
@@ -99,15 +101,23 @@ pub fn attach_ingress(
     put_in_front(pod, &filter, id)
 }
 
-/// When a guard of this pod is to be attached, if one is.
-pub fn due_in(pins: &Pins, record: &Record) -> Option<Duration> {
+/// When a guard of this pod is to be attached, if one is. `upgrades` is as in reconcile's node.
+pub fn due_in(pins: &Pins, record: &Record, upgrades: bool) -> Option<Duration> {
     let ingress = record.ingress_guard.as_ref().map(|guard| &guard.state);
     match (&record.guard, ingress) {
+        (Some(Guard::Pending), _) if upgrades => Some(AFTER_OLDER),
         (Some(Guard::Pending), _) => Some(Duration::ZERO),
         (_, Some(Guard::Pending)) if pins.ingress_guard_is_link() => Some(INGRESS_AFTER),
         (_, Some(Guard::Pending)) => Some(CLSACT_AFTER),
         _ => None,
     }
+}
+
+/// Whether this version's guard is the first filter on clsact.
+pub fn is_ours(pins: &Pins, host: &mut End) -> Result<bool> {
+    let first = host.netlink.first_ingress_filter(&host.link)?;
+    let program = first.filter(|first| first.handle == FILTER_HANDLE).and_then(|f| f.program_id);
+    Ok(program == Some(pins.guard()?.1))
 }
 
 fn put_in_front(end: &mut End, filter: &Filter, program_id: u32) -> Result<Guard> {

@@ -18,8 +18,6 @@ const PACED_HORIZON_NS: u64 = 100_000_000;
 /// credit that is lost too (measured on 6.18: 45 ms gave TCP a quarter of its rate, this 90 % and
 /// more).
 const POLICED_HORIZON_NS: u64 = 200_000_000;
-/// So much more credit the guard gives than a pod's own shaper.
-const GUARD_MARGIN_NS: u64 = 50_000_000;
 /// fq drops, uncounted by us, what is stamped further ahead than its own horizon, 10 s by default. A
 /// frame at 1 kbit/s takes 12. So much further than ours, it has nothing to say.
 const FQ_HORIZON_MARGIN_NS: u64 = 10_000_000_000;
@@ -104,22 +102,6 @@ impl Limit {
             target_ns: self.latency_target.ns(),
             mode,
             ecn: self.ecn,
-        }
-    }
-
-    /// What the guard reads: the same rate, and more credit than the pod's own shaper ever gives,
-    /// whether that paces or polices. So it has something to say only where that was got round.
-    pub fn for_guard(&self) -> bpf::Limit {
-        let burst_ns = self.burst.ns_at(self.rate);
-        let shaper_ns = self.horizon_ns(Mode::Paced, MTU).max(POLICED_HORIZON_NS) + GUARD_MARGIN_NS;
-        bpf::Limit {
-            ns_per_byte: self.ns_per_byte(),
-            burst_ns,
-            quantum_ns: 0,
-            horizon_ns: shaper_ns.saturating_add(burst_ns),
-            target_ns: 0,
-            mode: Mode::Policed,
-            ecn: false,
         }
     }
 
@@ -296,19 +278,6 @@ mod tests {
         }
         let without = Limit { ecn: false, ..limit("20Mbit") };
         assert!(!paced(&without).ecn);
-    }
-
-    #[test]
-    fn guard_gives_more_credit_than_either_way_of_shaping() {
-        for rate in ["1kbit", "64kbit", "20Mbit", "10Gbit"] {
-            let guard = limit(rate).for_guard();
-            for mode in [Mode::Paced, Mode::Policed] {
-                let shaper = limit(rate).for_bpf(mode, Direction::Egress, 1500);
-                assert_eq!(guard.ns_per_byte, shaper.ns_per_byte);
-                assert!(guard.horizon_ns > shaper.horizon_ns + shaper.burst_ns, "{rate}");
-            }
-        }
-        assert_eq!(limit("20Mbit").for_guard().horizon_ns, 255_000_000);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use bpf::{Pins, Slot};
 use settings_model::Rate;
 
 use crate::netlink::{self, Gso};
-use crate::pod::direction::{Direction, Entry};
+use crate::pod::direction::Direction;
 use crate::pod::guard;
 use crate::pod::limit::Limit;
 use crate::pod::record::{Claim, Guard, HostEnd, Mode, Record, Shaping};
@@ -37,28 +37,20 @@ pub fn prepare(record: &mut Record, veth: &Veth, wanted: &Wanted) {
     enter(&mut record.ingress, wanted.ingress.as_ref(), host.gso);
 }
 
-/// Whether all that is wanted is already so, by the record and the maps, but for the guard.
-pub fn holds(pins: &Pins, slot: Slot, record: &Record, wanted: &Wanted) -> Result<bool> {
-    let same = |direction: Direction, shaping: &Shaping, limit: Option<&Limit>| -> Result<bool> {
-        Ok(match (shaping, limit) {
+/// Whether all that is wanted is already so, by the record and the maps.
+pub fn holds(pins: &Pins, slot: Slot, record: &Record, wanted: &Wanted) -> bool {
+    let same =
+        |direction: Direction, shaping: &Shaping, limit: Option<&Limit>| match (shaping, limit) {
             (Shaping::Unlimited, None) => true,
             (Shaping::Limited { origin, asked, mode: Some(mode), .. }, Some(limit)) => {
-                let enforced = match in_programs(mode) {
-                    Some(mode) => same_but_for_mtu(
-                        pins.limit(slot, direction.entry())?,
-                        limit,
-                        mode,
-                        direction,
-                    ),
-                    None => true,
-                };
-                enforced && (*origin, *asked) == (limit.origin, limit.asked)
+                let held = pins.limit(slot, direction);
+                same_but_for_mtu(held, limit, in_programs(mode), direction)
+                    && (*origin, *asked) == (limit.origin, limit.asked)
             }
             _ => false,
-        })
-    };
-    Ok(same(Direction::Egress, &record.egress, wanted.egress.as_ref())?
-        && same(Direction::Ingress, &record.ingress, wanted.ingress.as_ref())?)
+        };
+    same(Direction::Egress, &record.egress, wanted.egress.as_ref())
+        && same(Direction::Ingress, &record.ingress, wanted.ingress.as_ref())
 }
 
 /// Quantum and horizon follow from the rate and the device, which has not to be asked for this.
@@ -89,7 +81,6 @@ impl Shaper<'_> {
             (Shaping::Limited { gso_before, .. }, None) => self.lift_egress(record, gso_before),
             (Shaping::Limited { mode: Some(mode), bits_per_sec, gso_before, .. }, Some(limit)) => {
                 record.egress = Shaping::of(limit, Some(mode.clone()), gso_before);
-                self.bring_guard(Some(limit), false)?;
                 self.change(Direction::Egress, &mode, bits_per_sec, limit, gso_before)
             }
             (shaping, Some(limit)) => {
@@ -102,26 +93,13 @@ impl Shaper<'_> {
         }
     }
 
-    /// Brings the guard to this limit: to a lower one only when what the old one has admitted is
-    /// through. Says whether it still has the higher one.
-    pub fn bring_guard(&self, limit: Option<&Limit>, old_is_through: bool) -> Result<bool> {
-        let wanted = limit.map_or(bpf::Limit::NONE, Limit::for_guard);
-        let held = self.pins.limit(self.slot, Entry::Guard)?;
-        let lower = held != bpf::Limit::NONE && wanted.ns_per_byte > held.ns_per_byte;
-        let waits = lower && !old_is_through;
-        if held != wanted && !waits {
-            self.pins.set_limit(self.slot, Entry::Guard, wanted)?;
-        }
-        Ok(waits)
-    }
-
     fn bring_ingress(&mut self, record: &mut Record, limit: Option<&Limit>) -> Result<()> {
         let direction = Direction::Ingress;
         match (record.ingress.clone(), limit) {
             (Shaping::Unlimited, None) => Ok(()),
             (Shaping::Limited { gso_before, .. }, None) => {
                 record.ingress = Shaping::Unlimited;
-                self.pins.set_limit(self.slot, direction.entry(), bpf::Limit::NONE)?;
+                self.pins.set_limit(self.slot, direction, bpf::Limit::NONE);
                 let detached = first(self.veth.detach(direction, gso_before));
                 let guard = record.ingress_guard.take().map_or_else(Vec::new, |guard| {
                     guard::detach_ingress(self.pins, self.slot, Some(self.veth), &guard)
@@ -147,15 +125,15 @@ impl Shaper<'_> {
         let Shaping::Limited { mode: Some(mode), gso_before, .. } = record.egress.clone() else {
             return Ok(None);
         };
-        let Some(in_programs) = in_programs(&mode) else {
+        if is_guarded(&mode) {
             if self.veth.pod.link.has_no_qdisc() {
                 let (mode, _) = self.attach_egress(limit).context("shape pod egress")?;
                 record.egress = Shaping::of(limit, Some(mode), gso_before);
             }
             return Ok(None);
-        };
+        }
         let direction = Direction::Egress;
-        let look = self.veth.look(direction, in_programs)?;
+        let look = self.veth.look(direction, in_programs(&mode))?;
         let Some(missing) = look.missing else {
             return self.renew(direction, look, limit, gso_before);
         };
@@ -174,8 +152,7 @@ impl Shaper<'_> {
             return Ok(None);
         };
         let direction = Direction::Ingress;
-        let Some(in_programs) = in_programs(&mode) else { return Ok(None) };
-        let look = self.veth.look(direction, in_programs)?;
+        let look = self.veth.look(direction, in_programs(&mode))?;
         let Some(missing) = look.missing else {
             return self.renew(direction, look, limit, gso_before);
         };
@@ -195,7 +172,7 @@ impl Shaper<'_> {
         before: Gso,
     ) -> Result<Option<String>> {
         let foreign = look.slot.filter(|slot| *slot != self.slot.number());
-        if foreign.is_some() || look.program_id != Some(self.pins.program_id(direction.entry())?) {
+        if foreign.is_some() || look.program_id != Some(self.pins.program_id(direction)?) {
             self.veth.renew(self.pins, self.slot, direction)?;
         }
         if let Some(foreign) = foreign {
@@ -221,11 +198,10 @@ impl Shaper<'_> {
         left
     }
 
-    /// With a foreign root qdisc on the pod's end there is no shaper, and the guard, which
-    /// else is silent, enforces the limit; so that one is not left to the agent.
+    /// With a foreign root qdisc on the pod's end there is no shaper, and the guard, which then
+    /// finds nothing shaped, enforces the limit; so that one is not left to the agent.
     fn attach_egress(&mut self, limit: &Limit) -> Result<(Mode, Guard)> {
         let attached = self.veth.attach(self.pins, self.slot, Direction::Egress, limit);
-        self.pins.set_limit(self.slot, Entry::Guard, limit.for_guard())?;
         let obstacle = match attached {
             Ok(mode) => return Ok((mode.into(), Guard::Pending)),
             Err(e) => e,
@@ -237,7 +213,12 @@ impl Shaper<'_> {
             Guard::Off(reason) => {
                 Err(obstacle.context(format!("no guard could enforce the limit either: {reason}")))
             }
-            guard => Ok((Mode::Guarded(foreign), guard)),
+            guard => {
+                let (direction, mtu) = (Direction::Egress, self.veth.mtu(Direction::Egress));
+                let policed = limit.for_bpf(bpf::Mode::Policed, direction, mtu);
+                self.pins.set_limit(self.slot, direction, policed);
+                Ok((Mode::Guarded(foreign), guard))
+            }
         }
     }
 
@@ -250,25 +231,28 @@ impl Shaper<'_> {
         limit: &Limit,
         before: Gso,
     ) -> Result<()> {
-        let Some(mode) = in_programs(mode) else { return Ok(()) };
+        let mtu = self.veth.mtu(direction);
+        let new = limit.for_bpf(in_programs(mode), direction, mtu);
+        if is_guarded(mode) {
+            self.pins.set_limit(self.slot, direction, new);
+            return Ok(());
+        }
         let old = Rate::from_bits_per_sec(old).map(|rate| Limit { rate, ..*limit });
-        if let (bpf::Mode::Paced, Some(old)) = (mode, old) {
+        if let (Mode::Paced, Some(old)) = (mode, old) {
             let enlarged = self.veth.enlarge_fq(direction, &old, limit);
             // A pod may have removed its own; status shows that, and the guard enforces.
             enlarged.or_else(|e| if e.is_not_found() { Ok(()) } else { Err(e) })?;
         }
-        let mtu = self.veth.mtu(direction);
         // There is one, unless these are the maps of a new layout.
-        self.pins.make_flows(self.slot, direction.entry())?;
-        self.pins.set_limit(self.slot, direction.entry(), limit.for_bpf(mode, direction, mtu))?;
+        self.pins.make_flows(self.slot, direction)?;
+        self.pins.set_limit(self.slot, direction, new);
         self.veth.clamp(direction, limit, before)?;
         Ok(())
     }
 
     fn lift_egress(&mut self, record: &mut Record, before: Gso) -> Result<()> {
         record.egress = Shaping::Unlimited;
-        self.pins.set_limit(self.slot, Entry::Egress, bpf::Limit::NONE)?;
-        self.pins.set_limit(self.slot, Entry::Guard, bpf::Limit::NONE)?;
+        self.pins.set_limit(self.slot, Direction::Egress, bpf::Limit::NONE);
         let detached = first(self.veth.detach(Direction::Egress, before));
         let guard = record.guard.take().map_or_else(Vec::new, |guard| {
             guard::detach(self.pins, self.slot, &mut self.veth.host, &guard)
@@ -352,13 +336,17 @@ fn remove_ingress_guard(
     errors.iter().map(|e| format!("{e:#}")).collect()
 }
 
-/// What the programs in this direction get; None where the guard stands in for them.
-fn in_programs(mode: &Mode) -> Option<bpf::Mode> {
+/// What the programs of this direction get.
+fn in_programs(mode: &Mode) -> bpf::Mode {
     match mode {
-        Mode::Paced => Some(bpf::Mode::Paced),
-        Mode::Policed => Some(bpf::Mode::Policed),
-        Mode::Guarded(_) => None,
+        Mode::Paced => bpf::Mode::Paced,
+        Mode::Policed | Mode::Guarded(_) => bpf::Mode::Policed,
     }
+}
+
+/// Whether the guard stands in for the shaper.
+fn is_guarded(mode: &Mode) -> bool {
+    matches!(mode, Mode::Guarded(_))
 }
 
 fn first<E: Into<anyhow::Error>>(errors: Vec<E>) -> Result<()> {

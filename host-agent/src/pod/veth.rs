@@ -149,7 +149,9 @@ impl Veth {
             Err(e) if !is_there(&e) => return Err(e.into()),
             _ => {}
         }
-        set_limit(pins, slot, direction, limit.for_bpf(mode, direction, link.mtu))?;
+        // The table comes first, so that no packet meets the limit without it.
+        pins.make_flows(slot, direction)?;
+        pins.set_limit(slot, direction, limit.for_bpf(mode, direction, link.mtu));
         let filter = filter(pins, direction, slot);
         match netlink.add_root_filter(link, &filter) {
             Err(e) if is_there(&e) => netlink.replace_root_filter(link, &filter)?,
@@ -403,16 +405,9 @@ impl End {
     }
 }
 
-/// The limit, and a table of flows to share it out; the table comes first, so that no packet meets
-/// the limit without it.
-fn set_limit(pins: &Pins, slot: Slot, direction: Direction, limit: bpf::Limit) -> bpf::Result<()> {
-    pins.make_flows(slot, direction.entry())?;
-    pins.set_limit(slot, direction.entry(), limit)
-}
-
 fn filter(pins: &Pins, direction: Direction, slot: Slot) -> Filter<'_> {
     let name = if direction == Direction::Ingress { "sluice_ingress" } else { "sluice_egress" };
-    Filter { program: pins.program(direction.entry()), name, slot: slot.number() }
+    Filter { program: pins.program(direction), name, slot: slot.number() }
 }
 
 fn is_there(error: &netlink::Error) -> bool {

@@ -129,8 +129,10 @@ pub struct GuardLine {
     pub state: String,
     pub reason: String,
     pub measured_bps: Option<u64>,
-    pub passed_packets: u64,
+    /// All that it let pass.
     pub passed_bytes: u64,
+    /// What came past the pod's own shaper, the dropped ones included.
+    pub unshaped_packets: u64,
     pub dropped_packets: u64,
     /// When it last dropped one: nanoseconds since the node started.
     pub last_drop_at_ns: Option<u64>,
@@ -321,7 +323,7 @@ impl Line {
 }
 
 impl GuardLine {
-    pub(super) fn new(state: &Guard, counters: &Counters) -> Self {
+    pub(super) fn new(state: &Guard, unshaped: &Counters, shaped_bytes: u64) -> Self {
         let (state, reason) = match state {
             Guard::Pending => ("pending", "the agent attaches it, and has not yet".into()),
             Guard::Tcx => ("tcx", "a link at the head of the host's end".into()),
@@ -332,10 +334,10 @@ impl GuardLine {
             state: state.into(),
             reason,
             measured_bps: None,
-            passed_packets: counters.sent_packets,
-            passed_bytes: counters.sent_bytes,
-            dropped_packets: counters.dropped_packets,
-            last_drop_at_ns: counters.last_horizon_ns,
+            passed_bytes: shaped_bytes + unshaped.sent_bytes,
+            unshaped_packets: unshaped.sent_packets + unshaped.dropped_packets,
+            dropped_packets: unshaped.dropped_packets,
+            last_drop_at_ns: unshaped.last_horizon_ns,
         }
     }
 }

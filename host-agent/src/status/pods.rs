@@ -3,22 +3,25 @@
 //! what that adds.
 
 use anyhow::Result;
-use bpf::{Counters, Pins};
+use bpf::{Counters, Delays, Pins};
 
 use super::pod::{Bypassed, GuardLine, Line, PodStatus};
 use super::queues::{self, Queues};
 use crate::host::clock::now_ns;
 use crate::host::paths::Paths;
-use crate::pod::direction::Entry;
+use crate::pod::direction::Direction;
 use crate::pod::record::{Claim, Mode, Record, Records, Shaping};
 use crate::pod::veth::Veth;
 use crate::trouble::{Trouble, code};
 
-/// What the three places have counted where a pod is looked at.
+/// What the programs of one direction have counted.
+#[derive(Default)]
 struct Counted {
-    egress: (Counters, bpf::Delays),
-    ingress: (Counters, bpf::Delays),
-    guard: (Counters, bpf::Delays),
+    shaped: (Counters, Delays),
+    /// What came to the guard without having been shaped.
+    unshaped: Counters,
+    /// What the guard has seen of what was.
+    passed_bytes: u64,
 }
 
 /// All pods, and what of them could not be read.
@@ -48,23 +51,23 @@ fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<(PodStatus, Que
         Err(e) if is_not_found(&e) => return Ok(None),
         Err(e) => return Err(e),
     };
-    let counted = Counted::read(pins, claim)?;
+    let sends = Counted::read(pins, claim, Direction::Egress)?;
+    let receives = Counted::read(pins, claim, Direction::Ingress)?;
     // Where the guard enforces, it also counts.
-    let egress = match &record.egress {
-        Shaping::Limited { mode: Some(Mode::Guarded(_)), .. } => &counted.guard,
-        _ => &counted.egress,
+    let mut egress = match &record.egress {
+        Shaping::Limited { mode: Some(Mode::Guarded(_)), .. } => {
+            Line::new(&record.egress, &(sends.unshaped, Delays::default()))
+        }
+        _ => Line::new(&record.egress, &sends.shaped),
     };
-    let mut egress = Line::new(&record.egress, egress);
     if record.guard.is_some() {
-        egress.tell_of_dodging(&counted.guard.0);
+        egress.tell_of_dodging(&sends.unshaped);
     }
-    let mut ingress = Line::new(&record.ingress, &counted.ingress);
+    let mut ingress = Line::new(&record.ingress, &receives.shaped);
     let why = record.admitted.as_ref().map(|why| format!("started without limits: {why}"));
     [&mut egress, &mut ingress].into_iter().for_each(|line| line.tell_of_problem(why.clone()));
-    let bypassed = match (&record.ingress_guard, pins) {
-        (Some(guard), Some(pins)) => Some(Bypassed::new(&guard.state, &pins.bypassed(claim.slot)?)),
-        _ => None,
-    };
+    let bypassed = record.ingress_guard.as_ref().filter(|_| pins.is_some());
+    let bypassed = bypassed.map(|guard| Bypassed::new(&guard.state, &receives.unshaped));
     bypassed.iter().for_each(|bypassed| ingress.tell_of_bypass(bypassed));
     let queues = Queues::of(claim, &record);
     let pod = PodStatus {
@@ -75,7 +78,10 @@ fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<(PodStatus, Que
         slot: claim.slot.number(),
         egress,
         ingress,
-        guard: record.guard.as_ref().map(|state| GuardLine::new(state, &counted.guard.0)),
+        guard: record
+            .guard
+            .as_ref()
+            .map(|state| GuardLine::new(state, &sends.unshaped, sends.passed_bytes)),
         bypassed,
         namespace: record.namespace,
         pod: record.pod,
@@ -94,14 +100,14 @@ fn is_not_found(error: &anyhow::Error) -> bool {
 
 impl Counted {
     /// Delays first: a packet may be among the sent ones only, not among the delayed ones only.
-    fn read(pins: Option<&Pins>, claim: &Claim) -> Result<Self> {
-        let read = |entry| -> bpf::Result<_> {
-            let Some(pins) = pins else { return Ok(Default::default()) };
-            let delays = pins.delays(claim.slot, entry)?;
-            Ok((pins.counters(claim.slot, entry)?, delays))
-        };
-        let (egress, ingress) = (read(Entry::Egress)?, read(Entry::Ingress)?);
-        Ok(Self { egress, ingress, guard: read(Entry::Guard)? })
+    fn read(pins: Option<&Pins>, claim: &Claim, direction: Direction) -> bpf::Result<Self> {
+        let Some(pins) = pins else { return Ok(Self::default()) };
+        let delays = pins.delays(claim.slot, direction);
+        Ok(Self {
+            shaped: (pins.counters(claim.slot, direction)?, delays),
+            unshaped: pins.unshaped(claim.slot, direction)?,
+            passed_bytes: pins.passed_bytes(claim.slot, direction),
+        })
     }
 }
 

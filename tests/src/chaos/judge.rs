@@ -9,7 +9,7 @@
 //! | filter and fq (paced)      | burst, and 10 ms that sparse flows may be early         |
 //! | filter, its fq is gone     | the same, and pacing's horizon: nothing waits          |
 //! | filter (policed)           | burst and 200 ms: README's table of modes               |
-//! | the guard alone            | burst and 250 ms                                        |
+//! | the guard alone            | burst; without fq 200 ms more, as the shaper            |
 //!
 //! A second has the least credit of the pieces that were there all the time. Clocks
 //! run on while a piece is gone, so its credit is there once more when it comes
@@ -32,7 +32,6 @@ const BURST: f64 = 0.005;
 const EARLY: f64 = 0.010;
 const PACED_HORIZON: f64 = 0.100;
 const POLICED_HORIZON: f64 = 0.200;
-const GUARD_HORIZON: f64 = 0.250;
 /// Two super-packets: one that the window cuts, and one that was let go when nothing was left.
 const PACKETS_BITS: f64 = 2.0 * 8.0 * 3100.0;
 /// What passed unshaped arrives so much later, at most.
@@ -159,7 +158,7 @@ fn hold(ledger: &Ledger, direction: Direction, second: &Second, paced: bool) -> 
     if direction == Direction::Ingress {
         return Hold::Nothing;
     }
-    let alone = BURST + GUARD_HORIZON;
+    let alone = if paced { BURST } else { BURST + POLICED_HORIZON };
     if guard.is_whole() {
         return Hold::GuardAlone(alone);
     }

@@ -38,7 +38,8 @@ const BPF_PROG_QUERY: c_long = 16;
 const BPF_LINK_DETACH: c_long = 34;
 const BPF_TCX_INGRESS: u64 = 46;
 /// struct sluice_limit has 48 bytes; its first eight are the cost of a byte, 0 without a limit.
-const LIMIT_BYTES: usize = 64;
+/// Of struct sluice_line, which begins with the limit.
+const LINE_BYTES: usize = 320;
 
 /// A device, and a socket of the namespace that it is in.
 pub struct Device {
@@ -153,7 +154,7 @@ impl Limits {
 
     /// Cost of a byte in fixed point, 0 without a limit.
     pub fn ns_per_byte(&self, entry: u32) -> u64 {
-        let mut value = [0u64; LIMIT_BYTES / 8];
+        let mut value = [0u64; LINE_BYTES / 8];
         let mut attr = with_first(self.0.as_raw_fd());
         attr[1] = (&raw const entry) as u64;
         attr[2] = (&raw mut value) as u64;

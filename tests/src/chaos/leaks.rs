@@ -93,8 +93,7 @@ pub fn check(run: &Run, baseline: &Baseline, operator: &Operator) {
     eventually("all namespaces to go", &|| names_in("/run/netns").join(" "));
     eventually("all links to go", &|| names_in(&format!("{PIN_DIR}/links")).join(" "));
     eventually("the guards' map to be empty", &|| held("guards", Held::AnyEntry));
-    eventually("no limit in any slot", &|| held("limits", Held::NotZero));
-    eventually("no clock in any slot", &|| held("clocks", Held::NotZero));
+    eventually("nothing in any slot", &|| held("lines", Held::NotZero));
     eventually("old programs to go", &|| old_programs(&operator.programs));
     eventually("the conflist as it was", &|| match fs::read_to_string(CONFLIST) {
         Ok(text) if text == baseline.conflist => String::new(),

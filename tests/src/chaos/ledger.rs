@@ -79,7 +79,7 @@ pub struct Seen {
     pub to: Instant,
     pub there: [bool; PIECES.len()],
     /// Egress, ingress, guard.
-    pub ns_per_byte: [u64; 3],
+    pub ns_per_byte: [u64; 2],
 }
 
 pub struct Ledger {
@@ -241,7 +241,7 @@ impl Ledger {
         let Some((asked, older)) = budgets.split_last_mut() else { return };
         let wanted = ns_per_byte(asked.limit);
         let in_force = match direction {
-            Direction::Egress => seen.ns_per_byte[0] == wanted && seen.ns_per_byte[2] == wanted,
+            Direction::Egress => seen.ns_per_byte[0] == wanted,
             Direction::Ingress => seen.ns_per_byte[1] == wanted,
         };
         if in_force && asked.from < seen.from {

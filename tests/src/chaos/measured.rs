@@ -88,7 +88,7 @@ impl Measured {
             inside: Device::in_netns(&pod.netns(), "eth0"),
             outside: Device::here(&pod.host_ifname),
             slot: slot_of(&pod),
-            limits: Limits::open(&format!("{PIN_DIR}/limits")),
+            limits: Limits::open(&format!("{PIN_DIR}/lines")),
             ledger: Mutex::new(Ledger::new(limits, Instant::now())),
             progress: [Progress::new(0), Progress::new(0)],
             seconds: Default::default(),
@@ -129,7 +129,7 @@ impl Measured {
             outside.filters(OUR_ROOT).contains(&OUR_FILTER),
             !paced || outside.has_qdisc(OUR_CLASS, OUR_LEAF),
         ];
-        let entries = [0, 1, 2].map(|direction| 3 * self.slot + direction);
+        let entries = [0, 1].map(|direction| 2 * self.slot + direction);
         let ns_per_byte = entries.map(|entry| self.limits.ns_per_byte(entry));
         Seen { from, to: Instant::now(), there, ns_per_byte }
     }

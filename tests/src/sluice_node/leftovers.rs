@@ -58,8 +58,7 @@ impl SluiceNode {
     }
 
     fn in_maps(&self) -> Vec<String> {
-        let maps =
-            [("guards", Held::AnyEntry), ("limits", Held::NotZero), ("clocks", Held::NotZero)];
+        let maps = [("guards", Held::AnyEntry), ("lines", Held::NotZero)];
         let held = |(map, held): (&str, Held)| {
             pinned_map::held(&self.runtime.host_path(format!("{PIN_DIR}/{map}")), held)
         };

@@ -176,7 +176,7 @@ fn state(pod: &Pod) -> String {
     files.retain(|file| !file.starts_with("/run/sluice/locks/containers "));
     files.sort_unstable();
     all.push(files.join("\n"));
-    for map in ["limits", "guards", "flows"] {
+    for map in ["lines", "guards", "flows"] {
         all.push(run("bpftool", &["map", "dump", "pinned", &format!("{PIN_DIR}/{map}")]));
     }
     all.join("\n")
@@ -557,12 +557,12 @@ fn node_that_was_never_booted_says_what_to_do() {
         );
         says(finding(&seen, "not-booted"), "remedy", "sluice boot");
         says(finding(&seen, "pins-missing"), "subject", PIN_DIR);
-        fs::create_dir_all("/sys/fs/bpf/sluice/v0").expect("make another layout");
+        fs::create_dir_all("/sys/fs/bpf/sluice/v2").expect("make another layout");
         let other = diagnosis(node).0;
         let other = finding(&other, "pins-of-other-version");
         assert_eq!(
             (&other["subject"], &other["severity"]),
-            (&json!("/sys/fs/bpf/sluice/v0"), &json!("note"))
+            (&json!("/sys/fs/bpf/sluice/v2"), &json!("note"))
         );
     });
 }

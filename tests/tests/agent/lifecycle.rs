@@ -168,7 +168,7 @@ fn version_and_status_answer_as_the_spec_says() {
         assert!(status.run(&pod).status.success());
         // It would restore the pin.
         node.signal_agent(Signal::SIGSTOP);
-        fs::remove_file("/sys/fs/bpf/sluice/v1/limits").expect("remove a pin");
+        fs::remove_file("/sys/fs/bpf/sluice/v2/lines").expect("remove a pin");
         assert_eq!(expect_error(&status.run(&pod))["code"], 50);
     });
 }

@@ -410,11 +410,11 @@ fn upgrade_from_an_older_layout_leaves_no_second_without_the_limit() {
         node.add(&pod, BOTH);
         node.guard(&pod);
         node.kill_agent(Signal::SIGTERM);
-        fs::rename(PIN_DIR, PIN_DIR.replace("v1", "v0")).expect("rename the pins");
+        fs::rename(PIN_DIR, PIN_DIR.replace("v2", "v1")).expect("rename the pins");
         let (from, to) = (pod.netns(), remote.netns());
         let protocol = Protocol::Udp(2 * LIMIT);
         let transfer = Transfer { from: &from, to: &to, address: remote.address, protocol };
-        let old = PIN_DIR.replace("v1", "v0");
+        let old = PIN_DIR.replace("v2", "v1");
         let rates = transfer.seconds_while(4, || {
             node.start_agent();
             soon("no old pins", || (!fs::exists(&old).expect("look")).then_some(()));
@@ -425,6 +425,8 @@ fn upgrade_from_an_older_layout_leaves_no_second_without_the_limit() {
         let over = rates.iter().filter(|rate| **rate > LIMIT * 21 / 20).count();
         assert!(over <= 2, "{rates:?}");
         node.guard(&pod);
+        // What the older layout had let pass was under way when the new guard came.
+        assert_eq!(node.status(&pod)["guard"]["unshaped_packets"], 0, "{}", node.status(&pod));
         node.del(&pod);
     });
 }
@@ -463,7 +465,7 @@ fn pod_of_an_older_version_gets_this_ones_layout_without_a_second_that_is_not_li
                 (is_whole(&pod, paced) && !old).then_some(())
             });
         });
-        // The stand-in for the old filter limits nothing, so the guard's credit is spent once.
+        // The stand-in for the old filter limits nothing; the guard does, on the pod's own line.
         assert!(rates.iter().all(|rate| *rate <= LIMIT * 13 / 10), "{rates:?}");
         assert!(rates[3..].iter().all(|rate| rate.abs_diff(LIMIT) <= LIMIT / 20), "{rates:?}");
         node.del(&pod);
@@ -475,12 +477,12 @@ fn pod_of_an_older_version_gets_this_ones_layout_without_a_second_that_is_not_li
 fn downgrade_is_refused_and_touches_nothing() {
     with_ready_node("", |node| {
         node.kill_agent(Signal::SIGTERM);
-        fs::create_dir(PIN_DIR.replace("v1", "v2")).expect("pins of a newer version");
+        fs::create_dir(PIN_DIR.replace("v2", "v3")).expect("pins of a newer version");
         let output = node.sluice(&["agent"]);
         assert_eq!(output.status.code(), Some(78), "{}", text(&output));
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(stderr.contains("/sys/fs/bpf/sluice/v2"), "{stderr}");
-        assert!(fs::exists(format!("{PIN_DIR}/limits")).expect("look"));
+        assert!(stderr.contains("/sys/fs/bpf/sluice/v3"), "{stderr}");
+        assert!(fs::exists(format!("{PIN_DIR}/lines")).expect("look"));
     });
 }
 
@@ -574,7 +576,7 @@ fn who_takes_the_same_off_again_and_again_is_reported_and_left_alone() {
         let transfer = Transfer { from: &from, to: &to, address: remote.address, protocol };
         let rates = transfer.seconds(3);
         assert!(!filter());
-        // By the guard, whose credit is 255 ms of the rate.
+        // By the guard, which without fq gives as much credit as the shaper.
         assert!(rates.iter().skip(1).all(|rate| *rate <= LIMIT * 21 / 20), "{rates:?}");
     });
 }
@@ -643,7 +645,7 @@ fn pins_that_are_removed_come_back_with_all_they_held() {
         let in_pod = || node.status(&pod)["bypassed"]["guard"].clone();
         soon("the guard in the pod", || (in_pod() != "pending").then_some(()));
         let limits = || {
-            let words = format!("-j map lookup pinned {PIN_DIR}/limits key 3 0 0 0");
+            let words = format!("-j map lookup pinned {PIN_DIR}/lines key 2 0 0 0");
             let output = output("bpftool", &words.split(' ').collect::<Vec<_>>());
             output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
         };
@@ -656,7 +658,7 @@ fn pins_that_are_removed_come_back_with_all_they_held() {
         };
         let before = all();
         let filter = pod.run("tc filter show dev eth0 parent 51ce:");
-        for remove in ["limits", "shape_egress", ""] {
+        for remove in ["lines", "shape_egress", ""] {
             let path = format!("{PIN_DIR}/{remove}");
             node.signal_agent(Signal::SIGSTOP);
             match remove {

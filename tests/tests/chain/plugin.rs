@@ -104,10 +104,11 @@ fn attached(pod: &Pod) -> String {
 
 /// What the programs read for this direction of a slot.
 fn limit_in_map(slot: u64, direction: u64) -> Value {
-    let key = (slot * 3 + direction) as u8;
-    let pin = format!("{PIN_DIR}/limits");
+    let key = (slot * 2 + direction) as u8;
+    let pin = format!("{PIN_DIR}/lines");
     let words = format!("-j map lookup pinned {pin} key {key} 0 0 0");
-    parse(&run("bpftool", &words.split(' ').collect::<Vec<_>>()))["formatted"]["value"].clone()
+    parse(&run("bpftool", &words.split(' ').collect::<Vec<_>>()))["formatted"]["value"]["limit"]
+        .clone()
 }
 
 #[test]
@@ -165,7 +166,7 @@ fn check_names_what_is_missing() {
 
 /// Of one limit in the maps.
 fn limit_bytes() -> usize {
-    let info = run("bpftool", &["-j", "map", "show", "pinned", &format!("{PIN_DIR}/limits")]);
+    let info = run("bpftool", &["-j", "map", "show", "pinned", &format!("{PIN_DIR}/lines")]);
     parse(&info)["bytes_value"].as_u64().expect("a size") as usize
 }
 
@@ -575,7 +576,7 @@ fn status_needs_no_container_and_fails_when_add_would() {
         let pod = node.pod("a", 2);
         let (code, message) = error(&status.run(&pod));
         assert_eq!(code, 50, "{message}");
-        assert!(message.contains("/sys/fs/bpf/sluice/v1/limits"), "{message}");
+        assert!(message.contains("/sys/fs/bpf/sluice/v2/lines"), "{message}");
         node.start_agent();
         silent(&status.run(&pod));
         silent(&status.run_with(&pod, ""));

@@ -107,7 +107,7 @@ fn pods_root_qdisc_comes_back_each_time_until_its_removal_is_a_contest_that_the_
     });
 }
 
-/// The guard polices with 255 ms of credit, and lets nothing more pass than the limit.
+/// The guard lets nothing more pass than the limit.
 fn assert_guard_holds(flood: &Flood) {
     let rates = flood.seconds_while(Direction::Egress, 10, || ());
     let mean = rates.iter().sum::<u64>() / rates.len() as u64;

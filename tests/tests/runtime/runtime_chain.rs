@@ -135,10 +135,10 @@ fn node_is_ready_by_our_status_too_where_containerd_asks_for_it() {
         let newest = versions(release).last().expect("a version");
         node.write_conflist(&conflist(newest, "node", &[PORTMAP, SLUICE]));
         let asks = release == Containerd::Sid21;
-        let pins = "sluice: open the pin /sys/fs/bpf/sluice/v1/limits; No such file or directory (os error 2)";
+        let pins = "sluice: open the pin /sys/fs/bpf/sluice/v2/lines; No such file or directory (os error 2)";
         let settings = node.runtime.host_path("/run/sluice/settings.toml");
         run("touch", &[settings.to_str().expect("UTF-8")]);
-        let path = node.runtime.host_path("/sys/fs/bpf/sluice/v1");
+        let path = node.runtime.host_path("/sys/fs/bpf/sluice/v2");
         let aside = path.with_file_name("aside");
         assert!(node.runtime.status().expect("the status").ready);
         fs::rename(&path, &aside).expect("take it away");

@@ -89,9 +89,9 @@ fn burst_that_nobody_asked_for_is_the_settings_own() {
             ["egress", "egress_burst", "ingress", "ingress_burst"].map(|key| &annotated[key]);
         assert_eq!(json!(said), json!(["20Mbit", null, "20Mbit", null]));
         let slot = node.pod("a")["slot"].as_u64().expect("a slot") as usize;
-        let limits = node.runtime.host_path("/sys/fs/bpf/sluice/v1/limits");
+        let limits = node.runtime.host_path("/sys/fs/bpf/sluice/v2/lines");
         for direction in [0, 1] {
-            let [ns_per_byte, burst_ns] = pinned_map::words(&limits, 3 * slot + direction, 2)[..]
+            let [ns_per_byte, burst_ns] = pinned_map::words(&limits, 2 * slot + direction, 2)[..]
             else {
                 panic!("a limit has two words at least")
             };

@@ -170,13 +170,14 @@ fn proof_that_a_pod_writes_itself_counts_for_nothing() {
     });
 }
 
-/// What is in the map that the agent keeps it in, plus the slot.
+/// What its packets on the way in carry, by the map that the agent keeps it in (proof.rs).
 fn proof_of_slot(slot: u64) -> u64 {
-    let words = ["-j", "map", "dump", "pinned", "/sys/fs/bpf/sluice/v1/proof"];
+    let words = ["-j", "map", "dump", "pinned", "/sys/fs/bpf/sluice/v2/proof"];
     let dump = json(&run("bpftool", &words));
-    let bytes = dump[0]["value"].as_array().expect("four bytes").iter().rev();
+    let bytes = dump[0]["value"].as_array().expect("bytes")[..8].iter().rev();
     let hex: String = bytes.map(|byte| byte.as_str().expect("hex").replace("0x", "")).collect();
-    u64::from_str_radix(&hex, 16).expect("a number") + slot
+    let number = u64::from_str_radix(&hex, 16).expect("a number");
+    1 + number % (65535 - 2 * 1024) + 2 * slot + 1
 }
 
 #[test]
@@ -184,11 +185,11 @@ fn guard_in_the_pod_comes_back_and_goes_with_the_limit() {
     with_ready_node("", |node| {
         let pod = guarded_pod(node);
         let links = || {
-            let dir = std::fs::read_dir("/sys/fs/bpf/sluice/v1/pod_links");
+            let dir = std::fs::read_dir("/sys/fs/bpf/sluice/v2/pod_links");
             dir.map_or(0, |dir| dir.count())
         };
         if has_tcx() {
-            let pin = std::fs::read_dir("/sys/fs/bpf/sluice/v1/pod_links").expect("the links");
+            let pin = std::fs::read_dir("/sys/fs/bpf/sluice/v2/pod_links").expect("the links");
             let pin = pin.last().expect("a link").expect("a link").path();
             std::fs::remove_file(&pin).expect("remove the pin");
             ip(&format!("link set {} alias x", pod.host_ifname));

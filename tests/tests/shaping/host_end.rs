@@ -149,7 +149,7 @@ fn filter_with_another_pods_slot_is_put_right() {
         let host = &victim.host_ifname;
         let filter = || tc(&format!("filter show dev {host} parent 51ce:"));
         assert!(filter().contains("flowid 51ce:1 "), "{}", filter());
-        let pin = "/sys/fs/bpf/sluice/v1/shape_ingress";
+        let pin = "/sys/fs/bpf/sluice/v2/shape_ingress";
         tc(&format!(
             "filter replace dev {host} parent 51ce: protocol all pref 1 handle 0x51ce bpf da \
              object-pinned {pin} classid 51ce:2"

@@ -11,7 +11,7 @@ use tests::command::{tc, wait_for};
 use tests::kernel::{has_fq, has_tcx};
 use tests::link::{gso, gso_in, index};
 use tests::meter::{Protocol, Transfer};
-use tests::node::{Node, Pod, USER_DATA, with_ready_node};
+use tests::node::{Node, PIN_DIR, Pod, USER_DATA, with_ready_node};
 use tests::policy_agent::PolicyAgent;
 
 const MBIT: u64 = 1_000_000;
@@ -87,16 +87,17 @@ fn new_rate_holds_under_tcp_without_a_gap_or_a_spike() {
     });
 }
 
-/// What the programs read of the first slot: 0 egress, 1 ingress, 2 the guard.
+/// What the programs read of the first slot: 0 egress, 1 ingress.
 fn in_maps(direction: u32) -> Value {
-    let key = (3 + direction).to_ne_bytes().map(|byte| byte.to_string()).join(" ");
-    let line = format!("-j map lookup pinned /sys/fs/bpf/sluice/v1/limits key {key}");
+    let key = (2 + direction).to_ne_bytes().map(|byte| byte.to_string()).join(" ");
+    let line = format!("-j map lookup pinned {PIN_DIR}/lines key {key}");
     let words: Vec<_> = line.split_whitespace().collect();
-    tests::command::json(&tests::command::run("bpftool", &words))["formatted"]["value"].clone()
+    let line = tests::command::json(&tests::command::run("bpftool", &words));
+    line["formatted"]["value"]["limit"].clone()
 }
 
 /// UDP at more than the first limit, with nothing that keeps its queue short, and one limit after
-/// the other in the middle of it; the guard is silent, and in the end has the last one.
+/// the other in the middle of it: what an old one has admitted is no less shaped.
 fn guard_is_silent_while_limits_become(rates: &[u64]) {
     let keys = |rate: u64| both(&format!("{}Mbit", rate / MBIT)) + "\nlatency-target = \"100ms\"";
     with_ready_node(&keys(8 * MBIT), |node| {
@@ -116,21 +117,17 @@ fn guard_is_silent_while_limits_become(rates: &[u64]) {
                 reload(node, &pod, &keys(*rate), |s| limits(s).0 == Some(*rate));
             }
         });
-        wait_for("the guard's limit", Duration::from_secs(20), || {
-            (in_maps(2)["ns_per_byte"] == in_maps(0)["ns_per_byte"]).then_some(())
-        });
-        let status = node.status(&pod);
-        assert_eq!(status["guard"]["dropped_packets"], 0, "{status}");
+        assert_eq!(node.status(&pod)["guard"]["unshaped_packets"], 0, "{}", node.status(&pod));
     });
 }
 
 #[test]
-fn guard_is_lowered_only_after_what_the_old_limit_admitted() {
+fn guard_is_silent_while_a_limit_is_lowered() {
     guard_is_silent_while_limits_become(&[MBIT]);
 }
 
 #[test]
-fn guard_is_not_lowered_where_the_limit_has_been_raised_again() {
+fn guard_is_silent_while_a_limit_is_lowered_and_raised_again() {
     guard_is_silent_while_limits_become(&[MBIT, 7 * MBIT]);
 }
 
@@ -183,7 +180,6 @@ fn annotation_still_wins_and_burst_latency_target_and_ecn_reach_the_programs() {
             assert_eq!(limit["target_ns"], 7 * MBIT, "{limit}");
             assert_eq!(limit["ecn"], 0, "{limit}");
         }
-        assert_eq!(in_maps(2)["target_ns"], 0);
     });
 }
 

@@ -14,9 +14,6 @@ use crate::trouble::code::{self, Code};
 
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 pub const RETRY: Duration = Duration::from_secs(5);
-/// What an old limit has admitted has left by then: some hundred bulk flows, each with a standing
-/// queue at its share. Until then the guard, which is the second line, has that limit too.
-const GUARD_LOWERED_AFTER: Duration = Duration::from_secs(2);
 
 /// Events of one pod cause so many looks in a row, and then one in this time. What a pod does in its own
 /// namespace must not cost the node more.
@@ -34,8 +31,6 @@ pub struct KnownPod {
     pub netns: Option<i32>,
     /// When a guard of it is to be attached.
     pub guard_due: Option<Instant>,
-    /// When its guard, which has an older, higher limit, gets the one in force.
-    pub guard_lowered: Option<Instant>,
     /// Its record is there, but not yet the word that ADD was completed.
     pub add_is_open: bool,
     pub health: Health,
@@ -56,7 +51,6 @@ impl KnownPod {
             host_index: None,
             netns: None,
             guard_due: None,
-            guard_lowered: None,
             add_is_open: false,
             health: Health::default(),
             failures: 0,
@@ -100,7 +94,6 @@ impl KnownPod {
     pub fn saw(&mut self, seen: &Seen, now: Instant) {
         (self.host_index, self.netns) = (seen.host_index, seen.netns);
         self.guard_due = seen.guard_due_in.map(|wait| self.guard_due.unwrap_or(now + wait));
-        self.lower_guard_later(seen, now);
         match &seen.failed {
             Some(e) => self.failed(e),
             None => (self.trouble, self.failures) = (None, 0),
@@ -122,13 +115,6 @@ impl KnownPod {
             let left = left.duration_since(SystemTime::now()).unwrap_or_default();
             self.is_due(now + left);
         }
-    }
-
-    fn lower_guard_later(&mut self, seen: &Seen, now: Instant) {
-        let earlier = self.guard_lowered.filter(|_| !seen.changed);
-        let when = earlier.unwrap_or(now + GUARD_LOWERED_AFTER);
-        self.guard_lowered = seen.guard_is_high.then_some(when);
-        self.guard_lowered.into_iter().for_each(|when| self.is_due(when));
     }
 
     /// Once may be a pod that is just going.
@@ -187,22 +173,6 @@ pub fn longest_without_guard(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn guard_is_lowered_some_time_after_the_last_change_and_not_after_a_raise() {
-        let claim = Claim::parse("/run/sluice/pods/1@a@eth0.json".as_ref()).unwrap();
-        let (mut pod, now) = (KnownPod::new(claim), Instant::now());
-        let mut saw = |changed, guard_is_high, after| {
-            pod.saw(&Seen { changed, guard_is_high, ..Seen::default() }, now + after);
-            pod.guard_lowered.map(|when| when - now)
-        };
-        let second = Duration::from_secs(1);
-        assert_eq!(saw(true, true, Duration::ZERO), Some(GUARD_LOWERED_AFTER));
-        assert_eq!(saw(false, true, second), Some(GUARD_LOWERED_AFTER));
-        assert_eq!(saw(true, true, second), Some(GUARD_LOWERED_AFTER + second));
-        assert_eq!(saw(true, false, second), None);
-        assert_eq!(pod.due, Some(now + GUARD_LOWERED_AFTER));
-    }
 
     #[test]
     fn events_without_end_cause_a_look_a_second_and_peace_gives_the_rest_back() {

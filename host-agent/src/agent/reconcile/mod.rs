@@ -136,7 +136,7 @@ impl Reconciler {
 
     /// Whether a whole pass has finished and nothing is left to be done soon.
     pub fn is_done(&self) -> bool {
-        let waits = |pod: &KnownPod| pod.guard_due.is_some() || pod.guard_lowered.is_some();
+        let waits = |pod: &KnownPod| pod.guard_due.is_some();
         self.report.ready && self.pass.is_none() && !self.pods.values().any(waits)
     }
 
@@ -402,7 +402,6 @@ impl Reconciler {
             let Some(pod) = self.pods.get_mut(&key) else { continue };
             pod.due = None;
             let claim = pod.claim.clone();
-            let old_is_through = pod.guard_lowered.is_some_and(|when| when <= Instant::now());
             let _held = match self.records.hold(&key.container_id, PATIENCE) {
                 Err(e) if e.is::<Busy>() => {
                     log::warn!("{e:#}; its pod's turn comes later");
@@ -412,9 +411,9 @@ impl Reconciler {
                 held => held?,
             };
             let (records, pins) = (&self.records, &self.pins);
-            let node =
-                NodeView { records, pins, bandwidth: &self.settings.bandwidth, links: &links };
-            let result = pod::bring(&node, &claim, old_is_through);
+            let (bandwidth, upgrades) = (&self.settings.bandwidth, !self.older.is_empty());
+            let node = NodeView { records, pins, bandwidth, links: &links, upgrades };
+            let result = pod::bring(&node, &claim);
             self.note(&claim, result);
             if began.elapsed() >= SLICE {
                 break;

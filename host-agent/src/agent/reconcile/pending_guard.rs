@@ -58,7 +58,7 @@ pub fn attach(records: &Records, pins: &Pins, claim: &Claim, place: GuardPlace) 
         }
         _ => {}
     }
-    Ok(Tried { again: guard::due_in(pins, &record), record: Some(record) })
+    Ok(Tried { again: guard::due_in(pins, &record, false), record: Some(record) })
 }
 
 fn complain(errors: &[anyhow::Error]) {

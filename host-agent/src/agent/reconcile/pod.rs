@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use bpf::Pins;
-use settings_model::{Bandwidth, GuardPlace};
+use settings_model::Bandwidth;
 
 use crate::host::netns::{is_netns, process_lives};
 use crate::netlink::Link;
@@ -28,6 +28,8 @@ pub struct NodeView<'a> {
     pub bandwidth: &'a Bandwidth,
     /// The host's devices.
     pub links: &'a [Link],
+    /// An older layout's guards are there as well, until all of ours are.
+    pub upgrades: bool,
 }
 
 /// What was found and done.
@@ -42,8 +44,6 @@ pub struct Seen {
     pub mended: Vec<(&'static str, String)>,
     /// Limits were changed.
     pub changed: bool,
-    /// The guard still has the old, higher limit, until that one's packets have left.
-    pub guard_is_high: bool,
     /// A guard must be attached, after this time; a tcx link takes so long that the caller spreads them
     /// out.
     pub guard_due_in: Option<Duration>,
@@ -55,9 +55,8 @@ pub struct Seen {
     pub failed: Option<anyhow::Error>,
 }
 
-/// None if the pod had gone, and with it now its record. `old_is_through` is what the guard's old
-/// limit has admitted.
-pub fn bring(node: &NodeView, claim: &Claim, old_is_through: bool) -> Result<Option<Seen>> {
+/// None if the pod had gone, and with it now its record.
+pub fn bring(node: &NodeView, claim: &Claim) -> Result<Option<Seen>> {
     if !claim.is_there() {
         return Ok(None);
     }
@@ -89,17 +88,13 @@ pub fn bring(node: &NodeView, claim: &Claim, old_is_through: bool) -> Result<Opt
     };
     let mut shaper = Shaper { pins: node.pins, slot: claim.slot, veth: &mut veth };
     let done = shaper.bring(node, claim, &mut record, &wanted, &mut seen);
-    let guard = shaper.bring_guard(wanted.egress.as_ref(), old_is_through && !seen.changed);
     if done.is_ok() {
         record.admitted = None;
     }
     if record != before {
         node.records.rewrite(claim, &record)?;
     }
-    match done.and(guard) {
-        Ok(waits) => seen.guard_is_high = waits,
-        Err(e) => seen.failed = Some(e),
-    }
+    seen.failed = done.err();
     if record.main.is_none() {
         seen.others = veth.others(node.links);
     }
@@ -116,7 +111,7 @@ impl Shaper<'_> {
         wanted: &Wanted,
         seen: &mut Seen,
     ) -> Result<()> {
-        if !shaper::holds(node.pins, claim.slot, record, wanted)? {
+        if !shaper::holds(node.pins, claim.slot, record, wanted) {
             shaper::prepare(record, self.veth, wanted);
             node.records.rewrite(claim, record)?;
             seen.changed = true;
@@ -145,12 +140,12 @@ impl Shaper<'_> {
             return Ok(());
         }
         let done = self.mend(record, wanted, seen);
-        seen.mended.extend(self.mend_guard(record, node.bandwidth.guard)?);
+        seen.mended.extend(self.mend_guard(record, node)?);
         // Without the proof that the shaper gives, honest packets would be charged twice.
         if done.is_ok() {
             seen.mended.extend(self.mend_ingress_guard(record)?);
         }
-        seen.guard_due_in = guard::due_in(self.pins, record);
+        seen.guard_due_in = guard::due_in(self.pins, record, node.upgrades);
         done
     }
 
@@ -207,16 +202,23 @@ impl Shaper<'_> {
     fn mend_guard(
         &mut self,
         record: &mut Record,
-        place: GuardPlace,
+        node: &NodeView,
     ) -> Result<Option<(&'static str, String)>> {
         let index = self.veth.host.link.index;
         match &record.guard {
             Some(Guard::Tcx) if !self.pins.renew_guard(index)? => {
                 record.guard = Some(Guard::Pending);
-                Ok(Some(("guard", "the guard is gone".into())))
+                Ok((!node.upgrades).then(|| ("guard", "the guard is gone".into())))
+            }
+            Some(Guard::Clsact)
+                if node.upgrades && !guard::is_ours(self.pins, &mut self.veth.host)? =>
+            {
+                record.guard = Some(Guard::Pending);
+                Ok(None)
             }
             Some(Guard::Clsact | Guard::Off(_)) => {
-                let guard = guard::attach(self.pins, self.slot, &mut self.veth.host, place)?;
+                let (place, host) = (node.bandwidth.guard, &mut self.veth.host);
+                let guard = guard::attach(self.pins, self.slot, host, place)?;
                 let before = record.guard.replace(guard);
                 guard::tell(record, before.as_ref());
                 Ok(None)
@@ -302,14 +304,14 @@ fn look_from_outside(
         Some(end) => end.root_slot()? == own,
         None => false,
     };
-    if !ingress || !shaper::holds(node.pins, claim.slot, record, wanted)? {
+    if !ingress || !shaper::holds(node.pins, claim.slot, record, wanted) {
         let what = "the limits are not as they should be, and the pod's namespace is out of reach";
         return Err(out_of_reach.context(what));
     }
     Ok(Seen {
         host_index: Some(host.ifindex),
         netns: end.and_then(|end| end.link.peer_netns),
-        guard_due_in: guard::due_in(node.pins, record),
+        guard_due_in: guard::due_in(node.pins, record, node.upgrades),
         ..Seen::default()
     })
 }
