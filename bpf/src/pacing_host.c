@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-/* pacing.h as ordinary functions, for the property tests in tests/pacing.rs. */
+/* pacing.h and hash.h as ordinary functions, for tests/pacing.rs and tests/hash.rs. */
+#include "hash.h"
 #include "pacing.h"
 
 __u64 host_cost_ns(const struct sluice_limit *limit, __u32 wire_len)
@@ -55,4 +56,14 @@ __u64 host_stamp(__u64 departure_ns, __u64 own_ns, __u64 now_ns,
 		 const struct sluice_limit *limit)
 {
 	return sluice_stamp(departure_ns, own_ns, now_ns, limit);
+}
+
+__u32 host_ipv4_hash(const void *header, __u64 key)
+{
+	return sluice_ipv4_hash(header, key);
+}
+
+__u32 host_ipv6_hash(const void *header, __u64 key)
+{
+	return sluice_ipv6_hash(header, key);
 }

@@ -9,9 +9,9 @@
  * end a chain that others are part of.
  */
 #include <linux/if_ether.h>
-#include <linux/in.h>
 #include <bpf/bpf_endian.h>
 
+#include "hash.h"
 #include "police.h"
 
 /*
@@ -38,45 +38,22 @@ header(const struct __sk_buff *skb, __u32 offset, __u32 length)
 	return data + length <= (const void *)(long)skb->data_end ? data : 0;
 }
 
-static __always_inline _Bool has_ports(__u8 protocol)
-{
-	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP;
-}
-
-/* Keyed, so that none who sends can aim at another's bucket. */
-static __always_inline __u64 mix(__u64 hash, __u64 word)
-{
-	hash = (hash ^ word) * (hash_key | 1);
-	return hash ^ hash >> 32;
-}
-
 /*
  * By addresses and ports of plain TCP and UDP; 0 for all else: fragments, options,
  * extension headers, tags, tunnels, and headers outside the linear part.
  */
 static __always_inline __u32 ports_hash(const struct __sk_buff *skb)
 {
-	_Bool is_ipv4 = skb->protocol == bpf_htons(ETH_P_IP);
-	const __u8 *ip = header(skb, IP, is_ipv4 ? 24 : 44);
-	const __u32 *word = (const __u32 *)ip;
-	__u64 hash = hash_key;
+	const void *ip;
 
-	if (!ip)
-		return 0;
-	if (is_ipv4) {
-		if (ip[0] != 0x45 || !has_ports(ip[9]) ||
-		    *(const __u16 *)(ip + 6) & bpf_htons(0x3fff))
-			return 0;
-		hash = mix(hash, (__u64)word[3] << 32 | word[4]);
-		return mix(hash, (__u64)ip[9] << 32 | word[5]);
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		ip = header(skb, IP, SLUICE_IPV4_BYTES);
+		return ip ? sluice_ipv4_hash(ip, hash_key) : 0;
 	}
-	if (skb->protocol != bpf_htons(ETH_P_IPV6) || !has_ports(ip[6]))
-		return 0;
-	hash = mix(hash, (__u64)word[2] << 32 | word[3]);
-	hash = mix(hash, (__u64)word[4] << 32 | word[5]);
-	hash = mix(hash, (__u64)word[6] << 32 | word[7]);
-	hash = mix(hash, (__u64)word[8] << 32 | word[9]);
-	return mix(hash, (__u64)ip[6] << 32 | word[10]);
+	ip = header(skb, IP, SLUICE_IPV6_BYTES);
+	return ip && skb->protocol == bpf_htons(ETH_P_IPV6) ?
+		       sluice_ipv6_hash(ip, hash_key) :
+		       0;
 }
 
 /*
