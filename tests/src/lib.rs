@@ -25,6 +25,7 @@ pub mod node;
 pub mod pinned_map;
 pub mod policy_agent;
 pub mod probes;
+pub mod proof;
 pub mod raw;
 pub mod result_cache;
 pub mod sluice_node;

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tests::cni::Annotations;
-use tests::command::{ip, json, output, run, tc, wait_for};
+use tests::command::{ip, json, output, tc, wait_for};
 use tests::foreign;
 use tests::kernel::has_tcx;
 use tests::meter::{Protocol, Transfer, in_netns};
 use tests::node::{Node, Pod, with_ready_node};
+use tests::proof::proof_of;
 
 const LIMIT: u64 = 20_000_000;
 const INGRESS: Annotations = Annotations { egress: 0, ingress: LIMIT };
@@ -151,7 +152,7 @@ fn proof_that_a_pod_writes_itself_counts_for_nothing() {
         node.guard(&sender);
         foreign::load();
         foreign::redirect_to_peer(&sender.host_ifname, &pod);
-        let proof = proof_of_slot(1);
+        let proof = proof_of(1, 1);
         sender.run("tc qdisc add dev eth0 clsact");
         sender.run(&format!(
             "tc filter add dev eth0 egress prio 1 u32 match u32 0 0 classid 1:{proof:x}"
@@ -168,16 +169,6 @@ fn proof_that_a_pod_writes_itself_counts_for_nothing() {
         let after = count(&node.status(&pod), "packets");
         assert!(after - before >= 100, "{before} {after}");
     });
-}
-
-/// What its packets on the way in carry, by the map that the agent keeps it in (proof.rs).
-fn proof_of_slot(slot: u64) -> u64 {
-    let words = ["-j", "map", "dump", "pinned", "/sys/fs/bpf/sluice/v2/proof"];
-    let dump = json(&run("bpftool", &words));
-    let bytes = dump[0]["value"].as_array().expect("bytes")[..8].iter().rev();
-    let hex: String = bytes.map(|byte| byte.as_str().expect("hex").replace("0x", "")).collect();
-    let number = u64::from_str_radix(&hex, 16).expect("a number");
-    1 + number % (65535 - 2 * 1024) + 2 * slot + 1
 }
 
 #[test]

@@ -17,6 +17,7 @@ use tests::link::index;
 use tests::meter::{Protocol, Transfer, in_netns, measure_seconds};
 use tests::node::{Node, PIN_DIR, Pod, mac_of, with_ready_node};
 use tests::policy_agent::{PolicyAgent, Side, Verdict};
+use tests::proof::proof_of;
 use tests::raw;
 
 const LIMIT: u64 = 20_000_000;
@@ -145,6 +146,32 @@ fn pod_without_qdisc_and_filter_gains_nothing_and_is_told_of() {
             let gone = "the pod's qdisc and filter are gone; ";
             let reason = status["egress"]["reason"].as_str().expect("a reason");
             assert!(reason.starts_with(gone) && reason.contains("the guard dropped"), "{reason}");
+        }
+    });
+}
+
+/// A classid becomes tc_index where a filter gives OK (net/core/dev.c, tc_run). The packets say then that
+/// they were shaped, but no one was charged for them.
+#[test]
+fn pod_that_forges_the_proof_gains_nothing_and_each_packet_is_counted() {
+    with_ready_node("", |node| {
+        let pairs = guarded_pairs(node);
+        // Which would restore it.
+        node.kill_agent(Signal::SIGKILL);
+        gain_nothing("forged proof", &pairs, |pod| {
+            let slot = node.status(pod)["slot"].as_u64().expect("a slot");
+            let proof = proof_of(slot, 0);
+            pod.run("tc qdisc del dev eth0 root");
+            pod.run("tc qdisc add dev eth0 clsact");
+            let filter = format!("egress prio 1 u32 match u32 0 0 classid 1:{proof:x}");
+            pod.run(&format!("tc filter add dev eth0 {filter}"));
+        });
+        for Pair { pod, remote, .. } in &pairs {
+            let count = || node.status(pod)["guard"]["unshaped_packets"].as_u64().expect("a count");
+            let before = count();
+            send_from(pod, remote);
+            // And what the pod's kernel says of its own.
+            assert!((5..10).contains(&(count() - before)), "{before} {}", count());
         }
     });
 }
