@@ -179,10 +179,16 @@ static __always_inline int police_unshaped(__u32 index, const struct sluice_fram
 								 TC_ACT_SHOT;
 }
 
+/* Out of the way of the many packets that are not super-packets. */
+__noinline int super_packet_len(struct __sk_buff *skb)
+{
+	return frame_of(skb).wire_len;
+}
+
 /* What a guard counts for a packet; for most its length says it. */
 static __always_inline __u32 charged_len(struct __sk_buff *skb)
 {
-	return skb->gso_segs < 2 ? skb->len : frame_of(skb).wire_len;
+	return skb->gso_segs < 2 ? skb->len : super_packet_len(skb);
 }
 
 /* Whether the packet says that this entry's shaper has let it pass, and that is so. */

@@ -139,6 +139,30 @@ table_of(__u32 index, const struct sluice_clock *clock)
 	return made ? bpf_map_lookup_elem(made, &first) : 0;
 }
 
+/* What is done to each packet that leaves, now or when its turn comes. */
+static __always_inline int
+let_go(struct __sk_buff *skb, __u32 index, struct sluice_line *line,
+       struct sluice_counters *count, __u64 now_ns, __u64 departure_ns)
+{
+	__u64 wait_ns = departure_ns - now_ns;
+
+	sent(count, skb->wire_len);
+	forget_lost(&line->account, now_ns);
+	__sync_fetch_and_add(&line->account.charged_bytes, skb->wire_len);
+	/* Nothing writes it again before the other end of the veth pair. */
+	skb->tc_index = proof_of(index);
+	/* Without fq here a stamp would only mislead an fq further on. */
+	if (line->limit.mode != SLUICE_PACED)
+		return TC_ACT_UNSPEC;
+	if (wait_ns) {
+		count->sojourn_ns += wait_ns;
+		if (sluice_is_delayed(wait_ns))
+			count_delay(&line->delays, wait_ns);
+	}
+	skb->tstamp = sluice_stamp(departure_ns, skb->tstamp, now_ns, &line->limit);
+	return TC_ACT_UNSPEC;
+}
+
 static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 {
 	__u32 index = skb->tc_classid * SLUICE_DIRECTIONS + direction;
@@ -148,68 +172,56 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	struct sluice_clock *clock;
 	struct sluice_flows *table;
 	struct sluice_packet packet;
-	struct sluice_turn turn = {};
-	struct sluice_flow *flow = 0, *source = 0;
-	__u64 line_ns, wait_ns;
+	struct sluice_turn turn;
+	struct sluice_flow *flow, *source = 0;
+	__u64 now_ns, cost_ns, line_ns;
 
 	/* A slot that cannot exist, or one without a limit: not ours, passes. */
 	if (!line || !count || !line->limit.ns_per_byte)
 		return TC_ACT_UNSPEC;
 	limit = &line->limit;
 	clock = &line->clock;
-	packet.now_ns = bpf_ktime_get_ns();
-	packet.cost_ns = sluice_cost_ns(limit, skb->wire_len);
-	turn.departure_ns = packet.now_ns;
-	if (clock->next_ns && sluice_is_idle(limit, clock, packet.now_ns)) {
-		clock->idle_ns = packet.now_ns;
-	} else {
-		table = table_of(index, clock);
-		/* Made before the limit is set; without it all flows would be one. */
-		if (!table) {
-			count->unready_packets++;
-			return drop_into_class(skb, count);
-		}
-		packet.segments = skb->gso_segs;
-		packet.hash = flow_hash(skb);
-		flow = find_flow(table, clock, 0, packet.hash, packet.now_ns);
-		if (clock->active > SLUICE_FLOWS_ALONE)
-			source = find_flow(table, clock, 1, source_hash(skb, direction),
-					   packet.now_ns);
-		turn = sluice_decide(limit, clock, flow, source, &packet);
-		if (turn.action == SLUICE_REFUSE) {
-			count->last_horizon_ns = packet.now_ns;
-			return drop_into_class(skb, count);
-		}
-		if (turn.action == SLUICE_SIGNAL) {
-			if (!limit->ecn || !bpf_skb_ecn_set_ce(skb)) {
-				count->aqm_packets++;
-				count->last_aqm_ns = packet.now_ns;
-				return drop_into_class(skb, count);
-			}
-			count->marked_packets++;
-		}
+	now_ns = bpf_ktime_get_ns();
+	cost_ns = sluice_cost_ns(limit, skb->wire_len);
+	if (clock->next_ns && sluice_is_idle(limit, clock, now_ns)) {
+		clock->idle_ns = now_ns;
+		line_ns = charge(clock, now_ns, cost_ns, limit);
+		/* Another CPU may have been served since. */
+		return let_go(skb, index, line, count, now_ns,
+			      sluice_later(now_ns, line_ns));
 	}
-	line_ns = charge(clock, packet.now_ns, packet.cost_ns, limit);
-	/* Another CPU may have been served since the decision. */
+	table = table_of(index, clock);
+	/* Made before the limit is set; without it all flows would be one. */
+	if (!table) {
+		count->unready_packets++;
+		return drop_into_class(skb, count);
+	}
+	packet.now_ns = now_ns;
+	packet.cost_ns = cost_ns;
+	packet.segments = skb->gso_segs;
+	packet.hash = flow_hash(skb);
+	flow = find_flow(table, clock, 0, packet.hash, now_ns);
+	if (clock->active > SLUICE_FLOWS_ALONE)
+		source = find_flow(table, clock, 1, source_hash(skb, direction), now_ns);
+	turn = sluice_decide(limit, clock, flow, source, &packet);
+	if (turn.action == SLUICE_REFUSE) {
+		count->last_horizon_ns = now_ns;
+		return drop_into_class(skb, count);
+	}
+	if (turn.action == SLUICE_SIGNAL) {
+		if (!limit->ecn || !bpf_skb_ecn_set_ce(skb)) {
+			count->aqm_packets++;
+			count->last_aqm_ns = now_ns;
+			return drop_into_class(skb, count);
+		}
+		count->marked_packets++;
+	}
+	line_ns = charge(clock, now_ns, cost_ns, limit);
+	/* The same. */
 	if (!turn.early)
 		turn.departure_ns = sluice_later(turn.departure_ns, line_ns);
-	if (flow)
-		sluice_take(limit, clock, flow, source, &packet, &turn);
-	sent(count, skb->wire_len);
-	forget_lost(&line->account, packet.now_ns);
-	__sync_fetch_and_add(&line->account.charged_bytes, skb->wire_len);
-	/* Nothing writes it again before the other end of the veth pair. */
-	skb->tc_index = proof_of(index);
-	/* Without fq here a stamp would only mislead an fq further on. */
-	if (limit->mode == SLUICE_PACED) {
-		wait_ns = turn.departure_ns - packet.now_ns;
-		count->sojourn_ns += wait_ns;
-		if (sluice_is_delayed(wait_ns))
-			count_delay(&line->delays, wait_ns);
-		skb->tstamp = sluice_stamp(turn.departure_ns, skb->tstamp,
-					   packet.now_ns, limit);
-	}
-	return TC_ACT_UNSPEC;
+	sluice_take(limit, clock, flow, source, &packet, &turn);
+	return let_go(skb, index, line, count, now_ns, turn.departure_ns);
 }
 
 SEC("tc")
