@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Errors as the CNI spec has them: JSON on standard output, exit status 1.
-//! Codes 1 to 99 are the spec's, those from 100 on are Sluice's (README.md).
+//! Codes 1 to 99 are the spec's, those from 100 on are Sluice's (docs/reference.md).
 
 use serde_json::json;
 

@@ -8,7 +8,7 @@
 //! | -------------------------- | ------------------------------------------------------- |
 //! | filter and fq (paced)      | burst, and 10 ms that sparse flows may be early         |
 //! | filter, its fq is gone     | the same, and pacing's horizon: nothing waits          |
-//! | filter (policed)           | burst and 200 ms: README's table of modes               |
+//! | filter (policed)           | burst and 200 ms: the modes of docs/reference.md        |
 //! | the guard alone            | burst; without fq 200 ms more, as the shaper            |
 //!
 //! A second has the least credit of the pieces that were there all the time. Clocks
