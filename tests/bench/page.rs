@@ -9,9 +9,11 @@ use anyhow::{Context, Result};
 
 use crate::crowd::Crowd;
 use crate::figure::Figure;
+use crate::packets::Packets;
 use crate::plots;
 use crate::report::Report;
 use crate::row::{Direction, Row};
+use crate::setups::Setup;
 use crate::site::MTUS;
 
 const PAGE: &str = "docs/benchmarks.md";
@@ -65,6 +67,10 @@ project's do in turn on the same veths.
 | upstream-32kb | the same with a burst of 32 KB |
 | cilium-edt | departure times as Cilium's bandwidth manager stamps them, and fq, on the uplink (egress) or host end (ingress) |
 | fq | the queue alone, without program or limit |
+| queues | the qdiscs that Sluice puts on a pod's egress, without a program |
+| queues-and-filter | the same, and a filter whose program does nothing |
+| empty-guard | the same, and such a program on tcx of the host's end |
+| sluice-unguarded | Sluice without the guard on the host's end |
 
 ";
 
@@ -78,6 +84,7 @@ pub fn write(report: &Report) -> Result<()> {
         // A String takes all that is written.
         let _ = write!(page, "\n## {title}\n\n![{title}](benchmarks/{name}.svg)\n");
     }
+    steps(&mut page, &report.packets);
     for mtu in MTUS {
         rows(&mut page, mtu, &report.rows);
     }
@@ -116,6 +123,30 @@ fn figures(page: &mut String, figures: &[Figure]) {
             "| {id} | {name} | {detail} | {value} {unit} | {must} | {aim} | {reached} | {} |",
             peers.join("; ")
         );
+    }
+}
+
+/// What each part of a limit costs a packet, as the difference of two set-ups.
+fn steps(page: &mut String, packets: &[Packets]) {
+    let of = |setup| packets.iter().find(|p| p.setup == setup).map(|p| p.instructions);
+    page.push_str(
+        "\n## Where the instructions of a packet go\n\n| step | instructions |\n| --- | --- |\n",
+    );
+    for (step, with, without) in [
+        ("fq", Setup::Fq, Setup::None),
+        ("prio above it, with the class for drops", Setup::Queues, Setup::Fq),
+        ("its filter: what the kernel does to run one", Setup::QueuesAndFilter, Setup::Queues),
+        ("the shaper's program", Setup::SluiceUnguarded, Setup::QueuesAndFilter),
+        ("tcx on the host's end: what the kernel does", Setup::EmptyGuard, Setup::QueuesAndFilter),
+    ] {
+        if let (Some(with), Some(without)) = (of(with), of(without)) {
+            let _ = writeln!(page, "| {step} | {:.0} |", with - without);
+        }
+    }
+    let guard = [Setup::Sluice, Setup::SluiceUnguarded, Setup::EmptyGuard, Setup::QueuesAndFilter];
+    if let [Some(sluice), Some(unguarded), Some(hook), Some(none)] = guard.map(of) {
+        let _ =
+            writeln!(page, "| the guard's program | {:.0} |", sluice - unguarded - (hook - none));
     }
 }
 

@@ -72,12 +72,18 @@ fn each(pairs: &[Pair], send: impl Fn(&Pair) -> Vec<u64> + Sync) -> Vec<Vec<u64>
     })
 }
 
-/// Tampered with as `tamper` does, none of them gains anything.
-fn gain_nothing(what: &str, pairs: &[Pair], tamper: impl Fn(&Pod)) {
+/// Tampered with as `tamper` does, none of them gains anything: where a shaper of the pod would pace, no
+/// more than the burst and a packet in the first second either.
+fn gain_nothing(node: &Node, what: &str, pairs: &[Pair], tamper: impl Fn(&Pod)) {
+    let paced = pairs.iter().all(|pair| node.status(&pair.pod)["egress"]["mode"] == "paced");
     pairs.iter().for_each(|pair| tamper(&pair.pod));
     let rates = each(pairs, |pair| flood(&pair.pod, &pair.remote, TAMPERED_SECONDS));
     for (pair, rates) in pairs.iter().zip(&rates) {
-        assert_gains_nothing(&format!("{what}, MTU {}", pair.mtu), rates);
+        let what = format!("{what}, MTU {}", pair.mtu);
+        assert_gains_nothing(&what, rates);
+        let mean = rates.iter().sum::<u64>() / rates.len() as u64;
+        let first = LIMIT * 101 / 100 + 8 * u64::from(pair.mtu + 14);
+        assert!(!paced || mean <= LIMIT * 101 / 100 && rates[0] <= first, "{what}: {rates:?}");
     }
 }
 
@@ -116,7 +122,7 @@ fn pod_without_its_filter_gains_nothing_and_is_told_of() {
         let pairs = guarded_pairs(node);
         // Which would restore it.
         node.kill_agent(Signal::SIGKILL);
-        gain_nothing("without filter", &pairs, |pod| {
+        gain_nothing(node, "without filter", &pairs, |pod| {
             pod.run("tc filter del dev eth0 parent 51ce: prio 1");
         });
         for Pair { pod, .. } in &pairs {
@@ -138,7 +144,7 @@ fn pod_without_qdisc_and_filter_gains_nothing_and_is_told_of() {
         let pairs = guarded_pairs(node);
         // Which would restore it.
         node.kill_agent(Signal::SIGKILL);
-        gain_nothing("without both", &pairs, |pod| {
+        gain_nothing(node, "without both", &pairs, |pod| {
             pod.run("tc qdisc del dev eth0 root");
         });
         for Pair { pod, .. } in &pairs {
@@ -158,7 +164,7 @@ fn pod_that_forges_the_proof_gains_nothing_and_each_packet_is_counted() {
         let pairs = guarded_pairs(node);
         // Which would restore it.
         node.kill_agent(Signal::SIGKILL);
-        gain_nothing("forged proof", &pairs, |pod| {
+        gain_nothing(node, "forged proof", &pairs, |pod| {
             let slot = node.status(pod)["slot"].as_u64().expect("a slot");
             let proof = proof_of(slot, 0);
             pod.run("tc qdisc del dev eth0 root");
@@ -186,10 +192,13 @@ fn pod_without_its_fq_gains_nothing_and_is_told_of() {
         if node.status(&pairs[0].pod)["egress"]["mode"] != "paced" {
             return tests::kernel::skip("pod_without_its_fq", "without sch_fq there is none");
         }
-        gain_nothing("without fq", &pairs, |pod| {
-            pod.run("tc qdisc del dev eth0 parent 51ce:1 handle 51cf:");
+        // All that fq held for later is out at once, and no more than the line's rate after that.
+        pairs.iter().for_each(|pair| {
+            pair.pod.run("tc qdisc del dev eth0 parent 51ce:1 handle 51cf:");
         });
-        for Pair { pod, .. } in &pairs {
+        let rates = each(&pairs, |pair| flood(&pair.pod, &pair.remote, TAMPERED_SECONDS));
+        for (Pair { pod, mtu, .. }, rates) in pairs.iter().zip(&rates) {
+            assert_gains_nothing(&format!("without fq, MTU {mtu}"), rates);
             assert_eq!(node.status(pod)["egress"]["reason"], "the pod's qdisc is gone");
         }
     });
