@@ -176,9 +176,12 @@ fn state(pod: &Pod) -> String {
     files.retain(|file| !file.starts_with("/run/sluice/locks/containers "));
     files.sort_unstable();
     all.push(files.join("\n"));
-    for map in ["lines", "guards", "flows"] {
-        all.push(run("bpftool", &["map", "dump", "pinned", &format!("{PIN_DIR}/{map}")]));
-    }
+    let dump = |map| run("bpftool", &["-j", "map", "dump", "pinned", &format!("{PIN_DIR}/{map}")]);
+    all.extend(["guards", "flows"].map(dump));
+    // Not the clocks: a pod looks for IPv6 routers when it likes to.
+    let lines = parse(&dump("lines"));
+    let lines = lines.as_array().expect("entries").iter();
+    all.extend(lines.map(|line| line["formatted"]["value"]["limit"].to_string()));
     all.join("\n")
 }
 
