@@ -560,12 +560,12 @@ fn node_that_was_never_booted_says_what_to_do() {
         );
         says(finding(&seen, "not-booted"), "remedy", "sluice boot");
         says(finding(&seen, "pins-missing"), "subject", PIN_DIR);
-        fs::create_dir_all("/sys/fs/bpf/sluice/v2").expect("make another layout");
+        fs::create_dir_all("/sys/fs/bpf/sluice/v1").expect("make another layout");
         let other = diagnosis(node).0;
         let other = finding(&other, "pins-of-other-version");
         assert_eq!(
             (&other["subject"], &other["severity"]),
-            (&json!("/sys/fs/bpf/sluice/v2"), &json!("note"))
+            (&json!("/sys/fs/bpf/sluice/v1"), &json!("note"))
         );
     });
 }
