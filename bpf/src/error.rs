@@ -49,8 +49,8 @@ pub enum Error {
     PodEnd { end: PodEnd, source: libbpf_rs::Error },
     #[error("keep the proof of passage in {}", path.display())]
     Proof { path: PathBuf, source: libbpf_rs::Error },
-    #[error("map {} into memory", path.display())]
-    MapLines { path: PathBuf, source: std::io::Error },
+    #[error("map the lines of slot {slot} into memory")]
+    MapLine { slot: u16, source: std::io::Error },
     #[error("write {map} of slot {slot}")]
     WriteMap { map: &'static str, slot: u16, source: libbpf_rs::Error },
     #[error("read {map} of slot {slot}")]

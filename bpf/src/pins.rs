@@ -123,8 +123,8 @@ impl Pins {
     }
 
     /// Puts a limit in force at once; clock and counters stay as they are.
-    pub fn set_limit(&self, slot: Slot, direction: Direction, limit: Limit) {
-        self.lines.set_limit(slot, direction, limit);
+    pub fn set_limit(&self, slot: Slot, direction: Direction, limit: Limit) -> Result<()> {
+        self.lines.set_limit(slot, direction, limit)
     }
 
     /// Gives the entry a table of flows unless it has one; without it nothing passes. Waits until no
@@ -146,7 +146,7 @@ impl Pins {
         self.guards
             .update(&ifindex.to_ne_bytes(), &value, MapFlags::ANY)
             .map_err(|source| Error::GuardSlot { ifindex, source })?;
-        self.lines.set_guard_end(slot, Direction::Egress, PodEnd { netns: 0, ifindex });
+        self.lines.set_guard_end(slot, Direction::Egress, PodEnd { netns: 0, ifindex })?;
         tcx::attach_ingress(self.guard.as_fd(), ifindex, &self.guard_pin(ifindex))
     }
 
@@ -188,7 +188,7 @@ impl Pins {
         self.pod_ends
             .update(&end.key(), &value, MapFlags::ANY)
             .map_err(|source| Error::PodEnd { end, source })?;
-        self.lines.set_guard_end(slot, Direction::Ingress, end);
+        self.lines.set_guard_end(slot, Direction::Ingress, end)?;
         tcx::attach_ingress(program.as_fd(), end.ifindex, &self.pod_link(end))
     }
 
@@ -235,7 +235,7 @@ impl Pins {
     }
 
     /// Bytes that this direction's guard has seen of what the shaper let pass.
-    pub fn passed_bytes(&self, slot: Slot, direction: Direction) -> u64 {
+    pub fn passed_bytes(&self, slot: Slot, direction: Direction) -> Result<u64> {
         self.lines.passed_bytes(slot, direction)
     }
 
@@ -278,7 +278,7 @@ impl Pins {
     }
 
     /// The limit in force.
-    pub fn limit(&self, slot: Slot, direction: Direction) -> Limit {
+    pub fn limit(&self, slot: Slot, direction: Direction) -> Result<Limit> {
         self.lines.limit(slot, direction)
     }
 
@@ -289,7 +289,7 @@ impl Pins {
 
     /// How long sent packets were held back since the slot was last cleared; a direction that is policed
     /// holds nothing back.
-    pub fn delays(&self, slot: Slot, direction: Direction) -> Delays {
+    pub fn delays(&self, slot: Slot, direction: Direction) -> Result<Delays> {
         self.lines.delays(slot, direction)
     }
 

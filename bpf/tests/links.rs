@@ -61,7 +61,7 @@ impl Node {
             mode: Mode::Policed,
             ..Limit::NONE
         };
-        self.pins.set_limit(slot, Direction::Egress, limit);
+        self.pins.set_limit(slot, Direction::Egress, limit).expect("set the limit");
     }
 }
 

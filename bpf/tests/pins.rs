@@ -53,10 +53,10 @@ fn cleared_slot_is_as_new_and_its_neighbours_as_before() {
         lines.update(&key, &line, MapFlags::ANY).expect("as the programs count");
     }
     pins.clear(slot(6)).expect("clear");
-    assert_eq!(pins.delays(slot(6), Direction::Egress), Delays::default());
-    let kept = pins.delays(slot(7), Direction::Egress);
+    assert_eq!(pins.delays(slot(6), Direction::Egress).expect("read"), Delays::default());
+    let kept = pins.delays(slot(7), Direction::Egress).expect("read");
     assert_eq!(kept.longer, [36, 28, 21, 15, 10, 6, 3, 1]);
-    assert_eq!(pins.delays(slot(7), Direction::Ingress), Delays::default());
+    assert_eq!(pins.delays(slot(7), Direction::Ingress).expect("read"), Delays::default());
 }
 
 fn lines(dir: &Path) -> MapHandle {
@@ -71,8 +71,8 @@ fn limit_is_written_and_the_rest_of_the_line_stays() {
     lines(&dir).update(&key, &full, MapFlags::ANY).expect("as after some traffic");
     let limit = Limit { ns_per_byte: 8, horizon_ns: 9, mode: Mode::Policed, ..Limit::NONE };
     for limit in [limit, Limit::NONE] {
-        pins.set_limit(slot(8), Direction::Ingress, limit);
-        assert_eq!(Pins::open(&dir).expect("open").limit(slot(8), Direction::Ingress), limit);
+        pins.set_limit(slot(8), Direction::Ingress, limit).expect("set");
+        assert_eq!(pins.limit(slot(8), Direction::Ingress).expect("read"), limit);
         let line = lines(&dir).lookup(&key, MapFlags::ANY).expect("read").expect("an entry");
         assert_eq!(line[48..], full[48..]);
     }

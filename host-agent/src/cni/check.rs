@@ -95,7 +95,7 @@ fn missing_of(
     let held = if direction == Direction::Ingress { veth.host.root_slot()? } else { None };
     let foreign = held.filter(|held| *held != own);
     let foreign = foreign.map(|held| format!("the filter names slot {held} instead of {own}"));
-    let limit = pins.limit(claim.slot, direction);
+    let limit = pins.limit(claim.slot, direction)?;
     let no_limit = format!("slot {own} has no limit in the maps");
     let no_limit = (limit == bpf::Limit::NONE).then_some(no_limit);
     Ok(gone.into_iter().chain(foreign).chain(no_limit).collect())

@@ -38,19 +38,20 @@ pub fn prepare(record: &mut Record, veth: &Veth, wanted: &Wanted) {
 }
 
 /// Whether all that is wanted is already so, by the record and the maps.
-pub fn holds(pins: &Pins, slot: Slot, record: &Record, wanted: &Wanted) -> bool {
-    let same =
-        |direction: Direction, shaping: &Shaping, limit: Option<&Limit>| match (shaping, limit) {
+pub fn holds(pins: &Pins, slot: Slot, record: &Record, wanted: &Wanted) -> Result<bool> {
+    let same = |direction: Direction, shaping: &Shaping, limit: Option<&Limit>| -> Result<bool> {
+        Ok(match (shaping, limit) {
             (Shaping::Unlimited, None) => true,
             (Shaping::Limited { origin, asked, mode: Some(mode), .. }, Some(limit)) => {
-                let held = pins.limit(slot, direction);
+                let held = pins.limit(slot, direction)?;
                 same_but_for_mtu(held, limit, in_programs(mode), direction)
                     && (*origin, *asked) == (limit.origin, limit.asked)
             }
             _ => false,
-        };
-    same(Direction::Egress, &record.egress, wanted.egress.as_ref())
-        && same(Direction::Ingress, &record.ingress, wanted.ingress.as_ref())
+        })
+    };
+    Ok(same(Direction::Egress, &record.egress, wanted.egress.as_ref())?
+        && same(Direction::Ingress, &record.ingress, wanted.ingress.as_ref())?)
 }
 
 /// Quantum and horizon follow from the rate and the device, which has not to be asked for this.
@@ -99,7 +100,7 @@ impl Shaper<'_> {
             (Shaping::Unlimited, None) => Ok(()),
             (Shaping::Limited { gso_before, .. }, None) => {
                 record.ingress = Shaping::Unlimited;
-                self.pins.set_limit(self.slot, direction, bpf::Limit::NONE);
+                self.pins.set_limit(self.slot, direction, bpf::Limit::NONE)?;
                 let detached = first(self.veth.detach(direction, gso_before));
                 let guard = record.ingress_guard.take().map_or_else(Vec::new, |guard| {
                     guard::detach_ingress(self.pins, self.slot, Some(self.veth), &guard)
@@ -216,7 +217,7 @@ impl Shaper<'_> {
             guard => {
                 let (direction, mtu) = (Direction::Egress, self.veth.mtu(Direction::Egress));
                 let policed = limit.for_bpf(bpf::Mode::Policed, direction, mtu);
-                self.pins.set_limit(self.slot, direction, policed);
+                self.pins.set_limit(self.slot, direction, policed)?;
                 Ok((Mode::Guarded(foreign), guard))
             }
         }
@@ -234,7 +235,7 @@ impl Shaper<'_> {
         let mtu = self.veth.mtu(direction);
         let new = limit.for_bpf(in_programs(mode), direction, mtu);
         if is_guarded(mode) {
-            self.pins.set_limit(self.slot, direction, new);
+            self.pins.set_limit(self.slot, direction, new)?;
             return Ok(());
         }
         let old = Rate::from_bits_per_sec(old).map(|rate| Limit { rate, ..*limit });
@@ -245,14 +246,14 @@ impl Shaper<'_> {
         }
         // There is one, unless these are the maps of a new layout.
         self.pins.make_flows(self.slot, direction)?;
-        self.pins.set_limit(self.slot, direction, new);
+        self.pins.set_limit(self.slot, direction, new)?;
         self.veth.clamp(direction, limit, before)?;
         Ok(())
     }
 
     fn lift_egress(&mut self, record: &mut Record, before: Gso) -> Result<()> {
         record.egress = Shaping::Unlimited;
-        self.pins.set_limit(self.slot, Direction::Egress, bpf::Limit::NONE);
+        self.pins.set_limit(self.slot, Direction::Egress, bpf::Limit::NONE)?;
         let detached = first(self.veth.detach(Direction::Egress, before));
         let guard = record.guard.take().map_or_else(Vec::new, |guard| {
             guard::detach(self.pins, self.slot, &mut self.veth.host, &guard)

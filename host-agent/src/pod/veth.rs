@@ -151,7 +151,7 @@ impl Veth {
         }
         // The table comes first, so that no packet meets the limit without it.
         pins.make_flows(slot, direction)?;
-        pins.set_limit(slot, direction, limit.for_bpf(mode, direction, link.mtu));
+        pins.set_limit(slot, direction, limit.for_bpf(mode, direction, link.mtu))?;
         let filter = filter(pins, direction, slot);
         match netlink.add_root_filter(link, &filter) {
             Err(e) if is_there(&e) => netlink.replace_root_filter(link, &filter)?,

@@ -102,11 +102,11 @@ impl Counted {
     /// Delays first: a packet may be among the sent ones only, not among the delayed ones only.
     fn read(pins: Option<&Pins>, claim: &Claim, direction: Direction) -> bpf::Result<Self> {
         let Some(pins) = pins else { return Ok(Self::default()) };
-        let delays = pins.delays(claim.slot, direction);
+        let delays = pins.delays(claim.slot, direction)?;
         Ok(Self {
             shaped: (pins.counters(claim.slot, direction)?, delays),
             unshaped: pins.unshaped(claim.slot, direction)?,
-            passed_bytes: pins.passed_bytes(claim.slot, direction),
+            passed_bytes: pins.passed_bytes(claim.slot, direction)?,
         })
     }
 }

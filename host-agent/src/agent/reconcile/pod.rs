@@ -111,7 +111,7 @@ impl Shaper<'_> {
         wanted: &Wanted,
         seen: &mut Seen,
     ) -> Result<()> {
-        if !shaper::holds(node.pins, claim.slot, record, wanted) {
+        if !shaper::holds(node.pins, claim.slot, record, wanted)? {
             shaper::prepare(record, self.veth, wanted);
             node.records.rewrite(claim, record)?;
             seen.changed = true;
@@ -304,7 +304,7 @@ fn look_from_outside(
         Some(end) => end.root_slot()? == own,
         None => false,
     };
-    if !ingress || !shaper::holds(node.pins, claim.slot, record, wanted) {
+    if !ingress || !shaper::holds(node.pins, claim.slot, record, wanted)? {
         let what = "the limits are not as they should be, and the pod's namespace is out of reach";
         return Err(out_of_reach.context(what));
     }
