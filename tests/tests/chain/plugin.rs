@@ -149,7 +149,7 @@ fn check_names_what_is_missing() {
         missing(&pod, &format!("eth0 ingress: {root}"));
         again();
         let zero = vec!["0"; limit_bytes()].join(" ");
-        let words = format!("map update pinned {PIN_DIR}/limits key 4 0 0 0 value {zero}");
+        let words = format!("map update pinned {PIN_DIR}/lines key 3 0 0 0 value {zero}");
         run("bpftool", &words.split(' ').collect::<Vec<_>>());
         let limit = "slot 1 has no limit in the maps";
         missing(&pod, &format!("eth1 ingress: {limit}; eth0 ingress: {limit}"));

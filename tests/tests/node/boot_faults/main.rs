@@ -208,7 +208,7 @@ fn pins_that_are_something_else_hold_no_pod() {
         assert!(node.boot(&settings("")).status.success());
         node.start_agent();
         node.kill_agent(Signal::SIGKILL);
-        fs::remove_file(format!("{PINS}/v1/limits")).expect("remove a pin");
+        fs::remove_file(format!("{PINS}/v2/lines")).expect("remove a pin");
         wait_in_vain_for_the_agent();
         admitted(node, "open the pin", |node| node.start_agent());
     });
