@@ -33,7 +33,8 @@ struct {
 /*
  * A table of flows for each entry that is paced by flow; made by user space
  * when a pod is attached, because 12 KiB for everything that might be used
- * would be 24 MiB. What comes to an entry without one is dropped.
+ * would be 24 MiB. What would have to
+ * wait in an entry without one is dropped.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);

@@ -126,7 +126,7 @@ find_flow(struct sluice_flows *table, const struct sluice_clock *clock, __u32 is
 
 /*
  * The table of flows that this entry has, which is its slot's last pod's as long as
- * the clock has never run. Who races here forgets a packet or two of a flow.
+ * nothing has had to wait for a turn. Who races here forgets a packet or two of a flow.
  */
 static __always_inline struct sluice_flows *
 table_of(__u32 index, const struct sluice_clock *clock)
@@ -134,7 +134,7 @@ table_of(__u32 index, const struct sluice_clock *clock)
 	void *made = bpf_map_lookup_elem(&flows, &index);
 	__u32 first = 0;
 
-	if (made && !clock->next_ns)
+	if (made && !clock->last_ns)
 		bpf_map_update_elem(made, &first, (const void *)&contract.flows, BPF_ANY);
 	return made ? bpf_map_lookup_elem(made, &first) : 0;
 }
@@ -183,7 +183,7 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	clock = &line->clock;
 	now_ns = bpf_ktime_get_ns();
 	cost_ns = sluice_cost_ns(limit, skb->wire_len);
-	if (clock->next_ns && sluice_is_idle(limit, clock, now_ns)) {
+	if (sluice_is_idle(limit, clock, now_ns)) {
 		clock->idle_ns = now_ns;
 		line_ns = charge(clock, now_ns, cost_ns, limit);
 		/* Another CPU may have been served since. */

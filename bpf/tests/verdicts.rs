@@ -456,13 +456,15 @@ fn no_program_changes_a_packets_mark_or_priority() {
 }
 
 #[test]
-fn limit_without_a_table_of_flows_lets_nothing_pass() {
+fn limit_without_a_table_of_flows_lets_nothing_wait() {
     let shaper = Shaper::load();
-    shaper.limit(0, 1000, SECOND_NS, PACED);
+    // A frame takes ten seconds.
+    shaper.limit(0, 10_000_000, 60 * SECOND_NS, PACED);
     let flows = MapHandle::from_pinned_path(shaper.dir.join("flows")).expect("flows");
     flows.delete(&0u32.to_ne_bytes()).expect("take the table out");
+    assert_eq!(shaper.run("shape_egress", 1000, 0).0, TC_ACT_UNSPEC);
     assert_eq!(shaper.run("shape_egress", 1000, 0).0, DROPPED);
-    assert_eq!(shaper.counters(0), [0, 0, 1, 1000, 0, 1, 0, 0, 0, 0]);
+    assert_eq!(shaper.counters(0), [1, 1000, 1, 1000, 0, 1, 0, 0, 0, 0]);
 }
 
 #[test]
