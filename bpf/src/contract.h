@@ -124,9 +124,9 @@ struct sluice_counters {
 /*
  * What the shaper has let pass and what the guard has seen of it, in bytes as they
  * are charged: the guard lets nothing pass that was not charged before. What was
- * charged and never came (a queue that was removed) is forgotten after one or two
- * times SLUICE_ACCOUNT_NS, longer than any queue of ours. One cache line; written
- * by the programs, but for `end`.
+ * charged and never came (a queue that was removed) is forgotten once the shaper has
+ * worked on for one or two times SLUICE_ACCOUNT_NS, longer than any queue of ours. One
+ * cache line; written by the programs, but for `end`.
  */
 #define SLUICE_ACCOUNT_NS 2000000000ULL
 

@@ -63,13 +63,6 @@
 /* CoDel's interval in targets: RFC 8289 section 4.3 has 100 ms and 5 ms. */
 #define SLUICE_INTERVAL_TARGETS 20
 
-struct sluice_step {
-	__u64 departure_ns; /* when this packet may leave */
-	__u64 next_ns;      /* the clock after it */
-	__u32 admitted;
-	__u32 pad;
-};
-
 SLUICE_INLINE __u64 sluice_later(__u64 a_ns, __u64 b_ns)
 {
 	return a_ns > b_ns ? a_ns : b_ns;
@@ -99,19 +92,6 @@ SLUICE_INLINE __u64 sluice_line_ns(__u64 clock_ns, __u64 now_ns,
 				   const struct sluice_limit *limit)
 {
 	return sluice_later(clock_ns, sluice_before(now_ns, limit->burst_ns));
-}
-
-/* One queue for all: first come, first served. A refused packet costs nothing. */
-SLUICE_INLINE struct sluice_step
-sluice_pace(__u64 clock_ns, __u64 now_ns, __u64 cost_ns, const struct sluice_limit *limit)
-{
-	struct sluice_step step = { .next_ns = clock_ns };
-
-	step.departure_ns = sluice_line_ns(clock_ns, now_ns, limit);
-	step.admitted = step.departure_ns <= now_ns + limit->horizon_ns;
-	if (step.admitted)
-		step.next_ns = step.departure_ns + cost_ns;
-	return step;
 }
 
 enum sluice_action {

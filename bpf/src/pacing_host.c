@@ -8,10 +8,24 @@ __u64 host_cost_ns(const struct sluice_limit *limit, __u32 wire_len)
 	return sluice_cost_ns(limit, wire_len);
 }
 
-struct sluice_step
+struct step {
+	__u64 departure_ns; /* when this packet may leave */
+	__u64 next_ns;      /* the clock after it */
+	__u32 admitted;
+	__u32 pad;
+};
+
+/* What police.h does where the credit is the horizon: a refused packet costs nothing. */
+struct step
 host_pace(__u64 clock_ns, __u64 now_ns, __u64 cost_ns, const struct sluice_limit *limit)
 {
-	return sluice_pace(clock_ns, now_ns, cost_ns, limit);
+	struct step step = { .next_ns = clock_ns };
+
+	step.departure_ns = sluice_line_ns(clock_ns, now_ns, limit);
+	step.admitted = step.departure_ns <= now_ns + limit->horizon_ns;
+	if (step.admitted)
+		step.next_ns = step.departure_ns + cost_ns;
+	return step;
 }
 
 /* What shaper.bpf.c does with a packet of these hashes, on one CPU; a signal drops. */

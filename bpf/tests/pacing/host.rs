@@ -14,7 +14,7 @@ pub struct Limit {
     pub ecn: u32,
 }
 
-/// pacing.h's struct sluice_step.
+/// pacing_host.c's struct step.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Step {

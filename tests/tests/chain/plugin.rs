@@ -148,7 +148,7 @@ fn check_names_what_is_missing() {
         let root = "the qdisc and the filter of the host's end are gone";
         missing(&pod, &format!("eth0 ingress: {root}"));
         again();
-        let zero = vec!["0"; limit_bytes()].join(" ");
+        let zero = vec!["0"; line_bytes()].join(" ");
         let words = format!("map update pinned {PIN_DIR}/lines key 3 0 0 0 value {zero}");
         run("bpftool", &words.split(' ').collect::<Vec<_>>());
         let limit = "slot 1 has no limit in the maps";
@@ -165,7 +165,7 @@ fn check_names_what_is_missing() {
 }
 
 /// Of one limit in the maps.
-fn limit_bytes() -> usize {
+fn line_bytes() -> usize {
     let info = run("bpftool", &["-j", "map", "show", "pinned", &format!("{PIN_DIR}/lines")]);
     parse(&info)["bytes_value"].as_u64().expect("a size") as usize
 }

@@ -42,8 +42,6 @@ pub struct Seen {
     pub netns: Option<i32>,
     /// What was removed and is there again, by where it shapes.
     pub mended: Vec<(&'static str, String)>,
-    /// Limits were changed.
-    pub changed: bool,
     /// A guard must be attached, after this time; a tcx link takes so long that the caller spreads them
     /// out.
     pub guard_due_in: Option<Duration>,
@@ -114,7 +112,6 @@ impl Shaper<'_> {
         if !shaper::holds(node.pins, claim.slot, record, wanted)? {
             shaper::prepare(record, self.veth, wanted);
             node.records.rewrite(claim, record)?;
-            seen.changed = true;
             self.change_ways(record, wanted)?;
             log::info!(
                 POD_NAMESPACE = record.namespace.as_str(),
