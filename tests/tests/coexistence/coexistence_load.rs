@@ -24,6 +24,8 @@ use tests::result_cache::{Cached, bandwidth};
 const LIMIT: u64 = 3_000_000;
 const BOTH: Annotations = Annotations { egress: LIMIT, ingress: LIMIT };
 const OVERLOAD: u64 = 10;
+/// More full frames than a socket's buffer holds by default: its sender has been held back.
+const SEND_BUFFER_FRAMES: u64 = 100;
 const PROBES: usize = 100;
 const PROBE_EVERY: Duration = Duration::from_millis(50);
 /// The kubelet gives a probe a second.
@@ -44,6 +46,20 @@ fn serve_health(address: SocketAddr, ready: &mpsc::Sender<SocketAddr>, stop: &At
         // A client that has gone has had its time.
         let _ = stream.read(&mut request);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    }
+}
+
+/// Ends the server, also when a test fails: its scope would wait for it for ever.
+struct StopServing<'a> {
+    stop: &'a AtomicBool,
+    server: SocketAddr,
+}
+
+impl Drop for StopServing<'_> {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // So that it looks.
+        drop(TcpStream::connect(self.server));
     }
 }
 
@@ -96,17 +112,18 @@ fn probes_are_answered(mtu: u32) {
             };
             let out = scope.spawn(move || flood(inside, outside, remote.address));
             let into = scope.spawn(move || flood(outside, inside, pod.address));
+            let _stop = StopServing { stop, server };
+            // Of a few large frames the sender's own buffer is full before a queue is: nothing is dropped then.
             wait_for("the floods", Duration::from_secs(20), || {
                 let status = node.status(pod);
-                let dropped = |direction: &str| status[direction]["dropped_packets"].as_u64();
-                (dropped("egress") > Some(100) && dropped("ingress") > Some(100)).then_some(())
+                let count = |direction: &str, what: &str| status[direction][what].as_u64();
+                let is_held = count("egress", "dropped_packets") > Some(100)
+                    || count("egress", "sent_packets") > Some(SEND_BUFFER_FRAMES);
+                (is_held && count("ingress", "dropped_packets") > Some(100)).then_some(())
             });
             let times = probe_again_and_again(server);
             let floods = [out, into].map(|flood| flood.join().expect("a flood"));
             println!("floods: {floods:?}");
-            stop.store(true, Ordering::Relaxed);
-            // So that it looks at the end.
-            drop(TcpStream::connect(server));
             times
         });
         let mut answered: Vec<Duration> = times.iter().flatten().copied().collect();
