@@ -51,6 +51,8 @@ struct sluice_limit {
 	__u64 target_ns;   /* sojourn that a queue may keep; 0: no AQM */
 	__u32 mode;        /* enum sluice_mode */
 	__u32 ecn;         /* 1: mark what can be marked instead of dropping */
+	__u32 weight;      /* of its part of the node's line; 0: takes no part */
+	__u32 node_only;   /* 1: not the pod's own limit, only the node's capacity */
 };
 
 /*
@@ -157,23 +159,52 @@ struct sluice_delays {
 };
 
 /*
+ * A pod's part of the node's line. Pods share that by weight, as flows share the line
+ * of a pod. A pod that used less than its part in a round is light: it keeps what it
+ * used, and the others share the rest. Written by the programs; one cache line.
+ */
+struct sluice_share {
+	__u64 share_ns;     /* when its part of the line is free again */
+	__u64 departure_ns; /* of its last packet, as far as the node is concerned */
+	__u64 used_ns;      /* in its round; of the node: by light pods in this round */
+	__u64 wait_ns;      /* sum of what the node made its packets wait */
+	__u64 span_ns; /* of the node: how long the round before lasted; 0: it rested */
+	__u64 began_ns; /* of the node: when this round began */
+	__u32 round;    /* the last in which it sent */
+	__u32 light;    /* 1: it is; of the node: weights of light pods in this round */
+	__u64 pad;
+};
+
+/*
  * One direction of one pod: all that each packet needs, a cache line for each
  * writer. User space writes a limit in place (the map can be mapped), so that
  * this never resets a clock.
  */
 struct sluice_line {
 	struct sluice_limit limit;
-	__u64 pad[2];
+	__u64 pad;
 	struct sluice_clock clock;
 	struct sluice_account account;
 	struct sluice_delays delays;
-	__u64 node[8]; /* for the pod's part of the node's line */
+	struct sluice_share share;
 };
+
+/*
+ * Node share: behind the lines of all slots are the node's own. Their limit is the
+ * node's capacity, and what `queued` and `active` count are weights.
+ */
+#define SLUICE_NODE SLUICE_SLOTS
 
 /* A pod's own end of its veth pair: an index alone says nothing across namespaces. */
 struct sluice_pod_end {
 	__u32 netns;   /* inode of the network namespace */
 	__u32 ifindex; /* inside that */
+};
+
+/* Of an address, in network order; IPv4 is ::ffff:a.b.c.d, and so are its bits. */
+struct sluice_prefix {
+	__u32 bits;
+	__u32 address[4];
 };
 
 #endif

@@ -54,6 +54,9 @@ pub enum Mode {
 pub struct Slot(u16);
 
 impl Slot {
+    /// Behind all that pods can have: the node's own lines.
+    pub(crate) const NODE: Self = Self(SLOTS);
+
     /// None for 0 (what an unset classid reads as) and beyond the maps.
     pub fn new(number: u16) -> Option<Self> {
         (1..SLOTS).contains(&number).then_some(Self(number))
@@ -111,6 +114,10 @@ pub struct Limit {
     pub mode: Mode,
     /// Whether the AQM marks what can be marked.
     pub ecn: bool,
+    /// Of the pod's part of the node's line; 0: it takes no part.
+    pub weight: u32,
+    /// Not the pod's own limit, only the node's capacity: what stays on the node passes.
+    pub node_only: bool,
 }
 
 impl Limit {
@@ -123,23 +130,34 @@ impl Limit {
         target_ns: 0,
         mode: Mode::Paced,
         ecn: false,
+        weight: 0,
+        node_only: false,
     };
 
-    pub(crate) fn to_words(self) -> [u64; 6] {
-        let Self { ns_per_byte, burst_ns, quantum_ns, horizon_ns, target_ns, mode, ecn } = self;
-        let mut halves = [0; 8];
-        halves[..4].copy_from_slice(&(mode as u32).to_ne_bytes());
-        halves[4..].copy_from_slice(&u32::from(ecn).to_ne_bytes());
-        let halves = u64::from_ne_bytes(halves);
-        [ns_per_byte, burst_ns, quantum_ns, horizon_ns, target_ns, halves]
+    pub(crate) fn to_words(self) -> [u64; 7] {
+        let Self { ns_per_byte, burst_ns, quantum_ns, horizon_ns, target_ns, .. } = self;
+        let halves = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+        let queue = halves(self.mode as u32, self.ecn.into());
+        let share = halves(self.weight, self.node_only.into());
+        [ns_per_byte, burst_ns, quantum_ns, horizon_ns, target_ns, queue, share]
     }
 
-    pub(crate) fn from_words(words: [u64; 6]) -> Self {
-        let [ns_per_byte, burst_ns, quantum_ns, horizon_ns, target_ns, halves] = words;
-        let halves = halves.to_ne_bytes();
-        let mode = if halves[..4] == [0; 4] { Mode::Paced } else { Mode::Policed };
-        let ecn = halves[4..] != [0; 4];
-        Self { ns_per_byte, burst_ns, quantum_ns, horizon_ns, target_ns, mode, ecn }
+    pub(crate) fn from_words(words: [u64; 7]) -> Self {
+        let [ns_per_byte, burst_ns, quantum_ns, horizon_ns, target_ns, queue, share] = words;
+        let mode = if queue as u32 == 0 { Mode::Paced } else { Mode::Policed };
+        let (ecn, node_only) = (queue >> 32 != 0, share >> 32 != 0);
+        let weight = share as u32;
+        Self {
+            ns_per_byte,
+            burst_ns,
+            quantum_ns,
+            horizon_ns,
+            target_ns,
+            mode,
+            ecn,
+            weight,
+            node_only,
+        }
     }
 }
 
@@ -232,7 +250,9 @@ const _: () = {
     assert!(offset_of!(types::sluice_limit, target_ns) == 32);
     assert!(offset_of!(types::sluice_limit, mode) == 40);
     assert!(offset_of!(types::sluice_limit, ecn) == 44);
-    assert!(size_of::<types::sluice_limit>() == 48);
+    assert!(offset_of!(types::sluice_limit, weight) == 48);
+    assert!(offset_of!(types::sluice_limit, node_only) == 52);
+    assert!(size_of::<types::sluice_limit>() == 56);
     assert!(offset_of!(types::sluice_counters, sent_packets) == 0);
     assert!(offset_of!(types::sluice_counters, sent_bytes) == 8);
     assert!(offset_of!(types::sluice_counters, dropped_packets) == 16);
@@ -253,6 +273,8 @@ const _: () = {
     assert!(offset_of!(types::sluice_account, end) == 32);
     assert!(offset_of!(types::sluice_line, delays) == 192);
     assert!(size_of::<types::sluice_line>() == LINE_BYTES);
+    assert!(offset_of!(types::sluice_prefix, address) == 4);
+    assert!(size_of::<types::sluice_prefix>() == 20);
     assert!(offset_of!(types::sluice_pod_end, netns) == 0);
     assert!(offset_of!(types::sluice_pod_end, ifindex) == 4);
 };
@@ -325,6 +347,8 @@ mod tests {
             target_ns: 5,
             mode: Mode::Policed,
             ecn: true,
+            weight: 6,
+            node_only: true,
         };
         assert_eq!(Limit::from_words(limit.to_words()), limit);
     }

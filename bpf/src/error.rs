@@ -51,6 +51,8 @@ pub enum Error {
     Proof { path: PathBuf, source: libbpf_rs::Error },
     #[error("map the lines of slot {slot} into memory")]
     MapLine { slot: u16, source: std::io::Error },
+    #[error("write {map}")]
+    NodeMap { map: &'static str, source: libbpf_rs::Error },
     #[error("write {map} of slot {slot}")]
     WriteMap { map: &'static str, slot: u16, source: libbpf_rs::Error },
     #[error("read {map} of slot {slot}")]

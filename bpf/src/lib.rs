@@ -12,6 +12,7 @@ mod error;
 mod flows;
 mod layouts;
 mod lines;
+mod node;
 mod pins;
 mod program;
 mod proof;
@@ -25,6 +26,7 @@ pub use contract::{
 };
 pub use error::Error;
 pub use layouts::{MapShape, newer_layout, older_layouts, remove_all_layouts, remove_layout};
+pub use node::{Prefix, Routes};
 pub use pins::{Pins, pin_dir};
 pub use shaper::load_and_pin;
 

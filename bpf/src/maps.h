@@ -16,7 +16,7 @@
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, SLUICE_ENTRIES);
+	__uint(max_entries, SLUICE_ENTRIES + SLUICE_DIRECTIONS);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
 	__type(value, struct sluice_line);
@@ -86,5 +86,25 @@ struct {
 	__type(key, __u32);
 	__type(value, struct sluice_counters);
 } unshaped SEC(".maps");
+
+/*
+ * Node share: where a packet goes to, by the node's routes (1: it stays on the node),
+ * and the devices that the node's line is made of. Written by the agent.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 16 * SLUICE_SLOTS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct sluice_prefix);
+	__type(value, __u32);
+} routes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SLUICE_SLOTS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u32);
+} uplinks SEC(".maps");
 
 #endif

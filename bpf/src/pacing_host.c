@@ -56,6 +56,50 @@ struct sluice_turn host_enqueue(const struct sluice_limit *limit,
 	return turn;
 }
 
+/* The same where the pod takes part in the node's line. */
+struct sluice_turn
+host_share(struct sluice_line *node, struct sluice_line *line,
+	   struct sluice_flows *table, __u32 wire_len, const struct sluice_packet *of)
+{
+	__u32 weight = line->limit.weight;
+	struct sluice_packet packet = *of;
+	struct sluice_packet of_node = {
+		.now_ns = of->now_ns, .cost_ns = sluice_cost_ns(&node->limit, wire_len)
+	};
+	struct sluice_node_turn wait = sluice_decide_node(
+		&node->limit, &node->clock, &node->share, &line->share, weight, &of_node);
+	__u64 line_ns = sluice_line_ns(line->clock.next_ns, of->now_ns, &line->limit);
+	__u64 node_ns = sluice_line_ns(node->clock.next_ns, of->now_ns, &node->limit);
+	__u64 cost_ns = sluice_cost_ns(&line->limit, wire_len);
+	struct sluice_turn turn = { .departure_ns = of->now_ns };
+	struct sluice_limit limit = line->limit;
+	struct sluice_flow *flow;
+
+	if (!wait.busy && sluice_is_idle(&limit, &line->clock, of->now_ns)) {
+		line->clock.idle_ns = of->now_ns;
+	} else {
+		if (wait.busy) {
+			limit = sluice_part(&limit, &node->limit, weight, wait.weights);
+			packet.node_ns = wait.departure_ns;
+			packet.part_ns = wait.share_ns;
+		}
+		packet.cost_ns = sluice_cost_ns(&limit, wire_len);
+		flow = &table->flow[sluice_find(table, &line->clock, 0, packet.hash,
+						packet.now_ns)];
+		turn = sluice_decide(&limit, &line->clock, flow, 0, &packet);
+		if (turn.action != SLUICE_SEND)
+			return turn;
+		if (!turn.early)
+			turn.departure_ns = sluice_later(turn.departure_ns, line_ns);
+		sluice_take(&limit, &line->clock, flow, 0, &packet, &turn);
+	}
+	line->clock.next_ns = line_ns + cost_ns;
+	node->clock.next_ns = node_ns + of_node.cost_ns;
+	sluice_take_node(&node->clock, &node->share, &line->share, weight, &of_node,
+			 &wait);
+	return turn;
+}
+
 __u32 host_inv_sqrt(__u32 n)
 {
 	return sluice_inv_sqrt(n);

@@ -2,6 +2,7 @@
 //! The pinned programs and maps, opened by path. This is all that the CNI
 //! plugin needs of BPF, and it works while no agent runs.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,6 +12,7 @@ use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
 
 use crate::contract::{ABI, Counters, Delays, Direction, Limit, PodEnd, Slot};
 use crate::lines::Lines;
+use crate::node::{self, Routes};
 use crate::{Error, Result, flows, program, tcx};
 
 /// Directory of the guard's links, below that of the pins; a link is called after its device's index.
@@ -37,6 +39,8 @@ pub struct Pins {
     guard: OwnedFd,
     pod_ends: MapHandle,
     unshaped: MapHandle,
+    routes: MapHandle,
+    uplinks: MapHandle,
     ingress_guard: OwnedFd,
     ingress_guard_tcx: Option<OwnedFd>,
     /// Of the next load, which keeps what it holds.
@@ -57,6 +61,8 @@ impl Pins {
             guard: program::open(&dir.join("guard"))?,
             pod_ends: open_map(&dir.join("pod_ends"))?,
             unshaped: open_map(&dir.join("unshaped"))?,
+            routes: open_map(&dir.join("routes"))?,
+            uplinks: open_map(&dir.join("uplinks"))?,
             ingress_guard: program::open(&dir.join("ingress_guard"))?,
             ingress_guard_tcx: match program::open(&dir.join(POD_GUARD)) {
                 Err(e) if e.is_not_pinned() => None,
@@ -76,6 +82,8 @@ impl Pins {
             ("guards", &self.guards),
             ("pod_ends", &self.pod_ends),
             ("unshaped", &self.unshaped),
+            ("routes", &self.routes),
+            ("uplinks", &self.uplinks),
             ("proof", &self.proof),
         ];
         // The programs last: who finds them finds the rest.
@@ -125,6 +133,23 @@ impl Pins {
     /// Puts a limit in force at once; clock and counters stay as they are.
     pub fn set_limit(&self, slot: Slot, direction: Direction, limit: Limit) -> Result<()> {
         self.lines.set_limit(slot, direction, limit)
+    }
+
+    /// The same for what all pods share: the node's own line in this direction.
+    pub fn set_node_limit(&self, direction: Direction, limit: Limit) -> Result<()> {
+        self.lines.set_limit(Slot::NODE, direction, limit)
+    }
+
+    /// What the node can do in this direction, where pods share it.
+    pub fn node_limit(&self, direction: Direction) -> Result<Limit> {
+        self.lines.limit(Slot::NODE, direction)
+    }
+
+    /// What uses the node's line: what comes from one of these devices, and what the routes say leaves
+    /// the node.
+    pub fn set_node_paths(&self, uplinks: &BTreeSet<u32>, routes: &Routes) -> Result<()> {
+        node::set_uplinks(&self.uplinks, uplinks)?;
+        node::set_routes(&self.routes, routes)
     }
 
     /// Gives the entry a table of flows unless it has one; without it nothing passes. Waits until no

@@ -23,6 +23,7 @@ const volatile struct {
 	struct sluice_counters counters;
 	struct sluice_flows flows;
 	struct sluice_pod_end pod_end;
+	struct sluice_prefix prefix;
 } contract;
 
 /* Offsets from the Ethernet header. */
@@ -163,6 +164,93 @@ let_go(struct __sk_buff *skb, __u32 index, struct sluice_line *line,
 	return TC_ACT_UNSPEC;
 }
 
+/* Where it goes to: of what is not IP, or not in the linear part, nothing is known. */
+static __always_inline _Bool stays_on_node(struct __sk_buff *skb)
+{
+	struct sluice_prefix to = { .bits = 128 };
+	const __u32 *address;
+	const __u32 *stays;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		address = header(skb, IPV4_DESTINATION, 4);
+		if (!address)
+			return 0;
+		to.address[2] = bpf_htonl(0xffff);
+		to.address[3] = *address;
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		address = header(skb, IPV6_DESTINATION, 16);
+		if (!address)
+			return 0;
+		__builtin_memcpy(to.address, address, 16);
+	} else {
+		return 1;
+	}
+	stays = bpf_map_lookup_elem(&routes, &to);
+	return stays && *stays;
+}
+
+/* What neither comes from an uplink nor leaves by one does not use the node's line. */
+static __always_inline _Bool uses_node_line(struct __sk_buff *skb, __u32 direction)
+{
+	__u32 ifindex = skb->ingress_ifindex;
+
+	if (direction == SLUICE_EGRESS)
+		return !stays_on_node(skb);
+	return !!bpf_map_lookup_elem(&uplinks, &ifindex);
+}
+
+/* The node's line and what it makes a packet of this pod wait. */
+struct node_wait {
+	struct sluice_packet packet;
+	struct sluice_node_turn turn;
+	struct sluice_limit part;
+};
+
+/* A function of its own, as count_delay. */
+__noinline int
+wait_for_node(struct sluice_line *node, struct sluice_line *line, struct node_wait *wait)
+{
+	__u32 weight;
+
+	if (!node || !line || !wait)
+		return 0;
+	weight = line->limit.weight;
+	if (!weight)
+		return 0;
+	wait->turn = sluice_decide_node(&node->limit, &node->clock, &node->share,
+					&line->share, weight, &wait->packet);
+	if (!wait->turn.busy)
+		return 0;
+	wait->part = sluice_part(&line->limit, &node->limit, weight, wait->turn.weights);
+	return 1;
+}
+
+/* The same for what the node's line is charged. */
+__noinline int take_from_node(struct sluice_line *node, struct sluice_line *line,
+			      struct node_wait *wait)
+{
+	if (!node || !line || !wait || !line->limit.weight)
+		return 0;
+	charge(&node->clock, wait->packet.now_ns, wait->packet.cost_ns, &node->limit);
+	sluice_take_node(&node->clock, &node->share, &line->share, line->limit.weight,
+			 &wait->packet, &wait->turn);
+	return 0;
+}
+
+struct decision {
+	struct sluice_packet packet;
+	struct sluice_turn turn;
+};
+
+__noinline int
+decide(const struct sluice_limit *limit, struct sluice_clock *clock,
+       struct sluice_flow *flow, struct sluice_flow *source, struct decision *it)
+{
+	if (limit && clock && flow && it)
+		it->turn = sluice_decide(limit, clock, flow, source, &it->packet);
+	return 0;
+}
+
 static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 {
 	__u32 index = skb->tc_classid * SLUICE_DIRECTIONS + direction;
@@ -171,9 +259,13 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	struct sluice_limit *limit;
 	struct sluice_clock *clock;
 	struct sluice_flows *table;
-	struct sluice_packet packet;
-	struct sluice_turn turn;
+	struct decision it;
 	struct sluice_flow *flow, *source = 0;
+	struct sluice_line *node = 0;
+	struct node_wait wait;
+	_Bool busy = 0;
+	__u32 of_node = SLUICE_NODE * SLUICE_DIRECTIONS + direction;
+	__u32 wire_len = skb->wire_len;
 	__u64 now_ns, cost_ns, line_ns;
 
 	/* A slot that cannot exist, or one without a limit: not ours, passes. */
@@ -182,10 +274,23 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	limit = &line->limit;
 	clock = &line->clock;
 	now_ns = bpf_ktime_get_ns();
-	cost_ns = sluice_cost_ns(limit, skb->wire_len);
-	if (sluice_is_idle(limit, clock, now_ns)) {
+	if (limit->weight) {
+		if (uses_node_line(skb, direction))
+			node = bpf_map_lookup_elem(&lines, &of_node);
+		else if (limit->node_only)
+			return let_go(skb, index, line, count, now_ns, now_ns);
+	}
+	cost_ns = sluice_cost_ns(limit, wire_len);
+	if (node) {
+		wait = (struct node_wait){ .packet.now_ns = now_ns };
+		wait.packet.cost_ns = sluice_cost_ns(&node->limit, wire_len);
+		busy = wait_for_node(node, line, &wait);
+	}
+	if (!busy && sluice_is_idle(limit, clock, now_ns)) {
 		clock->idle_ns = now_ns;
 		line_ns = charge(clock, now_ns, cost_ns, limit);
+		if (node)
+			take_from_node(node, line, &wait);
 		/* Another CPU may have been served since. */
 		return let_go(skb, index, line, count, now_ns,
 			      sluice_later(now_ns, line_ns));
@@ -196,19 +301,24 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 		count->unready_packets++;
 		return drop_into_class(skb, count);
 	}
-	packet.now_ns = now_ns;
-	packet.cost_ns = cost_ns;
-	packet.segments = skb->gso_segs;
-	packet.hash = flow_hash(skb);
-	flow = find_flow(table, clock, 0, packet.hash, now_ns);
+	it = (struct decision){ .packet.now_ns = now_ns, .packet.cost_ns = cost_ns };
+	if (busy) {
+		limit = &wait.part;
+		it.packet.cost_ns = sluice_cost_ns(limit, wire_len);
+		it.packet.node_ns = wait.turn.departure_ns;
+		it.packet.part_ns = wait.turn.share_ns;
+	}
+	it.packet.segments = skb->gso_segs;
+	it.packet.hash = flow_hash(skb);
+	flow = find_flow(table, clock, 0, it.packet.hash, now_ns);
 	if (clock->active > SLUICE_FLOWS_ALONE)
 		source = find_flow(table, clock, 1, source_hash(skb, direction), now_ns);
-	turn = sluice_decide(limit, clock, flow, source, &packet);
-	if (turn.action == SLUICE_REFUSE) {
+	decide(limit, clock, flow, source, &it);
+	if (it.turn.action == SLUICE_REFUSE) {
 		count->last_horizon_ns = now_ns;
 		return drop_into_class(skb, count);
 	}
-	if (turn.action == SLUICE_SIGNAL) {
+	if (it.turn.action == SLUICE_SIGNAL) {
 		if (!limit->ecn || !bpf_skb_ecn_set_ce(skb)) {
 			count->aqm_packets++;
 			count->last_aqm_ns = now_ns;
@@ -216,12 +326,14 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 		}
 		count->marked_packets++;
 	}
-	line_ns = charge(clock, now_ns, cost_ns, limit);
+	line_ns = charge(clock, now_ns, cost_ns, &line->limit);
+	if (node)
+		take_from_node(node, line, &wait);
 	/* The same. */
-	if (!turn.early)
-		turn.departure_ns = sluice_later(turn.departure_ns, line_ns);
-	sluice_take(limit, clock, flow, source, &packet, &turn);
-	return let_go(skb, index, line, count, now_ns, turn.departure_ns);
+	if (!it.turn.early)
+		it.turn.departure_ns = sluice_later(it.turn.departure_ns, line_ns);
+	sluice_take(limit, clock, flow, source, &it.packet, &it.turn);
+	return let_go(skb, index, line, count, now_ns, it.turn.departure_ns);
 }
 
 SEC("tc")

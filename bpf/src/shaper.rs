@@ -48,6 +48,8 @@ pub fn load_and_pin(dir: &Path) -> Result<()> {
     keep_pinned(&mut open.maps.guards, &dir.join("guards"))?;
     keep_pinned(&mut open.maps.pod_ends, &dir.join("pod_ends"))?;
     keep_pinned(&mut open.maps.unshaped, &dir.join("unshaped"))?;
+    keep_pinned(&mut open.maps.routes, &dir.join("routes"))?;
+    keep_pinned(&mut open.maps.uplinks, &dir.join("uplinks"))?;
     if let Some(rodata) = &mut open.maps.rodata_data {
         rodata.proof_base = secrets.proof_base;
         rodata.hash_key = secrets.hash_key;
@@ -78,7 +80,14 @@ fn load_pod_guard(dir: &Path, proof_base: u32) -> Result<()> {
     ] {
         keep_pinned(map, &dir.join(name))?;
     }
-    for map in [&mut maps.counters, &mut maps.flows, &mut maps.guards] {
+    let unused = [
+        &mut maps.counters,
+        &mut maps.flows,
+        &mut maps.guards,
+        &mut maps.routes,
+        &mut maps.uplinks,
+    ];
+    for map in unused {
         map.set_autocreate(false).map_err(|source| Error::Load { source })?;
     }
     if let Some(rodata) = &mut maps.rodata_data {

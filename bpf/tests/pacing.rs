@@ -9,6 +9,8 @@ mod crowd;
 mod histories;
 #[path = "pacing/host.rs"]
 mod host;
+#[path = "pacing/node.rs"]
+mod node;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -31,7 +33,9 @@ fn limit(bits_per_sec: u64, burst_ns: u64, horizon_ns: u64) -> Limit {
     let scaled = (8_000_000_000u128 << SHIFT) / u128::from(bits_per_sec);
     let ns_per_byte = scaled.max(1) as u64;
     let quantum_ns = (FRAME * ns_per_byte) >> SHIFT;
-    Limit { ns_per_byte, burst_ns, quantum_ns, horizon_ns, target_ns: 0, mode: 0, ecn: 0 }
+    let (weight, node_only) = (100, 0);
+    let (target_ns, mode, ecn) = (0, 0, 0);
+    Limit { ns_per_byte, burst_ns, quantum_ns, horizon_ns, target_ns, mode, ecn, weight, node_only }
 }
 
 /// 1 kbit/s to 400 Gbit/s, evenly over the magnitudes.

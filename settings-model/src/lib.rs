@@ -36,6 +36,7 @@ pub use values::pattern::{Pattern, Patterns};
 pub use values::quantity;
 pub use values::quantity::QuantityError;
 pub use values::rate::{Capacity, Limit, Rate};
+pub use values::weight::Weight;
 
 /// Everything an operator can set; the default is what applies without any document.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

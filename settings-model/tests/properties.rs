@@ -93,7 +93,10 @@ fn check(text: &str) {
 fn values(key: &str) -> &'static [&'static str] {
     match key.rsplit('.').next().unwrap_or(key) {
         "version" => &["1"],
-        "enabled" | "ecn" | "custom-networking" | "pod-security-groups" => &["true", "false"],
+        "weight" => &["1", "100", "10_000"],
+        "enabled" | "node-share" | "ecn" | "custom-networking" | "pod-security-groups" => {
+            &["true", "false"]
+        }
         "default-egress" | "default-ingress" | "egress" | "ingress" => {
             &["'unlimited'", "'1kbit'", "'10M'", "'1.5Gibit'", "'1e9'"]
         }

@@ -12,6 +12,8 @@ pub struct Limit {
     pub target_ns: u64,
     pub mode: u32,
     pub ecn: u32,
+    pub weight: u32,
+    pub node_only: u32,
 }
 
 /// pacing_host.c's struct step.
@@ -53,6 +55,8 @@ pub struct Packet {
     pub cost_ns: u64,
     pub segments: u32,
     pub hash: u32,
+    pub node_ns: u64,
+    pub part_ns: u64,
 }
 
 /// pacing.h's struct sluice_turn.
@@ -81,6 +85,13 @@ unsafe extern "C" {
         source_hash: u32,
         packet: &Packet,
     ) -> Turn;
+    pub safe fn host_share(
+        node: &mut Entry,
+        pod: &mut Entry,
+        table: &mut Flows,
+        wire_len: u32,
+        packet: &Packet,
+    ) -> Turn;
     pub safe fn host_inv_sqrt(n: u32) -> u32;
     pub safe fn host_bounds_passed(wait_ns: u64) -> u32;
     pub safe fn host_stamp(departure_ns: u64, own_ns: u64, now_ns: u64, limit: &Limit) -> u64;
@@ -107,8 +118,47 @@ impl Line {
     pub fn send_from(&mut self, source: usize, flow: usize, now_ns: u64, length: u32) -> Turn {
         let cost_ns = host_cost_ns(&self.limit, length);
         let [hash, source] = [flow + 1, !source].map(hash);
-        let packet = Packet { now_ns, cost_ns, segments: 1, hash };
+        let packet = Packet { now_ns, cost_ns, segments: 1, hash, node_ns: 0, part_ns: 0 };
         host_enqueue(&self.limit, &mut self.clock, &mut self.table, source, &packet)
+    }
+}
+
+/// contract.h's struct sluice_line: all of one direction of a pod, or of the node.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    pub limit: Limit,
+    pad: u64,
+    pub clock: Clock,
+    account: [u64; 8],
+    delays: [u64; 8],
+    share: [u64; 8],
+}
+
+impl Entry {
+    pub fn new(limit: Limit) -> Self {
+        let clock = Clock::default();
+        Self { limit, pad: 0, clock, account: [0; 8], delays: [0; 8], share: [0; 8] }
+    }
+}
+
+/// Pods that share a node's line.
+pub struct Node {
+    pub line: Entry,
+    pub pods: Vec<(Entry, Box<Flows>)>,
+}
+
+impl Node {
+    pub fn new(capacity: Limit, pods: &[Limit]) -> Self {
+        let pod = |limit: &Limit| (Entry::new(*limit), Box::new(Flows([0; 256 * 48])));
+        Self { line: Entry::new(capacity), pods: pods.iter().map(pod).collect() }
+    }
+
+    pub fn send(&mut self, pod: usize, flow: usize, now_ns: u64, length: u32) -> Turn {
+        let hash = hash(flow + 1);
+        let packet = Packet { now_ns, cost_ns: 0, segments: 1, hash, node_ns: 0, part_ns: 0 };
+        let (entry, table) = &mut self.pods[pod];
+        host_share(&mut self.line, entry, table, length, &packet)
     }
 }
 

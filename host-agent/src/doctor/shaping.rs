@@ -10,7 +10,7 @@ use super::owner::Owner;
 use super::survey::{Survey, SurveyedPod};
 use crate::netlink::{FILTER_HANDLE, Gso, LEAF_HANDLE, ROOT_HANDLE};
 use crate::pod::direction::Direction;
-use crate::pod::limit::{Limit, Origin};
+use crate::pod::limit::Limit;
 use crate::pod::record::{Guard, Mode, Record, Shaping};
 use crate::trouble::{Severity, code};
 
@@ -318,18 +318,8 @@ fn redirectors(survey: &Survey) -> Vec<String> {
 
 /// The clamp follows from the rate and the device alone; the rest of a limit is any.
 fn gso_max_size(bits_per_sec: u64, mtu: u32) -> Option<u32> {
-    let bandwidth = Settings::default().bandwidth;
-    let limit = Limit {
-        rate: Rate::from_bits_per_sec(bits_per_sec)?,
-        burst: bandwidth.burst,
-        origin: Origin::NodeDefault,
-        latency_target: bandwidth.latency_target,
-        ecn: bandwidth.ecn,
-        asked: None,
-        asked_burst: None,
-        guard: bandwidth.guard,
-    };
-    Some(limit.gso_max_size(mtu))
+    let rate = Rate::from_bits_per_sec(bits_per_sec)?;
+    Some(Limit::of_node(rate, &Settings::default().bandwidth).gso_max_size(mtu))
 }
 
 pub fn is_own_filter(entry: &HookEntry) -> bool {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What others do to links, qdiscs and filters, on the host and in the pods: two
+//! What others do to links, qdiscs and filters, on the host and in the pods, and to the host's routes: two
 //! sockets in the multicast groups of both. One receives from the host alone, the other
 //! also of every network namespace which has an id here, as that of each veth's
 //! other end has (net/netlink/af_netlink.c, do_one_broadcast). Only the place of
@@ -24,6 +24,10 @@ use super::socket::Error;
 
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_TC: u32 = 4;
+const RTNLGRP_IPV4_ROUTE: u32 = 7;
+const RTNLGRP_IPV6_ROUTE: u32 = 11;
+const OF_PODS: [u32; 2] = [RTNLGRP_LINK, RTNLGRP_TC];
+const OF_HOST: [u32; 4] = [RTNLGRP_LINK, RTNLGRP_TC, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE];
 /// include/linux/socket.h and include/uapi/linux/netlink.h
 const SOL_NETLINK: i32 = 270;
 const NETLINK_LISTEN_ALL_NSID: i32 = 8;
@@ -34,6 +38,8 @@ const IFINDEX_AT: usize = HEADER_BYTES + 4;
 const KIND_AT: usize = 4;
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 /// An event of a link with all its attributes has about two thousand.
 const DATAGRAM_BYTES: usize = 32 << 10;
 /// After events a socket is left alone so long, and then so many are read: less than a tenth of a
@@ -61,6 +67,8 @@ pub struct Changed {
     pub host: BTreeSet<u32>,
     /// Whether one of them is new, has gone or is another one now.
     pub host_links: bool,
+    /// Whether there is another way to somewhere.
+    pub routes: bool,
     /// Namespaces, by the id that this one has for them.
     pub inside: BTreeSet<i32>,
     /// More happened than the socket could hold.
@@ -70,7 +78,7 @@ pub struct Changed {
 impl Events {
     pub fn open() -> Result<Self, Error> {
         let open = || -> io::Result<Self> {
-            let (host, pods) = (Ear::open()?, Ear::open()?);
+            let (host, pods) = (Ear::open(&OF_HOST)?, Ear::open(&OF_PODS)?);
             let hears_pods = pods.socket.set_listen_all_namespaces(true).is_ok();
             Ok(Self { host, pods, hears_pods })
         };
@@ -116,9 +124,10 @@ impl Events {
 const HELD_BYTES: usize = 4 << 20;
 
 impl Ear {
-    fn open() -> io::Result<Self> {
+    fn open(groups: &[u32]) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind(&SocketAddr::new(0, 1 << (RTNLGRP_LINK - 1) | 1 << (RTNLGRP_TC - 1)))?;
+        let groups = groups.iter().fold(0, |all, group| all | 1 << (group - 1));
+        socket.bind(&SocketAddr::new(0, groups))?;
         socket.set_non_blocking(true)?;
         // Without the right to it events get lost sooner, and that is noticed.
         let _ = setsockopt(&socket, RcvBufForce, &HELD_BYTES);
@@ -166,9 +175,13 @@ fn netns_of(message: &ControlMessageOwned) -> Option<i32> {
 impl Changed {
     fn hear(&mut self, mut datagram: &[u8]) {
         while let (Some(length), Some(device)) = (word(datagram, 0), word(datagram, IFINDEX_AT)) {
-            self.host.insert(device);
-            let kind = word(datagram, KIND_AT).unwrap_or(0) as u16;
-            self.host_links |= [RTM_NEWLINK, RTM_DELLINK].contains(&kind);
+            match word(datagram, KIND_AT).unwrap_or(0) as u16 {
+                RTM_NEWROUTE | RTM_DELROUTE => self.routes = true,
+                kind => {
+                    self.host.insert(device);
+                    self.host_links |= [RTM_NEWLINK, RTM_DELLINK].contains(&kind);
+                }
+            }
             let step = (length as usize).next_multiple_of(4).max(HEADER_BYTES);
             datagram = datagram.get(step..).unwrap_or_default();
         }
@@ -203,6 +216,8 @@ mod tests {
         let changed = heard(&[event(38, 36, 7), event(36, 44, 9)].concat());
         assert_eq!((changed.host, changed.host_links), (BTreeSet::from([7, 9]), false));
         assert!(heard(&[event(36, 44, 9), event(36, RTM_DELLINK, 9)].concat()).host_links);
+        let changed = heard(&event(60, RTM_NEWROUTE, 7));
+        assert!(changed.routes && changed.host.is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use serde_json::value::RawValue;
-use settings_model::{Burst, LatencyTarget};
+use settings_model::{Burst, LatencyTarget, Weight};
 
 use crate::pod::asked::Annotated;
 
@@ -16,6 +16,7 @@ pub const CAPABILITY: &str = "io.kubernetes.cri.pod-annotations";
 pub const EGRESS_BURST: &str = "sluice.dev/egress-burst";
 pub const INGRESS_BURST: &str = "sluice.dev/ingress-burst";
 pub const LATENCY_TARGET: &str = "sluice.dev/latency-target";
+pub const WEIGHT: &str = "sluice.dev/weight";
 
 /// Why a pod's annotation, or what a runtime made of one, cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,13 +26,14 @@ pub struct NotAllowed(pub String);
 /// All annotations of a pod, undecoded.
 pub type PodAnnotations = BTreeMap<String, Box<RawValue>>;
 
-/// Enters what the pod says of itself. Values are written as those of the settings `burst` and
-/// `latency-target`.
+/// Enters what the pod says of itself. Values are written as those of the settings `burst`,
+/// `latency-target` and, as a string, `weight`.
 pub fn enter(all: &PodAnnotations, annotated: &mut Annotated) -> Result<(), NotAllowed> {
     let burst = |name| own::<Burst>(all, name);
     annotated.egress_burst = burst(EGRESS_BURST)?.or(annotated.egress_burst);
     annotated.ingress_burst = burst(INGRESS_BURST)?.or(annotated.ingress_burst);
     annotated.latency_target = own::<LatencyTarget>(all, LATENCY_TARGET)?;
+    annotated.weight = own::<Weight>(all, WEIGHT)?;
     Ok(())
 }
 
@@ -59,11 +61,12 @@ mod tests {
     #[test]
     fn own_annotations_are_read_and_others_are_left_alone() {
         let json = r#"{"sluice.dev/egress-burst":"64KB","sluice.dev/ingress-burst":"2ms",
-            "sluice.dev/latency-target":"7ms","sluice.dev/someday":"x","example.org/burst":7}"#;
+            "sluice.dev/latency-target":"7ms","sluice.dev/weight":"250","sluice.dev/someday":"x","example.org/burst":7}"#;
         let expected = Annotated {
             egress_burst: "64KB".parse().ok(),
             ingress_burst: "2ms".parse().ok(),
             latency_target: "7ms".parse().ok(),
+            weight: "250".parse().ok(),
             ..Annotated::default()
         };
         assert_eq!(read(json), Ok(expected));
@@ -90,6 +93,10 @@ mod tests {
             (
                 r#"{"sluice.dev/latency-target":5}"#,
                 "annotation sluice.dev/latency-target: 5 is no string",
+            ),
+            (
+                r#"{"sluice.dev/weight":"0"}"#,
+                "annotation sluice.dev/weight: \"0\" is no weight; use a whole number from 1 to 10000",
             ),
         ];
         for (json, message) in table {

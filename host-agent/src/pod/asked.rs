@@ -3,7 +3,7 @@
 //! an operator for a while. Plain data; a record keeps it.
 
 use serde::{Deserialize, Serialize};
-use settings_model::{Burst, LatencyTarget, Limit as Choice, Rate};
+use settings_model::{Burst, LatencyTarget, Limit as Choice, Rate, Weight};
 
 /// Limits from the pod's annotations, and how they queue; None where it has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,9 @@ pub struct Annotated {
     /// Absent from records of older versions.
     #[serde(with = "as_text", default)]
     pub latency_target: Option<LatencyTarget>,
+    /// Of its part of the node's line. The same.
+    #[serde(with = "as_text", default)]
+    pub weight: Option<Weight>,
 }
 
 /// Limits that an operator set on a living pod (`sluice limit set`), above all others; None where

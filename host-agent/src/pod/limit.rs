@@ -6,7 +6,7 @@ use std::fmt;
 
 use bpf::{Mode, NS_PER_BYTE_SHIFT};
 use serde::{Deserialize, Serialize};
-use settings_model::{Burst, GuardPlace, LatencyTarget, Limit as Choice, Rate};
+use settings_model::{Bandwidth, Burst, GuardPlace, LatencyTarget, Limit as Choice, Rate, Weight};
 
 use crate::netlink::Fq;
 use crate::pod::direction::Direction;
@@ -50,6 +50,8 @@ pub enum Origin {
     PodAnnotation,
     Class,
     NodeDefault,
+    /// Nothing limits it but what the node can do.
+    NodeShare,
 }
 
 impl Origin {
@@ -60,6 +62,7 @@ impl Origin {
             Self::PodAnnotation => "pod-annotation",
             Self::Class => "class",
             Self::NodeDefault => "node-default",
+            Self::NodeShare => "node-share",
         }
     }
 }
@@ -71,6 +74,7 @@ impl fmt::Display for Origin {
             Self::PodAnnotation => "pod annotation",
             Self::Class => "class",
             Self::NodeDefault => "node default",
+            Self::NodeShare => "node share",
         })
     }
 }
@@ -89,19 +93,46 @@ pub struct Limit {
     pub asked_burst: Option<Burst>,
     /// Where its guard may be without tcx.
     pub guard: GuardPlace,
+    /// Of the node's line, where pods share that.
+    pub part: Option<Part>,
+}
+
+/// A pod's part of the node's line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    pub weight: Weight,
+    /// Of the node, in the limit's direction.
+    pub capacity: Rate,
 }
 
 impl Limit {
+    /// The node's own line: what it can do, and what it owes nobody.
+    pub fn of_node(capacity: Rate, bandwidth: &Bandwidth) -> Self {
+        Self {
+            rate: capacity,
+            burst: bandwidth.burst,
+            origin: Origin::NodeShare,
+            latency_target: bandwidth.latency_target,
+            ecn: bandwidth.ecn,
+            asked: None,
+            asked_burst: None,
+            guard: bandwidth.guard,
+            part: None,
+        }
+    }
+
     /// What the programs read for this direction of a device with this MTU.
     pub fn for_bpf(&self, mode: Mode, direction: Direction, mtu: u32) -> bpf::Limit {
         bpf::Limit {
             ns_per_byte: self.ns_per_byte(),
-            burst_ns: self.burst.ns_at(self.rate),
+            burst_ns: self.burst.ns_at(self.pace()),
             quantum_ns: self.cost_ns(self.quantum_bytes(direction, mtu)),
             horizon_ns: self.horizon_ns(mode, mtu),
             target_ns: self.latency_target.ns(),
             mode,
             ecn: self.ecn,
+            weight: self.part.map_or(0, |part| part.weight.value().into()),
+            node_only: self.part.is_some() && self.origin == Origin::NodeShare,
         }
     }
 
@@ -144,9 +175,14 @@ impl Limit {
         ((u128::from(bytes) * u128::from(self.ns_per_byte())) >> NS_PER_BYTE_SHIFT) as u64
     }
 
+    /// What is faster than the node is as fast as that: or its super-packets would be too large.
+    fn pace(&self) -> Rate {
+        self.part.map_or(self.rate, |part| part.capacity.min(self.rate))
+    }
+
     /// Rounded to the nearest; at least 1, for 0 would mean no limit.
     fn ns_per_byte(&self) -> u64 {
-        let bits = u128::from(self.rate.bits_per_sec());
+        let bits = u128::from(self.pace().bits_per_sec());
         let scaled = (8 * 1_000_000_000u128) << NS_PER_BYTE_SHIFT;
         u64::try_from((scaled + bits / 2) / bits).unwrap_or(u64::MAX).max(1)
     }
@@ -161,7 +197,7 @@ impl Limit {
     }
 
     fn bytes_in(&self, ns: u64) -> u64 {
-        (u128::from(self.rate.bits_per_sec()) * u128::from(ns) / 8_000_000_000) as u64
+        (u128::from(self.pace().bits_per_sec()) * u128::from(ns) / 8_000_000_000) as u64
     }
 }
 
@@ -180,6 +216,7 @@ mod tests {
             asked: None,
             asked_burst: None,
             guard: GuardPlace::default(),
+            part: None,
         }
     }
 

@@ -46,6 +46,7 @@ impl RuntimeConfig {
             ingress: rate("ingressRate", &entry.ingress_rate)?,
             ingress_burst: burst("ingressBurst", &entry.ingress_burst)?,
             latency_target: None,
+            weight: None,
         };
         if let Some(all) = &self.annotations {
             annotations::enter(all, &mut annotated)?;

@@ -2,11 +2,13 @@
 //! Who may say what a pod's limit is, highest first, and what lowers it: the one
 //! place that knows the order. `wanted` makes limits of it, and trace shows it.
 
-use settings_model::{Bandwidth, Burst, Class, LatencyTarget, Limit as Choice, Rate};
+use settings_model::{
+    Bandwidth, Burst, Capacity, Class, LatencyTarget, Limit as Choice, Rate, Weight,
+};
 
 use crate::pod::asked::{Annotated, Override};
 use crate::pod::direction::Direction;
-use crate::pod::limit::{Limit, Origin};
+use crate::pod::limit::{Limit, Origin, Part};
 
 /// Of one direction of one pod.
 pub struct Sources<'s> {
@@ -20,6 +22,8 @@ pub struct Sources<'s> {
     /// The pod's own.
     pub burst: Option<Burst>,
     pub latency_target: Option<LatencyTarget>,
+    /// Of the node's line, and who says its weight; None where pods do not share that.
+    pub part: Option<(Origin, Part)>,
 }
 
 /// Whose maximum it is.
@@ -66,6 +70,16 @@ impl<'s> Sources<'s> {
             ],
             burst: if egress { annotated.egress_burst } else { annotated.ingress_burst },
             latency_target: annotated.latency_target,
+            part: capacity(bandwidth, direction).map(|capacity| {
+                let weights = [
+                    (Origin::PodAnnotation, annotated.weight),
+                    (Origin::Class, class.and_then(|class| class.weight)),
+                    (Origin::NodeDefault, Some(bandwidth.weight.unwrap_or_default())),
+                ];
+                let first = weights.into_iter().find_map(|(who, it)| Some((who, it?)));
+                let (who, weight) = first.unwrap_or((Origin::NodeDefault, Weight::default()));
+                (who, Part { weight, capacity })
+            }),
         }
     }
 
@@ -101,7 +115,10 @@ impl<'s> Sources<'s> {
             Choice::Rate(rate) => Some(rate),
             Choice::Unlimited => None,
         };
-        let rate = asked.into_iter().chain(max).min().filter(|_| bandwidth.enabled)?;
+        let own = asked.into_iter().chain(max).min();
+        let part = self.part.map(|(_, part)| part);
+        let rate = own.or(part.map(|part| part.capacity)).filter(|_| bandwidth.enabled)?;
+        let origin = if own.is_some() { origin } else { Origin::NodeShare };
         let burst = self.burst.unwrap_or(bandwidth.burst);
         let held = self.max_burst_at(rate).map(|(_, max)| max);
         let held = held.filter(|max| max.ns_at(rate) < burst.ns_at(rate));
@@ -112,8 +129,21 @@ impl<'s> Sources<'s> {
             latency_target: self.latency_target.unwrap_or(bandwidth.latency_target),
             ecn: bandwidth.ecn,
             guard: bandwidth.guard,
-            asked: Some(choice).filter(|choice| *choice != Choice::Rate(rate)),
+            asked: Some(choice).filter(|choice| own.is_some() && *choice != Choice::Rate(rate)),
             asked_burst: held.map(|_| burst),
+            part,
         })
+    }
+}
+
+/// What pods share; None where node share is off, or what the node can do is not known.
+pub fn capacity(bandwidth: &Bandwidth, direction: Direction) -> Option<Rate> {
+    let capacity = match direction {
+        Direction::Egress => bandwidth.node_egress,
+        Direction::Ingress => bandwidth.node_ingress,
+    };
+    match capacity {
+        Capacity::Rate(rate) if bandwidth.node_share == Some(true) => Some(rate),
+        Capacity::Rate(_) | Capacity::Auto => None,
     }
 }

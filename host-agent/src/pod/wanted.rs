@@ -195,6 +195,38 @@ mod tests {
     }
 
     #[test]
+    fn where_pods_share_the_node_each_has_a_weight_and_who_has_no_limit_the_nodes_capacity() {
+        let keys = "node-share = true\nnode-egress = '1Gbit'\nnode-ingress = 'auto'\n\
+                    default-egress = 'unlimited'\nweight = 200\n\
+                    [[sluice.bandwidth.class]]\nname = 'a'\nnamespaces = ['a']\n\
+                    egress = '50Mbit'\nweight = 400\n";
+        let bandwidth = bandwidth(keys);
+        let annotated = Annotated { weight: "7".parse().ok(), ..Annotated::default() };
+        let egress = |namespace, annotated| {
+            Wanted::of(&bandwidth, namespace, "x", annotated, None).egress.unwrap()
+        };
+        let in_programs = |limit: Limit| limit.for_bpf(bpf::Mode::Paced, Direction::Egress, 1500);
+        let blank = Annotated::default();
+        let (none, class) = (egress("b", &blank), egress("a", &blank));
+        assert_eq!((none.origin, none.rate.bits_per_sec()), (Origin::NodeShare, 1_000_000_000));
+        assert_eq!((class.origin, class.rate.bits_per_sec()), (Origin::Class, 50_000_000));
+        let weights = [none, class, egress("a", &annotated)].map(|limit| in_programs(limit).weight);
+        assert_eq!(weights, [200, 400, 7]);
+        assert_eq!([none, class].map(|limit| in_programs(limit).node_only), [true, false]);
+        let wanted = Wanted::of(&bandwidth, "b", "x", &Annotated::default(), None);
+        assert_eq!(wanted.to_text(), "egress 1Gbit (node share), ingress unlimited");
+    }
+
+    #[test]
+    fn pod_that_may_be_faster_than_the_node_is_shaped_as_fast_as_that() {
+        let bandwidth = bandwidth("node-share = true\nnode-egress = '100Mbit'\n");
+        let annotated = Annotated { egress: "1Gbit".parse().ok(), ..Annotated::default() };
+        let limit = Wanted::of(&bandwidth, "b", "x", &annotated, None).egress.unwrap();
+        assert_eq!(limit.rate.bits_per_sec(), 1_000_000_000);
+        assert_eq!(limit.gso_max_size(1500), 12_500);
+    }
+
+    #[test]
     fn root_of_the_node_may_go_above_the_maximum_for_a_while() {
         let bandwidth = bandwidth("max-egress = '10Mbit'\nmax-ingress = '10Mbit'\n");
         let (egress, ingress) = ("1Gbit".parse().ok(), "unlimited".parse().ok());
@@ -229,6 +261,7 @@ mod tests {
                 ingress: ingress.map(rate),
                 ingress_burst: bursts.1,
                 latency_target: None,
+                weight: None,
             };
             let wanted = Wanted::of(&bandwidth, &namespace, "x", &annotated, None);
             let class = if namespace == "a" { 1_000 } else { u64::MAX };
@@ -260,6 +293,7 @@ mod tests {
             ingress: None,
             ingress_burst: "64KB".parse().ok(),
             latency_target: "3ms".parse().ok(),
+            weight: "7".parse().ok(),
         };
         let text = serde_json::to_string(&annotated).unwrap();
         assert_eq!(serde_json::from_str::<Annotated>(&text).unwrap(), annotated);

@@ -10,7 +10,7 @@ use serde::Serialize;
 use settings_model::{Effective, Limit as Choice};
 
 use crate::host::logging::harmless;
-use crate::pod::annotations::{EGRESS_BURST, INGRESS_BURST, LATENCY_TARGET};
+use crate::pod::annotations::{EGRESS_BURST, INGRESS_BURST, LATENCY_TARGET, WEIGHT};
 use crate::pod::direction::Direction;
 use crate::pod::limit::{Limit, Origin};
 use crate::pod::record::Arrival;
@@ -45,7 +45,7 @@ pub struct Traced {
     /// None where the settings have no maximum for this pod.
     pub maximum: Option<Maximum>,
     /// How a limit queues here: `burst` and `latency-target`.
-    pub queue: [Queueing; 2],
+    pub queue: Vec<Queueing>,
     /// The sources have changed since the limit was put in force.
     pub stale: bool,
     pub enforced: Line,
@@ -182,6 +182,7 @@ impl<'s> Account<'s> {
             }
             (Origin::Class, None) => String::new(),
             (Origin::NodeDefault, _) => self.place(&format!("default-{direction}")),
+            (Origin::NodeShare, _) => self.place(&format!("node-{direction}")),
         }
     }
 
@@ -192,7 +193,7 @@ impl<'s> Account<'s> {
         Some(Maximum { value: max.to_string(), place, asked })
     }
 
-    fn queue(&self) -> [Queueing; 2] {
+    fn queue(&self) -> Vec<Queueing> {
         let bandwidth = &self.settings.settings.bandwidth;
         let annotation = match self.direction {
             Direction::Egress => EGRESS_BURST,
@@ -208,7 +209,22 @@ impl<'s> Account<'s> {
         }
         let own = self.sources.latency_target.map(|target| target.to_string());
         let node = bandwidth.latency_target.to_string();
-        [burst, self.queueing("latency-target", own, LATENCY_TARGET, node)]
+        let target = self.queueing("latency-target", own, LATENCY_TARGET, node);
+        [burst, target].into_iter().chain(self.weight()).collect()
+    }
+
+    /// Of its part of the node's line.
+    fn weight(&self) -> Option<Queueing> {
+        let (origin, part) = self.sources.part?;
+        let place = match (origin, self.sources.class) {
+            (Origin::PodAnnotation, _) => WEIGHT.into(),
+            (Origin::Class, Some(class)) => {
+                format!("class {}, {}", class.name, self.place_at(Level::Class, "weight"))
+            }
+            _ => self.place("weight"),
+        };
+        let value = part.weight.to_string();
+        Some(Queueing { key: "weight", value, origin, place, asked: None })
     }
 
     fn queueing(

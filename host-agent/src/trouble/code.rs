@@ -116,6 +116,9 @@ codes! {
     SETTINGS_NOT_STORED = "settings-not-stored", Degraded "", Status(ANY),
         "The settings are in force from memory, until the node restarts.",
         "the settings are in force from memory (/run/sluice) and will be read again at the next boot; free space on /var or make it writable, then sluice reload";
+    NODE_SHARE_OFF = "node-share-off", Degraded "", Status(ANY),
+        "Pods are to share what the node can do, and that is not known in some direction.",
+        "set bandwidth.node-egress and bandwidth.node-ingress to rates";
 }
 "Agent" {
     AGENT_NOT_RUNNING = "agent-not-running", Degraded "", Both("SluiceAgentDown"),

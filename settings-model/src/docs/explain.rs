@@ -106,13 +106,12 @@ mod tests {
     #[test]
     fn key_is_explained_by_any_of_its_paths() {
         let expected = "bandwidth.node-egress\n\n\
-            What the node can send; \"auto\" is the baseline of its instance type. No limit may be above it.\n\n\
+            What the node can send, which with node-share pods share; that needs a rate here, as what \"auto\" is on this instance type is not looked up yet. No limit may be above it.\n\n\
             \x20 allowed  a number with bit, kbit, mbit, gbit, tbit, Kibit, Mibit or Gibit, or a Kubernetes quantity with a suffix (\"10M\", \"1Gi\", \"1e9\"); or \"auto\"\n\
             \x20 unit     bits per second\n\
             \x20 range    1kbit to 1000Tbit or \"auto\"\n\
             \x20 default  \"auto\"\n\
-            \x20 example  node-egress = \"10Gbit\"\n\
-            \x20 effect   none in this version; understood and checked\n";
+            \x20 example  node-egress = \"10Gbit\"\n";
         for root in ["", "sluice.", "settings.sluice."] {
             let explained = explain(&format!("{root}bandwidth.node-egress"));
             assert_eq!(explained.as_deref(), Some(expected), "{root}");

@@ -13,6 +13,7 @@ use crate::sections::max_pods::ENIS;
 use crate::sections::max_pods::{IpFamily, KubeletConfig};
 use crate::sections::prefix_delegation::{IP_TARGETS, TARGETS};
 use crate::values::rate::{CAPACITY_WORDS, LIMIT_WORDS};
+use crate::values::weight::WEIGHTS;
 use crate::values::words::spellings;
 
 /// One key: its path inside our table, where `[]` stands for the items of a list.
@@ -111,9 +112,13 @@ pub(crate) const KEYS: &[Key] = &[
     key("bandwidth.guard", Shape::Words(spellings::<GuardPlace>), Some("\"policy-only\""), "\"own-clsact\"",
         "Where, on a kernel without tcx (before 6.6), the guard of what a pod sends may be: on the clsact of network policy alone, or on one of its own where there is none."),
     key("bandwidth.node-egress", CAPACITY, Some("\"auto\""), "\"10Gbit\"",
-        "What the node can send; \"auto\" is the baseline of its instance type. No limit may be above it."),
+        "What the node can send, which with node-share pods share; that needs a rate here, as what \"auto\" is on this instance type is not looked up yet. No limit may be above it."),
     key("bandwidth.node-ingress", CAPACITY, Some("\"auto\""), "\"10Gbit\"",
-        "What the node can receive; \"auto\" is the baseline of its instance type. No limit may be above it."),
+        "What the node can receive, which with node-share pods share; that needs a rate here, as what \"auto\" is on this instance type is not looked up yet. No limit may be above it."),
+    key("bandwidth.node-share", Shape::Switch, None, "true",
+        "Whether pods share the node's capacity fairly: where it does not suffice, each pod gets its part by weight, and where others leave some, anybody may use it. Needs node-egress or node-ingress. Off where it is not given."),
+    key("bandwidth.weight", Shape::Count(*WEIGHTS.start(), *WEIGHTS.end(), "parts"), None, "200",
+        "Of each pod's part of the node's capacity; only the ratio to the weights of other pods matters. 100 where it is not given."),
     key("bandwidth.class[].name", Shape::ClassName, None, "\"batch\"",
         "How status and metrics call the class. Must be given, once in a document; a later layer that gives it again replaces keys of that class."),
     key("bandwidth.class[].namespaces", Shape::Patterns, None, "[\"batch-*\"]",
@@ -130,6 +135,8 @@ pub(crate) const KEYS: &[Key] = &[
         "The most that a pod of the class may receive. The lower of this and the node's max-ingress applies."),
     key("bandwidth.class[].max-burst", Shape::Burst, None, "\"256KiB\"",
         "The largest burst that a pod of the class may have. The lower of this and the node's max-burst applies."),
+    key("bandwidth.class[].weight", Shape::Count(*WEIGHTS.start(), *WEIGHTS.end(), "parts"), None, "400",
+        "Of the part that each pod of the class has of the node's capacity; bandwidth.weight applies where it is not given."),
     key("cni.mode", Shape::Words(spellings::<CniMode>), Some("\"chain\""), "\"off\"",
         "Whether the plugin is appended to the node's CNI chain, the pods' network is made from the prefixes delegated to the node (no aws-node), or the CNI configuration is left alone."),
     key("cni.conf-dir", Shape::AbsolutePath, Some("\"/etc/cni/net.d\""), "\"/run/cni/net.d\"",

@@ -11,8 +11,7 @@ use crate::text::problem::{Finding, Refusal};
 use crate::text::reader::Notes;
 
 /// Keys that nothing acts upon yet. One that is set to other than its default gets a warning.
-pub(crate) const WITHOUT_EFFECT: &[&str] =
-    &["bandwidth.count", "bandwidth.node-egress", "bandwidth.node-ingress"];
+pub(crate) const WITHOUT_EFFECT: &[&str] = &["bandwidth.count"];
 
 /// Warns of each key in `WITHOUT_EFFECT` that is set to something.
 pub(crate) fn check(settings: &Settings, notes: &mut Notes) {

@@ -250,7 +250,7 @@ fn check_classes(bandwidth: &Bandwidth, notes: &mut Notes) {
 fn check_complete(class: &Class, notes: &mut Notes) {
     let given = |key| notes.given.get(&class_key(class, key));
     let Some(named) = given("name").cloned() else { return };
-    let limits = ["egress", "ingress", "max-egress", "max-ingress", "max-burst"];
+    let limits = ["egress", "ingress", "max-egress", "max-ingress", "max-burst", "weight"];
     let no_limit = limits.iter().all(|key| given(key).is_none());
     if given("namespaces").is_none() {
         let why = "missing; write namespaces = [\"*\"] for all, or patterns";

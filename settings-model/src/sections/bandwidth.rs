@@ -6,12 +6,15 @@
 //! Never decides what a single pod gets; the agent's plan does.
 
 use serde_json::Value;
+use toml::de::DeValue;
 
 use crate::sections::class::{self, Classes};
+use crate::text::problem::Refusal;
 use crate::text::reader::{Table, boolean};
 use crate::values::burst::{Burst, burst, some_burst};
 use crate::values::latency::{LatencyTarget, latency_target};
 use crate::values::rate::{Capacity, Limit, capacity, limit, some_limit};
+use crate::values::weight::{Weight, some_weight};
 use crate::values::words::{word, words};
 
 /// How pods are shaped.
@@ -43,6 +46,10 @@ pub struct Bandwidth {
     pub node_egress: Capacity,
     /// `node-ingress`: what the node can receive; default auto.
     pub node_ingress: Capacity,
+    /// `node-share`: whether pods share the node's capacity; default false.
+    pub node_share: Option<bool>,
+    /// `weight`: of each pod's part of that; default 100.
+    pub weight: Option<Weight>,
     /// `class`: limits for the pods that patterns match; default none.
     pub classes: Classes,
 }
@@ -85,6 +92,8 @@ impl Default for Bandwidth {
             guard: GuardPlace::default(),
             node_egress: Capacity::default(),
             node_ingress: Capacity::default(),
+            node_share: None,
+            weight: None,
             classes: Classes::default(),
         }
     }
@@ -107,8 +116,19 @@ impl Bandwidth {
             ("node-egress", self.node_egress.to_string().into()),
             ("node-ingress", self.node_ingress.to_string().into()),
         ]);
+        rows.extend(self.node_share.map(|on| ("node-share", on.into())));
+        rows.extend(weight_row(self.weight));
         rows
     }
+}
+
+/// As the rows of maxima: only where it is given.
+pub(crate) fn weight_row(weight: Option<Weight>) -> Option<(&'static str, Value)> {
+    weight.map(|weight| ("weight", weight.value().into()))
+}
+
+fn some_boolean(value: &DeValue<'_>) -> Result<Option<bool>, Refusal> {
+    boolean(value).map(Some)
 }
 
 /// Those that are given: a program without these keys can read what one with them prints.
@@ -136,6 +156,8 @@ pub(crate) fn read(table: &mut Table<'_, '_>, bandwidth: &mut Bandwidth) {
     table.set("guard", word, &mut bandwidth.guard);
     table.set("node-egress", capacity, &mut bandwidth.node_egress);
     table.set("node-ingress", capacity, &mut bandwidth.node_ingress);
+    table.set("node-share", some_boolean, &mut bandwidth.node_share);
+    table.set("weight", some_weight, &mut bandwidth.weight);
     table.each("class", "name", &mut bandwidth.classes, class::read);
 }
 
@@ -150,7 +172,8 @@ mod tests {
                     default-egress = '1Mbit'\ndefault-ingress = '2Mbit'\nburst = '3us'\n\
                     max-egress = '7Mbit'\nmax-ingress = '8Mbit'\nmax-burst = '9us'\n\
                     latency-target = '4ms'\necn = false\ncount = 'l2'\nguard = 'own-clsact'\n\
-                    node-egress = '15Mbit'\nnode-ingress = '16Mbit'\n";
+                    node-egress = '15Mbit'\nnode-ingress = '16Mbit'\n\
+                    node-share = true\nweight = 17\n";
         let limit = |text: &str| text.parse::<Limit>().expect("limit");
         assert_eq!(
             parse("t", text).expect("settings").bandwidth,
@@ -168,6 +191,8 @@ mod tests {
                 guard: GuardPlace::OwnClsact,
                 node_egress: "15Mbit".parse().expect("capacity"),
                 node_ingress: "16Mbit".parse().expect("capacity"),
+                node_share: Some(true),
+                weight: Weight::new(17),
                 classes: Classes::default(),
             }
         );

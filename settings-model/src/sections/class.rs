@@ -12,13 +12,14 @@ use std::fmt;
 use serde_json::Value;
 use toml::de::DeValue;
 
-use crate::sections::bandwidth::maximum_rows;
+use crate::sections::bandwidth::{maximum_rows, weight_row};
 use crate::text::code;
 use crate::text::problem::{Refusal, quote};
 use crate::text::reader::{Table, wrong_type};
 use crate::values::burst::{Burst, some_burst};
 use crate::values::pattern::{Patterns, patterns};
 use crate::values::rate::{Limit, some_limit};
+use crate::values::weight::{Weight, some_weight};
 
 /// Most classes of a node: every two are compared, and no person keeps an eye on more.
 pub(crate) const MOST_CLASSES: usize = 128;
@@ -69,14 +70,16 @@ pub struct Class {
     pub max_ingress: Option<Limit>,
     /// `max-burst`: what the burst of none of its pods may be above; the node's applies as well.
     pub max_burst: Option<Burst>,
+    /// `weight`: of the part of the node's capacity that each of its pods has; the node's where not given.
+    pub weight: Option<Weight>,
 }
 
 impl Class {
     fn named(name: ClassName) -> Self {
         let (namespaces, pods) = (Patterns::all(), Patterns::all());
         let (egress, ingress) = (None, None);
-        let (max_egress, max_ingress, max_burst) = (None, None, None);
-        Self { name, namespaces, pods, egress, ingress, max_egress, max_ingress, max_burst }
+        let (max_egress, max_ingress, max_burst, weight) = (None, None, None, None);
+        Self { name, namespaces, pods, egress, ingress, max_egress, max_ingress, max_burst, weight }
     }
 
     /// How precisely it matches a pod, if it does.
@@ -95,6 +98,7 @@ impl Class {
         let given = limits.into_iter().filter_map(|(key, limit)| Some((key, limit?)));
         rows.extend(given.map(|(key, limit)| (key, limit.to_string().into())));
         rows.extend(maximum_rows(self.max_egress, self.max_ingress, self.max_burst));
+        rows.extend(weight_row(self.weight));
         rows
     }
 }
@@ -146,6 +150,7 @@ pub(crate) fn read(table: &mut Table<'_, '_>, classes: &mut Classes) {
     table.set("max-egress", some_limit, &mut class.max_egress);
     table.set("max-ingress", some_limit, &mut class.max_ingress);
     table.set("max-burst", some_burst, &mut class.max_burst);
+    table.set("weight", some_weight, &mut class.weight);
 }
 
 fn name(value: &DeValue<'_>) -> Result<ClassName, Refusal> {

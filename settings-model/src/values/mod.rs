@@ -11,4 +11,5 @@ pub(crate) mod path;
 pub(crate) mod pattern;
 pub mod quantity;
 pub(crate) mod rate;
+pub(crate) mod weight;
 pub(crate) mod words;

@@ -7,6 +7,7 @@
 pub mod adopt;
 mod health;
 mod known_pod;
+mod node_share;
 pub mod once;
 mod pending_guard;
 mod pod;
@@ -31,6 +32,7 @@ use crate::status::metrics::SinceStart;
 use crate::status::report::AgentReport;
 use crate::trouble::{Trouble, code, some};
 use known_pod::{KnownPod, RETRY, longest_without_guard};
+use node_share::NodeShare;
 use pod::{NodeView, Seen};
 
 /// Finds changes without an event: a link that was detached, an event that got lost.
@@ -73,6 +75,7 @@ pub struct Reconciler {
     /// What is wrong with files of the result cache.
     unread: BTreeMap<PathBuf, Trouble>,
     chain: chain_entry::Chain,
+    node_share: NodeShare,
     since_start: SinceStart,
     /// Directories of older versions' pins, which go when nothing uses them any more.
     older: Vec<PathBuf>,
@@ -106,6 +109,7 @@ impl Reconciler {
             troubles: BTreeMap::new(),
             unread: BTreeMap::new(),
             chain: chain_entry::Chain::default(),
+            node_share: NodeShare::default(),
             since_start: SinceStart::begin(),
             older: bpf::older_layouts(&paths.bpffs())?,
         };
@@ -169,6 +173,7 @@ impl Reconciler {
         });
         self.set_trouble("settings", trouble);
         if let Ok(settings) = read {
+            self.set_trouble("node share", node_share::trouble(&settings.bandwidth));
             self.settings = settings;
             self.in_force = true;
             self.reads += 1;
@@ -183,6 +188,9 @@ impl Reconciler {
         }
         if changed.host_links || changed.lost {
             self.links = None;
+        }
+        if changed.host_links || changed.routes || changed.lost {
+            self.node_share.look_again();
         }
         for pod in self.pods.values_mut() {
             let host = pod.host_index.is_some_and(|index| changed.host.contains(&index));
@@ -302,6 +310,9 @@ impl Reconciler {
             self.begin_pass(began)?;
         }
         self.keep_entry(began);
+        if self.in_force {
+            self.node_share.bring(&self.pins, &mut self.netlink, &self.settings.bandwidth)?;
+        }
         let due = self.due(began);
         if !due.is_empty() {
             self.bring_all(due, began)?;
@@ -336,6 +347,7 @@ impl Reconciler {
         self.pods.retain(|key, _| keys.contains(key));
         claims.into_iter().for_each(|claim| self.make_due(claim, now));
         self.unread.clear();
+        self.node_share.look_again();
         self.set_trouble("slots", None);
         self.found(adopt::read_all(&self.paths.result_cache())?)?;
         self.chain.look_again(now);
