@@ -514,6 +514,9 @@ sluice_take(const struct sluice_limit *limit, struct sluice_clock *clock,
 /* Light pods leave at least this part of the line to the others. */
 #define SLUICE_LEFT_PARTS 16
 
+/* As SLUICE_PUT_OFF_NS, for pods: what more than one flow of a pod keeps queued is to wait for its part. */
+#define SLUICE_NODE_PUT_OFF_NS 100000000ULL
+
 /* What a pod may owe of its part: longer than any queue, so that queues are cut by it. */
 #define SLUICE_OWED_NS 1500000000ULL
 
@@ -604,7 +607,7 @@ sluice_decide_node(const struct sluice_limit *capacity, struct sluice_clock *clo
 	}
 	turn.share_ns = sluice_earlier(turn.share_ns, line_ns + SLUICE_OWED_NS);
 	turn.departure_ns = sluice_later(
-		now_ns, sluice_earlier(turn.share_ns, line_ns + SLUICE_PUT_OFF_NS));
+		now_ns, sluice_earlier(turn.share_ns, line_ns + SLUICE_NODE_PUT_OFF_NS));
 	return turn;
 }
 

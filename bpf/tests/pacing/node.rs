@@ -118,7 +118,7 @@ fn pods_have_equal_parts_however_many_flows_they_open() {
         let pods = [1, 2, 4, 8, 16, 1, 1, 1].map(|flows| Greedy { flows, ..GREEDY });
         let (run, what) = (Run::of(capacity, mtu, &pods), format!("{capacity} bit/s, {mtu}"));
         assert!((0.98..=1.02).contains(&run.used()), "{what}: used {}", run.used());
-        assert_parts(&run, &[0.125; 8], 0.03, &what);
+        assert_parts(&run, &[0.125; 8], 0.04, &what);
         assert!(run.most_in(5) <= 1.1, "{what}: {} in 100 ms", run.most_in(5));
     });
 }
