@@ -11,8 +11,8 @@ use crate::{MS, SEND};
 
 const START_NS: u64 = 1000 * MS;
 const WINDOW_MS: u64 = 20;
-/// Until all pods are known for what they are.
-const WARM: usize = 25;
+/// Until all pods are known for what they are, and who keeps much queued owes all that it may.
+const WARM: usize = 100;
 const RATES: [u64; 3] = [100_000_000, 1_000_000_000, 10_000_000_000];
 
 /// A pod whose flows each keep two packets queued, as TCP small queues does.
@@ -38,7 +38,7 @@ struct Run {
 
 impl Run {
     fn of(capacity: u64, mtu: u32, pods: &[Greedy]) -> Self {
-        let windows = if capacity > 1_000_000_000 { 75 } else { 150 };
+        let windows = if capacity > 1_000_000_000 { 150 } else { 300 };
         let mut run = Self { capacity, windows: vec![vec![0; pods.len()]; windows] };
         let length = (capacity / 8000).clamp(2 * u64::from(mtu), 65_536) as u32;
         run.fill(mtu, length, pods);
@@ -118,7 +118,7 @@ fn pods_have_equal_parts_however_many_flows_they_open() {
         let pods = [1, 2, 4, 8, 16, 1, 1, 1].map(|flows| Greedy { flows, ..GREEDY });
         let (run, what) = (Run::of(capacity, mtu, &pods), format!("{capacity} bit/s, {mtu}"));
         assert!((0.98..=1.02).contains(&run.used()), "{what}: used {}", run.used());
-        assert_parts(&run, &[0.125; 8], 0.04, &what);
+        assert_parts(&run, &[0.125; 8], 0.05, &what);
         assert!(run.most_in(5) <= 1.1, "{what}: {} in 100 ms", run.most_in(5));
     });
 }
@@ -165,8 +165,8 @@ fn who_comes_back_has_its_part_within_a_tenth_of_a_second() {
     each_rate(|capacity, mtu| {
         let pods = [500, 0, 0, 0].map(|period_ms| Greedy { period_ms, flows: 4, ..GREEDY });
         let run = Run::of(capacity, mtu, &pods);
-        // From 1.1 to 1.5 s; it came back at 1 s.
-        let bytes: u64 = run.windows[55..75].iter().map(|window| window[0]).sum();
+        // From 2.1 to 2.5 s; it came back at 2 s.
+        let bytes: u64 = run.windows[105..125].iter().map(|window| window[0]).sum();
         let part = bytes as f64 * 8.0 / (capacity as f64 * 0.4);
         assert!(part >= 0.25 * 0.95, "{capacity} bit/s, {mtu}: {part}");
     });

@@ -144,10 +144,18 @@ fn probes_are_answered(mtu: u32) {
     });
 }
 
-const ADOPTED: usize = 250;
 const ADDS: u8 = 25;
 /// So long the runtime's patience is never; how much less it is tells `make bench`, N6.
 const WORST: Duration = Duration::from_secs(1);
+
+/// Fewer where everything takes so much longer, and no time is judged.
+fn adopted() -> usize {
+    if is_emulated() { 50 } else { 250 }
+}
+
+fn is_emulated() -> bool {
+    std::env::var_os("SLUICE_NO_SKIP").is_some()
+}
 
 /// Lines for one run of `ip`, because there are many.
 fn ip_batch(lines: &str) {
@@ -159,7 +167,7 @@ fn ip_batch(lines: &str) {
 
 /// Pods that the chain has missed: namespaces, pairs, and what the runtime has written down.
 fn pods_to_adopt() {
-    let names: Vec<String> = (0..ADOPTED).map(|n| format!("m{n}")).collect();
+    let names: Vec<String> = (0..adopted()).map(|n| format!("m{n}")).collect();
     let lines = names.iter().map(|name| {
         format!(
             "netns add {name}\nlink add eni{name} type veth peer name eth0 netns {name}\n\
@@ -204,7 +212,7 @@ fn is_shaped(name: &str) -> bool {
 /// The kernel's network lock is one for all: whoever works on 250 pods must let an ADD in between.
 /// In an emulated guest times are reported, not judged.
 #[test]
-fn adds_come_through_while_the_agent_adopts_250_pods() {
+fn adds_come_through_while_the_agent_adopts_many_pods() {
     with_ready_node("", |node| {
         let pods: Vec<Pod> = (1..=ADDS).map(|n| node.pod(&format!("p{n}"), n)).collect();
         pods_to_adopt();
@@ -214,7 +222,7 @@ fn adds_come_through_while_the_agent_adopts_250_pods() {
         let began = Instant::now();
         node.start_agent();
         let beside = add_times(&pods);
-        for n in 0..ADOPTED {
+        for n in 0..adopted() {
             wait_for("all to be adopted", Duration::from_secs(120), || {
                 is_shaped(&format!("m{n}")).then_some(())
             });
@@ -223,9 +231,8 @@ fn adds_come_through_while_the_agent_adopts_250_pods() {
         let worst = |times: &[Duration]| times.iter().max().copied().unwrap_or_default();
         let extra = worst(&beside).saturating_sub(worst(&alone));
         println!("alone {alone:?}\nbeside {beside:?}\nall adopted within {all:?}, extra {extra:?}");
-        let emulated = std::env::var_os("SLUICE_NO_SKIP").is_some();
-        assert!(emulated || worst(&beside) <= WORST, "{beside:?}");
+        assert!(is_emulated() || worst(&beside) <= WORST, "{beside:?}");
         let records = fs::read_dir("/run/sluice/pods").expect("the records").count();
-        assert!(records >= ADOPTED + usize::from(ADDS), "{records} records");
+        assert!(records >= adopted() + usize::from(ADDS), "{records} records");
     });
 }
