@@ -251,6 +251,18 @@ decide(const struct sluice_limit *limit, struct sluice_clock *clock,
 	return 0;
 }
 
+/* Nothing waits for the line. Another CPU may have been served since that was found. */
+static __always_inline int
+leave_at_once(struct __sk_buff *skb, __u32 index, struct sluice_line *line,
+	      struct sluice_counters *count, __u64 now_ns, __u64 cost_ns)
+{
+	__u64 line_ns;
+
+	line->clock.idle_ns = now_ns;
+	line_ns = charge(&line->clock, now_ns, cost_ns, &line->limit);
+	return let_go(skb, index, line, count, now_ns, sluice_later(now_ns, line_ns));
+}
+
 static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 {
 	__u32 index = skb->tc_classid * SLUICE_DIRECTIONS + direction;
@@ -264,7 +276,6 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	struct sluice_line *node = 0;
 	struct node_wait wait;
 	_Bool busy = 0;
-	__u32 of_node = SLUICE_NODE * SLUICE_DIRECTIONS + direction;
 	__u32 wire_len = skb->wire_len;
 	__u64 now_ns, cost_ns, line_ns;
 
@@ -274,26 +285,26 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	limit = &line->limit;
 	clock = &line->clock;
 	now_ns = bpf_ktime_get_ns();
+	cost_ns = sluice_cost_ns(limit, wire_len);
+	if (!limit->weight && sluice_is_idle(limit, clock, now_ns))
+		return leave_at_once(skb, index, line, count, now_ns, cost_ns);
 	if (limit->weight) {
+		__u32 of_node = SLUICE_NODE * SLUICE_DIRECTIONS + direction;
+
 		if (uses_node_line(skb, direction))
 			node = bpf_map_lookup_elem(&lines, &of_node);
 		else if (limit->node_only)
 			return let_go(skb, index, line, count, now_ns, now_ns);
-	}
-	cost_ns = sluice_cost_ns(limit, wire_len);
-	if (node) {
-		wait = (struct node_wait){ .packet.now_ns = now_ns };
-		wait.packet.cost_ns = sluice_cost_ns(&node->limit, wire_len);
-		busy = wait_for_node(node, line, &wait);
-	}
-	if (!busy && sluice_is_idle(limit, clock, now_ns)) {
-		clock->idle_ns = now_ns;
-		line_ns = charge(clock, now_ns, cost_ns, limit);
-		if (node)
-			take_from_node(node, line, &wait);
-		/* Another CPU may have been served since. */
-		return let_go(skb, index, line, count, now_ns,
-			      sluice_later(now_ns, line_ns));
+		if (node) {
+			wait = (struct node_wait){ .packet.now_ns = now_ns };
+			wait.packet.cost_ns = sluice_cost_ns(&node->limit, wire_len);
+			busy = wait_for_node(node, line, &wait);
+		}
+		if (!busy && sluice_is_idle(limit, clock, now_ns)) {
+			if (node)
+				take_from_node(node, line, &wait);
+			return leave_at_once(skb, index, line, count, now_ns, cost_ns);
+		}
 	}
 	table = table_of(index, clock);
 	/* Made before the limit is set; without it all flows would be one. */
@@ -329,7 +340,7 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	line_ns = charge(clock, now_ns, cost_ns, &line->limit);
 	if (node)
 		take_from_node(node, line, &wait);
-	/* The same. */
+	/* Another CPU may have been served since. */
 	if (!it.turn.early)
 		it.turn.departure_ns = sluice_later(it.turn.departure_ns, line_ns);
 	sluice_take(limit, clock, flow, source, &it.packet, &it.turn);
