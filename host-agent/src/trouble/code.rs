@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Every code of trouble, once: how bad it is, what it means, what the reader
 //! can do, and which alert covers it. Status, doctor, metrics, alerts and
-//! docs/troubles.md name nothing else. A code is a stable name, for programs;
+//! docs/troubleshooting.md name nothing else. A code is a stable name, for programs;
 //! what was a code once never gets another meaning.
 
 use self::By::{Both, Doctor, Status};
