@@ -30,7 +30,7 @@ use crate::settings::generation::Generations;
 use crate::settings::in_force::{InForce, MaxPodsInForce, Reason};
 use crate::settings::kubelet_start::Started;
 use crate::settings::layers::{Layers, merge};
-use crate::settings::user_data;
+use crate::settings::user_data::{self, Undecoded};
 use apply::apply;
 use facts::Facts;
 use part::Part;
@@ -54,6 +54,15 @@ pub struct NotInForce {
     pub instead: Option<Result<Box<InForce>>>,
 }
 
+/// Why what was asked for is not in force.
+struct Why<'w> {
+    error: &'w anyhow::Error,
+    /// The settings could not be used, wherever that shows.
+    unusable: bool,
+    /// They could not even be had.
+    unread: bool,
+}
+
 impl Boot<'_> {
     /// Puts settings in force, whole. Settings that cannot be used are replaced by the last good
     /// ones, or by the layers below the user data; usable ones that cannot be applied by the last
@@ -73,6 +82,7 @@ impl Boot<'_> {
         };
         let below_settings = merge(&below.documents()).map(|below| below.settings);
         let on_invalid = below_settings.unwrap_or_default().agent.on_invalid;
+        let unread = layers.as_ref().is_err_and(|error| !error.is::<Undecoded>());
         let documents = layers.map(|layers| layers.documents());
         let read = documents.and_then(|all| Ok((merge(&all)?, all)));
         let unusable = read.is_err();
@@ -82,7 +92,8 @@ impl Boot<'_> {
         });
         let done = result.and_then(|in_force| self.record(&in_force).map(|()| in_force));
         done.map_err(|error| {
-            let instead = self.instead(&below, on_invalid, &error, unusable);
+            let why = Why { error: &error, unusable, unread };
+            let instead = self.instead(&below, on_invalid, &why);
             NotInForce { error, instead }
         })
     }
@@ -146,6 +157,7 @@ impl Boot<'_> {
             documents,
             reason: Reason::AsAsked,
             problems: Vec::new(),
+            unread: false,
             warnings,
             unmet: plan.unmet,
             max_pods: plan.max_pods,
@@ -204,8 +216,7 @@ impl Boot<'_> {
         &self,
         below: &Layers,
         on_invalid: OnInvalid,
-        error: &anyhow::Error,
-        unusable: bool,
+        why: &Why,
     ) -> Option<Result<Box<InForce>>> {
         // Documents that another image understood may be beyond this one.
         let last_good = Generations::new(self.paths).last_good();
@@ -215,7 +226,7 @@ impl Boot<'_> {
             (OnInvalid::LastGood, Some(good)) => {
                 (good.documents, Some(good.number), Reason::LastGood)
             }
-            _ if unusable => (below.documents(), None, Reason::Defaults),
+            _ if why.unusable => (below.documents(), None, Reason::Defaults),
             _ => return None,
         };
         let put = || {
@@ -226,10 +237,19 @@ impl Boot<'_> {
             };
             let mut plan = self.plan(&settings, below.node_configs());
             self.carry_out(&mut plan)?;
-            let (documents, problems) = (names(&documents), lines(error));
+            let (documents, problems) = (names(&documents), lines(why.error));
             let Plan { warnings, unmet, max_pods, .. } = plan;
-            let in_force =
-                InForce { generation, documents, reason, problems, warnings, unmet, max_pods };
+            let unread = why.unread;
+            let in_force = InForce {
+                generation,
+                documents,
+                reason,
+                problems,
+                unread,
+                warnings,
+                unmet,
+                max_pods,
+            };
             self.record(&in_force).map(|()| Box::new(in_force))
         };
         Some(put().context("put other settings in force instead"))

@@ -11,7 +11,7 @@ use settings_model::Settings;
 
 use crate::host::paths::Paths;
 use crate::settings::kubelet_start::{Earlier, Started};
-use crate::trouble::Trouble;
+use crate::trouble::{Trouble, code};
 
 /// The settings in force; `sluice boot` replaces the file whole.
 pub fn in_force(paths: &Paths) -> Result<Settings> {
@@ -30,6 +30,9 @@ pub struct InForce {
     pub reason: Reason,
     /// Why it is not what was asked for.
     pub problems: Vec<String>,
+    /// That is because the user data could not be had, so no one knows what it asks for.
+    #[serde(default)]
+    pub unread: bool,
     /// What is in force, but may surprise the operator.
     pub warnings: Vec<String>,
     /// Parts that are not as asked for, although these settings are in force.
@@ -72,6 +75,17 @@ impl InForce {
             Ok(text) => serde_json::from_slice(&text).map(Some).with_context(attempt),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).with_context(attempt),
+        }
+    }
+
+    /// What the reader can do where it is not what was asked for.
+    pub fn next_step(&self) -> &'static str {
+        match self.unread {
+            false => code::SETTINGS_NOT_AS_ASKED.next_step,
+            true => {
+                "have the source answer (IMDS: HttpEndpoint=enabled, and a route to it from the host), \
+                 or write the settings to /var/lib/sluice/user-data.toml; then sluice reload"
+            }
         }
     }
 

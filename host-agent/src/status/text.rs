@@ -280,6 +280,7 @@ pub mod tests {
                 documents: vec!["user-data".into()],
                 reason: Reason::AsAsked,
                 problems: Vec::new(),
+                unread: false,
                 warnings: Vec::new(),
                 unmet: Vec::new(),
                 max_pods: None,
