@@ -9,6 +9,7 @@ mod max_pods;
 mod node;
 mod output;
 mod settings;
+mod support;
 mod top;
 
 use std::path::PathBuf;
@@ -105,6 +106,9 @@ enum Command {
         #[arg(long, conflicts_with = "json")]
         all: bool,
     },
+    /// Write what a report of a problem needs into one archive: status, doctor, settings, conflists, journal
+    /// and more, without secrets (root)
+    Support(support::Support),
 }
 
 #[derive(Args)]
@@ -184,6 +188,7 @@ pub fn run(arguments: Arguments) -> Result<u8> {
         Command::Limit(command) => limit::run(&Source::new(&paths), command).map(|()| 0),
         Command::MaxPods(asked) => max_pods::run(&paths, &asked).map(|()| 0),
         Command::Trace { pod, json } => explain(&paths, &pod, json).map(|()| 0),
+        Command::Support(asked) => support::run(&paths, &asked).map(|()| 0),
         Command::Doctor { json, all } => {
             let diagnosis = doctor::diagnose(&paths)?;
             print(&match json {
