@@ -13,7 +13,7 @@ mod support;
 mod top;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -123,8 +123,8 @@ struct Shown {
 
 #[derive(Subcommand)]
 enum Generated {
-    /// The man page
-    Man,
+    /// The man pages, one for each command, into a directory
+    Man { dir: PathBuf },
     /// The completion of a shell
     Completion { shell: Shell },
 }
@@ -263,7 +263,9 @@ fn boot(paths: &Paths, asked: &Asked) -> u8 {
 /// With the lines that were logged.
 fn try_boot(paths: &Paths, asked: &Asked) -> (u8, Vec<String>) {
     let plugin = asked.plugin.clone().unwrap_or_else(|| paths.shipped_plugin());
-    let refused = match (Boot { paths, plugin: &plugin }).run(layers(paths, asked)) {
+    let began = Instant::now();
+    let layers = layers(paths, asked);
+    let refused = match (Boot { paths, plugin: &plugin }).run(layers, began.elapsed()) {
         Ok(in_force) => {
             let lines = in_force.unmet.iter().map(unmet::line).collect();
             return (unmet::exit_status(&in_force.unmet), lines);
@@ -316,7 +318,7 @@ fn layers(paths: &Paths, asked: &Asked) -> Result<Layers> {
 fn generate(what: Generated) -> Result<()> {
     let (mut command, mut out) = (Arguments::command(), Vec::new());
     match what {
-        Generated::Man => clap_mangen::Man::new(command).render(&mut out)?,
+        Generated::Man { dir } => clap_mangen::generate_to(command, dir)?,
         Generated::Completion { shell } => {
             clap_complete::generate(shell, &mut command, "sluice", &mut out);
         }

@@ -28,6 +28,9 @@ pub struct InForce {
     /// Names of the documents, lowest layer first.
     pub documents: Vec<String>,
     pub reason: Reason,
+    /// Where the time went when it was put in force.
+    #[serde(default)]
+    pub took: Option<Took>,
     /// Why it is not what was asked for.
     pub problems: Vec<String>,
     /// That is because the user data could not be had, so no one knows what it asks for.
@@ -42,6 +45,26 @@ pub struct InForce {
     /// give no number.
     #[serde(default)]
     pub max_pods: Option<MaxPodsInForce>,
+}
+
+/// Where the time went, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Took {
+    /// Until the user data was there, or given up: IMDS, mostly.
+    pub user_data_ms: u64,
+    /// Firmware, units and files of others, and what follows from them.
+    pub plan_ms: u64,
+    /// Writing what is ours.
+    pub files_ms: u64,
+}
+
+impl Took {
+    /// One line for people.
+    pub fn to_text(self) -> String {
+        let Self { user_data_ms, plan_ms, files_ms } = self;
+        let all = user_data_ms + plan_ms + files_ms;
+        format!("{all} ms: user data {user_data_ms}, firmware and plan {plan_ms}, files {files_ms}")
+    }
 }
 
 /// How many pods the node takes, and what that rests on.

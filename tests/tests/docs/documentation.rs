@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tests::command::{executable, run};
+
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
@@ -234,6 +236,34 @@ fn every_test_of_coexistence_is_in_the_table() {
             );
         }
     }
+}
+
+/// A command that is new has a page in the packages, and no unit names one that is not there.
+#[test]
+fn every_command_has_a_man_page_that_packages_bring_and_units_name() {
+    let dir = tempfile::tempdir().expect("make a directory");
+    let man = dir.path().to_str().expect("path is UTF-8");
+    run(executable("sluice").to_str().expect("path is UTF-8"), &["generate", "man", man]);
+    let made = entries(dir.path()).map(|page| page.file_name().expect("a name").to_owned());
+    let made: BTreeSet<_> = made.map(|page| page.to_string_lossy().into_owned()).collect();
+    assert!(made.contains("sluice.1") && made.contains("sluice-limit-set.1"), "{made:?}");
+    let contents = fs::read_to_string(repository().join("tests/packages/contents"));
+    let contents = contents.expect("what packages hold");
+    let brought = contents.lines().filter_map(|line| line.strip_prefix("/usr/share/man/man1/"));
+    let brought = brought.filter_map(|page| page.strip_suffix(".gz")).map(str::to_owned);
+    assert_eq!(brought.collect::<BTreeSet<_>>(), made);
+    let mut named = 0;
+    for unit in entries(&repository().join("packaging/systemd")) {
+        let text = fs::read_to_string(&unit).expect("a unit");
+        let says = text.lines().find_map(|line| line.strip_prefix("Documentation="));
+        for page in says.unwrap_or_else(|| panic!("{}", unit.display())).split(' ') {
+            let page = page.strip_prefix("man:").and_then(|page| page.strip_suffix("(1)"));
+            let page = page.unwrap_or_else(|| panic!("{}: {says:?}", unit.display()));
+            assert!(made.contains(&format!("{page}.1")), "{page}");
+            named += 1;
+        }
+    }
+    assert!(named >= 4);
 }
 
 /// Cargo finds no tests in folders by itself: one that is not listed would never run, and no one would see.

@@ -307,6 +307,17 @@ fn node_without_imds_says_so_when_the_budget_is_spent() {
         not_in_force(&boot("3"), 1, &expected);
         let took = start.elapsed();
         assert!((2.9..3.9).contains(&took.as_secs_f64()), "{took:?}");
+        // Where that time went.
+        let in_force =
+            json(&fs::read_to_string("/run/sluice/boot.json").expect("what is in force"));
+        let waited = in_force["took"]["user_data_ms"].as_u64().expect("a time");
+        assert!((2900..3900).contains(&waited), "{in_force}");
+        let sluice = executable("sluice").display().to_string();
+        let status = text(&output(&sluice, &["status"]));
+        assert!(
+            status.contains(&format!(" ms: user data {waited}, firmware and plan ")),
+            "{status}"
+        );
     });
 }
 
