@@ -74,7 +74,7 @@ fn limit_is_written_and_the_rest_of_the_line_stays() {
         pins.set_limit(slot(8), Direction::Ingress, limit).expect("set");
         assert_eq!(pins.limit(slot(8), Direction::Ingress).expect("read"), limit);
         let line = lines(&dir).lookup(&key, MapFlags::ANY).expect("read").expect("an entry");
-        assert_eq!(line[48..], full[48..]);
+        assert_eq!(line[56..], full[56..]);
     }
 }
 
@@ -124,7 +124,7 @@ fn map_of_another_build_is_refused_with_the_remedy() {
     assert_eq!(
         error.to_string(),
         "/sys/fs/bpf/sluice/v2/lines was pinned by another build of sluice (Array, 2048 entries of \
-         4 + 256 bytes, flags 0) and cannot be used by this one (Array, 2048 entries of 4 + 320 \
+         4 + 256 bytes, flags 0) and cannot be used by this one (Array, 2050 entries of 4 + 320 \
          bytes, flags 1024); end its limits with `sluice detach`, then start the agent"
     );
     bpf::remove_layout(&dir).expect("as detach does");

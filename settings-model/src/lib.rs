@@ -17,7 +17,7 @@ mod sections;
 mod text;
 mod values;
 
-pub use docs::explain::{docs_table, explain};
+pub use docs::explain::{docs_page, explain};
 pub use docs::schema::schema;
 pub use document::effective::{Effective, Entry, Origin, merge};
 pub use document::{Sighting, sight};

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use settings_model::{Effective, Problems, code, docs_table, explain, merge, parse, schema};
+use settings_model::{Effective, Problems, code, docs_page, explain, merge, parse, schema};
 
 #[test]
 fn valid_documents_give_their_settings() {
@@ -73,17 +73,18 @@ const KEYS_HEAD: &str = "# Settings, version 1
 Keys of `[settings.sluice]`, or of a top-level `[sluice]`, which means the same. This page is made from the model by
 `make golden`; `sluice settings explain KEY` says the same of one key, `sluice settings schema` gives a JSON Schema.
 Other tables are not ours and are ignored; but one that is nearly called so (`[settings.slucie]`, `[Settings.Sluice]`, `[sluce]`) is an error.
+Each example gives all keys of its section, most with another value than their default; a document needs `version` and what it changes.
 
 ";
 
 /// What people and programs read about the keys, so that a change of it shows in a diff.
 #[test]
 fn keys_are_told_as_before() {
-    let table = docs_table();
-    let keys = table.lines().filter_map(|row| row.strip_prefix("| `")?.split_once('`'));
+    let page = docs_page();
+    let keys = page.lines().filter_map(|line| line.strip_prefix("- `")?.split_once('`'));
     let explained = keys.filter_map(|(key, _)| explain(key)).collect::<Vec<_>>().join("\n");
     let schema = format!("{:#}\n", schema());
-    let keys = format!("{KEYS_HEAD}{table}");
+    let keys = format!("{KEYS_HEAD}{page}");
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/settings.md");
     let descriptions = testdata().join("described");
     let descriptions = [

@@ -10,7 +10,7 @@
 
 use proptest::prelude::*;
 use proptest::sample::select;
-use settings_model::{docs_table, explain, merge, parse};
+use settings_model::{docs_page, explain, merge, parse};
 
 const PIECES: &[&str] = &[
     "[settings.sluice]",
@@ -89,7 +89,7 @@ fn check(text: &str) {
     assert_eq!(problems.to_json().as_array().map(Vec::len), Some(places.len()));
 }
 
-/// A few values for every key, by the path that `docs_table` lists it under.
+/// A few values for every key, by the path that `docs_page` lists it under.
 fn values(key: &str) -> &'static [&'static str] {
     match key.rsplit('.').next().unwrap_or(key) {
         "version" => &["1"],
@@ -126,8 +126,8 @@ fn values(key: &str) -> &'static [&'static str] {
 
 /// Every key but those of classes, which come in numbers.
 fn plain_keys() -> Vec<String> {
-    let table = docs_table();
-    let keys = table.lines().filter_map(|row| row.strip_prefix("| `")?.split_once('`'));
+    let page = docs_page();
+    let keys = page.lines().filter_map(|line| line.strip_prefix("- `")?.split_once('`'));
     let keys = keys.map(|(key, _)| key.to_owned()).filter(|key| explain(key).is_some());
     keys.filter(|key| key.contains('.') && !key.contains("class[]")).collect()
 }

@@ -14,6 +14,11 @@ use serde_json::Value;
 
 use crate::command::{executable, json, run, text};
 
+/// As EKS describes one.
+const CLUSTER: &str = r#"{"cluster": {"name": "prod", "arn": "arn:aws:eks:eu-central-1:1:cluster/prod",
+    "endpoint": "https://ENDPOINT", "certificateAuthority": {"data": "Q0E="},
+    "kubernetesNetworkConfig": {"serviceIpv4Cidr": "10.100.0.0/16"}}}"#;
+
 /// Variables of aws-node.
 pub type Env = BTreeMap<String, String>;
 
@@ -35,17 +40,25 @@ impl Desk {
         path
     }
 
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
     pub fn command(&self) -> Command {
         let mut command = Command::new(executable("sluice"));
         command.arg("--root").arg(self.0.path().join("root"));
         command
     }
 
-    /// `sluice cluster-config` for the user data, with arguments split at spaces.
+    /// `sluice cluster-config` for the user data, with arguments split at spaces, and with what a format
+    /// needs beside the settings.
     pub fn try_config(&self, arguments: &str) -> Output {
         let mut command = self.command();
+        let cluster = self.put("cluster.json", CLUSTER.as_bytes());
         command.arg("cluster-config").args(arguments.split_whitespace());
-        command.arg("--user-data").arg(self.0.path().join("user-data"));
+        command.arg("--user-data").arg(self.file("user-data"));
+        command.arg("--cluster").arg(cluster);
+        command.args(["--image-id", "ami-0123", "--launch-template-id", "lt-0123"]);
         command.output().expect("run sluice")
     }
 
@@ -110,7 +123,16 @@ pub fn yaml(text: &str) -> Value {
 /// Terraform's resources, with all expressions evaluated: `[type][name]`.
 pub fn terraform(text: &str) -> Value {
     let mut context = Context::new();
-    context.declare_var("var", hcl::value!({ cluster_name = "var.cluster_name" }));
+    context.declare_var("var", hcl::value!({ cluster_name = "prod", image_id = "ami-0123" }));
+    // As CLUSTER, whatever the family.
+    let data = hcl::value!({ aws_eks_cluster = { sluice = {
+        endpoint = "https://ENDPOINT",
+        certificate_authority = [{ data = "Q0E=" }],
+        kubernetes_network_config = [
+            { service_ipv4_cidr = "10.100.0.0/16", service_ipv6_cidr = "10.100.0.0/16" },
+        ],
+    } } });
+    context.declare_var("data", data);
     let one = |function: fn(FuncArgs) -> Result<hcl::Value, String>| {
         FuncDef::builder().param(ParamType::Any).build(function)
     };

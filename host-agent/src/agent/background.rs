@@ -17,6 +17,7 @@ use settings_model::Settings;
 use crate::addresses::capacity::{CapacityLook, Promise, Watch};
 use crate::host::paths::Paths;
 use crate::imds::Host;
+use crate::imds::firmware::Firmware;
 use crate::settings::in_force::MaxPodsInForce;
 use crate::standalone::Keeper;
 use crate::trouble::Trouble;
@@ -93,6 +94,8 @@ struct Work {
     keeper: Keeper,
     watch: Watch,
     imds: Host,
+    /// Addresses are IMDS' to show, so only an instance can have too few.
+    may_be_instance: bool,
     found: Findings,
     /// When each is to look again without an order.
     keeper_due: Option<Instant>,
@@ -105,6 +108,7 @@ impl Work {
             keeper: Keeper::new(paths),
             watch: Watch::new(paths),
             imds: Host::default(),
+            may_be_instance: !matches!(Firmware::read(paths), Firmware::Other(_)),
             found: Findings::default(),
             keeper_due: None,
             watch_due: None,
@@ -126,7 +130,7 @@ impl Work {
                 tell(self.found.clone());
             }
             if is_due(self.watch_due) {
-                self.found.capacity = self.watch.look(promise(&order), &mut self.imds);
+                self.found.capacity = self.watch.look(self.promise(&order), &mut self.imds);
                 self.watch_due = after(self.found.capacity.pause);
                 tell(self.found.clone());
             }
@@ -144,14 +148,14 @@ impl Work {
         order
     }
 
+    fn promise(&self, order: &Order) -> Option<Promise> {
+        let in_force = order.max_pods.as_ref().filter(|_| self.may_be_instance)?;
+        Some(Promise::of(&order.settings, in_force))
+    }
+
     fn next(&self) -> Option<Instant> {
         [self.keeper_due, self.watch_due].into_iter().flatten().min()
     }
-}
-
-fn promise(order: &Order) -> Option<Promise> {
-    let in_force = order.max_pods.as_ref()?;
-    Some(Promise::of(&order.settings, in_force))
 }
 
 fn is_due(when: Option<Instant>) -> bool {

@@ -64,6 +64,16 @@ impl Client {
         self.ask("DELETE", &path_of(namespace, pod), None)
     }
 
+    /// As Prometheus reads them.
+    pub fn metrics(&self) -> Result<Option<String>> {
+        let attempt = || format!("ask the agent on {}", self.socket.display());
+        let Some(stream) = connect(&self.socket).with_context(attempt)? else { return Ok(None) };
+        let request = b"GET /metrics HTTP/1.1\r\nHost: sluice\r\nConnection: close\r\n\r\n";
+        let bytes = exchange(stream, request).with_context(attempt)?;
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()))
+    }
+
     fn ask<T: DeserializeOwned>(
         &self,
         method: &str,

@@ -11,11 +11,9 @@ use crate::addresses::instance::Instance;
 use crate::addresses::max_pods::{Machine, PREFIX_ADDRESSES};
 use crate::host::paths::Paths;
 use crate::imds::eni::Eni;
+use crate::imds::firmware::Firmware;
 use crate::imds::{Client, Host, ImdsError};
 
-const VENDOR: &str = "/sys/class/dmi/id/sys_vendor";
-const PRODUCT: &str = "/sys/class/dmi/id/product_name";
-const XEN_UUID: &str = "/sys/hypervisor/uuid";
 const PROCESSORS: &str = "/sys/devices/system/cpu/online";
 const INSTANCE_TYPE: &str = "/latest/meta-data/instance-type";
 /// The user data has been waited for already, where it came from there.
@@ -23,14 +21,7 @@ const BUDGET: Duration = Duration::from_secs(5);
 
 /// None on a machine that is no EC2 instance.
 pub fn probe(paths: &Paths) -> Option<Machine> {
-    let firmware = match line(paths, VENDOR)?.as_str() {
-        "Amazon EC2" => line(paths, PRODUCT),
-        _ => None,
-    };
-    let is_xen = || line(paths, XEN_UUID).is_some_and(|uuid| uuid.starts_with("ec2"));
-    if firmware.is_none() && !is_xen() {
-        return None;
-    }
+    let Firmware::Instance(firmware) = Firmware::read(paths) else { return None };
     let instance_type = firmware.or_else(|| answered(asked_type()));
     let is_known = instance_type.as_deref().is_some_and(|name| Instance::find(name).is_some());
     let vcpus = line(paths, PROCESSORS).and_then(|list| count(&list));
@@ -79,6 +70,9 @@ fn count(list: &str) -> Option<u16> {
 mod tests {
     use super::*;
 
+    const VENDOR: &str = "/sys/class/dmi/id/sys_vendor";
+    const PRODUCT: &str = "/sys/class/dmi/id/product_name";
+
     fn node(files: &[(&str, &str)]) -> (tempfile::TempDir, Paths) {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
@@ -102,8 +96,6 @@ mod tests {
     #[test]
     fn other_machines_are_no_instances() {
         let (_root, paths) = node(&[(VENDOR, "QEMU\n"), (PRODUCT, "Standard PC\n")]);
-        assert_eq!(probe(&paths), None);
-        let (_root, paths) = node(&[(VENDOR, "Xen\n"), (XEN_UUID, "4df5-1\n")]);
         assert_eq!(probe(&paths), None);
         assert_eq!(probe(&node(&[]).1), None);
     }

@@ -16,7 +16,7 @@ pub mod unmet;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use settings_model::{Effective, OnInvalid, Problems, Settings};
@@ -27,10 +27,10 @@ use crate::host::paths::Paths;
 use crate::libcni::entry::{Upstream, has_plugin, rates_kept};
 use crate::settings::document::{Document, NodeConfig};
 use crate::settings::generation::Generations;
-use crate::settings::in_force::{InForce, MaxPodsInForce, Reason};
+use crate::settings::in_force::{InForce, MaxPodsInForce, Reason, Took};
 use crate::settings::kubelet_start::Started;
 use crate::settings::layers::{Layers, merge};
-use crate::settings::user_data;
+use crate::settings::user_data::{self, Undecoded};
 use apply::apply;
 use facts::Facts;
 use part::Part;
@@ -54,11 +54,23 @@ pub struct NotInForce {
     pub instead: Option<Result<Box<InForce>>>,
 }
 
+/// Why what was asked for is not in force.
+struct Why<'w> {
+    error: &'w anyhow::Error,
+    /// The settings could not be used, wherever that shows.
+    unusable: bool,
+    /// They could not even be had.
+    unread: bool,
+    /// How long that took to find out.
+    waited: Duration,
+}
+
 impl Boot<'_> {
     /// Puts settings in force, whole. Settings that cannot be used are replaced by the last good
     /// ones, or by the layers below the user data; usable ones that cannot be applied by the last
-    /// good ones only, for whatever is in the way of them would be in the way of defaults too.
-    pub fn run(&self, layers: Result<Layers>) -> Result<InForce, NotInForce> {
+    /// good ones only, for whatever is in the way of them would be in the way of defaults too. `waited` is
+    /// how long it took to get the layers.
+    pub fn run(&self, layers: Result<Layers>, waited: Duration) -> Result<InForce, NotInForce> {
         // Two at once (SIGHUP and `sluice reload`) would put a mixture in force.
         let _alone = self
             .paths
@@ -73,16 +85,22 @@ impl Boot<'_> {
         };
         let below_settings = merge(&below.documents()).map(|below| below.settings);
         let on_invalid = below_settings.unwrap_or_default().agent.on_invalid;
+        let unread = layers.as_ref().is_err_and(|error| !error.is::<Undecoded>());
         let documents = layers.map(|layers| layers.documents());
         let read = documents.and_then(|all| Ok((merge(&all)?, all)));
         let unusable = read.is_err();
         let result = read.and_then(|(effective, all)| {
+            let began = Instant::now();
             let plan = self.plan(&effective.settings, below.node_configs());
-            self.put(&effective, plan, &all, on_invalid)
+            let planned = Instant::now();
+            let mut in_force = self.put(&effective, plan, &all, on_invalid)?;
+            in_force.took = Some(took(waited, planned - began, planned.elapsed()));
+            Ok(in_force)
         });
         let done = result.and_then(|in_force| self.record(&in_force).map(|()| in_force));
         done.map_err(|error| {
-            let instead = self.instead(&below, on_invalid, &error, unusable);
+            let why = Why { error: &error, unusable, unread, waited };
+            let instead = self.instead(&below, on_invalid, &why);
             NotInForce { error, instead }
         })
     }
@@ -145,7 +163,9 @@ impl Boot<'_> {
             generation: Some(number),
             documents,
             reason: Reason::AsAsked,
+            took: None,
             problems: Vec::new(),
+            unread: false,
             warnings,
             unmet: plan.unmet,
             max_pods: plan.max_pods,
@@ -204,8 +224,7 @@ impl Boot<'_> {
         &self,
         below: &Layers,
         on_invalid: OnInvalid,
-        error: &anyhow::Error,
-        unusable: bool,
+        why: &Why,
     ) -> Option<Result<Box<InForce>>> {
         // Documents that another image understood may be beyond this one.
         let last_good = Generations::new(self.paths).last_good();
@@ -215,7 +234,7 @@ impl Boot<'_> {
             (OnInvalid::LastGood, Some(good)) => {
                 (good.documents, Some(good.number), Reason::LastGood)
             }
-            _ if unusable => (below.documents(), None, Reason::Defaults),
+            _ if why.unusable => (below.documents(), None, Reason::Defaults),
             _ => return None,
         };
         let put = || {
@@ -224,12 +243,25 @@ impl Boot<'_> {
                 Err(_) if reason == Reason::Defaults => Settings::default(),
                 merged => merged?.settings,
             };
+            let began = Instant::now();
             let mut plan = self.plan(&settings, below.node_configs());
+            let planned = Instant::now();
             self.carry_out(&mut plan)?;
-            let (documents, problems) = (names(&documents), lines(error));
+            let took = Some(took(why.waited, planned - began, planned.elapsed()));
+            let (documents, problems) = (names(&documents), lines(why.error));
             let Plan { warnings, unmet, max_pods, .. } = plan;
-            let in_force =
-                InForce { generation, documents, reason, problems, warnings, unmet, max_pods };
+            let unread = why.unread;
+            let in_force = InForce {
+                generation,
+                documents,
+                reason,
+                took,
+                problems,
+                unread,
+                warnings,
+                unmet,
+                max_pods,
+            };
             self.record(&in_force).map(|()| Box::new(in_force))
         };
         Some(put().context("put other settings in force instead"))
@@ -237,7 +269,9 @@ impl Boot<'_> {
 
     fn record(&self, in_force: &InForce) -> Result<()> {
         let path = self.paths.boot_file();
-        if InForce::read(&path).is_ok_and(|before| before.as_ref() == Some(in_force)) {
+        // The same again is not written for its time alone.
+        let is_as_before = |before: InForce| InForce { took: in_force.took, ..before } == *in_force;
+        if InForce::read(&path).is_ok_and(|before| before.is_some_and(is_as_before)) {
             return Ok(());
         }
         let text = serde_json::to_string_pretty(in_force)? + "\n";
@@ -264,6 +298,12 @@ fn upstream_warning(plan: &Plan) -> Option<String> {
         )),
         Upstream::HasRates(rates) => Some(format!("{path}: {}", rates_kept(rates))),
     }
+}
+
+fn took(user_data: Duration, plan: Duration, files: Duration) -> Took {
+    let [user_data_ms, plan_ms, files_ms] =
+        [user_data, plan, files].map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    Took { user_data_ms, plan_ms, files_ms }
 }
 
 fn names(documents: &[Document]) -> Vec<String> {

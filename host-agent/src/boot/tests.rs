@@ -52,7 +52,7 @@ impl Node {
 
     /// Codes of what could not be done.
     fn run(&self) -> Vec<String> {
-        let in_force = self.boot().run(Layers::of_image(&self.paths)).unwrap();
+        let in_force = self.boot().run(Layers::of_image(&self.paths), Duration::ZERO).unwrap();
         in_force.unmet.into_iter().map(|trouble| trouble.code().to_owned()).collect()
     }
 }

@@ -12,9 +12,10 @@ use super::output::print;
 use super::settings;
 use crate::addresses::instance::Instance;
 use crate::cluster_config::check::AwsNode;
+use crate::cluster_config::cluster::Cluster;
 use crate::cluster_config::user_data::{self, Os};
 use crate::cluster_config::{
-    ClusterNeeds, addon, eksctl, env, karpenter, launch_template, overview, terraform,
+    ClusterNeeds, Error, addon, eksctl, env, karpenter, launch_template, overview, terraform,
 };
 use crate::host::paths::Paths;
 use crate::settings::layers::merge;
@@ -33,9 +34,19 @@ pub struct ClusterConfig {
     /// What the node's image is built upon: the form of its user data
     #[arg(long, value_enum, default_value_t = Os::Al2023)]
     os: Os,
-    /// The cluster's name, for karpenter and eksctl
+    /// The cluster's name, for karpenter
     #[arg(long, value_name = "NAME", default_value = "CLUSTER", value_parser = cluster_name)]
     cluster_name: String,
+    /// The cluster, as `aws eks describe-cluster --name NAME` prints it: what nodes need to join it, for
+    /// launch-template and eksctl
+    #[arg(long, value_name = "FILE")]
+    cluster: Option<PathBuf>,
+    /// The image with Sluice in it, for launch-template; in terraform it is var.image_id
+    #[arg(long, value_name = "AMI", value_parser = id)]
+    image_id: Option<String>,
+    /// A launch template made of `launch-template`, for eksctl
+    #[arg(long, value_name = "ID", value_parser = id)]
+    launch_template_id: Option<String>,
     /// Compare a running aws-node: the DaemonSet as JSON, or the add-on's configuration values.
     /// Prints each difference; exit status 1 if there is one
     #[arg(long, value_name = "FILE", conflicts_with = "format")]
@@ -90,10 +101,43 @@ fn text(asked: &ClusterConfig, wanted: &ClusterNeeds) -> Result<String> {
         Some(Format::Env) => env::text(wanted),
         Some(Format::Addon) => addon::text(wanted),
         Some(Format::Terraform) => terraform::text(wanted, os)?,
-        Some(Format::LaunchTemplate) => launch_template::text(wanted, os)?,
+        Some(Format::LaunchTemplate) => {
+            let image_id = given("--image-id", asked.image_id.as_ref());
+            let (cluster, image_id) = both(cluster(asked), image_id)?;
+            launch_template::text(wanted, os, &cluster, image_id)?
+        }
         Some(Format::Karpenter) => karpenter::text(wanted, cluster_name, os)?,
-        Some(Format::Eksctl) => eksctl::text(wanted, cluster_name),
+        Some(Format::Eksctl) => {
+            let id = given("--launch-template-id", asked.launch_template_id.as_ref());
+            let (cluster, id) = both(cluster(asked), id)?;
+            eksctl::text(wanted, &cluster, id)
+        }
     })
+}
+
+fn cluster(asked: &ClusterConfig) -> Result<Cluster> {
+    let file = given("--cluster", asked.cluster.as_ref())?;
+    let name = file.display();
+    let text = fs::read_to_string(file).with_context(|| format!("read {name}"))?;
+    Cluster::read(&text).with_context(|| format!("read {name}"))
+}
+
+/// What is not in the settings, and a format is not complete without.
+fn given<'o, T>(option: &str, value: Option<&'o T>) -> Result<&'o T> {
+    value.ok_or_else(|| Error::Missing(option.into()).into())
+}
+
+/// Both, or all that is missing.
+fn both<A, B>(a: Result<A>, b: Result<B>) -> Result<(A, B)> {
+    match (a, b) {
+        (Err(a), Err(b)) => match (a.downcast_ref(), b.downcast_ref()) {
+            (Some(Error::Missing(a)), Some(Error::Missing(b))) => {
+                Err(Error::Missing(format!("{a} and {b}")).into())
+            }
+            _ => Err(a),
+        },
+        (a, b) => Ok((a?, b?)),
+    }
 }
 
 fn check(file: &Path, wanted: &ClusterNeeds) -> Result<u8> {
@@ -118,8 +162,17 @@ fn tell(asked: &ClusterConfig, wanted: &ClusterNeeds) {
     if let (Some(Format::Karpenter), Some(why)) = (asked.format, karpenter::warning(wanted)) {
         log::warn!("{why}");
     }
-    if let Some(why) = user_data::too_long(&user_data::text(wanted, asked.os)) {
+    if let Some(why) = user_data::too_long(&user_data::text(wanted, asked.os, None)) {
         log::warn!("{why}");
+    }
+}
+
+/// `ami-0123456789abcdef0`
+fn id(text: &str) -> Result<String, String> {
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    match plain && text.contains('-') {
+        true => Ok(text.into()),
+        false => Err("use an ID of EC2, like ami-0123456789abcdef0".into()),
     }
 }
 

@@ -9,10 +9,11 @@ mod max_pods;
 mod node;
 mod output;
 mod settings;
+mod support;
 mod top;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -105,6 +106,9 @@ enum Command {
         #[arg(long, conflicts_with = "json")]
         all: bool,
     },
+    /// Write what a report of a problem needs into one archive: status, doctor, settings, conflists, journal
+    /// and more, without secrets (root)
+    Support(support::Support),
 }
 
 #[derive(Args)]
@@ -119,8 +123,8 @@ struct Shown {
 
 #[derive(Subcommand)]
 enum Generated {
-    /// The man page
-    Man,
+    /// The man pages, one for each command, into a directory
+    Man { dir: PathBuf },
     /// The completion of a shell
     Completion { shell: Shell },
 }
@@ -184,6 +188,7 @@ pub fn run(arguments: Arguments) -> Result<u8> {
         Command::Limit(command) => limit::run(&Source::new(&paths), command).map(|()| 0),
         Command::MaxPods(asked) => max_pods::run(&paths, &asked).map(|()| 0),
         Command::Trace { pod, json } => explain(&paths, &pod, json).map(|()| 0),
+        Command::Support(asked) => support::run(&paths, &asked).map(|()| 0),
         Command::Doctor { json, all } => {
             let diagnosis = doctor::diagnose(&paths)?;
             print(&match json {
@@ -258,7 +263,9 @@ fn boot(paths: &Paths, asked: &Asked) -> u8 {
 /// With the lines that were logged.
 fn try_boot(paths: &Paths, asked: &Asked) -> (u8, Vec<String>) {
     let plugin = asked.plugin.clone().unwrap_or_else(|| paths.shipped_plugin());
-    let refused = match (Boot { paths, plugin: &plugin }).run(layers(paths, asked)) {
+    let began = Instant::now();
+    let layers = layers(paths, asked);
+    let refused = match (Boot { paths, plugin: &plugin }).run(layers, began.elapsed()) {
         Ok(in_force) => {
             let lines = in_force.unmet.iter().map(unmet::line).collect();
             return (unmet::exit_status(&in_force.unmet), lines);
@@ -311,7 +318,7 @@ fn layers(paths: &Paths, asked: &Asked) -> Result<Layers> {
 fn generate(what: Generated) -> Result<()> {
     let (mut command, mut out) = (Arguments::command(), Vec::new());
     match what {
-        Generated::Man => clap_mangen::Man::new(command).render(&mut out)?,
+        Generated::Man { dir } => clap_mangen::generate_to(command, dir)?,
         Generated::Completion { shell } => {
             clap_complete::generate(shell, &mut command, "sluice", &mut out);
         }

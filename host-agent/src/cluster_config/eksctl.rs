@@ -5,11 +5,13 @@
 
 use settings_model::IpFamily;
 
+use super::cluster::Cluster;
 use super::{
     ClusterNeeds, Network, STANDALONE_LABEL, Variable, addon, comment, commented, indented,
 };
 
-pub fn text(wanted: &ClusterNeeds, cluster: &str) -> String {
+pub fn text(wanted: &ClusterNeeds, cluster: &Cluster, launch_template: &str) -> String {
+    let Cluster { name, region, .. } = cluster;
     let notes = commented(&wanted.notes);
     let from = |Variable { name, from, .. }: &Variable| comment(4, &format!("{name}: {from}"));
     let from = wanted.variables().map(from).collect::<String>();
@@ -20,8 +22,8 @@ pub fn text(wanted: &ClusterNeeds, cluster: &str) -> String {
         "{notes}apiVersion: eksctl.io/v1alpha5
 kind: ClusterConfig
 metadata:
-  name: \"{cluster}\"
-  region: REGION
+  name: \"{name}\"
+  region: {region}
 {network}addons:
   - name: vpc-cni
     resolveConflicts: overwrite
@@ -31,7 +33,7 @@ metadata:
 {labels}    # Made of `sluice cluster-config launch-template`, which has the user data, and with it the number
     # of pods: eksctl takes no maxPodsPerNode beside a launch template.
     launchTemplate:
-      id: lt-0123456789abcdef0
+      id: {launch_template}
 "
     )
 }

@@ -8,19 +8,22 @@ use super::{
 };
 use crate::addresses::max_pods::reserved_mebibytes;
 
+/// Karpenter appends its own NodeConfig to the user data.
 pub fn text(wanted: &ClusterNeeds, cluster: &str, os: Os) -> Result<String, Error> {
+    if os == Os::Bottlerocket {
+        return Err(Error::KarpenterBottlerocket);
+    }
     let notes = commented(&wanted.notes);
-    let family = os.ami_family();
     let interface = interface(&wanted.network)?;
-    let kubelet = kubelet(wanted, os);
-    let user_data = indented(4, &user_data::text(wanted, os));
+    let kubelet = kubelet(wanted);
+    let user_data = indented(4, &user_data::text(wanted, os, None));
     Ok(format!(
         "{notes}apiVersion: karpenter.k8s.aws/v1
 kind: EC2NodeClass
 metadata:
   name: sluice
 spec:
-  amiFamily: {family}
+  amiFamily: AL2023
   # Your image with Sluice in it.
   amiSelectorTerms:
     - name: sluice-*
@@ -55,26 +58,19 @@ fn interface(network: &Network) -> Result<String, Error> {
     Ok(comment(2, &said) + &format!("  ipPrefixCount: {prefixes}\n"))
 }
 
-fn kubelet(wanted: &ClusterNeeds, os: Os) -> String {
+fn kubelet(wanted: &ClusterNeeds) -> String {
     match &wanted.pods {
         Some(PodCount { count, from }) => {
             let said = format!("{from}. It applies to every instance type of a NodePool.");
-            comment(2, &said)
-                + &format!("  kubelet:\n    maxPods: {count}\n")
-                + &reserved(*count, os)
+            comment(2, &said) + &format!("  kubelet:\n    maxPods: {count}\n") + &reserved(*count)
         }
         None => no_number(wanted.miscount.as_ref()),
     }
 }
 
-/// nodeadm keeps memory for as many pods as its own expression gives, whatever maxPods is; Bottlerocket
-/// goes by the number.
-fn reserved(pods: u16, os: Os) -> String {
-    let mebibytes = reserved_mebibytes(pods);
-    match os {
-        Os::Al2023 => format!("    kubeReserved:\n      memory: {mebibytes}Mi\n"),
-        Os::Bottlerocket => String::new(),
-    }
+/// nodeadm keeps memory for as many pods as its own expression gives, whatever maxPods is.
+fn reserved(pods: u16) -> String {
+    format!("    kubeReserved:\n      memory: {}Mi\n", reserved_mebibytes(pods))
 }
 
 fn no_number(miscount: Option<&Miscount>) -> String {

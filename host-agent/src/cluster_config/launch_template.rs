@@ -4,6 +4,7 @@
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 
+use super::cluster::Cluster;
 use super::user_data::{self, Os};
 use super::{ClusterNeeds, Error, HOP_LIMIT, Network, Prefixes};
 
@@ -12,14 +13,21 @@ pub const SECURITY_GROUPS: &str = "A launch template with a network interface ha
      groups there, and nowhere else.";
 
 /// With a line end; JSON has no comments.
-pub fn text(wanted: &ClusterNeeds, os: Os) -> Result<String, Error> {
+pub fn text(
+    wanted: &ClusterNeeds,
+    os: Os,
+    cluster: &Cluster,
+    image_id: &str,
+) -> Result<String, Error> {
+    let user_data = user_data::text(wanted, os, Some(cluster));
     let mut data = json!({
+        "ImageId": image_id,
         "MetadataOptions": {
             "HttpEndpoint": "enabled",
             "HttpTokens": "required",
             "HttpPutResponseHopLimit": HOP_LIMIT,
         },
-        "UserData": BASE64_STANDARD.encode(user_data::text(wanted, os)),
+        "UserData": BASE64_STANDARD.encode(user_data),
     });
     if let Network::Standalone(prefixes) = wanted.network {
         data["NetworkInterfaces"] = json!([interface(prefixes)?]);

@@ -6,6 +6,7 @@
 
 pub mod addon;
 pub mod check;
+pub mod cluster;
 mod document;
 pub mod eksctl;
 pub mod env;
@@ -112,6 +113,16 @@ pub enum Error {
          managed nodes with `cluster-config launch-template`"
     )]
     KarpenterIpv6,
+    #[error(
+        "Karpenter keeps nothing of a Bottlerocket node's user data but [settings], and Bottlerocket does not \
+         start with a [settings.sluice]: use managed nodes with `cluster-config launch-template --os \
+         bottlerocket`, or put the settings into the image (/usr/share/sluice/defaults.toml)"
+    )]
+    KarpenterBottlerocket,
+    #[error("this is not what `aws eks describe-cluster --name NAME` prints: {0}")]
+    NoCluster(String),
+    #[error("without {0} nodes would not join: give {0}")]
+    Missing(String),
 }
 
 impl ClusterNeeds {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Resources of Terraform's provider `aws`, in HCL.
 
+use settings_model::IpFamily;
+
+use super::cluster::Cluster;
 use super::launch_template::SECURITY_GROUPS;
 use super::user_data::{self, Os};
 use super::{
@@ -10,7 +13,8 @@ use super::{
 
 pub fn text(wanted: &ClusterNeeds, os: Os) -> Result<String, Error> {
     let notes = commented(&wanted.notes);
-    Ok(format!("{notes}{}\n{}", addon(wanted), launch_template(wanted, os)?))
+    let cluster = "data \"aws_eks_cluster\" \"sluice\" {\n  name = var.cluster_name\n}\n";
+    Ok(format!("{notes}{}\n{cluster}\n{}", addon(wanted), launch_template(wanted, os)?))
 }
 
 fn addon(wanted: &ClusterNeeds) -> String {
@@ -40,14 +44,15 @@ fn line(Variable { name, value, from, .. }: &Variable) -> String {
 }
 
 fn launch_template(wanted: &ClusterNeeds, os: Os) -> Result<String, Error> {
-    let user_data = user_data::text(wanted, os);
+    let user_data = user_data::text(wanted, os, Some(&cluster(wanted.family)));
     let interface = match wanted.network {
         Network::AwsNode(_) => String::new(),
         Network::Standalone(prefixes) => interface(prefixes)?,
     };
     Ok(format!(
         "resource \"aws_launch_template\" \"sluice\" {{\n  \
-           name_prefix = \"sluice-\"\n\n  \
+           name_prefix = \"sluice-\"\n  \
+           image_id    = var.image_id\n\n  \
            metadata_options {{\n    \
              http_endpoint               = \"enabled\"\n    \
              http_tokens                 = \"required\"\n    \
@@ -55,6 +60,18 @@ fn launch_template(wanted: &ClusterNeeds, os: Os) -> Result<String, Error> {
            }}\n{interface}\n  \
            user_data = base64encode(<<EOT\n{user_data}EOT\n  )\n}}\n"
     ))
+}
+
+/// Terraform fills these in.
+fn cluster(family: IpFamily) -> Cluster {
+    let of = |field: &str| format!("${{data.aws_eks_cluster.sluice.{field}}}");
+    Cluster {
+        name: "${var.cluster_name}".into(),
+        region: String::new(),
+        endpoint: of("endpoint"),
+        certificate_authority: of("certificate_authority[0].data"),
+        service_cidr: of(&format!("kubernetes_network_config[0].service_{family}_cidr")),
+    }
 }
 
 fn interface(prefixes: Prefixes) -> Result<String, Error> {

@@ -9,22 +9,46 @@ use std::path::{Path, PathBuf};
 
 use settings_model::merge;
 
+use super::cluster::Cluster;
 use super::user_data::Os;
 use super::*;
 
+const DESCRIBED: &str = r#"{"cluster": {"name": "prod", "arn": "arn:aws:eks:eu-central-1:1:cluster/prod",
+    "endpoint": "https://ENDPOINT.eks.amazonaws.com", "certificateAuthority": {"data": "Q0E="},
+    "kubernetesNetworkConfig": {"serviceIpv4Cidr": "10.100.0.0/16", "ipFamily": "ipv4"}}}"#;
+
+#[test]
+fn what_is_no_description_of_a_cluster_is_refused() {
+    for (from, to, why) in [
+        ("{", "[", "this is not what `aws eks describe-cluster"),
+        ("prod\", \"arn", "pr\\\"od\", \"arn", "cannot be from EKS"),
+        ("eu-central-1", "", "arn has no region"),
+        ("serviceIpv4Cidr", "other", "no serviceIpv4Cidr"),
+    ] {
+        let error = Cluster::read(&DESCRIBED.replacen(from, to, 1)).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}
+
 /// Every format by the name of its file, as it is printed.
 fn outputs(settings: &str, os: Os) -> Vec<(&'static str, String)> {
+    let cluster = Cluster::read(DESCRIBED).unwrap();
     let effective = merge(&[("settings.toml", settings)]).unwrap();
     let wanted = ClusterNeeds::new(&effective, None);
-    vec![
+    let template = launch_template::text(&wanted, os, &cluster, "ami-0123456789abcdef0");
+    let karpenter = karpenter::text(&wanted, "CLUSTER", os);
+    let karpenter = karpenter.map(|text| ("karpenter.yaml", text));
+    let mut outputs = vec![
         ("overview.txt", overview::text(&wanted)),
         ("env.sh", env::text(&wanted)),
         ("addon.json", addon::text(&wanted)),
         ("terraform.tf", terraform::text(&wanted, os).unwrap()),
-        ("launch-template.json", launch_template::text(&wanted, os).unwrap()),
-        ("karpenter.yaml", karpenter::text(&wanted, "CLUSTER", os).unwrap()),
-        ("eksctl.yaml", eksctl::text(&wanted, "CLUSTER")),
-    ]
+        ("launch-template.json", template.unwrap()),
+        ("eksctl.yaml", eksctl::text(&wanted, &cluster, "lt-0123456789abcdef0")),
+    ];
+    assert_eq!(karpenter.is_err(), os == Os::Bottlerocket);
+    outputs.extend(karpenter);
+    outputs
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {

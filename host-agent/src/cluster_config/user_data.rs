@@ -4,6 +4,7 @@
 use clap::ValueEnum;
 
 use super::ClusterNeeds;
+use super::cluster::Cluster;
 
 /// More EC2 does not take.
 const MOST_BYTES: usize = 16 * 1024;
@@ -13,34 +14,54 @@ const MOST_BYTES: usize = 16 * 1024;
 pub enum Os {
     /// Amazon Linux 2023: a MIME part beside nodeadm's
     Al2023,
-    /// TOML, beside Bottlerocket's own settings
+    /// TOML: a table [sluice] beside Bottlerocket's own settings, which refuse others
     Bottlerocket,
 }
 
-impl Os {
-    /// As Karpenter calls it.
-    pub fn ami_family(self) -> &'static str {
-        match self {
-            Self::Al2023 => "AL2023",
-            Self::Bottlerocket => "Bottlerocket",
-        }
-    }
-}
-
-/// The text, before any base64.
-pub fn text(wanted: &ClusterNeeds, os: Os) -> String {
-    let document = &wanted.document;
+/// The text, before any base64; with how to join the cluster, unless something else adds that.
+pub fn text(wanted: &ClusterNeeds, os: Os, cluster: Option<&Cluster>) -> String {
     match os {
         // Lines of the document begin with a key or a bracket, so none is a boundary.
         Os::Al2023 => format!(
-            "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"SLUICE\"\n\n--SLUICE\n\
-             Content-Type: application/toml\n\n{document}--SLUICE--\n"
+            "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"SLUICE\"\n\n{}--SLUICE\n\
+             Content-Type: application/toml\n\n{}--SLUICE--\n",
+            cluster.map(node_config).unwrap_or_default(),
+            wanted.document
         ),
-        Os::Bottlerocket => match wanted.pods_setting {
-            // Bottlerocket itself writes kubelet's configuration, and reserves memory by this number.
-            Some(pods) => format!("{document}\n[settings.kubernetes]\nmax-pods = {pods}\n"),
-            None => document.clone(),
-        },
+        Os::Bottlerocket => bottlerocket(wanted, cluster),
+    }
+}
+
+fn node_config(cluster: &Cluster) -> String {
+    let Cluster { name, endpoint, certificate_authority, service_cidr, .. } = cluster;
+    format!(
+        "--SLUICE\nContent-Type: application/node.eks.aws\n\napiVersion: node.eks.aws/v1alpha1\n\
+         kind: NodeConfig\nspec:\n  cluster:\n    name: \"{name}\"\n    apiServerEndpoint: \"{endpoint}\"\n    \
+         certificateAuthority: \"{certificate_authority}\"\n    cidr: \"{service_cidr}\"\n"
+    )
+}
+
+/// Bottlerocket does not start with a setting that it does not know; a table beside its own it ignores.
+fn bottlerocket(wanted: &ClusterNeeds, cluster: Option<&Cluster>) -> String {
+    let header = |line: &str| match line.starts_with('[') {
+        true => line.replacen("[settings.sluice", "[sluice", 1) + "\n",
+        false => format!("{line}\n"),
+    };
+    let document: String = wanted.document.lines().map(header).collect();
+    let mut own = String::new();
+    if let Some(Cluster { name, endpoint, certificate_authority, .. }) = cluster {
+        own += &format!(
+            "cluster-name = \"{name}\"\napi-server = \"{endpoint}\"\ncluster-certificate = \
+             \"{certificate_authority}\"\n"
+        );
+    }
+    // Bottlerocket itself writes kubelet's configuration, and reserves memory by this number.
+    if let Some(pods) = wanted.pods_setting {
+        own += &format!("max-pods = {pods}\n");
+    }
+    match own.is_empty() {
+        true => document,
+        false => format!("{document}\n[settings.kubernetes]\n{own}"),
     }
 }
 

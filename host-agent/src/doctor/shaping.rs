@@ -122,14 +122,16 @@ impl<'a> PodCheck<'a> {
         let layer = Layer::Root;
         if let Some(root) = root.filter(|root| root.major() != ROOT_HANDLE) {
             let seen = format!("the root qdisc is {} {:x}:", root.kind, root.major());
-            self.tell(foreign_root(&subject, &seen));
-        } else if root.is_none() {
+            // What was on ours went with it, and cannot come back before this one has gone.
+            return self.tell(foreign_root(&subject, &seen));
+        }
+        if root.is_none() {
             // The filter and the leaf went with the root.
             return self.missing(direction, "our root qdisc and the filter on it are gone");
         }
         let fq = LEAF_HANDLE;
         let has_fq = device.qdiscs.iter().any(|q| q.kind == "fq" && q.major() == fq);
-        if paced && !has_fq && root.is_none_or(|root| root.major() == ROOT_HANDLE) {
+        if paced && !has_fq {
             self.tell(
                 Finding::new(code::FQ_MISSING, subject.as_str())
                     .seen(format!("the fq {fq:x}: is gone"))
@@ -202,7 +204,7 @@ impl<'a> PodCheck<'a> {
             .why("one super-packet blocks the line for longer: more delay for all else of the pod")
             .remedy(format!(
                 "{namespace}ip link set dev {name} gso_max_size {size}; \
-                 the agent does it when the limit changes"
+                 the agent does it within 5 minutes while it runs"
             ));
         self.tell(finding);
     }

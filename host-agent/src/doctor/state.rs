@@ -37,7 +37,8 @@ fn settings(survey: &Survey) -> Vec<Finding> {
     if let Some(in_force) = state.in_force.as_ref().filter(|f| f.reason != Reason::AsAsked) {
         let finding = Finding::new(code::SETTINGS_NOT_AS_ASKED, "settings")
             .seen(format!("in force: {}", in_force.to_text()))
-            .why(in_force.problems.join("; "));
+            .why(in_force.problems.join("; "))
+            .remedy(in_force.next_step());
         findings.push(finding);
     }
     findings
@@ -149,9 +150,11 @@ fn agent(survey: &Survey) -> Vec<Finding> {
         count => format!("its socket does not answer; {count} guards wait for it"),
     };
     let socket = survey.state.socket.display().to_string();
-    let finding =
-        Finding::new(code::AGENT_NOT_RUNNING, socket).severity(Severity::Degraded).seen(seen).why(
-            "limits hold, but nothing is repaired, adopted or collected, and new pods get no guard",
-        );
-    vec![finding]
+    let why = match survey.bpffs.pins_error.is_some() && survey.pods.is_empty() {
+        true => "nothing of Sluice's is attached, as after sluice detach: no pod has a limit",
+        false => {
+            "limits stay in force, but nothing is repaired, adopted or collected, and new pods get no guard"
+        }
+    };
+    vec![Finding::new(code::AGENT_NOT_RUNNING, socket).seen(seen).why(why)]
 }

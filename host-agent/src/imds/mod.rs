@@ -5,6 +5,7 @@
 //! rules here are tested without time or network.
 
 pub mod eni;
+pub mod firmware;
 mod http;
 pub mod interface;
 mod outside;

@@ -11,7 +11,7 @@ use settings_model::Settings;
 
 use crate::host::paths::Paths;
 use crate::settings::kubelet_start::{Earlier, Started};
-use crate::trouble::Trouble;
+use crate::trouble::{Trouble, code};
 
 /// The settings in force; `sluice boot` replaces the file whole.
 pub fn in_force(paths: &Paths) -> Result<Settings> {
@@ -28,8 +28,14 @@ pub struct InForce {
     /// Names of the documents, lowest layer first.
     pub documents: Vec<String>,
     pub reason: Reason,
+    /// Where the time went when it was put in force.
+    #[serde(default)]
+    pub took: Option<Took>,
     /// Why it is not what was asked for.
     pub problems: Vec<String>,
+    /// That is because the user data could not be had, so no one knows what it asks for.
+    #[serde(default)]
+    pub unread: bool,
     /// What is in force, but may surprise the operator.
     pub warnings: Vec<String>,
     /// Parts that are not as asked for, although these settings are in force.
@@ -39,6 +45,26 @@ pub struct InForce {
     /// give no number.
     #[serde(default)]
     pub max_pods: Option<MaxPodsInForce>,
+}
+
+/// Where the time went, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Took {
+    /// Until the user data was there, or given up: IMDS, mostly.
+    pub user_data_ms: u64,
+    /// Firmware, units and files of others, and what follows from them.
+    pub plan_ms: u64,
+    /// Writing what is ours.
+    pub files_ms: u64,
+}
+
+impl Took {
+    /// One line for people.
+    pub fn to_text(self) -> String {
+        let Self { user_data_ms, plan_ms, files_ms } = self;
+        let all = user_data_ms + plan_ms + files_ms;
+        format!("{all} ms: user data {user_data_ms}, firmware and plan {plan_ms}, files {files_ms}")
+    }
 }
 
 /// How many pods the node takes, and what that rests on.
@@ -72,6 +98,17 @@ impl InForce {
             Ok(text) => serde_json::from_slice(&text).map(Some).with_context(attempt),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).with_context(attempt),
+        }
+    }
+
+    /// What the reader can do where it is not what was asked for.
+    pub fn next_step(&self) -> &'static str {
+        match self.unread {
+            false => code::SETTINGS_NOT_AS_ASKED.next_step,
+            true => {
+                "have the source answer (IMDS: HttpEndpoint=enabled, and a route to it from the host), \
+                 or write the settings to /var/lib/sluice/user-data.toml; then sluice reload"
+            }
         }
     }
 

@@ -35,7 +35,7 @@ pub fn of(status: &Status, pins: Option<&bpf::Error>) -> Vec<Trouble> {
     // The agent may have found that nothing is in force.
     let is_booted = !all.iter().any(|trouble| trouble.is(code::NOT_BOOTED));
     let settings = settings(status).filter(|it| is_booted || !it.is(code::NOT_BOOTED));
-    let found = [agent(status), settings, kubelet(status), programs(status, pins)];
+    let found = [agent(status, pins), settings, kubelet(status), programs(status, pins)];
     all.extend(unenforced(&all, &status.pods));
     all.extend(found.into_iter().flatten());
     all.extend(unmet_parts(status));
@@ -67,8 +67,12 @@ fn kubelet(status: &Status) -> Option<Trouble> {
     Some(if max_pods.by_nodeadm { trouble.with_next_step(by_nodeadm) } else { trouble })
 }
 
-fn agent(status: &Status) -> Option<Trouble> {
+fn agent(status: &Status, pins: Option<&bpf::Error>) -> Option<Trouble> {
     let (code, what) = match &status.agent {
+        None if pins.is_some() && status.pods.is_empty() => (
+            code::AGENT_NOT_RUNNING,
+            "no agent runs, and nothing of Sluice's is attached, as after sluice detach: no pod has a limit",
+        ),
         None => (
             code::AGENT_NOT_RUNNING,
             "no agent runs; limits stay in force, but nothing is repaired and no guard attached",
@@ -88,8 +92,10 @@ fn settings(status: &Status) -> Option<Trouble> {
     };
     let why = in_force.problems.join("; ");
     let what = format!("in force is {}: {why}", in_force.to_text());
-    (in_force.reason != Reason::AsAsked)
-        .then(|| Trouble::new(code::SETTINGS_NOT_AS_ASKED, "settings", what))
+    (in_force.reason != Reason::AsAsked).then(|| {
+        let trouble = Trouble::new(code::SETTINGS_NOT_AS_ASKED, "settings", what);
+        trouble.with_next_step(in_force.next_step())
+    })
 }
 
 fn programs(status: &Status, error: Option<&bpf::Error>) -> Option<Trouble> {

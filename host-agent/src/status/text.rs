@@ -25,6 +25,8 @@ pub fn screen(status: &Status, values: Option<&Settings>) -> String {
     };
     let values = values.filter(|_| status.settings.is_some());
     values.iter().for_each(|values| line("limits", &limits(&values.bandwidth)));
+    let took = status.settings.iter().filter_map(|in_force| in_force.took);
+    took.for_each(|took| line("applied", &format!("in {}", took.to_text())));
     line("agent", &agent(status));
     line("shaping", &shaping(&status.kernel));
     line("kernel", &kernel(&status.kernel));
@@ -280,6 +282,8 @@ pub mod tests {
                 documents: vec!["user-data".into()],
                 reason: Reason::AsAsked,
                 problems: Vec::new(),
+                took: None,
+                unread: false,
                 warnings: Vec::new(),
                 unmet: Vec::new(),
                 max_pods: None,

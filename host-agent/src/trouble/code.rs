@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Every code of trouble, once: how bad it is, what it means, what the reader
 //! can do, and which alert covers it. Status, doctor, metrics, alerts and
-//! docs/troubles.md name nothing else. A code is a stable name, for programs;
+//! docs/troubleshooting.md name nothing else. A code is a stable name, for programs;
 //! what was a code once never gets another meaning.
 
 use self::By::{Both, Doctor, Status};
@@ -149,7 +149,7 @@ codes! {
 "Pods" {
     NOT_ENFORCED = "not-enforced", Fault "", Status("SluicePodsNotEnforced"),
         "A limit is not enforced where it should be.",
-        "sluice doctor shows what is in the way or has changed the pod's devices; else restart the pod";
+        "sluice doctor shows what is in the way or has changed the pod's devices; once that is gone the agent restores the limit within seconds";
     NOT_ADOPTED = "not-adopted", Fault "", Status(ANY),
         "A running pod could not be given the limit that it should have: its result in the runtime's cache cannot be read, what it says of the limit cannot, or all slots are taken.",
         "correct the pod's annotations, then restart the pod; where all slots are taken, run fewer pods on this node";
@@ -170,13 +170,13 @@ codes! {
         "sluice reload; else restart the pod";
     FILTER_MISSING = "filter-missing", Fault "", Doctor,
         "Sluice's filter is not where it was: a limit is not enforced.",
-        "the agent repairs it while it runs: systemctl restart sluice; else restart the pod";
+        "the agent restores it within seconds while it runs: systemctl start sluice";
     FQ_MISSING = "fq-missing", Fault "", Doctor,
         "Sluice's fq is not where it was: nothing makes packets wait.",
-        "the agent repairs it while it runs: systemctl restart sluice; else restart the pod";
+        "the agent restores it within seconds while it runs: systemctl start sluice";
     FOREIGN_ROOT_QDISC = "foreign-root-qdisc", Fault "degraded where no limit needs the place", Doctor,
         "A foreign root qdisc is on a pod's device.",
-        "ask its owner to remove it (tbf: the upstream bandwidth plugin or Calico), then restart the pod";
+        "ask its owner to remove it (tbf: the upstream bandwidth plugin or Calico); the agent then puts the limit in its place within seconds";
     TOO_MANY_FILTERS = "too-many-filters", Note "", Doctor,
         "A pod's device has more filters than are read.",
         "see what in the pod adds them";
@@ -188,10 +188,10 @@ codes! {
         "use an image whose kernel has the module sch_fq, then restart the pod";
     GUARDED = "guarded", Degraded "", Both("SluicePodsGuarded"),
         "A limit is enforced by the guard alone: a foreign root qdisc is on the pod's end.",
-        "ask the owner of that qdisc to remove it, then restart the pod";
+        "ask the owner of that qdisc to remove it; the agent then paces the pod within seconds";
     GSO_CLAMP_LOST = "gso-clamp-lost", Degraded "", Doctor,
         "A limited device sends larger super-packets than it was set to.",
-        "the agent sets it again when the limit changes";
+        "the agent sets it again within 5 minutes while it runs: systemctl start sluice";
 }
 "Guards" {
     GUARD_OFF = "guard-off", Degraded "", Both("SluiceGuardOff"),
@@ -202,7 +202,7 @@ codes! {
         "systemctl start sluice";
     GUARD_MISSING = "guard-missing", Degraded "fault where the guard alone enforces", Doctor,
         "The guard is not where it was.",
-        "the agent repairs it while it runs: systemctl restart sluice; else restart the pod";
+        "the agent restores it within seconds while it runs: systemctl start sluice";
     GUARD_HIDDEN = "guard-hidden", Degraded "fault where the guard alone enforces", Doctor,
         "A foreign program ends the chain before the guard runs.",
         "systemctl restart sluice puts the guard in front again; have the other one attached behind it";

@@ -1,56 +1,104 @@
 // SPDX-License-Identifier: Apache-2.0
-//! docs/troubles.md, made from the table of codes (`make golden` rewrites it),
+//! docs/troubleshooting.md, made from the table of codes (`make golden` rewrites it),
 //! and that nothing else names a code which is not there: alerts, dashboard,
 //! documents, the code itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use super::code::{ANY, AREAS, Code};
 
-const HEAD: &str = "# Codes of trouble
+/// Stands for wherever these pages are served: they have no address of their own.
+const SITE: &str = "https://sluice.invalid/docs";
 
-Every code that `sluice status`, `sluice doctor`, the journal (`CODE=`) and the metric `sluice_degraded` have for something that is
-wrong: one name for each fact, whoever finds it. This page is made from the table in the code by `make golden`.
+const HEAD: &str = include_str!("page.md");
 
-What status lists is in `sluice_degraded` too, and has an alert of `packaging/prometheus/sluice-alerts.yaml`; without an agent there
-are no metrics, so `agent-not-running` has the one on the scrape. What only doctor finds takes a look at devices, programs and files
-that the agent does not take. A report has what was seen, and its next step with names and numbers.
+#[derive(Deserialize)]
+struct Rules {
+    groups: Vec<Group>,
+}
 
-| severity | means |
-| --- | --- |
-| fault | a limit or network policy is not in force where it should be, or pods cannot start |
-| degraded | in force, but not as well, or not against everyone |
-| note | good to know |
-";
+#[derive(Deserialize)]
+struct Group {
+    rules: Vec<Rule>,
+}
+
+#[derive(Deserialize)]
+struct Rule {
+    alert: String,
+    expr: String,
+    #[serde(default, rename = "for")]
+    after: Option<String>,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+}
+
+fn rules() -> Vec<Rule> {
+    let rules: Rules =
+        serde_saphyr::from_str(&read("packaging/prometheus/sluice-alerts.yaml")).unwrap();
+    rules.groups.into_iter().flat_map(|group| group.rules).collect()
+}
 
 fn page() -> String {
     let mut text = HEAD.to_owned();
+    // Writing to a string cannot fail.
+    text += "\n## Alerts\n";
+    for rule in rules() {
+        let _ = write!(text, "\n### {}\n\n{}\n", rule.alert, section_of_alert(&rule));
+    }
     for (area, codes) in AREAS {
-        text += &format!(
-            "\n## {area}\n\n| code | severity | found by | alert | meaning | next step |\n\
-             | --- | --- | --- | --- | --- | --- |\n"
-        );
+        let _ = write!(text, "\n## {area}\n");
         for code in *codes {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{}", row(code));
+            let _ = write!(text, "\n### {}\n\n{}\n", code.name, section(code));
         }
     }
     text
 }
 
-fn row(code: &Code) -> String {
+fn section_of_alert(rule: &Rule) -> String {
+    let plain = |key: &str| {
+        let text = rule.annotations[key].replace("{{ $labels.instance }}", "the node");
+        let text =
+            text.replace("{{ $value }}", "N").replace("{{ $value | humanizeDuration }}", "N");
+        text.replace("{{ $labels.", "").replace(" }}", "")
+    };
+    let after = rule.after.as_ref().map(|after| format!(", for {after}")).unwrap_or_default();
+    let codes = codes().into_iter().filter(|code| code.alert() == Some(&rule.alert));
+    let codes: Vec<_> = codes.map(|code| format!("[{0}](#{0})", code.name)).collect();
+    let codes =
+        if codes.is_empty() { String::new() } else { format!(" Codes: {}.", codes.join(", ")) };
+    let Rule { expr, labels, .. } = rule;
+    format!(
+        "{}. {}\n\n{}: `{expr}`{after}.{codes}",
+        plain("summary"),
+        plain("description"),
+        capital(&labels["severity"])
+    )
+}
+
+fn section(code: &Code) -> String {
     let except = if code.except.is_empty() { String::new() } else { format!("; {}", code.except) };
     let by = match (code.alert(), code.is_of_doctor()) {
-        (Some(_), true) => "status, doctor",
+        (Some(_), true) => "status and doctor",
         (Some(_), false) => "status",
         (None, _) => "doctor",
     };
-    let Code { name, severity, meaning, next_step, .. } = code;
-    let alert = code.alert().map(|alert| format!("`{alert}`")).unwrap_or_default();
-    format!("| `{name}` | {severity}{except} | {by} | {alert} | {meaning} | {next_step} |")
+    let Code { severity, meaning, next_step, .. } = code;
+    let alert = code.alert().map(|alert| format!(" Alert: [{alert}](#{}).", alert.to_lowercase()));
+    format!(
+        "{}{except}. Found by {by}.{}\n\n{meaning}\n\n**What to do:** {next_step}",
+        capital(&severity.to_string()),
+        alert.unwrap_or_default()
+    )
+}
+
+fn capital(text: &str) -> String {
+    let (first, rest) = text.split_at(1);
+    first.to_uppercase() + rest
 }
 
 fn codes() -> Vec<&'static Code> {
@@ -67,11 +115,23 @@ fn read(file: &str) -> String {
 
 #[test]
 fn page_is_made_from_the_table() {
-    let file = repository().join("docs/troubles.md");
+    let file = repository().join("docs/troubleshooting.md");
     if std::env::var_os("UPDATE_GOLDEN").is_some_and(|value| value == "1") {
         fs::write(&file, page()).unwrap();
     }
     assert_eq!(fs::read_to_string(file).unwrap(), page(), "UPDATE_GOLDEN=1 rewrites");
+}
+
+/// A heading's own link is its text in small letters.
+#[test]
+fn each_alert_links_to_its_section() {
+    let page = read("docs/troubleshooting.md");
+    assert!(rules().len() > 10);
+    for rule in rules() {
+        let link = format!("{SITE}/troubleshooting.md#{}", rule.alert.to_lowercase());
+        assert_eq!(rule.annotations.get("runbook_url"), Some(&link), "{}", rule.alert);
+        assert!(page.contains(&format!("\n### {}\n", rule.alert)), "{}", rule.alert);
+    }
 }
 
 #[test]
@@ -115,6 +175,18 @@ fn each_code_of_status_has_an_alert_and_no_other_is_asked_for() {
         assert_eq!(unknown, [] as [&&str; 0]);
     }
     assert!(asked_for(&tests).len() > 3 && asked_for(&alerts).len() > own.len());
+}
+
+/// promtool runs these, in tests/tests/agent/metrics.rs.
+#[test]
+fn each_alert_is_fired_by_a_test() {
+    let tests = read("packaging/prometheus/sluice-alerts.test.yaml");
+    for Rule { alert, .. } in rules() {
+        let counted = tests.contains(&format!("{{alertname=\"{alert}\"}}', value: "));
+        let mut cases = tests.split("      - alertname: ").skip(1);
+        let expected = cases.any(|case| case.starts_with(&alert) && case.contains("exp_alerts:"));
+        assert!(counted || expected, "no test fires {alert}");
+    }
 }
 
 /// The sources of this crate, but for the table and its tests.

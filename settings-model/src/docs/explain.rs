@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What a key means, for a person: one key, one section, or all of them as a table.
+//! What a key means, for a person: one key, one section, or all of them as a page.
 //!
 //! Never holds a fact of its own; `keys.rs` does.
 
@@ -79,24 +79,41 @@ fn explain_section(path: &str) -> Option<String> {
     Some(text)
 }
 
-/// Every key as a Markdown table, and every code of a problem.
-pub fn docs_table() -> String {
-    let mut text = "| key | allowed | default | meaning |\n| --- | --- | --- | --- |\n".to_owned();
-    for key in KEYS {
-        let range = key.shape.range().map(|range| format!("; {range}")).unwrap_or_default();
-        let effect = if key.has_effect() { "" } else { " *No effect in this version.*" };
-        let name = key.name;
-        let (allowed, default) = (key.shape.allowed(), key.default.unwrap_or("none"));
-        let [allowed, meaning] =
-            [&format!("{allowed}{range}"), key.meaning].map(|t| t.replace('*', "\\*"));
+/// Markdown: each section with an example and its keys, then every code of a problem.
+pub fn docs_page() -> String {
+    let mut text = String::new();
+    for (name, meaning) in SECTIONS {
+        let keys = || KEYS.iter().filter(|key| key.section() == *name);
+        let path = format!("settings.sluice{}{name}", if name.is_empty() { "" } else { "." });
+        let table = match path.strip_suffix("[]") {
+            Some(list) => format!("[[{list}]]"),
+            None => format!("[{path}]"),
+        };
+        let example: String =
+            keys().map(|key| format!("    {} = {}\n", key.last(), key.example)).collect();
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "| `{name}` | {allowed} | `{default}` | {meaning}{effect} |");
+        let _ = write!(text, "## `{table}`\n\n{meaning}\n\n    {table}\n{example}\n");
+        keys().for_each(|key| text.push_str(&item(key)));
+        text.push('\n');
     }
-    text.push_str("\n| code | meaning |\n| --- | --- |\n");
+    text.push_str("## Codes of problems\n\n| code | meaning |\n| --- | --- |\n");
     for (code, meaning) in code::ALL {
         let _ = writeln!(text, "| `{code}` | {meaning} |");
     }
     text
+}
+
+fn item(key: &Key) -> String {
+    let range = key.shape.range().map(|range| format!("; {range}")).unwrap_or_default();
+    let effect = if key.has_effect() { "" } else { " *No effect in this version.*" };
+    let default = match key.default {
+        Some(default) => format!(" Default: `{default}`."),
+        None => String::new(),
+    };
+    let (name, allowed) = (key.name, key.shape.allowed());
+    let [allowed, meaning] =
+        [&format!("{allowed}{range}"), key.meaning].map(|text| text.replace('*', "\\*"));
+    format!("- `{name}`: {meaning}{effect} Allowed: {allowed}.{default}\n")
 }
 
 #[cfg(test)]
@@ -158,10 +175,11 @@ mod tests {
     }
 
     #[test]
-    fn docs_table_has_a_row_for_each_key_and_code() {
-        let table = docs_table();
-        assert_eq!(table.lines().count(), KEYS.len() + code::ALL.len() + 5);
-        let rows = table.lines().filter(|line| !line.is_empty());
-        assert!(rows.clone().all(|row| row.starts_with("| ") && row.ends_with(" |")));
+    fn docs_page_has_each_section_key_and_code() {
+        let page = docs_page();
+        let lines = |start: &str| page.lines().filter(|line| line.starts_with(start)).count();
+        assert_eq!(lines("- `"), KEYS.len());
+        assert_eq!(lines("## `["), SECTIONS.len());
+        assert_eq!(lines("| `"), code::ALL.len());
     }
 }

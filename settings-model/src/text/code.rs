@@ -42,7 +42,7 @@ codes! {
     GROWTH_FROZEN = "growth-frozen", "Targets with which a node never gets more than its first addresses.";
     TABLES_DIFFER = "tables-differ", "[settings.sluice] and [sluice] mean different things.";
     MORE = "more", "Stands for all further problems, after the first hundred.";
-    WITHOUT_EFFECT = "without-effect", "Warning: a key that this version does not act upon yet.";
+    WITHOUT_EFFECT = "without-effect", "Warning: a key that does nothing: in this version, or while what it is for is off.";
     OVERRIDDEN = "overridden", "Warning: a key that another one makes ineffective.";
     DEPRECATED_KEY = "deprecated-key", "Warning: a key that has a successor.";
     NOT_HONOURED = "not-honoured", "Warning: a value of a foreign key that is of no use.";

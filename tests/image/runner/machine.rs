@@ -159,6 +159,8 @@ impl Machine {
             let value = format!("io.systemd.credential.binary:{name}={content}");
             command.args(["-smbios", &format!("type=11,value={value}")]);
         }
+        // Else it is QEMU's, and no one asks IMDS there.
+        command.args(["-smbios", "type=1,manufacturer="]);
         // What an emulated processor need not guard against, and a journal that no one reads.
         let kernel = "systemd.wants=probe.service mitigations=off cryptomgr.notests audit=0 \
                       systemd.log_level=warning";

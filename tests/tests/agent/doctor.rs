@@ -2,18 +2,21 @@
 //! `sluice doctor` on nodes that are well and on nodes where others have been:
 //! what it finds, what it does not find, and that it changes nothing.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use flate2::read::GzDecoder;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::cni::Annotations;
 use tests::command::{ip, json as parse, output, run, tc, text, wait_for};
 use tests::kernel::{has_fq, has_tcx, skip, skip_for_tcx};
 use tests::link::index;
-use tests::node::{CONF_DIR, CONFLIST, Node, PIN_DIR, Pod, with_node, with_ready_node};
+use tests::node::{CONF_DIR, CONFLIST, Node, PIN_DIR, Pod, USER_DATA, with_node, with_ready_node};
 use tests::policy_agent::{PolicyAgent, Side, Verdict};
 use tests::tcx::{append_ingress, prepend_ingress};
 
@@ -231,6 +234,56 @@ fn doctor_changes_nothing() {
 }
 
 #[test]
+fn archive_for_support_has_what_a_report_needs_and_no_secret() {
+    with_ready_node("", |node| {
+        let pod = node.pod("a", 2);
+        node.add(&pod, BOTH);
+        let foreign = r#"{"name": "other", "plugins": [{"type": "x", "apiToken": "do-not-tell"}]}"#;
+        fs::write(format!("{CONF_DIR}/99-other.conflist"), foreign).expect("a conflist");
+        // nodeadm's part, and a script's, are nobody's business.
+        let settings = fs::read_to_string(USER_DATA).expect("user data");
+        let mime = format!(
+            "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=X\n\n--X\nContent-Type: \
+             text/x-shellscript\n\n#!/bin/sh\nPASSWORD=do-not-tell\n--X\nContent-Type: \
+             application/toml\n\n{settings}--X--\n"
+        );
+        fs::write("/var/lib/sluice/user-data.toml", mime).expect("user data");
+        let output = node.sluice(&["support", "--output", "/run/support.tar.gz"]);
+        assert!(output.status.success(), "{}", text(&output));
+        let packed = fs::read("/run/support.tar.gz").expect("the archive");
+        assert_eq!(fs::metadata("/run/support.tar.gz").expect("its mode").mode() & 0o777, 0o600);
+        assert!(packed.len() < 1024 * 1024, "{} bytes", packed.len());
+        let mut archive = tar::Archive::new(GzDecoder::new(&packed[..]));
+        let mut files = BTreeMap::new();
+        for entry in archive.entries().expect("entries") {
+            let mut entry = entry.expect("an entry");
+            let name = entry.path().expect("a name").display().to_string();
+            let mut content = String::new();
+            entry.read_to_string(&mut content).expect("text");
+            files.insert(name, content);
+        }
+        let file = |name: &str| &files[&format!("sluice-support/{name}")];
+        for (name, words) in [
+            ("status.txt", "pods:     1: "),
+            ("doctor.txt", "enia (pod default/a"),
+            ("pods.txt", "default/a"),
+            ("settings.txt", "default-egress"),
+            ("plan.txt", "user data from"),
+            ("metrics.txt", "sluice_ready 1"),
+            ("kernel.txt", "Linux"),
+            ("conflists/10-main.conflist", "\"type\": \"sluice\""),
+            ("conflists/99-other.conflist", "\"apiToken\": \"left out\""),
+            ("run/sluice/boot.json", "as-asked"),
+        ] {
+            assert!(file(name).contains(words), "{name}: {}", file(name));
+        }
+        assert_eq!(parse(file("status.json"))["pods"][0]["pod"], "a");
+        assert!(files.contains_key("sluice-support/journal.txt"));
+        assert!(!files.values().any(|content| content.contains("do-not-tell")));
+    });
+}
+
+#[test]
 fn clean_up_of_everything_foreign_is_told_by_what_is_missing() {
     with_ready_node("", |node| {
         let (_agent, pod) = pod_with_policy(node);
@@ -283,7 +336,7 @@ fn foreign_root_qdiscs_on_either_end_are_named() {
         let foreign = finding(&seen, "foreign-root-qdisc");
         says(foreign, "subject", "pod default/a, ingress (enia)");
         says(foreign, "seen", "the root qdisc is tbf 1:");
-        assert_eq!(codes(&seen, "fault"), ["foreign-root-qdisc", "filter-missing"]);
+        assert_eq!(codes(&seen, "fault"), ["foreign-root-qdisc"]);
         // A pod that no one limits is none of our business, but a limit could not come.
         let other = node.pod("b", 3);
         tc(&format!("qdisc add dev {} root handle 1: pfifo", other.host_ifname));

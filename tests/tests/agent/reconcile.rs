@@ -699,6 +699,15 @@ impl Looks {
     fn count(&self) -> usize {
         self.0.read_events().map_or(0, |events| events.len())
     }
+
+    /// Until what the guards' coming has caused is over: what is attached inside the pod is an event.
+    fn wait_for_quiet(&self) {
+        let mut last = Instant::now();
+        soon("no more looks", || {
+            last = if self.count() > 0 { Instant::now() } else { last };
+            (last.elapsed() > Duration::from_millis(500)).then_some(())
+        });
+    }
 }
 
 #[test]
@@ -716,6 +725,7 @@ fn what_the_agent_writes_itself_causes_no_look() {
             format!("/run/sluice/pods/{}", name.expect("a record"))
         };
         let looks = Looks::at(&pod);
+        looks.wait_for_quiet();
         let write = |text: &str| {
             fs::write("/run/record", text).expect("write the record");
             fs::rename("/run/record", path("1@")).expect("put it in place");

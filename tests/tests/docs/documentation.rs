@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tests::command::{executable, run};
+
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
@@ -121,6 +123,103 @@ fn no_document_says_of_anything_that_it_is_not_built_yet() {
     assert!(documents().count() > 20 && found.is_empty(), "{found:?}");
 }
 
+/// Codes whose remedy tests/agent/remedies.rs does not run, and why.
+const WITHOUT_REMEDY_TEST: [(&str, &[&str]); 4] = [
+    (
+        "another kernel, or one with other settings",
+        &[
+            "no-fq",
+            "no-classful-root",
+            "no-clsact",
+            "no-cls-bpf",
+            "no-tcx",
+            "not-tried",
+            "kernel-too-old",
+            "not-jited",
+            "slow-clock",
+            "bpffs-missing",
+            "bpffs-hidden",
+            "policed",
+            "deaf",
+            "guard-off",
+            "ingress-guard-off",
+        ],
+    ),
+    (
+        "nothing to do, or nothing that a test could be quick with",
+        &[
+            "jit-hardened",
+            "not-ready",
+            "program-outdated",
+            "link-left",
+            "temporary-left",
+            "contested",
+            "dodged",
+            "not-adopted",
+            "attach-incomplete",
+            "plugin-differs",
+        ],
+    ),
+    (
+        "a foreign program, device or component, which its owner has to change",
+        &[
+            "too-many-filters",
+            "shaper-hidden",
+            "guard-hidden",
+            "guard-behind",
+            "ingress-bypassed",
+            "policy-bypassed",
+            "policy-perhaps-bypassed",
+            "policy-missing",
+            "ingress-qdisc",
+            "priority-taken",
+            "handle-one-taken",
+            "upstream-bandwidth",
+            "xdp-on-pod",
+            "netkit",
+            "cilium-present",
+            "calico-present",
+            "upstream-rates",
+            "upstream-replaced",
+        ],
+    ),
+    (
+        "file systems, kubelet, AWS: other tests make the trouble and see it end",
+        &[
+            "settings-not-stored",
+            "conflist-not-written",
+            "plugin-not-installed",
+            "max-pods",
+            "kubelet-not-configured",
+            "kubelet-not-restarted",
+            "ip-mismatch",
+            "ip-exhausted",
+            "ip-filling",
+            "standalone",
+            "other-network",
+            "no-prefixes",
+            "no-imds",
+            "accept-ra",
+        ],
+    ),
+];
+
+#[test]
+fn each_code_has_a_test_of_its_remedy_or_a_reason_for_none() {
+    let read = |file: &str| fs::read_to_string(repository().join(file)).expect("a file");
+    let page = read("docs/troubleshooting.md");
+    let headings = page.lines().filter_map(|line| line.strip_prefix("### "));
+    let codes: BTreeSet<_> =
+        headings.filter(|heading| !heading.contains(char::is_uppercase)).collect();
+    let tests = read("tests/tests/agent/remedies.rs");
+    let remedied = codes.iter().copied().filter(|code| tests.contains(&format!("\"{code}\"")));
+    let without = WITHOUT_REMEDY_TEST.iter().flat_map(|(_, codes)| *codes).copied();
+    let all: Vec<_> = remedied.clone().chain(without).collect();
+    assert!(remedied.count() >= 25, "{all:?}");
+    assert_eq!(all.len(), codes.len(), "each once: {all:?}");
+    assert_eq!(all.into_iter().collect::<BTreeSet<_>>(), codes);
+}
+
 #[test]
 fn every_test_of_coexistence_is_in_the_table() {
     let document = coexistence();
@@ -137,6 +236,34 @@ fn every_test_of_coexistence_is_in_the_table() {
             );
         }
     }
+}
+
+/// A command that is new has a page in the packages, and no unit names one that is not there.
+#[test]
+fn every_command_has_a_man_page_that_packages_bring_and_units_name() {
+    let dir = tempfile::tempdir().expect("make a directory");
+    let man = dir.path().to_str().expect("path is UTF-8");
+    run(executable("sluice").to_str().expect("path is UTF-8"), &["generate", "man", man]);
+    let made = entries(dir.path()).map(|page| page.file_name().expect("a name").to_owned());
+    let made: BTreeSet<_> = made.map(|page| page.to_string_lossy().into_owned()).collect();
+    assert!(made.contains("sluice.1") && made.contains("sluice-limit-set.1"), "{made:?}");
+    let contents = fs::read_to_string(repository().join("tests/packages/contents"));
+    let contents = contents.expect("what packages hold");
+    let brought = contents.lines().filter_map(|line| line.strip_prefix("/usr/share/man/man1/"));
+    let brought = brought.filter_map(|page| page.strip_suffix(".gz")).map(str::to_owned);
+    assert_eq!(brought.collect::<BTreeSet<_>>(), made);
+    let mut named = 0;
+    for unit in entries(&repository().join("packaging/systemd")) {
+        let text = fs::read_to_string(&unit).expect("a unit");
+        let says = text.lines().find_map(|line| line.strip_prefix("Documentation="));
+        for page in says.unwrap_or_else(|| panic!("{}", unit.display())).split(' ') {
+            let page = page.strip_prefix("man:").and_then(|page| page.strip_suffix("(1)"));
+            let page = page.unwrap_or_else(|| panic!("{}: {says:?}", unit.display()));
+            assert!(made.contains(&format!("{page}.1")), "{page}");
+            named += 1;
+        }
+    }
+    assert!(named >= 4);
 }
 
 /// Cargo finds no tests in folders by itself: one that is not listed would never run, and no one would see.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use flate2::{Compression, write::GzEncoder};
 use nix::mount::{MsFlags, mount};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use serde_json::json as value;
 use tests::command::{executable, json, output, text};
 use tests::imds::{Address, Imds, Step};
 use tests::node::{BIN_DIR, CONF_DIR, CONFLIST, with_node};
@@ -306,6 +307,46 @@ fn node_without_imds_says_so_when_the_budget_is_spent() {
         not_in_force(&boot("3"), 1, &expected);
         let took = start.elapsed();
         assert!((2.9..3.9).contains(&took.as_secs_f64()), "{took:?}");
+        // Where that time went.
+        let in_force =
+            json(&fs::read_to_string("/run/sluice/boot.json").expect("what is in force"));
+        let waited = in_force["took"]["user_data_ms"].as_u64().expect("a time");
+        assert!((2900..3900).contains(&waited), "{in_force}");
+        let sluice = executable("sluice").display().to_string();
+        let status = text(&output(&sluice, &["status"]));
+        assert!(
+            status.contains(&format!(" ms: user data {waited}, firmware and plan ")),
+            "{status}"
+        );
+    });
+}
+
+/// On metal or in a VM: the node's own file is all there is.
+#[test]
+fn machine_of_another_vendor_boots_at_once_with_its_own_settings() {
+    on_bare_node(|| {
+        let node = tempfile::tempdir().expect("make a node");
+        for (file, content) in [
+            ("sys/class/dmi/id/sys_vendor", "QEMU\n".to_owned()),
+            ("etc/sluice/settings.toml", settings()),
+        ] {
+            let path = node.path().join(file);
+            fs::create_dir_all(path.parent().expect("a directory")).expect("make directories");
+            fs::write(path, content).expect("write a file");
+        }
+        let start = Instant::now();
+        let mut command = Command::new(executable("sluice"));
+        command.arg("--root").arg(node.path()).args(["boot", "--imds-budget", "60"]);
+        let output = command.args(["--plugin", "/bin/true"]).output().expect("run sluice");
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        let expected = "info: no user data: IMDS is EC2's, and this machine is of QEMU\n";
+        assert!(said(&output).starts_with(expected), "{}", text(&output));
+        let in_force = fs::read_to_string(node.path().join("run/sluice/boot.json"));
+        let in_force = json(&in_force.expect("what is in force"));
+        assert_eq!(in_force["reason"], "as-asked");
+        assert!(in_force["documents"][0].as_str().expect("a name").contains("settings.toml"));
+        assert_eq!((&in_force["problems"], &in_force["unmet"]), (&value!([]), &value!([])));
     });
 }
 

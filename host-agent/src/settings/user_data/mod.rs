@@ -22,6 +22,7 @@ use anyhow::{Context, Result};
 
 use crate::host::paths::Paths;
 use crate::imds;
+use crate::imds::firmware::Firmware;
 use crate::settings::document::{Document, NodeConfig, UserData};
 
 /// Given to a unit by `LoadCredential=` or `ImportCredential=`, and so by SMBIOS too.
@@ -90,6 +91,10 @@ pub fn find(paths: &Paths, imds_budget: Duration) -> Result<UserData> {
                 return content(&name, &raw.with_context(|| format!("read the user data {name}"))?);
             }
         }
+    }
+    if let Firmware::Other(vendor) = Firmware::read(paths) {
+        log::info!("no user data: IMDS is EC2's, and this machine is of {vendor}");
+        return Ok(UserData::default());
     }
     let raw = imds::user_data(imds_budget, &mut imds::Host::default())
         .context("ask IMDS for the user data")?;
@@ -193,6 +198,15 @@ mod tests {
             assert_eq!(found.name, first.display().to_string());
             assert!(found.text.starts_with(&format!("# {}", files[0])));
         }
+    }
+
+    #[test]
+    fn machine_that_is_no_instance_has_no_user_data_and_asks_no_one() {
+        let (_root, paths) = node_with(&[]);
+        let vendor = paths.resolve(Path::new("/sys/class/dmi/id/sys_vendor"));
+        fs::create_dir_all(vendor.parent().expect("a directory")).expect("make directories");
+        fs::write(vendor, "QEMU\n").expect("write the vendor");
+        assert_eq!(find(&paths, NO_TIME).expect("nothing"), UserData::default());
     }
 
     #[test]

@@ -28,8 +28,13 @@ resource "aws_eks_addon" "vpc_cni" {
   })
 }
 
+data "aws_eks_cluster" "sluice" {
+  name = var.cluster_name
+}
+
 resource "aws_launch_template" "sluice" {
   name_prefix = "sluice-"
+  image_id    = var.image_id
 
   metadata_options {
     http_endpoint               = "enabled"
@@ -38,28 +43,31 @@ resource "aws_launch_template" "sluice" {
   }
 
   user_data = base64encode(<<EOT
-[settings.sluice]
+[sluice]
 version = 1
 
-[[settings.sluice.bandwidth.class]]
+[[sluice.bandwidth.class]]
 name = "batch"
 namespaces = ["batch-*"]
 egress = "100Mbit"
 
-[settings.sluice.cni]
+[sluice.cni]
 upstream-bandwidth = "keep"
 
-[settings.sluice.prefix-delegation]
+[sluice.prefix-delegation]
 enabled = true
 warm-ip-target = 5
 minimum-ip-target = 40
 
-[settings.sluice.max-pods]
+[sluice.max-pods]
 value = 58
 custom-networking = true
 pod-security-groups = true
 
 [settings.kubernetes]
+cluster-name = "${var.cluster_name}"
+api-server = "${data.aws_eks_cluster.sluice.endpoint}"
+cluster-certificate = "${data.aws_eks_cluster.sluice.certificate_authority[0].data}"
 max-pods = 58
 EOT
   )

@@ -54,8 +54,13 @@ resource "aws_eks_addon" "vpc_cni" {
   })
 }
 
+data "aws_eks_cluster" "sluice" {
+  name = var.cluster_name
+}
+
 resource "aws_launch_template" "sluice" {
   name_prefix = "sluice-"
+  image_id    = var.image_id
 
   metadata_options {
     http_endpoint               = "enabled"
@@ -73,6 +78,17 @@ resource "aws_launch_template" "sluice" {
 MIME-Version: 1.0
 Content-Type: multipart/mixed; boundary="SLUICE"
 
+--SLUICE
+Content-Type: application/node.eks.aws
+
+apiVersion: node.eks.aws/v1alpha1
+kind: NodeConfig
+spec:
+  cluster:
+    name: "${var.cluster_name}"
+    apiServerEndpoint: "${data.aws_eks_cluster.sluice.endpoint}"
+    certificateAuthority: "${data.aws_eks_cluster.sluice.certificate_authority[0].data}"
+    cidr: "${data.aws_eks_cluster.sluice.kubernetes_network_config[0].service_ipv4_cidr}"
 --SLUICE
 Content-Type: application/toml
 

@@ -199,23 +199,22 @@ fn number_of_pods_is_karpenters_only_if_it_is_one_for_all() {
 #[test]
 fn names_and_image_go_where_each_format_has_them() {
     let desk = Desk::with("");
-    let class = yaml(&desk.config("karpenter --cluster-name prod-1 --os bottlerocket"));
+    let class = yaml(&desk.config("karpenter --cluster-name prod-1"));
     assert_eq!(class["apiVersion"], "karpenter.k8s.aws/v1");
     assert_eq!(class["kind"], "EC2NodeClass");
     let spec = &class["spec"];
-    assert_eq!(spec["amiFamily"], "Bottlerocket");
+    assert_eq!(spec["amiFamily"], "AL2023");
     assert_eq!(spec["role"], "KarpenterNodeRole-prod-1");
     let terms = json!([{ "tags": { "karpenter.sh/discovery": "prod-1" } }]);
     assert_eq!(
         (&spec["subnetSelectorTerms"], &spec["securityGroupSelectorTerms"]),
         (&terms, &terms)
     );
-    let cluster = yaml(&desk.config("eksctl --cluster-name 123"));
-    assert_eq!(cluster["metadata"], json!({ "name": "123", "region": "REGION" }));
-    assert_eq!(yaml(&desk.config("karpenter"))["spec"]["amiFamily"], "AL2023");
+    let cluster = yaml(&desk.config("eksctl"));
+    assert_eq!(cluster["metadata"], json!({ "name": "prod", "region": "eu-central-1" }));
     for name in ["", "-a", "a b", "a\"", "a:b"] {
         let mut command = desk.command();
-        command.args(["cluster-config", "eksctl", "--cluster-name", name]);
+        command.args(["cluster-config", "karpenter", "--cluster-name", name]);
         assert_eq!(command.output().expect("run sluice").status.code(), Some(2), "{name:?}");
     }
 }

@@ -10,10 +10,13 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use tests::cluster_config::{Desk, from_base64};
+use tests::cluster_config::{Desk, from_base64, terraform, yaml};
 use tests::command::{executable, json as parsed, run, text};
 
-const HEAD: &str = "[settings.sluice]\nversion = 1\n";
+/// A table that Bottlerocket itself ignores.
+const HEAD: &str = "[sluice]\nversion = 1\n";
+const JOINS: &str = "\n[settings.kubernetes]\ncluster-name = \"prod\"\napi-server = \"https://ENDPOINT\"\n\
+                     cluster-certificate = \"Q0E=\"\n";
 
 fn document(lines: &str) -> String {
     format!("sluice.version = 1\n{lines}")
@@ -26,13 +29,8 @@ fn bottlerocket_itself_is_told_the_number_of_pods() {
         from_base64(&parsed(&template)["UserData"])
     };
     let printed = user_data("sluice.max-pods.value = 58\n");
-    assert_eq!(
-        printed,
-        format!(
-            "{HEAD}\n[settings.sluice.max-pods]\nvalue = 58\n\n[settings.kubernetes]\nmax-pods = 58\n"
-        )
-    );
-    assert_eq!(user_data(""), HEAD);
+    assert_eq!(printed, format!("{HEAD}\n[sluice.max-pods]\nvalue = 58\n{JOINS}max-pods = 58\n"));
+    assert_eq!(user_data(""), format!("{HEAD}{JOINS}"));
 }
 
 /// A lower layer's value would come back if the key were left out for being the default.
@@ -47,7 +45,7 @@ fn user_data_that_undoes_the_images_settings_still_does() {
     let user_data = from_base64(&template["UserData"]);
     assert_eq!(
         user_data,
-        format!("{HEAD}\n[settings.sluice.bandwidth]\nburst = \"9ms\"\necn = true\n")
+        format!("{HEAD}\n[sluice.bandwidth]\nburst = \"9ms\"\necn = true\n{JOINS}")
     );
     assert_eq!(desk.settings_of(&user_data)["bandwidth"]["ecn"], true);
 }
@@ -96,6 +94,14 @@ fn what_cannot_be_said_is_an_error_that_says_what_to_give() {
         ),
         (
             &none,
+            "karpenter --os bottlerocket",
+            1,
+            "Karpenter keeps nothing of a Bottlerocket node's user data but [settings], and Bottlerocket does \
+             not start with a [settings.sluice]: use managed nodes with `cluster-config launch-template --os \
+             bottlerocket`, or put the settings into the image (/usr/share/sluice/defaults.toml)",
+        ),
+        (
+            &none,
             "env --instance-type t3a.mediun",
             1,
             "instance type \"t3a.mediun\" is not in this program's table of 1391",
@@ -115,6 +121,39 @@ fn what_cannot_be_said_is_an_error_that_says_what_to_give() {
         "sluice: error: find the settings (--user-data \
         names a file): no settings are in force: `sluice boot` has not run on this node\n"
     );
+}
+
+/// EKS adds nothing to the user data of nodes with an image of their own.
+#[test]
+fn format_without_what_nodes_need_to_join_says_what_to_give() {
+    let desk = Desk::with(&document(""));
+    for (format, missing) in [
+        ("launch-template", "--cluster and --image-id"),
+        ("launch-template --image-id ami-0123", "--cluster"),
+        ("eksctl", "--cluster and --launch-template-id"),
+    ] {
+        let mut command = desk.command();
+        command.arg("cluster-config").args(format.split(' '));
+        let output = command.arg("--user-data").arg(desk.file("user-data")).output();
+        let output = output.expect("run sluice");
+        assert_eq!(output.status.code(), Some(1), "{format}");
+        let said =
+            format!("sluice: error: without {missing} nodes would not join: give {missing}\n");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), said);
+        assert_eq!(output.stdout, b"");
+    }
+    let template = parsed(&desk.config("launch-template"));
+    assert_eq!(template["ImageId"], "ami-0123");
+    let user_data = from_base64(&template["UserData"]);
+    for line in ["kind: NodeConfig", "name: \"prod\"", "cidr: \"10.100.0.0/16\""] {
+        assert!(user_data.contains(line), "{user_data}");
+    }
+    let resources = terraform(&desk.config("terraform"))["aws_launch_template"]["sluice"].clone();
+    assert_eq!(resources["image_id"], "ami-0123");
+    assert_eq!(from_base64(&resources["user_data"]), user_data);
+    let cluster = yaml(&desk.config("eksctl"));
+    assert_eq!(cluster["metadata"]["region"], "eu-central-1");
+    assert_eq!(cluster["managedNodeGroups"][0]["launchTemplate"]["id"], "lt-0123");
 }
 
 #[test]
