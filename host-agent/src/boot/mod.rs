@@ -46,6 +46,14 @@ pub struct Boot<'a> {
     pub plugin: &'a Path,
 }
 
+/// What was asked for is in force.
+#[derive(Debug)]
+pub struct Booted {
+    pub in_force: InForce,
+    /// Files that were not yet as they should be.
+    pub written: Vec<PathBuf>,
+}
+
 /// What was asked for could not be put in force.
 #[derive(Debug)]
 pub struct NotInForce {
@@ -58,7 +66,7 @@ impl Boot<'_> {
     /// Puts settings in force, whole. Settings that cannot be used are replaced by the last good
     /// ones, or by the layers below the user data; usable ones that cannot be applied by the last
     /// good ones only, for whatever is in the way of them would be in the way of defaults too.
-    pub fn run(&self, layers: Result<Layers>) -> Result<InForce, NotInForce> {
+    pub fn run(&self, layers: Result<Layers>) -> Result<Booted, NotInForce> {
         // Two at once (SIGHUP and `sluice reload`) would put a mixture in force.
         let _alone = self
             .paths
@@ -80,7 +88,7 @@ impl Boot<'_> {
             let plan = self.plan(&effective.settings, below.node_configs());
             self.put(&effective, plan, &all, on_invalid)
         });
-        let done = result.and_then(|in_force| self.record(&in_force).map(|()| in_force));
+        let done = result.and_then(|booted| self.record(&booted.in_force).map(|()| booted));
         done.map_err(|error| {
             let instead = self.instead(&below, on_invalid, &error, unusable);
             NotInForce { error, instead }
@@ -105,7 +113,7 @@ impl Boot<'_> {
         let there = Boot { paths, plugin: self.plugin };
         let done = there
             .put(&asked, plan, &documents, OnInvalid::default())
-            .and_then(|it| there.record(&it));
+            .and_then(|it| there.record(&it.in_force));
         fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
         done
     }
@@ -116,7 +124,7 @@ impl Boot<'_> {
         mut plan: Plan,
         documents: &[Document],
         on_invalid: OnInvalid,
-    ) -> Result<InForce> {
+    ) -> Result<Booted> {
         let warnings = asked.warnings.iter().map(ToString::to_string);
         let warnings = warnings.chain(upstream_warning(&plan)).chain(plan.warnings.clone());
         let warnings: Vec<String> = warnings.collect();
@@ -124,8 +132,8 @@ impl Boot<'_> {
         let begun = generations.begin(documents, on_invalid == OnInvalid::LastGood)?;
         let number = begun.number;
         plan.unmet.extend(begun.not_stored.iter().map(|why| unmet::not_stored(format!("{why:#}"))));
-        let changed = match self.carry_out(&mut plan) {
-            Ok(changed) => changed,
+        let written = match self.carry_out(&mut plan) {
+            Ok(written) => written,
             Err(error) => {
                 // The first error is the one to report; a full disk may keep this from being noted.
                 let _ = generations.has_failed(number, documents, format!("{error:#}"));
@@ -139,9 +147,9 @@ impl Boot<'_> {
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let max_pods = plan.max_pods.iter();
         max_pods.for_each(|known| log::info!("max-pods {}: {}", known.pods, known.summary));
-        changed.iter().for_each(|path| log::info!("wrote {}", path.display()));
+        written.iter().for_each(|path| log::info!("wrote {}", path.display()));
         let documents = names(documents);
-        Ok(InForce {
+        let in_force = InForce {
             generation: Some(number),
             documents,
             reason: Reason::AsAsked,
@@ -149,7 +157,8 @@ impl Boot<'_> {
             warnings,
             unmet: plan.unmet,
             max_pods: plan.max_pods,
-        })
+        };
+        Ok(Booted { in_force, written })
     }
 
     /// Part by part; the plan is then as it came about. Gives the paths that were written; fails only

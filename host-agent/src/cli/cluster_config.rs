@@ -103,7 +103,10 @@ fn check(file: &Path, wanted: &ClusterNeeds) -> Result<u8> {
     let found = AwsNode::read(&json).with_context(|| format!("read {name}"))?;
     let differences = found.differences(wanted);
     let lines = differences.iter().map(|line| format!("{name}: {line}\n"));
-    print(&lines.collect::<String>())?;
+    print(&match differences.is_empty() {
+        true => format!("{name}: no differences\n"),
+        false => lines.collect::<String>(),
+    })?;
     Ok(u8::from(!differences.is_empty()))
 }
 

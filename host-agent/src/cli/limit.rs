@@ -5,7 +5,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 use super::node::{PodName, Source};
-use super::output::print;
+use super::output::{print, to_json};
 use crate::api::LimitAsked;
 use crate::pod::time_to_live::TimeToLive;
 
@@ -52,7 +52,7 @@ pub fn run(source: &Source, command: LimitCommand) -> Result<()> {
         }
     };
     print(&match (json, done.interfaces) {
-        (true, _) => serde_json::to_string_pretty(&done)? + "\n",
+        (true, _) => to_json(&done)?,
         (false, 0) => "no limit was set by hand\n".into(),
         (false, 1) => format!("{outcome} on 1 interface\n"),
         (false, many) => format!("{outcome} on {many} interfaces\n"),

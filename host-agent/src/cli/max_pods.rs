@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use settings_model::Settings;
 
-use super::output::print;
+use super::output::{print, to_json};
 use super::settings;
 use crate::addresses::instance::Instance;
 use crate::addresses::max_pods::{Machine, MaxPods, max_pods};
@@ -46,7 +46,7 @@ pub fn run(paths: &Paths, asked: &MaxPodsOptions) -> Result<()> {
     if asked.all {
         let rows: Vec<InstanceRow> = Instance::all().map(InstanceRow::of).collect();
         return print(&match asked.json {
-            true => serde_json::to_string_pretty(&rows)? + "\n",
+            true => to_json(&rows)?,
             false => table(&rows),
         });
     }
@@ -57,7 +57,7 @@ pub fn run(paths: &Paths, asked: &MaxPodsOptions) -> Result<()> {
         answer.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     }
     print(&match (asked.json, asked.explain) {
-        (true, _) => serde_json::to_string_pretty(&answer)? + "\n",
+        (true, _) => to_json(&answer)?,
         (false, true) => explained(&answer),
         (false, false) => format!("{}\n", answer.max_pods),
     })

@@ -4,8 +4,14 @@
 use std::io::{self, Write};
 
 use anyhow::{Context, Result};
+use serde::Serialize;
 
 use crate::host::logging::harmless_lines;
+
+/// As every `--json` prints it.
+pub fn to_json(value: &impl Serialize) -> Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}
 
 /// To standard output. A reader that has seen enough (`| head`) is no trouble.
 pub fn print(text: &str) -> Result<()> {

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::node::Source;
-use super::output::print;
+use super::output::{print, to_json};
 use crate::status::Pods;
 use crate::status::rates::measure;
 use table::{PodRow, SortOrder};
@@ -46,7 +46,7 @@ pub fn run(source: &Source, top: &Top) -> Result<()> {
     }
     let rows = rows(&before, &mut source.counters()?, top.sort);
     print(&match top.json {
-        true => serde_json::to_string_pretty(&rows)? + "\n",
+        true => to_json(&rows)?,
         false => table::lines(&rows).into_iter().map(|line| line + "\n").collect(),
     })
 }

@@ -7,7 +7,7 @@ use super::pod::{PodState, PodStatus};
 use super::report::AgentReport;
 use crate::settings::generation::Verdict;
 use crate::settings::in_force::InForce;
-use crate::trouble::Trouble;
+use crate::trouble::{Severity, Trouble};
 
 /// One picture of the node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +56,11 @@ pub struct InKubelet {
 }
 
 impl Status {
+    /// 0 if the node is well, 1 with a fault, 3 where it is degraded only.
+    pub fn exit_status(&self) -> u8 {
+        Severity::exit_status(self.degraded.iter().map(|trouble| trouble.severity))
+    }
+
     /// How many pods are in each state; a pod is counted once for each of its interfaces.
     pub fn count(&self, state: PodState) -> usize {
         self.pods.iter().filter(|pod| pod.state() == state).count()

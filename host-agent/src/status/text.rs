@@ -7,6 +7,7 @@ use settings_model::{Rate, Settings};
 
 use super::{Kernel, PodState, Status, need_container};
 use crate::addresses::capacity::{Capacity, numbers};
+use crate::settings::in_force::InForce;
 use crate::settings::in_words::limits;
 use crate::trouble::code::NOT_ADOPTED;
 
@@ -50,6 +51,27 @@ pub fn screen(status: &Status, values: Option<&Settings>) -> String {
         );
     }
     text
+}
+
+/// One line: how it is, and the worst of what is wrong.
+pub fn brief(status: &Status) -> String {
+    let settings = status.settings.as_ref().map_or("no settings".into(), InForce::to_text);
+    let Some(worst) = status.degraded.first() else {
+        return format!("ok: {}; {settings}\n", pods(status));
+    };
+    let more = match status.degraded.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    format!("{}: {}: {}: {}{more}\n", worst.severity, worst.code(), worst.subject, worst.what)
+}
+
+fn pods(status: &Status) -> String {
+    match status.pods.len() {
+        0 => "no pods".into(),
+        1 => "1 pod".into(),
+        several => format!("{several} pods"),
+    }
 }
 
 fn settings(status: &Status) -> String {
@@ -206,7 +228,7 @@ pub mod tests {
     use crate::pod::limit::Origin;
     use crate::pod::record::Arrival;
     use crate::settings::generation::Verdict;
-    use crate::settings::in_force::{InForce, Reason};
+    use crate::settings::in_force::Reason;
     use crate::status::report::AgentReport;
     use crate::trouble::{Trouble, code};
 
@@ -354,6 +376,18 @@ pub mod tests {
         let end = "pods:     none\ndegraded:\n  contested: default/web eth0: removed 3 times in a \
                    minute\n    next: find what does it\n";
         assert!(text.replace(" \n", "\n").ends_with(end), "{text}");
+    }
+
+    #[test]
+    fn one_line_says_how_the_node_is_and_the_worst_of_what_is_wrong() {
+        let mut node = status(vec![pod()]);
+        assert_eq!(brief(&node), "ok: 1 pod; generation 3 (user-data), as asked for\n");
+        node.degraded = vec![
+            Trouble::new(code::NOT_ENFORCED, "default/web eth0", "a tbf is there"),
+            Trouble::new(code::CONTESTED, "default/web eth0", "removed"),
+        ];
+        let line = "fault: not-enforced: default/web eth0: a tbf is there (and 1 more)\n";
+        assert_eq!((brief(&node).as_str(), node.exit_status()), (line, 1));
     }
 
     #[test]

@@ -5,14 +5,14 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::api::{Response, SOCKET, ask, connect, listen, say, scrape};
 use tests::cni::{Annotations, Call};
-use tests::command::{output, text, wait_for};
+use tests::command::{executable, output, text, wait_for};
 use tests::node::{Node, Pod, USER_DATA, with_node, with_ready_node};
 
 const MBIT: u64 = 1_000_000;
@@ -265,6 +265,29 @@ fn commands_work_without_an_agent_and_say_that_there_is_none() {
             stream.is_ok().then_some(())
         });
         assert_goes_on();
+    });
+}
+
+#[test]
+fn status_says_with_its_exit_status_how_the_node_is_and_waits_until_it_is_well() {
+    with_api("", |node| {
+        let brief = |node: &Node, more: &[&str]| {
+            let output = node.sluice(&[&["status", "--brief"], more].concat());
+            (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
+        };
+        let well = format!("ok: no pods; generation 1 ({USER_DATA}), as asked for\n");
+        assert_eq!(brief(node, &["--wait", "20"]), (well.clone(), Some(0)));
+        node.kill_agent(Signal::SIGKILL);
+        let (line, status) = brief(node, &["--wait", "1"]);
+        assert!(line.starts_with("degraded: agent-not-running: sluice agent: "), "{line}");
+        assert_eq!((line.lines().count(), status), (1, Some(3)));
+        let mut waiting = Command::new(executable("sluice"));
+        waiting.args(["status", "--brief", "--wait", "60"]).stdout(Stdio::piped());
+        let waiting = waiting.spawn().expect("start sluice");
+        node.start_agent();
+        let output = waiting.wait_with_output().expect("wait for sluice");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), well, "{}", text(&output));
+        assert_eq!(output.status.code(), Some(0));
     });
 }
 
