@@ -21,7 +21,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use settings_model::{Effective, OnInvalid, Problems, Settings};
 
-use crate::host::file;
 use crate::host::lock::Lock;
 use crate::host::paths::Paths;
 use crate::libcni::entry::{Upstream, has_plugin, rates_kept};
@@ -249,8 +248,7 @@ impl Boot<'_> {
         if InForce::read(&path).is_ok_and(|before| before.as_ref() == Some(in_force)) {
             return Ok(());
         }
-        let text = serde_json::to_string_pretty(in_force)? + "\n";
-        file::replace(&path, text.as_bytes(), 0o644)
+        in_force.write(&path)
     }
 }
 

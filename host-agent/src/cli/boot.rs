@@ -3,20 +3,26 @@
 //! `sluice boot`, `plan` and `reload`; and the agent's reload.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
 use log::LevelFilter;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 
-use super::output::print;
-use super::report;
+use super::output::{print, report, show};
+use super::settings;
 use crate::agent::reconcile::once;
 use crate::api::Reloaded;
 use crate::api::client::Client;
 use crate::boot::preview::preview;
 use crate::boot::{Boot, lines, unmet};
 use crate::host::paths::Paths;
+use crate::pod::time_to_live::TimeToLive;
 use crate::settings::in_force::InForce;
 use crate::settings::layers::{Layers, merge};
 use crate::settings::user_data;
@@ -45,6 +51,16 @@ pub struct Plan {
     detailed_exitcode: bool,
 }
 
+#[derive(Args)]
+pub struct Reload {
+    #[command(flatten)]
+    asked: Asked,
+    /// Try the FILE for this time, from 1s to 7d, and put back what was in force before; at once on Ctrl-C or
+    /// when the terminal is closed
+    #[arg(long = "for", value_name = "TIME", requires = "user_data")]
+    time_to_live: Option<TimeToLive>,
+}
+
 /// The exit status is of what was asked for, also when something else is in force instead.
 pub fn run(paths: &Paths, asked: &Asked) -> Result<u8> {
     if asked.user_data.is_none() {
@@ -54,32 +70,87 @@ pub fn run(paths: &Paths, asked: &Asked) -> Result<u8> {
         let _ = rehearse(paths, asked);
         log::set_max_level(level);
     }
-    let done = put(paths, asked);
-    print(&done.to_text()).map(|()| done.exit_status)
+    let done = put_layers(paths, asked, layers(paths, asked));
+    show(&done.to_text()).map(|()| done.exit_status)
 }
 
 /// A FILE is for this command only; the agent has its own.
-pub fn reload(paths: &Paths, asked: &Asked) -> Result<u8> {
+pub fn reload(paths: &Paths, Reload { asked, time_to_live }: &Reload) -> Result<u8> {
     let by_agent = match (&asked.user_data, &asked.plugin) {
         (None, None) => Client::new(paths.socket()).reload()?,
         _ => None,
     };
     let Some(reloaded) = by_agent else {
-        let status = run(paths, asked)?;
-        once::apply(paths).context("give the node's pods their new limits")?;
-        return Ok(status);
+        return match time_to_live {
+            Some(time) => try_out(paths, asked, *time),
+            None => {
+                let done = put_again(paths, asked);
+                once::apply(paths).context("give the node's pods their new limits")?;
+                show(&done.to_text()).map(|()| done.exit_status)
+            }
+        };
     };
     reloaded.problems.iter().for_each(|line| log::error!("{line}"));
     if let (Some(settings), true) = (&reloaded.settings, reloaded.exit_status != 0) {
         log::warn!("in force: {}", settings.to_text());
     }
-    print(&reloaded.to_text()).map(|()| reloaded.exit_status)
+    show(&reloaded.to_text()).map(|()| reloaded.exit_status)
 }
 
-/// What is wrong is logged, and reported to the agent's client.
-pub fn put(paths: &Paths, asked: &Asked) -> Reloaded {
+/// Seconds within which an IMDS that is there answers.
+const QUICK: u64 = 2;
+
+/// Puts the FILE in force, and after this time what was before, if nothing else is by then. A restart of
+/// the node ends it too: the FILE is none of the node's own sources.
+fn try_out(paths: &Paths, asked: &Asked, time: TimeToLive) -> Result<u8> {
+    let before = settings::documents(paths, None).context("know what to put back")?;
+    let record = InForce::read(&paths.boot_file())?;
+    let own = user_data::find(paths, Duration::from_secs(asked.imds_budget.min(QUICK)));
+    let own = own.map_or_else(|e| user_data::node_configs_beside(&e), |it| it.node_configs);
+    let tried = layers(paths, asked)?;
+    merge(&tried.documents())?;
+    let end = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        flag::register(signal, end.clone()).context("wait for signals")?;
+    }
+    let done = put_layers(paths, asked, Ok(tried));
+    once::apply(paths).context("give the node's pods their new limits")?;
+    show(&format!("{}for {time}; Ctrl-C puts back at once what was before\n", done.to_text()))?;
+    let until = Instant::now() + Duration::from_secs(time.seconds());
+    while Instant::now() < until && !end.load(Ordering::Relaxed) {
+        sleep(Duration::from_millis(100));
+    }
+    if InForce::read(&paths.boot_file())? != done.settings {
+        return show("other settings were put in force meanwhile; they stay\n").map(|()| 0);
+    }
+    let back = put_layers(paths, asked, Ok(Layers::of(before).with_node_configs(own)));
+    // Under its own number and for its own reason.
+    if let (0, Some(record)) = (back.exit_status, &record) {
+        record.write(&paths.boot_file())?;
+    }
+    once::apply(paths).context("give the node's pods their limits of before")?;
+    let text = record.map_or("what was before".into(), |record| record.to_text());
+    show(&format!("in force again: {text}\n")).map(|()| back.exit_status)
+}
+
+/// For a node where settings are in force: they stay if the new ones cannot even be read, which says nothing
+/// about what they are. What is wrong is logged, and reported to the agent's client.
+pub fn put_again(paths: &Paths, asked: &Asked) -> Reloaded {
+    let layers = layers(paths, asked);
+    let in_force = InForce::read(&paths.boot_file()).ok().flatten();
+    match (layers, in_force) {
+        (Err(error), Some(in_force)) if user_data::is_unreadable(&error) => {
+            let error = error.context("nothing is changed");
+            let (exit_status, problems) = (report(&error), lines(&error));
+            Reloaded { exit_status, problems, settings: Some(in_force), written: None }
+        }
+        (layers, _) => put_layers(paths, asked, layers),
+    }
+}
+
+fn put_layers(paths: &Paths, asked: &Asked, layers: Result<Layers>) -> Reloaded {
     let plugin = asked.plugin.clone().unwrap_or_else(|| paths.shipped_plugin());
-    let refused = match (Boot { paths, plugin: &plugin }).run(layers(paths, asked)) {
+    let refused = match (Boot { paths, plugin: &plugin }).run(layers) {
         Ok(booted) => {
             let unmet = &booted.in_force.unmet;
             return Reloaded {

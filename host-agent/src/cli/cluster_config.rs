@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
-use super::output::print;
+use super::output::{print, show};
 use super::settings;
 use crate::addresses::instance::Instance;
 use crate::cluster_config::check::AwsNode;
@@ -69,7 +69,10 @@ pub fn run(paths: &Paths, asked: &ClusterConfig) -> Result<u8> {
     }
     let text = text(asked, &wanted)?;
     tell(asked, &wanted);
-    print(&text)?;
+    match asked.format {
+        Some(_) => print(&text)?,
+        None => show(&text)?,
+    }
     Ok(0)
 }
 

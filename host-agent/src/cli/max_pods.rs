@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use settings_model::Settings;
 
-use super::output::{print, to_json};
+use super::output::{print, show, to_json};
 use super::settings;
 use crate::addresses::instance::Instance;
 use crate::addresses::max_pods::{Machine, MaxPods, max_pods};
@@ -56,11 +56,11 @@ pub fn run(paths: &Paths, asked: &MaxPodsOptions) -> Result<()> {
     if !asked.json {
         answer.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     }
-    print(&match (asked.json, asked.explain) {
-        (true, _) => to_json(&answer)?,
-        (false, true) => explained(&answer),
-        (false, false) => format!("{}\n", answer.max_pods),
-    })
+    match (asked.json, asked.explain) {
+        (true, _) => print(&to_json(&answer)?),
+        (false, true) => show(&explained(&answer)),
+        (false, false) => print(&format!("{}\n", answer.max_pods)),
+    }
 }
 
 /// The image's own where nothing is in force: on a workstation, that is the defaults.

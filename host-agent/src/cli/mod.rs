@@ -4,33 +4,34 @@
 
 mod boot;
 mod cluster_config;
+mod columns;
 mod detach;
 mod limit;
 mod max_pods;
 mod node;
 mod output;
+mod pods;
 mod settings;
 mod status;
 mod top;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::agent;
 use crate::agent::aide;
 use crate::api::LimitRefused;
-use crate::boot::{kubelet, lines};
 use crate::doctor;
 use crate::host::paths::Paths;
 use crate::settings::layers::merge;
-use crate::settings::user_data::carrier::CarrierError;
-use crate::status::{Status, text, trace};
+use crate::status::trace;
 use node::{PodName, Source};
-use output::print;
+pub use output::report;
+use output::{print, show};
 
 /// Shares a Kubernetes node's bandwidth fairly among its pods, beside network policy.
 #[derive(Parser)]
@@ -73,12 +74,12 @@ enum Command {
     },
     /// Reload the settings and apply new limits to running pods (through the agent, if one runs and no
     /// FILE is given)
-    Reload(boot::Asked),
+    Reload(boot::Reload),
     /// Show on one screen whether the node is well: settings, agent, kernel, pods, what is degraded. Exit
     /// status 0 if it is, 1 with a fault, 3 if it is degraded only
     Status(status::StatusOptions),
     /// Show each pod's limits, where they come from, measured rates, waits, drops and mode
-    Pods(Shown),
+    Pods(pods::PodsOptions),
     /// Show live how much of its limit each pod uses
     Top(top::Top),
     /// Override a pod's limits for a while
@@ -106,16 +107,6 @@ enum Command {
     },
 }
 
-#[derive(Args)]
-struct Shown {
-    /// Print JSON instead of text
-    #[arg(long)]
-    json: bool,
-    /// Time over which rates are measured
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000)]
-    interval: u64,
-}
-
 #[derive(Subcommand)]
 enum Generated {
     /// The man page
@@ -124,13 +115,14 @@ enum Generated {
     Completion { shell: Shell },
 }
 
-/// Logs the error, or each problem of the settings as an entry of its own; gives the exit status.
-pub fn report(error: &anyhow::Error) -> u8 {
-    lines(error).iter().for_each(|line| log::error!("{line}"));
-    let settings = error.is::<settings_model::Problems>() || error.is::<CarrierError>();
-    let kubelet = error.is::<kubelet::NotForKubelet>();
-    let newer = matches!(error.downcast_ref(), Some(bpf::Error::NewerLayout { .. }));
-    if settings || kubelet || newer { 78 } else { 1 }
+/// The program's arguments; help is shown as any other screen.
+pub fn parse() -> Arguments {
+    Arguments::try_parse().unwrap_or_else(|error| {
+        let is_help = error.kind() == ErrorKind::DisplayHelp;
+        // What cannot be written is no one's to read.
+        let shown = is_help.then(|| show(&error.render().to_string()));
+        if shown.is_some() { std::process::exit(0) } else { error.exit() }
+    })
 }
 
 /// Does what was asked for; gives the exit status.
@@ -154,33 +146,25 @@ pub fn run(arguments: Arguments) -> Result<u8> {
         Command::Generate(what) => generate(what).map(|()| 0),
         Command::Agent(asked) => {
             // What is wrong is logged, and the agent goes on with what is in force.
-            let reload = || boot::put(&paths, &asked);
+            let reload = || boot::put_again(&paths, &asked);
             agent::run(&paths, reload).map(|()| 0)
         }
         Command::Aide => aide::serve().map(|()| 0),
         Command::Status(asked) => status::run(&paths, &asked),
-        Command::Pods(shown) => show(&paths, &shown, text::table).map(|()| 0),
+        Command::Pods(asked) => pods::run(&Source::new(&paths), &asked).map(|()| 0),
         Command::Top(asked) => top::run(&Source::new(&paths), &asked).map(|()| 0),
         Command::Limit(command) => limit::run(&Source::new(&paths), command).map(|()| 0),
         Command::MaxPods(asked) => max_pods::run(&paths, &asked).map(|()| 0),
         Command::Trace { pod, json } => explain(&paths, &pod, json).map(|()| 0),
         Command::Doctor { json, all } => {
             let diagnosis = doctor::diagnose(&paths)?;
-            print(&match json {
-                true => output::to_json(&diagnosis.to_json())?,
-                false => diagnosis.to_text(all),
-            })?;
+            match json {
+                true => print(&output::to_json(&diagnosis.to_json())?)?,
+                false => show(&diagnosis.to_text(all))?,
+            }
             Ok(diagnosis.exit_status())
         }
     }
-}
-
-fn show(paths: &Paths, shown: &Shown, to_text: impl Fn(&Status) -> String) -> Result<()> {
-    let status = Source::new(paths).measured(Duration::from_millis(shown.interval))?;
-    print(&match shown.json {
-        true => output::to_json(&status)?,
-        false => to_text(&status),
-    })
 }
 
 fn explain(paths: &Paths, pod: &PodName, json: bool) -> Result<()> {
@@ -191,10 +175,10 @@ fn explain(paths: &Paths, pod: &PodName, json: bool) -> Result<()> {
     if traces.is_empty() {
         return Err(LimitRefused::NoPod { namespace: namespace.clone(), pod: pod.clone() }.into());
     }
-    print(&match json {
-        true => output::to_json(&traces)?,
-        false => trace::text(&traces),
-    })
+    match json {
+        true => print(&output::to_json(&traces)?),
+        false => show(&trace::text(&traces)),
+    }
 }
 
 fn generate(what: Generated) -> Result<()> {

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use settings_model::{Effective, Entry, Origin, Problems, Warning, code};
 
-use super::output::print;
+use super::output::{print, show, to_json};
 use crate::boot::kubelet::{self, NotForKubelet};
 use crate::host::logging::harmless_lines;
 use crate::host::paths::Paths;
@@ -92,20 +92,18 @@ pub fn run(paths: &Paths, command: SettingsCommand) -> Result<()> {
     match command {
         SettingsCommand::Show { user_data, origin, json } => {
             let effective = merge(&documents(paths, user_data.as_deref())?)?;
-            print(&if json {
-                format!("{:#}\n", effective.settings.to_json())
-            } else if origin {
-                with_origin(&effective.entries())
-            } else {
-                effective.settings.to_toml()
-            })
+            match (json, origin) {
+                (true, _) => print(&to_json(&effective.settings.to_json())?),
+                (false, true) => show(&with_origin(&effective.entries())),
+                (false, false) => print(&effective.settings.to_toml()),
+            }
         }
         SettingsCommand::Schema => print(&format!("{:#}\n", settings_model::schema())),
         SettingsCommand::Explain { key } => {
             let text = settings_model::explain(&key).with_context(|| {
                 format!("explain {key:?}: no such key; docs/settings.md and `schema` list them")
             })?;
-            print(&text)
+            show(&text)
         }
     }
 }
@@ -143,7 +141,7 @@ fn tell_what_was_read(effective: &Effective, name: &str, asked: &Check) -> Resul
                     Ok(78)
                 }
                 Check { json: true, .. } => Ok(0),
-                _ => print(&format!("{none}\n")).map(|()| 0),
+                _ => show(&format!("{none}\n")).map(|()| 0),
             };
         }
         1 => "1 key".into(),
@@ -151,7 +149,7 @@ fn tell_what_was_read(effective: &Effective, name: &str, asked: &Check) -> Resul
     };
     if !asked.json {
         let limits = limits(&effective.settings.bandwidth);
-        print(&format!("{name} has {keys} for sluice; limits: {limits}\n"))?;
+        show(&format!("{name} has {keys} for sluice; limits: {limits}\n"))?;
     }
     Ok(0)
 }

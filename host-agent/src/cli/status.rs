@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::node::Source;
-use super::output::{print, to_json};
+use super::output::{print, show, to_json};
 use crate::host::paths::Paths;
 use crate::settings::in_force::in_force;
 use crate::status::{Status, text};
@@ -37,12 +37,12 @@ pub struct StatusOptions {
 /// Gives the exit status.
 pub fn run(paths: &Paths, asked: &StatusOptions) -> Result<u8> {
     let status = looked(&Source::new(paths), asked)?;
-    print(&match (asked.json, asked.brief) {
-        (true, _) => to_json(&status)?,
-        (false, true) => text::brief(&status),
+    match (asked.json, asked.brief) {
+        (true, _) => print(&to_json(&status)?)?,
+        (false, true) => show(&text::brief(&status))?,
         // Without them the screen still says which document they are from.
-        (false, false) => text::screen(&status, in_force(paths).ok().as_ref()),
-    })?;
+        (false, false) => show(&text::screen(&status, in_force(paths).ok().as_ref()))?,
+    }
     Ok(status.exit_status())
 }
 

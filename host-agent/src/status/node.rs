@@ -7,6 +7,7 @@ use super::pod::{PodState, PodStatus};
 use super::report::AgentReport;
 use crate::settings::generation::Verdict;
 use crate::settings::in_force::InForce;
+use crate::trouble::code::NOT_ADOPTED;
 use crate::trouble::{Severity, Trouble};
 
 /// One picture of the node.
@@ -78,5 +79,11 @@ pub struct Pods {
 impl Pods {
     pub fn of(status: Status) -> Self {
         Self { at_ns: status.at_ns, pods: status.pods, degraded: status.degraded }
+    }
+
+    /// Lines about pods that are none of these because they could not be adopted.
+    pub fn not_adopted(&self) -> String {
+        let troubles = self.degraded.iter().filter(|trouble| trouble.is(NOT_ADOPTED));
+        troubles.map(|it| format!("{}: {}: {}\n", it.subject, it.code(), it.what)).collect()
     }
 }
