@@ -8,7 +8,7 @@ use settings_model::Limit as Choice;
 
 use super::columns::{self, Column, short};
 use super::node::{PodName, Source};
-use super::output::{print, show, to_json, width};
+use super::output::{or_json, print, show, to_json, width};
 use super::top::table::{column, names};
 use crate::api::LimitAsked;
 use crate::host::clock::utc;
@@ -52,6 +52,13 @@ pub enum LimitCommand {
 }
 
 pub fn run(source: &Source, command: LimitCommand) -> Result<()> {
+    let (LimitCommand::Set { json, .. }
+    | LimitCommand::Clear { json, .. }
+    | LimitCommand::List { json }) = command;
+    or_json(answer(source, command), json)
+}
+
+fn answer(source: &Source, command: LimitCommand) -> Result<()> {
     match command {
         LimitCommand::Set { pod, egress, ingress, time_to_live, json } => {
             let time = Some(format!("{}s", time_to_live.seconds()));
@@ -111,13 +118,13 @@ fn changes(before: &[PodStatus], now: &[PodStatus], of: &PodName, end: &str) -> 
 }
 
 /// The overrides, as their records have them.
-fn listed(status: &Status) -> Vec<serde_json::Value> {
+fn listed(status: &Status) -> serde_json::Value {
     let one = |pod: &PodStatus| {
         json!({
             "namespace": pod.namespace, "pod": pod.pod, "interface": pod.interface, "override": pod.live,
         })
     };
-    status.pods.iter().map(one).collect()
+    json!({ "overrides": status.pods.iter().map(one).collect::<Vec<_>>() })
 }
 
 const COLUMNS: [Column; 5] = [

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use settings_model::Settings;
 
-use super::output::{print, show, to_json};
+use super::output::{WrongUsage, print, show, to_json};
 use super::settings;
 use crate::addresses::instance::Instance;
 use crate::addresses::max_pods::{Machine, MaxPods, max_pods};
@@ -46,7 +46,7 @@ pub fn run(paths: &Paths, asked: &MaxPodsOptions) -> Result<()> {
     if asked.all {
         let rows: Vec<InstanceRow> = Instance::all().map(InstanceRow::of).collect();
         return print(&match asked.json {
-            true => to_json(&rows)?,
+            true => to_json(&serde_json::json!({ "types": rows }))?,
             false => table(&rows),
         });
     }
@@ -75,7 +75,15 @@ fn settings_asked(paths: &Paths, asked: &MaxPodsOptions) -> Result<Settings> {
 
 fn machine_asked(paths: &Paths, asked: &MaxPodsOptions) -> Result<Machine> {
     match &asked.instance_type {
-        Some(name) => Ok(Machine { instance_type: Some(name.clone()), ..Machine::default() }),
+        Some(name) => {
+            // A type that is newer than the table has a number all the same.
+            let meant = Instance::meant(name).filter(|_| Instance::find(name).is_none());
+            if let Some(Instance { name: meant, .. }) = meant {
+                let what = format!("--instance-type {name}: no such type; did you mean {meant}?");
+                return Err(WrongUsage(what).into());
+            }
+            Ok(Machine { instance_type: Some(name.clone()), ..Machine::default() })
+        }
         None => machine::probe(paths).context("not an EC2 instance: give --instance-type TYPE"),
     }
 }

@@ -176,7 +176,7 @@ fn explain(paths: &Paths, pod: &PodName, json: bool) -> Result<()> {
         return Err(LimitRefused::NoPod { namespace: namespace.clone(), pod: pod.clone() }.into());
     }
     match json {
-        true => print(&output::to_json(&traces)?),
+        true => print(&output::to_json(&serde_json::json!({ "interfaces": traces }))?),
         false => show(&trace::text(&traces)),
     }
 }

@@ -19,12 +19,40 @@ pub fn report(error: &anyhow::Error) -> u8 {
     let settings = error.is::<settings_model::Problems>() || error.is::<CarrierError>();
     let kubelet = error.is::<kubelet::NotForKubelet>();
     let newer = matches!(error.downcast_ref(), Some(bpf::Error::NewerLayout { .. }));
-    if settings || kubelet || newer { 78 } else { 1 }
+    match error.is::<WrongUsage>() {
+        true => 2,
+        false if settings || kubelet || newer => 78,
+        false => 1,
+    }
+}
+
+/// An option's value that is none, which only its command can know.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WrongUsage(pub String);
+
+/// What every `--json` prints is an object that begins with this. Another number when a field goes or means
+/// something else; a new field has no number.
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+struct Versioned<'v, T> {
+    schema: u32,
+    #[serde(flatten)]
+    value: &'v T,
 }
 
 /// As every `--json` prints it.
 pub fn to_json(value: &impl Serialize) -> Result<String> {
-    Ok(serde_json::to_string_pretty(value)? + "\n")
+    Ok(serde_json::to_string_pretty(&Versioned { schema: SCHEMA, value })? + "\n")
+}
+
+/// What went wrong, on standard output too where JSON was asked for; the exit status tells it apart.
+pub fn or_json<T>(result: Result<T>, json: bool) -> Result<T> {
+    if let (Err(error), true) = (&result, json) {
+        print(&to_json(&serde_json::json!({ "error": format!("{error:#}") }))?)?;
+    }
+    result
 }
 
 /// To standard output. A reader that has seen enough (`| head`) is no trouble.

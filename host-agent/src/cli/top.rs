@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
+use serde::Serialize;
 
 use super::node::Source;
 use super::output::{print, show, to_json, width};
@@ -37,6 +38,12 @@ pub struct Top {
     sort: SortOrder,
 }
 
+/// As JSON.
+#[derive(Serialize)]
+struct Rows<'r> {
+    directions: &'r [PodRow],
+}
+
 pub fn run(source: &Source, top: &Top) -> Result<()> {
     let interval = Duration::from_millis(top.interval);
     let before = source.counters()?;
@@ -48,7 +55,7 @@ pub fn run(source: &Source, top: &Top) -> Result<()> {
     }
     let rows = rows(&before, &mut source.counters()?, top.sort);
     match top.json {
-        true => print(&to_json(&rows)?),
+        true => print(&to_json(&Rows { directions: &rows })?),
         false => show(&(table::lines(&rows, width()).join("\n") + "\n")),
     }
 }

@@ -82,8 +82,8 @@ fn settings(status: &Status) -> String {
         return "settings: none; `sluice boot` has not run\n".into();
     };
     let mut text = format!("settings: {}\n", in_force.to_text());
-    let lines = in_force.problems.iter().chain(&in_force.warnings);
-    lines.for_each(|line| text += &format!("  {line}\n"));
+    // Problems are said with what is degraded.
+    in_force.warnings.iter().for_each(|line| text += &format!("  {line}\n"));
     text
 }
 
@@ -340,6 +340,21 @@ pub mod tests {
         let end = "pods:     none\ndegraded:\n  contested: default/web eth0: removed 3 times in a \
                    minute\n    next: find what does it\n";
         assert!(text.replace(" \n", "\n").ends_with(end), "{text}");
+    }
+
+    #[test]
+    fn problems_of_settings_are_said_once() {
+        let mut node = status(Vec::new());
+        let in_force = node.settings.as_mut().unwrap();
+        (in_force.reason, in_force.problems) =
+            (Reason::LastGood, vec!["a:1: no".into(), "a:2: no".into()]);
+        node.degraded = crate::status::degraded::of(&node, None);
+        let text = screen(&node, None);
+        assert_eq!(
+            (text.matches("a:1: no").count(), text.matches("a:2: no").count()),
+            (1, 1),
+            "{text}"
+        );
     }
 
     #[test]

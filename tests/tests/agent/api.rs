@@ -149,10 +149,10 @@ fn limit_set_by_hand_holds_at_once_and_goes_with_clear() {
         assert_eq!(done["interfaces"], 1);
         assert_eq!(limits(node, &pod), (Some(5 * MBIT), None, json!("live-override")));
         let trace = node.sluice_json(&["trace", "default/a", "--json"]);
-        let sources = &trace[0]["egress"]["sources"];
+        let sources = &trace["interfaces"][0]["egress"]["sources"];
         assert_eq!((&sources[0]["value"], &sources[0]["wins"]), (&json!("5Mbit"), &json!(true)));
         assert_eq!((&sources[1]["value"], &sources[1]["wins"]), (&json!("20Mbit"), &json!(false)));
-        assert_eq!(trace[0]["egress"]["stale"], false);
+        assert_eq!(trace["interfaces"][0]["egress"]["stale"], false);
         let said =
             |words: &[&str]| String::from_utf8_lossy(&node.sluice(words).stdout).into_owned();
         let again = said(&["limit", "set", "default/a", "--egress", "6Mbit", "--for", "1h"]);
@@ -162,7 +162,7 @@ fn limit_set_by_hand_holds_at_once_and_goes_with_clear() {
         assert!(ingress.starts_with("default/a eth0 ingress: unlimited -> 20M until "), "{again}");
         let listed = node.sluice_json(&["limit", "list", "--json"]);
         assert_eq!(
-            (&listed[0]["pod"], &listed[0]["override"]["egress"]),
+            (&listed["overrides"][0]["pod"], &listed["overrides"][0]["override"]["egress"]),
             (&json!("a"), &json!("6Mbit"))
         );
         let listed = said(&["limit", "list"]);
@@ -325,7 +325,7 @@ fn commands_work_without_an_agent_and_say_that_there_is_none() {
             "systemctl start sluice; journalctl -u sluice says why it ended"
         );
         let top = node.sluice_json(&["top", "--json", "--interval", "1"]);
-        assert_eq!(top[0]["limit_bps"], 20 * MBIT);
+        assert_eq!(top["directions"][0]["limit_bps"], 20 * MBIT);
         let output = node.sluice(&["top", "--once", "--interval", "1"]);
         let table = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(table.lines().count() == 3 && table.contains("default/a"), "{table}");
@@ -490,7 +490,7 @@ fn two_sandboxes_of_one_name_are_one_pod_to_commands_and_two_to_metrics() {
         }
         let set = ["limit", "set", "default/web-0", "--egress", "5Mbit", "--for", "10m", "--json"];
         assert_eq!(node.sluice_json(&set)["interfaces"], 2);
-        let trace = node.sluice_json(&["trace", "default/web-0", "--json"]);
+        let trace = node.sluice_json(&["trace", "default/web-0", "--json"])["interfaces"].clone();
         let seen =
             |n: usize| (&trace[n]["container_id"], &trace[n]["egress"]["enforced"]["limit_bps"]);
         assert_eq!(seen(0), (&json!("id-new"), &json!(5 * MBIT)));

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use tests::cni::{Annotations, Call};
-use tests::command::{executable, text, wait_for};
+use tests::command::{executable, json, text, wait_for};
 use tests::node::{Node, USER_DATA, with_ready_node};
 
 const MBIT: u64 = 1_000_000;
@@ -165,5 +165,45 @@ fn top_fits_the_terminal_and_obeys_its_keys() {
             assert_fits(width, "top", &lines);
             assert!(lines.iter().any(|line| line.starts_with("pods 2  limits 3  egress ")));
         }
+    });
+}
+
+#[test]
+fn every_json_is_one_object_with_its_version_whatever_goes_wrong() {
+    with_screens(|node| {
+        let (trace, check) = (format!("trace default/{LONG}"), format!("check {USER_DATA}"));
+        for (words, status) in [
+            ("status --interval 1", 3),
+            ("pods --interval 1", 0),
+            ("top --interval 1", 0),
+            ("limit list", 0),
+            (&format!("limit set default/{LONG} --egress 1Mbit --for 1m"), 0),
+            ("limit set default/none --egress 1Mbit --for 1m", 1),
+            ("limit set default/none --egress 1Mb --for 1m", 1),
+            ("limit clear default/web", 0),
+            (&trace, 0),
+            ("settings show", 0),
+            ("settings show --origin", 0),
+            ("max-pods --all", 0),
+            ("max-pods --instance-type t3a.medium", 0),
+            (&check, 0),
+            ("check /nonexistent", 1),
+        ] {
+            let words: Vec<_> = words.split(' ').chain(["--json"]).collect();
+            let output = node.sluice(&words);
+            assert_eq!(output.status.code(), Some(status), "{words:?}: {}", text(&output));
+            let printed = json(&String::from_utf8_lossy(&output.stdout));
+            assert_eq!(printed["schema"], 1, "{words:?}");
+            assert_eq!(printed["error"].is_string(), status == 1, "{words:?}: {printed}");
+        }
+        let shown = node.sluice_json(&["settings", "show", "--origin", "--json"]);
+        let all = shown["settings"].as_array().expect("settings");
+        let of = |key: &str| all.iter().find(|it| it["key"] == key).expect("the key").clone();
+        let expected = (&"\"10Mbit\"".into(), &USER_DATA.into());
+        assert_eq!(
+            (&of("bandwidth.max-egress")["value"], &of("bandwidth.max-egress")["file"]),
+            expected
+        );
+        assert!(of("bandwidth.burst")["file"].is_null());
     });
 }
