@@ -237,7 +237,9 @@ fn conflist_that_cannot_be_used_is_in_the_journal_once() {
         let whole = conflist();
         let said = || {
             let log = fs::read_to_string(path).expect("the log");
-            log.lines().filter(|line| line.contains("; next: ") && line.contains(CONF_DIR)).count()
+            // What a reload says of it is an error.
+            let of_agent = |line: &&str| line.contains("warn: ") && line.contains("; next: ");
+            log.lines().filter(of_agent).filter(|line| line.contains(CONF_DIR)).count()
         };
         write_as_aws_node("{");
         wait_for("word of it", SOON, || (said() == 1).then_some(()));
@@ -250,6 +252,13 @@ fn conflist_that_cannot_be_used_is_in_the_journal_once() {
             write_as_aws_node("{");
             wait_for("word of it", SOON, || (said() == round + 2).then_some(()));
         }
+        for _ in 0..3 {
+            let passes = || report(node)["passes"].as_u64();
+            let before = passes();
+            node.signal_agent(Signal::SIGHUP);
+            wait_for("another look", SOON, || (passes() > before).then_some(()));
+        }
+        assert_eq!(said(), 4);
     });
 }
 
