@@ -85,9 +85,11 @@ build {
     inline = [
       "echo '${var.sha256}  /tmp/sluice.rpm' | sha256sum --check",
       "sudo dnf install --assumeyes /tmp/sluice.rpm",
-      "sluice check /tmp/settings.toml",
+      "sluice check --require-settings /tmp/settings.toml",
       "sudo install -D -m 644 /tmp/settings.toml /etc/sluice/settings.toml",
       "systemctl is-enabled sluice-boot.service sluice.service",
+      # 2: the first boot of a node has something to write. 0 would be a node that has booted, anything else a plan with a fault.
+      "sudo sluice plan --detailed-exitcode || test $? -eq 2",
       "test ! -e /run/sluice && test ! -e /var/lib/sluice",
       "rm /tmp/sluice.rpm /tmp/settings.toml",
     ]

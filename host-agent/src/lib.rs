@@ -25,7 +25,7 @@ mod trouble;
 
 /// For `sluice`.
 pub mod command_line {
-    pub use crate::cli::{Arguments, report, run};
+    pub use crate::cli::{parse, report, run};
     pub use crate::host::logging::init as init_log;
 }
 

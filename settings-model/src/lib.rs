@@ -17,7 +17,7 @@ mod sections;
 mod text;
 mod values;
 
-pub use docs::explain::{docs_page, explain};
+pub use docs::explain::{docs_page, explain, meant};
 pub use docs::schema::schema;
 pub use document::effective::{Effective, Entry, Origin, merge};
 pub use document::{Sighting, sight};
@@ -29,6 +29,7 @@ pub use sections::max_pods::{IpFamily, KubeletConfig, MaxPods, PodCount, PodLimi
 pub use sections::prefix_delegation::{PrefixDelegation, WarmPrefixTarget};
 pub use text::code;
 pub use text::problem::{Problem, Problems, Warning};
+pub use text::reader::distance;
 pub use values::burst::{Burst, BurstTime, ByteCount};
 pub use values::latency::LatencyTarget;
 pub use values::path::AbsolutePath;

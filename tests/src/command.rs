@@ -31,6 +31,11 @@ pub fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap_or_else(|e| panic!("{e} in {text:?}"))
 }
 
+/// Of a program that says what it found with its exit status as well: 1 for a fault, 3 for what is degraded.
+pub fn has_looked(output: &Output) -> bool {
+    matches!(output.status.code(), Some(0 | 1 | 3)) && !output.stdout.is_empty()
+}
+
 /// What a program said, for messages.
 pub fn text(output: &Output) -> String {
     format!(

@@ -53,6 +53,18 @@ impl Instance {
         None
     }
 
+    /// The type that this name was meant to be, if it is a slip of the finger. A size that other types have
+    /// too is none: it may be of a family that is newer than the table.
+    pub fn meant(name: &str) -> Option<Self> {
+        let typed = name.to_lowercase();
+        let size = |name: &str| name.split_once('.').map(|(_, size)| size.to_owned());
+        let distance = |it: &Self| settings_model::distance(&typed, it.name);
+        let nearest = Self::all().min_by_key(distance)?;
+        let is_size = Self::all().any(|it| size(it.name) == size(&typed));
+        let most = if is_size { 0 } else { 2 };
+        (distance(&nearest) <= most).then_some(nearest)
+    }
+
     /// Every type, by name.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..ROWS.len()).filter_map(Self::at)

@@ -108,6 +108,9 @@ fn connect(socket: &Path) -> std::io::Result<Option<UnixStream>> {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
             Ok(None)
         }
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+            Err(std::io::Error::new(e.kind(), "permission denied: be root or in group sluice"))
+        }
         Err(e) => Err(e),
     }
 }

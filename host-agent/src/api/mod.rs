@@ -51,6 +51,23 @@ pub struct Reloaded {
     pub problems: Vec<String>,
     /// What applies now.
     pub settings: Option<InForce>,
+    /// Files that were not yet as they should be; an agent of an earlier version does not say.
+    #[serde(default)]
+    pub written: Option<usize>,
+}
+
+impl Reloaded {
+    /// One line for people; nothing where something else was said instead.
+    pub fn to_text(&self) -> String {
+        let (0, Some(settings)) = (self.exit_status, &self.settings) else { return String::new() };
+        let written = match self.written {
+            None => "reloaded".into(),
+            Some(0) => "no changes".into(),
+            Some(1) => "1 file written".into(),
+            Some(several) => format!("{several} files written"),
+        };
+        format!("{written}; in force: {}\n", settings.to_text())
+    }
 }
 
 /// What came of setting or clearing a limit.

@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use settings_model::{Effective, OnInvalid, Problems, Settings};
 
-use crate::host::file;
 use crate::host::lock::Lock;
 use crate::host::paths::Paths;
 use crate::libcni::entry::{Upstream, has_plugin, rates_kept};
@@ -44,6 +43,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Boot<'a> {
     pub paths: &'a Paths,
     pub plugin: &'a Path,
+}
+
+/// What was asked for is in force.
+#[derive(Debug)]
+pub struct Booted {
+    pub in_force: InForce,
+    /// Files that were not yet as they should be.
+    pub written: Vec<PathBuf>,
 }
 
 /// What was asked for could not be put in force.
@@ -70,7 +77,7 @@ impl Boot<'_> {
     /// ones, or by the layers below the user data; usable ones that cannot be applied by the last
     /// good ones only, for whatever is in the way of them would be in the way of defaults too. `waited` is
     /// how long it took to get the layers.
-    pub fn run(&self, layers: Result<Layers>, waited: Duration) -> Result<InForce, NotInForce> {
+    pub fn run(&self, layers: Result<Layers>, waited: Duration) -> Result<Booted, NotInForce> {
         // Two at once (SIGHUP and `sluice reload`) would put a mixture in force.
         let _alone = self
             .paths
@@ -93,11 +100,11 @@ impl Boot<'_> {
             let began = Instant::now();
             let plan = self.plan(&effective.settings, below.node_configs());
             let planned = Instant::now();
-            let mut in_force = self.put(&effective, plan, &all, on_invalid)?;
-            in_force.took = Some(took(waited, planned - began, planned.elapsed()));
-            Ok(in_force)
+            let mut booted = self.put(&effective, plan, &all, on_invalid)?;
+            booted.in_force.took = Some(took(waited, planned - began, planned.elapsed()));
+            Ok(booted)
         });
-        let done = result.and_then(|in_force| self.record(&in_force).map(|()| in_force));
+        let done = result.and_then(|booted| self.record(&booted.in_force).map(|()| booted));
         done.map_err(|error| {
             let why = Why { error: &error, unusable, unread, waited };
             let instead = self.instead(&below, on_invalid, &why);
@@ -123,7 +130,7 @@ impl Boot<'_> {
         let there = Boot { paths, plugin: self.plugin };
         let done = there
             .put(&asked, plan, &documents, OnInvalid::default())
-            .and_then(|it| there.record(&it));
+            .and_then(|it| there.record(&it.in_force));
         fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
         done
     }
@@ -134,7 +141,7 @@ impl Boot<'_> {
         mut plan: Plan,
         documents: &[Document],
         on_invalid: OnInvalid,
-    ) -> Result<InForce> {
+    ) -> Result<Booted> {
         let warnings = asked.warnings.iter().map(ToString::to_string);
         let warnings = warnings.chain(upstream_warning(&plan)).chain(plan.warnings.clone());
         let warnings: Vec<String> = warnings.collect();
@@ -142,8 +149,8 @@ impl Boot<'_> {
         let begun = generations.begin(documents, on_invalid == OnInvalid::LastGood)?;
         let number = begun.number;
         plan.unmet.extend(begun.not_stored.iter().map(|why| unmet::not_stored(format!("{why:#}"))));
-        let changed = match self.carry_out(&mut plan) {
-            Ok(changed) => changed,
+        let written = match self.carry_out(&mut plan) {
+            Ok(written) => written,
             Err(error) => {
                 // The first error is the one to report; a full disk may keep this from being noted.
                 let _ = generations.has_failed(number, documents, format!("{error:#}"));
@@ -157,9 +164,9 @@ impl Boot<'_> {
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let max_pods = plan.max_pods.iter();
         max_pods.for_each(|known| log::info!("max-pods {}: {}", known.pods, known.summary));
-        changed.iter().for_each(|path| log::info!("wrote {}", path.display()));
+        written.iter().for_each(|path| log::info!("wrote {}", path.display()));
         let documents = names(documents);
-        Ok(InForce {
+        let in_force = InForce {
             generation: Some(number),
             documents,
             reason: Reason::AsAsked,
@@ -169,7 +176,8 @@ impl Boot<'_> {
             warnings,
             unmet: plan.unmet,
             max_pods: plan.max_pods,
-        })
+        };
+        Ok(Booted { in_force, written })
     }
 
     /// Part by part; the plan is then as it came about. Gives the paths that were written; fails only
@@ -274,8 +282,7 @@ impl Boot<'_> {
         if InForce::read(&path).is_ok_and(|before| before.is_some_and(is_as_before)) {
             return Ok(());
         }
-        let text = serde_json::to_string_pretty(in_force)? + "\n";
-        file::replace(&path, text.as_bytes(), 0o644)
+        in_force.write(&path)
     }
 }
 

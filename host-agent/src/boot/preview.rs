@@ -7,20 +7,21 @@ use std::{fs, io};
 use anyhow::{Context, Result};
 use similar::TextDiff;
 
-use crate::boot::part::{FileContent, Part, Plugin};
+use crate::boot::part::{FileContent, Plugin};
 use crate::boot::plan::Plan;
 use crate::host::file;
 
-/// Empty where the node is as planned.
-pub fn preview(plan: &Plan) -> Result<String> {
-    plan.parts().into_iter().map(part).collect()
-}
-
-fn part(part: &Part) -> Result<String> {
-    let plugin = part.plugin.as_ref().map(plugin).transpose()?.unwrap_or_default();
-    let differences = part.files.iter().map(difference).collect::<Result<Vec<_>>>()?;
-    let removals = part.obsolete.iter().map(|path| removal(path, &part.obsolete));
-    Ok(plugin + &differences.concat() + &removals.collect::<Result<Vec<_>>>()?.concat())
+/// One text for each file or directory; none where the node is as planned.
+pub fn preview(plan: &Plan) -> Result<Vec<String>> {
+    let mut changes = Vec::new();
+    for part in plan.parts() {
+        let plugin = part.plugin.iter().map(plugin);
+        let differences = part.files.iter().map(difference);
+        let removals = part.obsolete.iter().map(|path| removal(path, &part.obsolete));
+        changes.extend(plugin.chain(differences).chain(removals).collect::<Result<Vec<_>>>()?);
+    }
+    changes.retain(|change| !change.is_empty());
+    Ok(changes)
 }
 
 fn removal(path: &Path, obsolete: &[PathBuf]) -> Result<String> {
@@ -77,9 +78,10 @@ fn difference(wanted: &FileContent) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boot::part::Part;
 
     fn shown(plan: &Plan, dir: &Path) -> String {
-        preview(plan).unwrap().replace(&dir.display().to_string(), "")
+        preview(plan).unwrap().concat().replace(&dir.display().to_string(), "")
     }
 
     #[test]

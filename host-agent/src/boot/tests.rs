@@ -46,13 +46,14 @@ impl Node {
     /// What `sluice plan` prints, without the directory.
     fn plan(&self) -> String {
         let settings = merge(&Layers::of_image(&self.paths).unwrap().documents()).unwrap().settings;
-        let text = preview(&self.boot().plan(&settings, &[])).unwrap();
-        text.replace(&self.root.path().display().to_string(), "")
+        let changes = preview(&self.boot().plan(&settings, &[])).unwrap();
+        changes.concat().replace(&self.root.path().display().to_string(), "")
     }
 
     /// Codes of what could not be done.
     fn run(&self) -> Vec<String> {
-        let in_force = self.boot().run(Layers::of_image(&self.paths), Duration::ZERO).unwrap();
+        let layers = Layers::of_image(&self.paths);
+        let in_force = self.boot().run(layers, Duration::ZERO).unwrap().in_force;
         in_force.unmet.into_iter().map(|trouble| trouble.code().to_owned()).collect()
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
-use super::output::print;
+use super::output::{print, show};
 use super::settings;
 use crate::addresses::instance::Instance;
 use crate::cluster_config::check::AwsNode;
@@ -80,7 +80,10 @@ pub fn run(paths: &Paths, asked: &ClusterConfig) -> Result<u8> {
     }
     let text = text(asked, &wanted)?;
     tell(asked, &wanted);
-    print(&text)?;
+    match asked.format {
+        Some(_) => print(&text)?,
+        None => show(&text)?,
+    }
     Ok(0)
 }
 
@@ -147,7 +150,10 @@ fn check(file: &Path, wanted: &ClusterNeeds) -> Result<u8> {
     let found = AwsNode::read(&json).with_context(|| format!("read {name}"))?;
     let differences = found.differences(wanted);
     let lines = differences.iter().map(|line| format!("{name}: {line}\n"));
-    print(&lines.collect::<String>())?;
+    print(&match differences.is_empty() {
+        true => format!("{name}: no differences\n"),
+        false => lines.collect::<String>(),
+    })?;
     Ok(u8::from(!differences.is_empty()))
 }
 

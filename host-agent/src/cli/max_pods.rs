@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use settings_model::Settings;
 
-use super::output::print;
+use super::output::{WrongUsage, print, show, to_json};
 use super::settings;
 use crate::addresses::instance::Instance;
 use crate::addresses::max_pods::{Machine, MaxPods, max_pods};
@@ -46,7 +46,7 @@ pub fn run(paths: &Paths, asked: &MaxPodsOptions) -> Result<()> {
     if asked.all {
         let rows: Vec<InstanceRow> = Instance::all().map(InstanceRow::of).collect();
         return print(&match asked.json {
-            true => serde_json::to_string_pretty(&rows)? + "\n",
+            true => to_json(&serde_json::json!({ "types": rows }))?,
             false => table(&rows),
         });
     }
@@ -56,11 +56,11 @@ pub fn run(paths: &Paths, asked: &MaxPodsOptions) -> Result<()> {
     if !asked.json {
         answer.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     }
-    print(&match (asked.json, asked.explain) {
-        (true, _) => serde_json::to_string_pretty(&answer)? + "\n",
-        (false, true) => explained(&answer),
-        (false, false) => format!("{}\n", answer.max_pods),
-    })
+    match (asked.json, asked.explain) {
+        (true, _) => print(&to_json(&answer)?),
+        (false, true) => show(&explained(&answer)),
+        (false, false) => print(&format!("{}\n", answer.max_pods)),
+    }
 }
 
 /// The image's own where nothing is in force: on a workstation, that is the defaults.
@@ -75,7 +75,15 @@ fn settings_asked(paths: &Paths, asked: &MaxPodsOptions) -> Result<Settings> {
 
 fn machine_asked(paths: &Paths, asked: &MaxPodsOptions) -> Result<Machine> {
     match &asked.instance_type {
-        Some(name) => Ok(Machine { instance_type: Some(name.clone()), ..Machine::default() }),
+        Some(name) => {
+            // A type that is newer than the table has a number all the same.
+            let meant = Instance::meant(name).filter(|_| Instance::find(name).is_none());
+            if let Some(Instance { name: meant, .. }) = meant {
+                let what = format!("--instance-type {name}: no such type; did you mean {meant}?");
+                return Err(WrongUsage(what).into());
+            }
+            Ok(Machine { instance_type: Some(name.clone()), ..Machine::default() })
+        }
         None => machine::probe(paths).context("not an EC2 instance: give --instance-type TYPE"),
     }
 }

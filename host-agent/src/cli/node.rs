@@ -88,4 +88,5 @@ impl<'a> Source<'a> {
     }
 }
 
-const ROOT_OR_AGENT: &str = "no agent runs, and without one only root can look";
+const ROOT_OR_AGENT: &str =
+    "no agent runs, and without one only root can look: be root, or start the agent";

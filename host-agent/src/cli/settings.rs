@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use settings_model::{Effective, Entry, Origin, Problems, Warning, code};
 
-use super::output::print;
+use super::output::{or_json, print, show, to_json};
 use crate::boot::kubelet::{self, NotForKubelet};
 use crate::host::logging::harmless_lines;
 use crate::host::paths::Paths;
@@ -41,7 +41,7 @@ pub enum SettingsCommand {
         #[arg(long, value_name = "FILE")]
         user_data: Option<PathBuf>,
         /// Say for each value where it comes from
-        #[arg(long, conflicts_with = "json")]
+        #[arg(long)]
         origin: bool,
         /// Print JSON instead of text
         #[arg(long)]
@@ -58,6 +58,10 @@ pub enum SettingsCommand {
 
 /// Exit status 0 for settings that can be used, 78 for others.
 pub fn check(asked: &Check) -> Result<u8> {
+    or_json(judged(asked), asked.json)
+}
+
+fn judged(asked: &Check) -> Result<u8> {
     let user_data = user_data::read_unlogged(&asked.file)?;
     let name = user_data::name_of(&asked.file);
     let document = user_data.document.unwrap_or(Document { name, text: String::new() });
@@ -65,7 +69,7 @@ pub fn check(asked: &Check) -> Result<u8> {
     let settings = merged.as_ref().ok().map(|effective| &effective.settings);
     let refused = settings.and_then(|it| kubelet::contradiction(it, &user_data.node_configs));
     if asked.json {
-        print(&format!("{:#}\n", verdict(&merged, refused.as_ref())))?;
+        print(&to_json(&verdict(&merged, refused.as_ref()))?)?;
         return match (merged, refused) {
             (Ok(effective), None) => tell_what_was_read(&effective, &document.name, asked),
             _ => Ok(78),
@@ -92,20 +96,23 @@ pub fn run(paths: &Paths, command: SettingsCommand) -> Result<()> {
     match command {
         SettingsCommand::Show { user_data, origin, json } => {
             let effective = merge(&documents(paths, user_data.as_deref())?)?;
-            print(&if json {
-                format!("{:#}\n", effective.settings.to_json())
-            } else if origin {
-                with_origin(&effective.entries())
-            } else {
-                effective.settings.to_toml()
-            })
+            match (json, origin) {
+                (true, true) => print(&to_json(&origins(&effective.entries()))?),
+                (true, false) => print(&to_json(&effective.settings.to_json())?),
+                (false, true) => show(&with_origin(&effective.entries())),
+                (false, false) => print(&effective.settings.to_toml()),
+            }
         }
         SettingsCommand::Schema => print(&format!("{:#}\n", settings_model::schema())),
         SettingsCommand::Explain { key } => {
             let text = settings_model::explain(&key).with_context(|| {
-                format!("explain {key:?}: no such key; docs/settings.md and `schema` list them")
+                let advice = match settings_model::meant(&key) {
+                    Some(meant) => format!("did you mean {meant}?"),
+                    None => "docs/settings.md and `sluice settings schema` list them".into(),
+                };
+                format!("explain {key:?}: no such key; {advice}")
             })?;
-            print(&text)
+            show(&text)
         }
     }
 }
@@ -143,7 +150,7 @@ fn tell_what_was_read(effective: &Effective, name: &str, asked: &Check) -> Resul
                     Ok(78)
                 }
                 Check { json: true, .. } => Ok(0),
-                _ => print(&format!("{none}\n")).map(|()| 0),
+                _ => show(&format!("{none}\n")).map(|()| 0),
             };
         }
         1 => "1 key".into(),
@@ -151,7 +158,7 @@ fn tell_what_was_read(effective: &Effective, name: &str, asked: &Check) -> Resul
     };
     if !asked.json {
         let limits = limits(&effective.settings.bandwidth);
-        print(&format!("{name} has {keys} for sluice; limits: {limits}\n"))?;
+        show(&format!("{name} has {keys} for sluice; limits: {limits}\n"))?;
     }
     Ok(0)
 }
@@ -179,6 +186,18 @@ pub fn documents(paths: &Paths, user_data: Option<&Path>) -> Result<Vec<Document
     let all = Generations::new(paths).list();
     let found = all.into_iter().find(|generation| generation.number == number);
     Ok(found.with_context(|| format!("generation {number} is in force, but not stored"))?.documents)
+}
+
+/// A built-in default has neither file nor line.
+fn origins(entries: &[Entry]) -> Value {
+    let one = |Entry { key, value, origin }: &Entry| {
+        let (file, line) = match origin {
+            Origin::Written { source, line } => (Some(source), Some(line)),
+            Origin::Default => (None, None),
+        };
+        json!({ "key": key, "value": value, "file": file, "line": line })
+    };
+    json!({ "settings": entries.iter().map(one).collect::<Vec<_>>() })
 }
 
 /// Key, value and place, in columns.

@@ -3,20 +3,23 @@
 //! busiest first, or as a key says. The same table once, without a terminal,
 //! with `--once`.
 
-mod table;
+pub mod table;
 mod terminal;
+mod view;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
+use serde::Serialize;
 
 use super::node::Source;
-use super::output::print;
+use super::output::{print, show, to_json, width};
 use crate::status::Pods;
 use crate::status::rates::measure;
 use table::{PodRow, SortOrder};
-use terminal::{Key, Terminal};
+use terminal::Terminal;
+use view::View;
 
 #[derive(Args)]
 pub struct Top {
@@ -35,6 +38,12 @@ pub struct Top {
     sort: SortOrder,
 }
 
+/// As JSON.
+#[derive(Serialize)]
+struct Rows<'r> {
+    directions: &'r [PodRow],
+}
+
 pub fn run(source: &Source, top: &Top) -> Result<()> {
     let interval = Duration::from_millis(top.interval);
     let before = source.counters()?;
@@ -45,10 +54,10 @@ pub fn run(source: &Source, top: &Top) -> Result<()> {
         std::thread::sleep(interval);
     }
     let rows = rows(&before, &mut source.counters()?, top.sort);
-    print(&match top.json {
-        true => serde_json::to_string_pretty(&rows)? + "\n",
-        false => table::lines(&rows).into_iter().map(|line| line + "\n").collect(),
-    })
+    match top.json {
+        true => print(&to_json(&Rows { directions: &rows })?),
+        false => show(&(table::lines(&rows, width()).join("\n") + "\n")),
+    }
 }
 
 /// What has happened between two pictures; the later one keeps what was measured.
@@ -60,31 +69,29 @@ fn rows(before: &Pods, after: &mut Pods, order: SortOrder) -> Vec<PodRow> {
 }
 
 /// Until the operator says that it is enough.
-fn live(source: &Source, mut before: Pods, interval: Duration, mut order: SortOrder) -> Result<()> {
-    let terminal = Terminal::open().context("use the terminal; --once needs none")?;
-    let (mut shown, mut first) = (Vec::new(), 0usize);
+fn live(source: &Source, mut before: Pods, interval: Duration, order: SortOrder) -> Result<()> {
+    let terminal = Terminal::open()?;
+    let mut view = View::new(order);
+    view.found(PodRow::of(&before, &before), &before);
     let mut due = Instant::now() + interval;
     loop {
-        terminal.show(&screen(&shown, order), first)?;
-        match terminal.key(due.saturating_duration_since(Instant::now()))? {
-            Some(Key::Quit) => return Ok(()),
-            Some(Key::Up) => first = first.saturating_sub(1),
-            Some(Key::Down) => first = (first + 1).min(shown.len().saturating_sub(1)),
-            Some(Key::Letter(letter)) => order = SortOrder::by_key(letter).unwrap_or(order),
-            None => {}
+        let (width, height) = terminal.size();
+        terminal.show(&view.lines(width, height))?;
+        for key in terminal.keys(due.saturating_duration_since(Instant::now()))? {
+            if view.press(key, height) {
+                return Ok(());
+            }
         }
         if Instant::now() >= due {
-            let mut after = source.counters()?;
-            shown = rows(&before, &mut after, order);
-            (before, due) = (after, Instant::now() + interval);
+            match source.counters() {
+                Ok(mut after) => {
+                    view.found(rows(&before, &mut after, view.order), &after);
+                    before = after;
+                }
+                // What was there last stays to be seen.
+                Err(error) => view.lost(&error),
+            }
+            due = Instant::now() + interval;
         }
-        order.sort(&mut shown);
     }
-}
-
-fn screen(rows: &[PodRow], order: SortOrder) -> Vec<String> {
-    let keys = format!("sorted by {}; keys: {}, up, down, q ends", order.name(), SortOrder::keys());
-    let mut lines = vec![keys];
-    lines.extend(table::lines(rows));
-    lines
 }

@@ -13,9 +13,8 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// 1 if there is a fault.
     pub fn exit_status(&self) -> u8 {
-        u8::from(self.count(Severity::Fault) > 0)
+        Severity::exit_status(self.findings.iter().map(|finding| finding.severity))
     }
 
     pub fn count(&self, severity: Severity) -> usize {

@@ -67,10 +67,23 @@ impl Origin {
     }
 }
 
+impl Origin {
+    /// One word, for a column.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::LiveOverride => "override",
+            Self::PodAnnotation => "annotation",
+            Self::Class => "class",
+            Self::NodeDefault => "default",
+            Self::NodeShare => "share",
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
-            Self::LiveOverride => "set by hand",
+            Self::LiveOverride => "override",
             Self::PodAnnotation => "pod annotation",
             Self::Class => "class",
             Self::NodeDefault => "node default",

@@ -232,7 +232,7 @@ mod tests {
         let (egress, ingress) = ("1Gbit".parse().ok(), "unlimited".parse().ok());
         let live = Override { egress, ingress, until: 0 };
         let wanted = Wanted::of(&bandwidth, "a", "x", &Annotated::default(), Some(&live));
-        assert_eq!(wanted.to_text(), "egress 1Gbit (set by hand), ingress unlimited");
+        assert_eq!(wanted.to_text(), "egress 1Gbit (override), ingress unlimited");
     }
 
     proptest! {

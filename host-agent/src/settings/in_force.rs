@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use settings_model::Settings;
 
+use crate::host::file;
 use crate::host::paths::Paths;
 use crate::settings::kubelet_start::{Earlier, Started};
 use crate::trouble::{Trouble, code};
@@ -110,6 +111,11 @@ impl InForce {
                  or write the settings to /var/lib/sluice/user-data.toml; then sluice reload"
             }
         }
+    }
+
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        file::replace(path, text.as_bytes(), 0o644)
     }
 
     /// One line for people.

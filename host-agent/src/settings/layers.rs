@@ -31,6 +31,11 @@ impl Layers {
         Ok(Self { image: read.into_iter().flatten().collect(), ..Self::default() })
     }
 
+    /// Of documents as they were in force, lowest first.
+    pub fn of(documents: Vec<Document>) -> Self {
+        Self { image: documents, ..Self::default() }
+    }
+
     pub fn with_user_data(self, user_data: UserData) -> Self {
         let UserData { document, node_configs } = user_data;
         Self { user_data: document, node_configs, ..self }

@@ -17,4 +17,4 @@ pub mod text;
 pub mod trace;
 
 pub use node::{Kernel, Pods, Status};
-pub use pod::{GuardLine, Line, PodState, PodStatus, Waits, need_container};
+pub use pod::{GuardLine, Line, PodState, PodStatus, Waits, few, need_container};

@@ -7,7 +7,8 @@ use super::pod::{PodState, PodStatus};
 use super::report::AgentReport;
 use crate::settings::generation::Verdict;
 use crate::settings::in_force::InForce;
-use crate::trouble::Trouble;
+use crate::trouble::code::NOT_ADOPTED;
+use crate::trouble::{Severity, Trouble};
 
 /// One picture of the node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +57,11 @@ pub struct InKubelet {
 }
 
 impl Status {
+    /// 0 if the node is well, 1 with a fault, 3 where it is degraded only.
+    pub fn exit_status(&self) -> u8 {
+        Severity::exit_status(self.degraded.iter().map(|trouble| trouble.severity))
+    }
+
     /// How many pods are in each state; a pod is counted once for each of its interfaces.
     pub fn count(&self, state: PodState) -> usize {
         self.pods.iter().filter(|pod| pod.state() == state).count()
@@ -73,5 +79,11 @@ pub struct Pods {
 impl Pods {
     pub fn of(status: Status) -> Self {
         Self { at_ns: status.at_ns, pods: status.pods, degraded: status.degraded }
+    }
+
+    /// Lines about pods that are none of these because they could not be adopted.
+    pub fn not_adopted(&self) -> String {
+        let troubles = self.degraded.iter().filter(|trouble| trouble.is(NOT_ADOPTED));
+        troubles.map(|it| format!("{}: {}: {}\n", it.subject, it.code(), it.what)).collect()
     }
 }

@@ -13,6 +13,7 @@ use crate::pod::asked::{Annotated, Override, as_text};
 use crate::pod::limit::Origin;
 use crate::pod::record::{Arrival, Guard, Mode, Shaping};
 use crate::pod::wanted::Wanted;
+use crate::trouble::some;
 
 /// One interface of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,6 +224,8 @@ impl PodStatus {
     }
 }
 
+const AS_IT_SHOULD_BE: &str = "fq releases each packet on time";
+
 const PAST_HOST_END: &str = "packets reached the pod past its host end";
 
 const DODGING: &str = "the pod gets round its shaper";
@@ -288,6 +291,20 @@ impl Line {
             self.reason =
                 format!("{}; fq dropped {packets} packets that count as sent", self.reason);
         }
+    }
+
+    /// What is to be said of it beside its numbers.
+    pub fn notes(&self) -> Vec<String> {
+        let is_notable = self.broken || self.limit_bps.is_some() && self.reason != AS_IT_SHOULD_BE;
+        let reason = is_notable.then(|| self.reason.clone());
+        let asked = self.asked.map(|asked| format!("asked: {asked}, lowered by the maximum"));
+        reason.into_iter().chain(asked).collect()
+    }
+
+    /// Rate by limit in percent; None without a limit.
+    pub fn used_percent(&self) -> Option<u64> {
+        let rate = u128::from(self.measured_bps.unwrap_or(0));
+        self.limit_bps.map(|limit| (rate * 100 / u128::from(limit.max(1))) as u64)
     }
 
     /// All that was lost here.
@@ -368,7 +385,7 @@ impl Bypassed {
 
 fn explain(mode: Option<&Mode>) -> (Option<&'static str>, String) {
     match mode {
-        Some(Mode::Paced) => (Some("paced"), "fq releases each packet on time".into()),
+        Some(Mode::Paced) => (Some("paced"), AS_IT_SHOULD_BE.into()),
         Some(Mode::Policed) => {
             (Some("policed"), "degraded: the kernel has no sch_fq, so excess is dropped".into())
         }
@@ -377,6 +394,11 @@ fn explain(mode: Option<&Mode>) -> (Option<&'static str>, String) {
         }
         None => (None, "not enforced: `sluice status` says why".into()),
     }
+}
+
+/// The first few, and how many more there are.
+pub fn few(names: &[String]) -> String {
+    some(names)
 }
 
 /// For a message: pods by namespace and name, once each.

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The node for people: one screen about it, and a table of its pods.
+//! The node for people, on one screen and in one line.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use settings_model::{Rate, Settings};
 
-use super::{Kernel, PodState, Status, need_container};
+use super::{Kernel, PodState, Status};
 use crate::addresses::capacity::{Capacity, numbers};
+use crate::pod::time_to_live::TimeToLive;
+use crate::settings::in_force::InForce;
 use crate::settings::in_words::limits;
-use crate::trouble::code::NOT_ADOPTED;
+use crate::trouble::some;
 
 /// One screen: is it well, and if not, what to do. Begins with the settings; `values` are theirs, where
 /// they can be read.
@@ -31,6 +34,7 @@ pub fn screen(status: &Status, values: Option<&Settings>) -> String {
     line("shaping", &shaping(&status.kernel));
     line("kernel", &kernel(&status.kernel));
     line("pods", &counts(status));
+    overrides(status).iter().for_each(|text| line("overrides", text));
     max_pods(status).iter().for_each(|text| line("max-pods", text));
     if let Some(capacity) = &status.agent.as_ref().and_then(|agent| agent.report.capacity.as_ref())
     {
@@ -54,13 +58,34 @@ pub fn screen(status: &Status, values: Option<&Settings>) -> String {
     text
 }
 
+/// One line: how it is, and the worst of what is wrong.
+pub fn brief(status: &Status) -> String {
+    let settings = status.settings.as_ref().map_or("no settings".into(), InForce::to_text);
+    let Some(worst) = status.degraded.first() else {
+        return format!("ok: {}; {settings}\n", pods(status));
+    };
+    let more = match status.degraded.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    format!("{}: {}: {}: {}{more}\n", worst.severity, worst.code(), worst.subject, worst.what)
+}
+
+fn pods(status: &Status) -> String {
+    match status.pods.len() {
+        0 => "no pods".into(),
+        1 => "1 pod".into(),
+        several => format!("{several} pods"),
+    }
+}
+
 fn settings(status: &Status) -> String {
     let Some(in_force) = &status.settings else {
         return "settings: none; `sluice boot` has not run\n".into();
     };
     let mut text = format!("settings: {}\n", in_force.to_text());
-    let lines = in_force.problems.iter().chain(&in_force.warnings);
-    lines.for_each(|line| text += &format!("  {line}\n"));
+    // Problems are said with what is degraded.
+    in_force.warnings.iter().for_each(|line| text += &format!("  {line}\n"));
     text
 }
 
@@ -109,6 +134,16 @@ fn counts(status: &Status) -> String {
     }
 }
 
+/// Of which pods the limits are others for a while.
+fn overrides(status: &Status) -> Option<String> {
+    let pods = status.pods.iter().filter_map(|pod| {
+        let left = TimeToLive::left(pod.live?.until.saturating_sub(status.time))?;
+        Some(format!("{} (ends in {left})", pod.name()))
+    });
+    let pods = pods.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
+    (!pods.is_empty()).then(|| some(&pods))
+}
+
 /// What kubelet runs with, and what it has been given.
 fn max_pods(status: &Status) -> Option<String> {
     let given = status.settings.as_ref()?.max_pods.as_ref()?;
@@ -126,55 +161,6 @@ fn addresses(capacity: &Capacity, now_ns: u64) -> String {
     let age = capacity.age_ns(now_ns).map(|age| format!("; IMDS answered {} ago", duration(age)));
     let (state, numbers) = (capacity.state.name(), numbers(capacity));
     format!("{state}: {numbers}{}", age.unwrap_or_default())
-}
-
-/// One line for each direction of each pod, and one for its guard.
-pub fn table(status: &Status) -> String {
-    let mut text = format!(
-        "{:<32} {:<7} {:<8} {:>10} {:<15} {:>10} {:>8} {:>7} {:>7} {}\n",
-        "POD", "IF", "WAY", "LIMIT", "ORIGIN", "MEASURED", "WAIT", "DROPPED", "MARKED", "MODE"
-    );
-    for (pod, older) in status.pods.iter().zip(need_container(&status.pods)) {
-        let name = match older && !pod.pod.is_empty() {
-            true => format!("{} (container {})", pod.name(), pod.short_id()),
-            false => pod.name(),
-        };
-        let name = format!("{name:<32} {:<7}", pod.interface);
-        for (direction, line) in pod.directions() {
-            let asked = line.asked.map_or(String::new(), |asked| format!("; asked: {asked}"));
-            let _ = writeln!(
-                text,
-                "{name} {direction:<8} {:>10} {:<15} {:>10} {:>8} {:>7} {:>7} {} ({}{asked})",
-                line.limit_bps.map_or("unlimited".into(), short),
-                line.origin.map_or("-".into(), |origin| origin.to_string()),
-                line.measured_bps.map_or("-".into(), short),
-                line.mean_wait_ns.map_or("-".into(), |ns| format!("{}us", ns / 1_000)),
-                line.lost_packets(),
-                line.marked_packets,
-                line.mode.as_deref().unwrap_or("-"),
-                line.reason,
-            );
-        }
-        if let Some(guard) = &pod.guard {
-            let _ = writeln!(
-                text,
-                "{name} {:<8} {:>10} {:<15} {:>10} {:>8} {:>7} {:>7} {} ({})",
-                "guard",
-                "-",
-                "-",
-                guard.measured_bps.map_or("-".into(), short),
-                "-",
-                guard.dropped_packets,
-                "-",
-                guard.state,
-                guard.reason,
-            );
-        }
-    }
-    for trouble in status.degraded.iter().filter(|trouble| trouble.is(NOT_ADOPTED)) {
-        let _ = writeln!(text, "{}: {}: {}", trouble.subject, trouble.code(), trouble.what);
-    }
-    text
 }
 
 /// Three digits are enough to compare by eye; `--json` has all of them.
@@ -204,11 +190,11 @@ pub mod tests {
     use super::*;
     use crate::addresses::capacity;
     use crate::addresses::capacity::state::{AddressCount, CapacityFinding};
-    use crate::pod::asked::Annotated;
+    use crate::pod::asked::{Annotated, Override};
     use crate::pod::limit::Origin;
     use crate::pod::record::Arrival;
     use crate::settings::generation::Verdict;
-    use crate::settings::in_force::{InForce, Reason};
+    use crate::settings::in_force::Reason;
     use crate::status::report::AgentReport;
     use crate::trouble::{Trouble, code};
 
@@ -361,31 +347,41 @@ pub mod tests {
     }
 
     #[test]
-    fn pods_are_told_apart_by_interface_and_the_older_sandbox_by_its_container() {
-        let (mut second, mut older, mut nameless) = (pod(), pod(), pod());
-        second.interface = "eth1".into();
-        (older.host_ifindex, older.container_id) = (Some(6), "old".into());
-        (nameless.namespace, nameless.pod) = (String::new(), String::new());
-        let text = table(&status(vec![pod(), second, older, nameless]));
-        let names: Vec<_> = text.lines().filter(|line| line.contains(" egress ")).collect();
-        let starts = [
-            "default/web                      eth0    egress ",
-            "default/web                      eth1    egress ",
-            "default/web (container old)      eth0    egress ",
-            "container 0123456789abc          eth0    egress ",
-        ];
-        assert_eq!(names.len(), starts.len(), "{text}");
-        names
-            .iter()
-            .zip(starts)
-            .for_each(|(line, start)| assert!(line.starts_with(start), "{text}"));
+    fn problems_of_settings_are_said_once() {
+        let mut node = status(Vec::new());
+        let in_force = node.settings.as_mut().unwrap();
+        (in_force.reason, in_force.problems) =
+            (Reason::LastGood, vec!["a:1: no".into(), "a:2: no".into()]);
+        node.degraded = crate::status::degraded::of(&node, None);
+        let text = screen(&node, None);
+        assert_eq!(
+            (text.matches("a:1: no").count(), text.matches("a:2: no").count()),
+            (1, 1),
+            "{text}"
+        );
     }
 
     #[test]
-    fn pod_that_could_not_be_adopted_is_listed_with_the_others() {
-        let mut status = status(Vec::new());
-        status.degraded = vec![Trouble::new(NOT_ADOPTED, "default/web eth0", "why")];
-        assert!(table(&status).ends_with("\ndefault/web eth0: not-adopted: why\n"));
+    fn overrides_are_on_the_screen_with_their_end() {
+        let mut pod = pod();
+        let live = |until| Override { egress: "5Mbit".parse().ok(), ingress: None, until };
+        pod.live = Some(live(1_800_000_090));
+        let line = "pods:     1: 1 paced\noverrides: default/web (ends in 1m30s)\n";
+        assert!(screen(&status(vec![pod.clone()]), None).contains(line));
+        pod.live = Some(live(1_800_000_000));
+        assert!(!screen(&status(vec![pod]), None).contains("overrides"));
+    }
+
+    #[test]
+    fn one_line_says_how_the_node_is_and_the_worst_of_what_is_wrong() {
+        let mut node = status(vec![pod()]);
+        assert_eq!(brief(&node), "ok: 1 pod; generation 3 (user-data), as asked for\n");
+        node.degraded = vec![
+            Trouble::new(code::NOT_ENFORCED, "default/web eth0", "a tbf is there"),
+            Trouble::new(code::CONTESTED, "default/web eth0", "removed"),
+        ];
+        let line = "fault: not-enforced: default/web eth0: a tbf is there (and 1 more)\n";
+        assert_eq!((brief(&node).as_str(), node.exit_status()), (line, 1));
     }
 
     #[test]

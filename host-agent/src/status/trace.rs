@@ -402,7 +402,7 @@ mod tests {
             text(&traces),
             "default/web eth0, eni1 on the host; slot 1; by ADD in 12.0ms\n\
              egress: 20Mbit; paced (fq releases each packet on time)\n\
-             \x20 -> set by hand     20Mbit      sluice limit set, ends in 1m30s\n\
+             \x20 -> override        20Mbit      sluice limit set, ends in 1m30s\n\
              \x20    pod annotation  -\n\
              \x20    class           -\n\
              \x20    node default    20Mbit      user-data:4\n\
@@ -410,7 +410,7 @@ mod tests {
              \x20    latency-target  5ms         default\n\
              \x20 dropped: 5 packets, too far ahead of their time (the queue was full), the last 7ns ago\n\
              ingress: 20Mbit; paced (fq releases each packet on time)\n\
-             \x20    set by hand     -\n\
+             \x20    override        -\n\
              \x20    pod annotation  -\n\
              \x20 -> class           20Mbit      class all, user-data:8\n\
              \x20    node default    unlimited   default\n\

@@ -18,6 +18,18 @@ pub enum Severity {
     Note,
 }
 
+impl Severity {
+    /// What `status` and `doctor` exit with where these were found: 0 if all is well, 1 with a fault, 3
+    /// where something is degraded and nothing worse.
+    pub fn exit_status(found: impl Iterator<Item = Self>) -> u8 {
+        match found.min() {
+            Some(Self::Fault) => 1,
+            Some(Self::Degraded) => 3,
+            Some(Self::Note) | None => 0,
+        }
+    }
+}
+
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.pad(match self {
@@ -25,5 +37,24 @@ impl fmt::Display for Severity {
             Self::Degraded => "degraded",
             Self::Note => "note",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Severity::{self, Degraded, Fault, Note};
+
+    #[test]
+    fn exit_status_is_that_of_the_worst() {
+        let table: [(&[Severity], u8); 5] = [
+            (&[], 0),
+            (&[Note], 0),
+            (&[Note, Degraded], 3),
+            (&[Degraded, Fault], 1),
+            (&[Fault], 1),
+        ];
+        for (found, status) in table {
+            assert_eq!(Severity::exit_status(found.iter().copied()), status, "{found:?}");
+        }
     }
 }

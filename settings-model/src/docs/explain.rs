@@ -8,6 +8,7 @@ use std::fmt::Write;
 
 use crate::docs::keys::{KEYS, Key, SECTIONS};
 use crate::text::code;
+use crate::text::reader::distance;
 
 const WITHOUT_EFFECT: &str = "none in this version; understood and checked";
 
@@ -21,6 +22,17 @@ pub fn explain(key: &str) -> Option<String> {
     known.map(explain_key).or_else(|| explain_section(&path))
 }
 
+/// The key or section that this one was meant to be: the same last part somewhere else, or a slip of the finger.
+pub fn meant(key: &str) -> Option<&'static str> {
+    let path = inner_path(key);
+    let names = || KEYS.iter().map(|key| key.name).chain(SECTIONS.iter().map(|(name, _)| *name));
+    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+    let elsewhere = names().find(|name| !name.is_empty() && last(name) == last(&path));
+    let nearest = names().min_by_key(|name| distance(&path, name));
+    let is_near = |name: &&str| distance(&path, name) <= (name.len() / 4).max(1);
+    nearest.filter(is_near).or(elsewhere)
+}
+
 /// The path as the table of keys has it.
 fn inner_path(key: &str) -> String {
     let root = ["settings.sluice", "sluice"].iter().find_map(|root| key.strip_prefix(root));
@@ -31,10 +43,11 @@ fn inner_path(key: &str) -> String {
     };
     let mut parts: Vec<_> = inner.split('.').collect();
     match parts.as_mut_slice() {
+        ["class" | "class[]", ..] => return inner_path(&format!("bandwidth.{inner}")),
         ["bandwidth", class, ..] if class.starts_with("class") => {
-            *class = "class[]";
+            let is_any = std::mem::replace(class, "class[]") == "class[]";
             // A class by its name: the name is one part more.
-            if parts.len() == 4 || parts.len() == 3 && !is_class_key(&parts) {
+            if parts.len() == 4 || parts.len() == 3 && !is_any && !is_class_key(&parts) {
                 parts.remove(2);
             }
         }
@@ -119,6 +132,21 @@ fn item(key: &Key) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn key_that_is_none_has_the_one_that_was_meant() {
+        for (key, name) in [
+            ("bandwidth.brust", Some("bandwidth.burst")),
+            ("burst", Some("bandwidth.burst")),
+            ("settings.sluice.bandwith", Some("bandwidth")),
+            ("class[].egres", Some("bandwidth.class[].egress")),
+            ("something-else", None),
+        ] {
+            assert_eq!(meant(key), name, "{key}");
+        }
+        assert_eq!(explain("class[]"), explain("bandwidth.class"));
+        assert!(explain("class[].egress").is_some());
+    }
 
     #[test]
     fn key_is_explained_by_any_of_its_paths() {

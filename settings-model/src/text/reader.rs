@@ -258,7 +258,7 @@ pub(crate) fn join(path: &str, key: &str) -> String {
 }
 
 /// How many slips of the finger a name is away from one of ours; 0 also in another letter case.
-pub(crate) fn distance(name: &str, ours: &str) -> usize {
+pub fn distance(name: &str, ours: &str) -> usize {
     strsim::damerau_levenshtein(&typed(name), ours)
 }
 

@@ -5,14 +5,14 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::api::{Response, SOCKET, ask, connect, listen, say, scrape};
 use tests::cni::{Annotations, Call};
-use tests::command::{output, text, wait_for};
+use tests::command::{executable, output, text, wait_for};
 use tests::node::{Node, Pod, USER_DATA, with_node, with_ready_node};
 
 const MBIT: u64 = 1_000_000;
@@ -149,12 +149,29 @@ fn limit_set_by_hand_holds_at_once_and_goes_with_clear() {
         assert_eq!(done["interfaces"], 1);
         assert_eq!(limits(node, &pod), (Some(5 * MBIT), None, json!("live-override")));
         let trace = node.sluice_json(&["trace", "default/a", "--json"]);
-        let sources = &trace[0]["egress"]["sources"];
+        let sources = &trace["interfaces"][0]["egress"]["sources"];
         assert_eq!((&sources[0]["value"], &sources[0]["wins"]), (&json!("5Mbit"), &json!(true)));
         assert_eq!((&sources[1]["value"], &sources[1]["wins"]), (&json!("20Mbit"), &json!(false)));
-        assert_eq!(trace[0]["egress"]["stale"], false);
-        let output = node.sluice(&["limit", "clear", "default/a"]);
-        assert_eq!(String::from_utf8_lossy(&output.stdout), "cleared on 1 interface\n");
+        assert_eq!(trace["interfaces"][0]["egress"]["stale"], false);
+        let said =
+            |words: &[&str]| String::from_utf8_lossy(&node.sluice(words).stdout).into_owned();
+        let again = said(&["limit", "set", "default/a", "--egress", "6Mbit", "--for", "1h"]);
+        let (egress, ingress) = again.split_once('\n').expect("two lines");
+        assert!(egress.starts_with("default/a eth0 egress: 5M -> 6M until 20"), "{again}");
+        assert!(egress.ends_with(" UTC (for 1h)"), "{again}");
+        assert!(ingress.starts_with("default/a eth0 ingress: unlimited -> 20M until "), "{again}");
+        let listed = node.sluice_json(&["limit", "list", "--json"]);
+        assert_eq!(
+            (&listed["overrides"][0]["pod"], &listed["overrides"][0]["override"]["egress"]),
+            (&json!("a"), &json!("6Mbit"))
+        );
+        let listed = said(&["limit", "list"]);
+        assert!(listed.contains("\ndefault/a        6Mbit         - "), "{listed}");
+        let status = said(&["status", "--interval", "1"]);
+        assert!(status.contains("\noverrides: default/a (ends in "), "{status}");
+        assert_eq!(said(&["limit", "clear", "default/a"]), "default/a eth0 egress: 6M -> 20M\n");
+        assert_eq!(said(&["limit", "clear", "default/a"]), "there was no override\n");
+        assert_eq!(said(&["limit", "list"]), "no overrides\n");
         let before = (Some(20 * MBIT), Some(20 * MBIT), json!("pod-annotation"));
         assert_eq!(limits(node, &pod), before);
     });
@@ -227,6 +244,71 @@ fn reload_goes_through_the_agent_and_tells_what_is_wrong() {
     });
 }
 
+const BOOT_FILE: &str = "/run/sluice/boot.json";
+
+#[test]
+fn reload_from_a_source_that_cannot_be_read_changes_nothing() {
+    with_api("default-egress = \"10Mbit\"", |node| {
+        let pod = node.pod("a", 2);
+        node.add(&pod, Annotations::default());
+        let before = fs::read_to_string(BOOT_FILE).expect("what is in force");
+        // The agent's own file is none that can be read.
+        fs::remove_file(USER_DATA).expect("remove the user data");
+        fs::create_dir(USER_DATA).expect("make a directory");
+        for words in [&["reload", "--user-data", "/nonexistent"][..], &["reload"]] {
+            let output = node.sluice(words);
+            assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(said.contains("nothing is changed: read the user data "), "{said}");
+            assert_eq!(fs::read_to_string(BOOT_FILE).expect("what is in force"), before);
+        }
+        assert_eq!(node.troubles("settings-not-as-asked"), Vec::<Value>::new());
+        assert_eq!(limits(node, &pod).0, Some(10 * MBIT));
+    });
+}
+
+#[test]
+fn settings_are_tried_for_a_while_and_what_was_before_is_put_back() {
+    with_api("default-egress = \"10Mbit\"", |node| {
+        let pod = node.pod("a", 2);
+        node.add(&pod, Annotations::default());
+        let before = fs::read_to_string(BOOT_FILE).expect("what is in force");
+        let other = fs::read_to_string(USER_DATA).expect("user data").replace("10Mbit", "30Mbit");
+        fs::write("/run/node/other.toml", other).expect("write user data");
+        let plugin = executable("sluice-cni").display().to_string();
+        let start = |time: &str| {
+            let mut trial = Command::new(executable("sluice"));
+            trial.args(["reload", "--user-data", "/run/node/other.toml"]);
+            trial.args(["--imds-budget", "1", "--plugin", &plugin]);
+            let trial =
+                trial.args(["--for", time]).stdout(Stdio::piped()).spawn().expect("start sluice");
+            wait_for("the settings to be tried", Duration::from_secs(20), || {
+                (limits(node, &pod).0 == Some(30 * MBIT)).then_some(())
+            });
+            trial
+        };
+        let end = |trial: std::process::Child| {
+            let output = trial.wait_with_output().expect("wait for sluice");
+            assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+            wait_for("the limit of before", Duration::from_secs(20), || {
+                (limits(node, &pod).0 == Some(10 * MBIT)).then_some(())
+            });
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let in_force = format!("in force again: generation 1 ({USER_DATA}), as asked for\n");
+        assert!(end(start("2s")).ends_with(&in_force));
+        assert_eq!(fs::read_to_string(BOOT_FILE).expect("what is in force"), before);
+        let trial = start("7d");
+        let pid = nix::unistd::Pid::from_raw(trial.id() as i32);
+        nix::sys::signal::kill(pid, Signal::SIGHUP).expect("hang up");
+        assert!(end(trial).ends_with(&in_force));
+        // Others who put settings in force meanwhile have the last word.
+        let trial = start("2s");
+        assert_eq!(node.sluice(&["reload"]).status.code(), Some(0));
+        assert!(end(trial).ends_with("other settings were put in force meanwhile; they stay\n"));
+    });
+}
+
 #[test]
 fn commands_work_without_an_agent_and_say_that_there_is_none() {
     with_api("", |node| {
@@ -243,7 +325,7 @@ fn commands_work_without_an_agent_and_say_that_there_is_none() {
             "systemctl start sluice; journalctl -u sluice says why it ended"
         );
         let top = node.sluice_json(&["top", "--json", "--interval", "1"]);
-        assert_eq!(top[0]["limit_bps"], 20 * MBIT);
+        assert_eq!(top["directions"][0]["limit_bps"], 20 * MBIT);
         let output = node.sluice(&["top", "--once", "--interval", "1"]);
         let table = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(table.lines().count() == 3 && table.contains("default/a"), "{table}");
@@ -254,7 +336,7 @@ fn commands_work_without_an_agent_and_say_that_there_is_none() {
             "{printed}"
         );
         let pods = String::from_utf8_lossy(&node.sluice(&["pods"]).stdout).into_owned();
-        assert!(pods.contains("20Mbit pod annotation"), "{pods}");
+        assert!(pods.contains("egress    20M annotation"), "{pods}");
         let limit = node.sluice(&["limit", "clear", "default/a"]);
         let stderr = String::from_utf8_lossy(&limit.stderr).into_owned();
         assert!(stderr.contains("no agent answers on /run/sluice/sluice.sock"), "{stderr}");
@@ -265,6 +347,29 @@ fn commands_work_without_an_agent_and_say_that_there_is_none() {
             stream.is_ok().then_some(())
         });
         assert_goes_on();
+    });
+}
+
+#[test]
+fn status_says_with_its_exit_status_how_the_node_is_and_waits_until_it_is_well() {
+    with_api("", |node| {
+        let brief = |node: &Node, more: &[&str]| {
+            let output = node.sluice(&[&["status", "--brief"], more].concat());
+            (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
+        };
+        let well = format!("ok: no pods; generation 1 ({USER_DATA}), as asked for\n");
+        assert_eq!(brief(node, &["--wait", "20"]), (well.clone(), Some(0)));
+        node.kill_agent(Signal::SIGKILL);
+        let (line, status) = brief(node, &["--wait", "1"]);
+        assert!(line.starts_with("degraded: agent-not-running: sluice agent: "), "{line}");
+        assert_eq!((line.lines().count(), status), (1, Some(3)));
+        let mut waiting = Command::new(executable("sluice"));
+        waiting.args(["status", "--brief", "--wait", "60"]).stdout(Stdio::piped());
+        let waiting = waiting.spawn().expect("start sluice");
+        node.start_agent();
+        let output = waiting.wait_with_output().expect("wait for sluice");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), well, "{}", text(&output));
+        assert_eq!(output.status.code(), Some(0));
     });
 }
 
@@ -385,7 +490,7 @@ fn two_sandboxes_of_one_name_are_one_pod_to_commands_and_two_to_metrics() {
         }
         let set = ["limit", "set", "default/web-0", "--egress", "5Mbit", "--for", "10m", "--json"];
         assert_eq!(node.sluice_json(&set)["interfaces"], 2);
-        let trace = node.sluice_json(&["trace", "default/web-0", "--json"]);
+        let trace = node.sluice_json(&["trace", "default/web-0", "--json"])["interfaces"].clone();
         let seen =
             |n: usize| (&trace[n]["container_id"], &trace[n]["egress"]["enforced"]["limit_bps"]);
         assert_eq!(seen(0), (&json!("id-new"), &json!(5 * MBIT)));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::cni::Annotations;
-use tests::command::{json as parse, tc, text, wait_for};
+use tests::command::{has_looked, json as parse, tc, text, wait_for};
 use tests::kernel::in_guest;
 use tests::meter::{Protocol, Transfer};
 use tests::node::{Node, Pod, die_with_parent, with_ready_node};
@@ -57,7 +57,7 @@ fn used(node: &Node) -> f64 {
 
 fn report(node: &Node, key: &str) -> u64 {
     let output = node.sluice(&["status", "--json", "--interval", "1"]);
-    assert!(output.status.success(), "{}", text(&output));
+    assert!(has_looked(&output), "{}", text(&output));
     let status = parse(&String::from_utf8_lossy(&output.stdout));
     status["agent"]["report"][key].as_u64().unwrap_or_else(|| panic!("no {key} in {status}"))
 }

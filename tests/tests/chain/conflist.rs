@@ -227,6 +227,41 @@ fn list_that_multus_runs_gets_the_entry_and_multus_own_file_stays() {
     });
 }
 
+#[test]
+fn conflist_that_cannot_be_used_is_in_the_journal_once() {
+    with_node(|node| {
+        node.boot_with("");
+        let path = "/run/agent.log";
+        node.start_agent_logging_to(fs::File::create(path).expect("a log"));
+        wait_for("our entry", SOON, || has_entry(&conflist()).then_some(()));
+        let whole = conflist();
+        let said = || {
+            let log = fs::read_to_string(path).expect("the log");
+            // What a reload says of it is an error.
+            let of_agent = |line: &&str| line.contains("warn: ") && line.contains("; next: ");
+            log.lines().filter(of_agent).filter(|line| line.contains(CONF_DIR)).count()
+        };
+        write_as_aws_node("{");
+        wait_for("word of it", SOON, || (said() == 1).then_some(()));
+        for round in 0..3 {
+            write_as_aws_node("{");
+            write_as_aws_node(&format!("{whole}\n"));
+            wait_for("no word of it", SOON, || {
+                node.troubles("conflist-unreadable").is_empty().then_some(())
+            });
+            write_as_aws_node("{");
+            wait_for("word of it", SOON, || (said() == round + 2).then_some(()));
+        }
+        for _ in 0..3 {
+            let passes = || report(node)["passes"].as_u64();
+            let before = passes();
+            node.signal_agent(Signal::SIGHUP);
+            wait_for("another look", SOON, || (passes() > before).then_some(()));
+        }
+        assert_eq!(said(), 4);
+    });
+}
+
 /// Both write the same list, by a temporary file of the same name.
 #[test]
 fn boots_beside_the_agent_never_get_into_its_way() {

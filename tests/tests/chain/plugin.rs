@@ -402,10 +402,10 @@ fn no_annotation_raises_a_limit_above_the_maximum() {
         let bursts = [0, 1].map(|direction| limit_in_map(1, direction)["burst_ns"].as_u64());
         assert_eq!(bursts, [Some(6_000_000), Some(2_000_000)]);
         let trace = node.sluice_json(&["trace", "default/a", "--json"]);
-        assert_eq!(trace[0]["egress"]["maximum"]["value"], "10Mbit");
-        assert_eq!(trace[0]["egress"]["maximum"]["asked"], "20Mbit");
-        assert_eq!(trace[0]["ingress"]["maximum"]["asked"], Value::Null);
-        assert_eq!(trace[0]["egress"]["queue"][0]["asked"][0], "64MiB");
+        assert_eq!(trace["interfaces"][0]["egress"]["maximum"]["value"], "10Mbit");
+        assert_eq!(trace["interfaces"][0]["egress"]["maximum"]["asked"], "20Mbit");
+        assert_eq!(trace["interfaces"][0]["ingress"]["maximum"]["asked"], Value::Null);
+        assert_eq!(trace["interfaces"][0]["egress"]["queue"][0]["asked"][0], "64MiB");
         // Root of the node is above it.
         let set = ["limit", "set", "default/a", "--egress", "1Gbit", "--for", "10m"];
         assert!(node.sluice(&set).status.success());

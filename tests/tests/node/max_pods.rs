@@ -42,7 +42,8 @@ fn on(root: &Path, arguments: &[&str]) -> Output {
 
 #[test]
 fn every_type_is_listed_with_its_numbers() {
-    let all: Vec<Value> = serde_json::from_str(&max_pods(&["--all", "--json"])).expect("JSON");
+    let all: Value = serde_json::from_str(&max_pods(&["--all", "--json"])).expect("JSON");
+    let all = all["types"].as_array().expect("types").clone();
     let expected = CSV.lines().skip(1).map(|line| {
         let fields: Vec<&str> = line.split(',').collect();
         let number = |at: usize| fields[at].parse::<u64>().ok();
@@ -299,4 +300,20 @@ fn machine_that_is_no_instance_keeps_its_kubelet_as_it_is() {
     assert!(boot(node.path()).status.success());
     assert!(!node.path().join("etc/eks").exists());
     assert_eq!(in_force(node.path())["max_pods"], Value::Null);
+}
+
+#[test]
+fn misspelt_type_is_refused_and_one_that_is_newer_than_the_table_is_not() {
+    let root = tempfile::tempdir().expect("a directory");
+    for (name, meant) in
+        [("m6i.larg", "m6i.large"), ("M6I.Large", "m6i.large"), ("t3a.mediun", "t3a.medium")]
+    {
+        let output = on(root.path(), &["--instance-type", name]);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let expected = format!("--instance-type {name}: no such type; did you mean {meant}?\n");
+        assert!(said.ends_with(&expected), "{said}");
+    }
+    let newer = on(root.path(), &["--instance-type", "m99i.large"]);
+    assert_eq!((newer.status.code(), &newer.stdout[..]), (Some(0), &b"110\n"[..]));
 }

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use tests::command::{executable, json, run, text};
+use tests::command::{executable, json, output, run, text};
 use tests::crash::{End, run_until};
 
 const CONFLIST: &str = "{\"plugins\":[{\"type\":\"ptp\"}]}\n";
@@ -242,13 +242,21 @@ fn plan_shows_what_would_change_and_changes_nothing() {
     let dir = root.dir.path().display().to_string();
     let user_data = format!("{dir}/user-data.toml");
     let sluice = executable("sluice").display().to_string();
-    let plan = || run(&sluice, &["--root", &dir, "plan", "--user-data", &user_data]);
-    let text = plan();
+    let plan = || {
+        let asked = ["--root", &dir, "plan", "--user-data", &user_data, "--detailed-exitcode"];
+        let output = output(&sluice, &asked);
+        (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
+    };
+    let (text, status) = plan();
+    assert!(status == Some(2) && text.ends_with("\n3 changes\n"), "{status:?} {text}");
     assert!(text.contains("+default-egress = \"10Mbit\"\n"), "{text}");
     assert!(text.contains("-{\"plugins\":[{\"type\":\"ptp\"}]}\n"), "{text}");
     assert_eq!(root.files(), before);
-    run(&sluice, &["--root", &dir, "boot", "--user-data", &user_data]);
-    assert_eq!(plan(), "");
+    let boot = || run(&sluice, &["--root", &dir, "boot", "--user-data", &user_data]);
+    let in_force = format!("in force: generation 1 ({user_data}), as asked for\n");
+    assert_eq!(boot(), format!("3 files written; {in_force}"));
+    assert_eq!(boot(), format!("no changes; {in_force}"));
+    assert_eq!(plan(), ("no changes\n".into(), Some(0)));
 }
 
 #[test]

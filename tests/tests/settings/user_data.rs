@@ -522,7 +522,7 @@ fn check_says_what_it_has_read() {
         let checked = sluice(&["check", "--json", "--require-settings", name]);
         assert_eq!(checked.status.code(), Some(required), "{}", text(&checked));
         let verdict = json(&String::from_utf8_lossy(&checked.stdout));
-        assert_eq!(verdict, serde_json::json!({ "problems": [], "warnings": [] }));
+        assert_eq!(verdict, serde_json::json!({ "schema": 1, "problems": [], "warnings": [] }));
     }
 }
 

@@ -540,6 +540,13 @@ impl Reconciler {
         let kept = self.chain.keep(&self.paths, &self.settings, now);
         self.report.conflist_writes = self.chain.writes();
         if let Some(trouble) = kept {
+            let is_new = trouble.as_ref() != self.troubles.get("conflist");
+            // Every node starts without one.
+            let is_said = |it: &&Trouble| is_new && !it.is(code::CONFLIST_MISSING);
+            if let Some(it) = trouble.as_ref().filter(is_said) {
+                let Trouble { subject, what, next_step, .. } = it;
+                log::warn!(CODE = it.code(); "{subject}: {what}; next: {next_step}");
+            }
             self.set_trouble("conflist", trouble);
         }
     }

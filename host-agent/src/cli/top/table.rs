@@ -7,17 +7,24 @@ use std::collections::HashMap;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::cli::columns::{self, Column, short};
 use crate::host::logging::harmless;
-use crate::status::Line;
-use crate::status::Pods;
-use crate::status::text::{duration, short};
+use crate::pod::limit::Origin;
+use crate::status::text::duration;
+use crate::status::{Line, PodState, PodStatus, Pods, need_container};
 
 /// One direction of one pod interface. What is counted is of the interval.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PodRow {
-    /// For people.
+    /// For people; so are state, origin and notes.
     #[serde(skip)]
     pub name: String,
+    #[serde(skip)]
+    pub state: PodState,
+    #[serde(skip)]
+    pub origin: Option<Origin>,
+    #[serde(skip)]
+    pub notes: Vec<String>,
     pub namespace: String,
     pub pod: String,
     pub interface: String,
@@ -32,8 +39,9 @@ pub struct PodRow {
     pub mode: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum SortOrder {
+    #[default]
     Used,
     Rate,
     Limit,
@@ -64,8 +72,9 @@ impl SortOrder {
         Self::ALL.into_iter().find(|order| order.name().starts_with(letter))
     }
 
+    /// Each with the key that asks for it in brackets.
     pub fn keys() -> String {
-        Self::ALL.map(Self::name).join(", ") + " by their first letter"
+        Self::ALL.map(|order| format!("[{}]{}", &order.name()[..1], &order.name()[1..])).join(" ")
     }
 
     /// Most first; by name where that is the same, so that rows do not dance.
@@ -88,68 +97,124 @@ impl SortOrder {
 }
 
 impl PodRow {
+    /// What `since` makes of a counter.
+    pub fn new(
+        name: String,
+        pod: &PodStatus,
+        (direction, line): (&'static str, &Line),
+        since: impl Fn(fn(&Line) -> u64) -> u64,
+    ) -> Self {
+        Self {
+            name,
+            state: line.state(),
+            origin: line.origin,
+            notes: line.notes(),
+            namespace: pod.namespace.clone(),
+            pod: pod.pod.clone(),
+            interface: pod.interface.clone(),
+            direction,
+            rate_bps: line.measured_bps.unwrap_or(0),
+            limit_bps: line.limit_bps,
+            used_percent: line.used_percent(),
+            mean_wait_ns: line.mean_wait_ns,
+            marked_packets: since(|line| line.marked_packets),
+            dropped_packets: since(|line| line.lost_packets()),
+            mode: line.mode.clone(),
+        }
+    }
+
     /// Of each direction with a limit: what has none is not counted. `after` has what was measured since
     /// `before`.
     pub fn of(before: &Pods, after: &Pods) -> Vec<Self> {
         let known: HashMap<_, _> =
             before.pods.iter().map(|pod| ((pod.slot, &pod.interface), pod)).collect();
         let mut rows = Vec::new();
-        for pod in &after.pods {
+        for (pod, name) in after.pods.iter().zip(names(&after.pods, None)) {
             let then =
                 known.get(&(pod.slot, &pod.interface)).filter(|then| then.name() == pod.name());
             for (index, (direction, line)) in pod.directions().into_iter().enumerate() {
-                if line.limit_bps.is_none() {
-                    continue;
-                }
                 let since = |value: fn(&Line) -> u64| {
                     let before = then.map_or(0, |then| value(then.directions()[index].1));
                     value(line).saturating_sub(before)
                 };
-                let rate_bps = line.measured_bps.unwrap_or(0);
-                let used = |limit| u128::from(rate_bps) * 100 / u128::from(u64::max(limit, 1));
-                rows.push(Self {
-                    name: pod.name(),
-                    namespace: pod.namespace.clone(),
-                    pod: pod.pod.clone(),
-                    interface: pod.interface.clone(),
-                    direction,
-                    rate_bps,
-                    limit_bps: line.limit_bps,
-                    used_percent: line.limit_bps.map(|limit| used(limit) as u64),
-                    mean_wait_ns: line.mean_wait_ns,
-                    marked_packets: since(|line| line.marked_packets),
-                    dropped_packets: since(|line| line.lost_packets()),
-                    mode: line.mode.clone(),
-                });
+                if line.limit_bps.is_some() {
+                    rows.push(Self::new(name.clone(), pod, (direction, line), since));
+                }
             }
         }
         rows
     }
 
-    fn line(&self) -> String {
-        format!(
-            "{:<40} {:<6} {:<7} {:>10} {:>10} {:>5} {:>8} {:>7} {:>7} {}",
-            self.name,
-            harmless(&self.interface),
-            self.direction,
-            short(self.rate_bps),
-            self.limit_bps.map_or("-".into(), short),
-            self.used_percent.map_or("-".into(), |percent| format!("{percent}%")),
-            self.mean_wait_ns.map_or("-".into(), duration),
-            self.marked_packets,
-            self.dropped_packets,
-            self.mode.as_deref().unwrap_or("broken"),
-        )
+    /// For a column.
+    pub fn limit(&self) -> String {
+        self.limit_bps.map_or("-".into(), short)
+    }
+
+    pub fn wait(&self) -> String {
+        self.mean_wait_ns.map_or("-".into(), duration)
+    }
+
+    pub fn mode(&self) -> &'static str {
+        match self.state {
+            PodState::Unlimited => "-",
+            state => state.name(),
+        }
     }
 }
 
+/// Of each of these pods: its name, without the namespace where that is given, with its interface where
+/// that is another than most pods', with its container where there is another pod of this name.
+pub fn names(pods: &[PodStatus], namespace: Option<&str>) -> Vec<String> {
+    let name = |(pod, older): (&PodStatus, bool)| {
+        let name = match namespace {
+            Some(_) if !pod.pod.is_empty() => harmless(&pod.pod),
+            _ => pod.name(),
+        };
+        let interface = match pod.interface.as_str() {
+            "eth0" => String::new(),
+            other => format!(" {}", harmless(other)),
+        };
+        match older && !pod.pod.is_empty() {
+            true => format!("{name}{interface} (container {})", pod.short_id()),
+            false => name + &interface,
+        }
+    };
+    pods.iter().zip(need_container(pods)).map(name).collect()
+}
+
+/// A column of names or words, or of numbers.
+pub const fn column(head: &'static str, width: usize, is_number: bool) -> Column {
+    Column { head, width, is_number }
+}
+
+const COLUMNS: [Column; 9] = [
+    column("POD", 12, false),
+    column("DIR", 7, false),
+    column("RATE", 5, true),
+    column("LIMIT", 5, true),
+    column("USED", 4, true),
+    column("WAIT", 6, true),
+    column("MARKS", 5, true),
+    column("DROPS", 5, true),
+    column("MODE", 7, false),
+];
+
 /// Headings, then a line for each row.
-pub fn lines(rows: &[PodRow]) -> Vec<String> {
-    let head = format!(
-        "{:<40} {:<6} {:<7} {:>10} {:>10} {:>5} {:>8} {:>7} {:>7} {}",
-        "POD", "IF", "WAY", "RATE", "LIMIT", "USED", "WAIT", "MARKED", "DROPPED", "MODE"
-    );
-    std::iter::once(head).chain(rows.iter().map(PodRow::line)).collect()
+pub fn lines(rows: &[PodRow], width: Option<usize>) -> Vec<String> {
+    let cells = |row: &PodRow| {
+        vec![
+            row.name.clone(),
+            row.direction.into(),
+            short(row.rate_bps),
+            row.limit(),
+            row.used_percent.map_or("-".into(), |percent| format!("{percent}%")),
+            row.wait(),
+            short(row.marked_packets),
+            short(row.dropped_packets),
+            row.mode().into(),
+        ]
+    };
+    columns::lines(&COLUMNS, &rows.iter().map(cells).collect::<Vec<_>>(), width)
 }
 
 #[cfg(test)]
@@ -171,11 +236,22 @@ mod tests {
 
     #[test]
     fn row_says_rate_against_limit_and_what_was_lost_meanwhile() {
-        let lines = lines(&rows());
-        let egress = "default/web                              eth0   egress      10Mbit     20Mbit   50% \
-                      \x20 2.50ms       0       0 paced";
+        let lines = lines(&rows(), None);
+        let egress = "default/web  egress    10M   20M  50% 2.50ms     0     0 paced";
         assert_eq!(lines[1], egress);
-        assert!(lines[2].ends_with("0%        -       0       3 paced"), "{}", lines[2]);
+        assert!(lines[2].ends_with(" 0%      -     0     3 paced"), "{}", lines[2]);
+    }
+
+    #[test]
+    fn pods_are_told_apart_by_interface_and_the_older_sandbox_by_its_container() {
+        let (mut second, mut older, mut nameless) = (pod(), pod(), pod());
+        second.interface = "eth1".into();
+        (older.host_ifindex, older.container_id) = (Some(6), "old".into());
+        (nameless.namespace, nameless.pod) = (String::new(), String::new());
+        let pods = [pod(), second, older, nameless];
+        let all = ["default/web", "default/web eth1", "default/web (container old)"];
+        assert_eq!(names(&pods, None), [&all[..], &["container 0123456789abc"]].concat());
+        assert_eq!(names(&pods, Some("default"))[1], "web eth1");
     }
 
     #[test]

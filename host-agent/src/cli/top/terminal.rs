@@ -9,12 +9,16 @@ use std::time::Duration;
 use crossterm::cursor::{Hide, MoveTo, Show};
 use crossterm::style::{Attribute, Print, SetAttribute};
 use crossterm::terminal::{
-    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
-    enable_raw_mode, size,
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use crossterm::{execute, queue};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::cli::output::{painted, terminal_size};
+
+/// Lines above the rows; the last has the headings.
+pub const HEAD: usize = 4;
 
 pub struct Terminal(());
 
@@ -23,13 +27,21 @@ pub enum Key {
     Quit,
     Up,
     Down,
+    PageUp,
+    PageDown,
+    Home,
+    End,
+    Enter,
+    Escape,
+    Backspace,
     Letter(char),
 }
 
 impl Terminal {
     pub fn open() -> io::Result<Self> {
         if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
-            return Err(io::Error::other("this is none"));
+            let instead = "top needs a terminal; for scripts use \"sluice top --once\" or --json";
+            return Err(io::Error::other(instead));
         }
         enable_raw_mode()?;
         let terminal = Self(());
@@ -37,25 +49,31 @@ impl Terminal {
         Ok(terminal)
     }
 
-    /// As much as fits: two lines of headings, and the rows from `first` on.
-    pub fn show(&self, lines: &[String], first: usize) -> io::Result<()> {
-        // Some know no size, e.g. a serial line.
-        let (width, height) = size().ok().filter(|size| *size != (0, 0)).unwrap_or((80, 24));
+    /// Columns and lines.
+    pub fn size(&self) -> (usize, usize) {
+        let (width, height) = terminal_size();
+        (width.into(), height.into())
+    }
+
+    /// A screen; the last line of its head has the headings.
+    pub fn show(&self, lines: &[String]) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        queue!(out, MoveTo(0, 0))?;
-        let rows = lines.iter().skip(2).skip(first);
-        for (number, line) in lines.iter().take(2).chain(rows).take(height.into()).enumerate() {
-            let fitting: String = line.chars().take(width.into()).collect();
-            let heading = if number == 1 { Attribute::Reverse } else { Attribute::Reset };
-            queue!(out, MoveTo(0, number as u16), SetAttribute(heading), Print(fitting))?;
+        for (number, line) in lines.iter().enumerate() {
+            queue!(out, MoveTo(0, number as u16))?;
+            match number + 1 {
+                HEAD => queue!(out, SetAttribute(Attribute::Reverse), Print(line))?,
+                _ => queue!(out, Print(painted(line)))?,
+            }
             queue!(out, SetAttribute(Attribute::Reset), Clear(ClearType::UntilNewLine))?;
         }
-        queue!(out, Clear(ClearType::FromCursorDown))?;
+        if let Some(last) = lines.len().checked_sub(1).filter(|_| lines.len() < self.size().1) {
+            queue!(out, MoveTo(0, last as u16 + 1), Clear(ClearType::FromCursorDown))?;
+        }
         out.flush()
     }
 
-    /// A key, if one is pressed in this time.
-    pub fn key(&self, within: Duration) -> io::Result<Option<Key>> {
+    /// The keys that are pressed, if any are in this time.
+    pub fn keys(&self, within: Duration) -> io::Result<Vec<Key>> {
         let stdin = io::stdin();
         let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
         // Rounded up, or the last millisecond would be spent drawing.
@@ -63,25 +81,52 @@ impl Terminal {
         let timeout = PollTimeout::try_from(within).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, timeout) {
             // A change of the window's size is a reason to draw again.
-            Ok(0) | Err(Errno::EINTR) => return Ok(None),
+            Ok(0) | Err(Errno::EINTR) => return Ok(Vec::new()),
             Ok(_) => {}
             Err(e) => return Err(e.into()),
         }
-        let mut bytes = [0; 16];
+        let mut bytes = [0; 64];
         // Past std's buffer, which poll does not see.
         let length = nix::unistd::read(&stdin, &mut bytes)?;
-        Ok(key(&bytes[..length]))
+        Ok(keys(&bytes[..length]))
     }
 }
 
-/// What a terminal sends for a key. Its end is the end.
-fn key(bytes: &[u8]) -> Option<Key> {
+/// What a terminal sends for keys. Its end is the end.
+fn keys(mut bytes: &[u8]) -> Vec<Key> {
+    if bytes.is_empty() {
+        return vec![Key::Quit];
+    }
+    let mut keys = Vec::new();
+    while let Some((&byte, rest)) = bytes.split_first() {
+        let is_sequence = byte == ESCAPE && matches!(rest.first(), Some(b'[' | b'O'));
+        let length = match is_sequence {
+            true => bytes.iter().skip(2).position(|it| (b'@'..=b'~').contains(it)).map(|n| n + 3),
+            false => Some(1),
+        };
+        let (key, rest) = bytes.split_at(length.unwrap_or(bytes.len()));
+        keys.extend(one_key(key));
+        bytes = rest;
+    }
+    keys
+}
+
+const ESCAPE: u8 = 0x1b;
+
+fn one_key(bytes: &[u8]) -> Option<Key> {
     const CONTROL_C: u8 = 3;
     match bytes {
-        [] | [b'q' | CONTROL_C, ..] => Some(Key::Quit),
-        b"\x1b[A" | b"\x1bOA" | b"k" => Some(Key::Up),
-        b"\x1b[B" | b"\x1bOB" | b"j" => Some(Key::Down),
-        [letter, ..] if letter.is_ascii_lowercase() => Some(Key::Letter((*letter).into())),
+        [CONTROL_C] => Some(Key::Quit),
+        [b'\r' | b'\n'] => Some(Key::Enter),
+        [8 | 127] => Some(Key::Backspace),
+        [ESCAPE] => Some(Key::Escape),
+        b"\x1b[A" | b"\x1bOA" => Some(Key::Up),
+        b"\x1b[B" | b"\x1bOB" => Some(Key::Down),
+        b"\x1b[5~" => Some(Key::PageUp),
+        b"\x1b[6~" => Some(Key::PageDown),
+        b"\x1b[H" | b"\x1bOH" | b"\x1b[1~" | b"\x1b[7~" => Some(Key::Home),
+        b"\x1b[F" | b"\x1bOF" | b"\x1b[4~" | b"\x1b[8~" => Some(Key::End),
+        [letter] if letter.is_ascii_graphic() => Some(Key::Letter((*letter).into())),
         _ => None,
     }
 }
@@ -100,11 +145,14 @@ mod tests {
 
     #[test]
     fn keys_are_known_by_what_terminals_send() {
-        assert_eq!(key(b"q"), Some(Key::Quit));
-        assert_eq!(key(b"\x03"), Some(Key::Quit));
-        assert_eq!(key(b""), Some(Key::Quit));
-        assert_eq!((key(b"\x1b[A"), key(b"\x1bOB")), (Some(Key::Up), Some(Key::Down)));
-        assert_eq!(key(b"d"), Some(Key::Letter('d')));
-        assert_eq!((key(b"\x1b"), key(b"\x1b[5~"), key(b"\xff")), (None, None, None));
+        assert_eq!(keys(b""), [Key::Quit]);
+        assert_eq!(keys(b"\x03q"), [Key::Quit, Key::Letter('q')]);
+        assert_eq!(
+            keys(b"\x1b[A\x1bOB\x1b[5~\x1b[6~"),
+            [Key::Up, Key::Down, Key::PageUp, Key::PageDown]
+        );
+        assert_eq!(keys(b"\x1b[H\x1bOF\x1b"), [Key::Home, Key::End, Key::Escape]);
+        assert_eq!(keys(b"d\x7f\r"), [Key::Letter('d'), Key::Backspace, Key::Enter]);
+        assert_eq!(keys(b"\x1b[15;2~\xff/"), [Key::Letter('/')]);
     }
 }

@@ -45,6 +45,11 @@ impl fmt::Display for Undecoded {
     }
 }
 
+/// Whether this error of `read` or `find` is of the source, and not of what it holds.
+pub fn is_unreadable(error: &anyhow::Error) -> bool {
+    !error.is::<Undecoded>() && !error.is::<carrier::CarrierError>()
+}
+
 /// What is known of nodeadm's part where `read` or `find` gave this error.
 pub fn node_configs_beside(error: &anyhow::Error) -> Vec<NodeConfig> {
     match error.downcast_ref::<Undecoded>() {
