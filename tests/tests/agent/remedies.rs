@@ -239,3 +239,12 @@ fn user_data_that_cannot_be_had_is_not_said_to_need_correction() {
         assert!(!codes(node).contains("settings-not-as-asked"));
     });
 }
+
+#[test]
+fn capacity_that_is_not_known_is_set() {
+    with_ready_node("node-share = true\nnode-egress = '1Gbit'\n", |node| {
+        remedied(node, &["node-share-off"], |node| {
+            node.boot_with("node-share = true\nnode-egress = '1Gbit'\nnode-ingress = '1Gbit'\n");
+        });
+    });
+}

@@ -154,9 +154,5 @@ fn node_share_is_switched_on_and_off_while_pods_run() {
             node.boot_with(bandwidth);
             wait_for("the change", Duration::from_secs(20), || (limit() == expected).then_some(()));
         }
-        node.boot_with("node-share = true\nnode-egress = '20Mbit'\n");
-        wait_for("what is not known to be said", Duration::from_secs(20), || {
-            (!node.troubles("node-share-off").is_empty()).then_some(())
-        });
     });
 }
