@@ -167,12 +167,11 @@ struct sluice_share {
 	__u64 share_ns;     /* when its part of the line is free again */
 	__u64 departure_ns; /* of its last packet, as far as the node is concerned */
 	__u64 used_ns;      /* in its round; of the node: by light pods in this round */
-	__u64 wait_ns;      /* sum of what the node made its packets wait */
 	__u64 span_ns; /* of the node: how long the round before lasted; 0: it rested */
 	__u64 began_ns; /* of the node: when this round began */
 	__u32 round;    /* the last in which it sent */
 	__u32 light;    /* 1: it is; of the node: weights of light pods in this round */
-	__u64 pad;
+	__u64 pad[2];
 };
 
 /*
