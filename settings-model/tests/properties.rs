@@ -93,7 +93,7 @@ fn check(text: &str) {
 fn values(key: &str) -> &'static [&'static str] {
     match key.rsplit('.').next().unwrap_or(key) {
         "version" => &["1"],
-        "weight" => &["1", "100", "10_000"],
+        "weight" | "max-weight" => &["1", "100", "10_000"],
         "enabled" | "node-share" | "ecn" | "custom-networking" | "pod-security-groups" => {
             &["true", "false"]
         }

@@ -54,6 +54,8 @@ impl<'s> Sources<'s> {
             Direction::Ingress => (bandwidth.default_ingress, bandwidth.max_ingress),
         };
         let annotation = if egress { annotated.egress } else { annotated.ingress };
+        let max_weight = bandwidth.max_weight.unwrap_or(Weight::MOST);
+        let own_weight = annotated.weight.map(|weight| weight.min(max_weight));
         let by_hand = live.and_then(|live| if egress { live.egress } else { live.ingress });
         Self {
             choices: [
@@ -72,7 +74,7 @@ impl<'s> Sources<'s> {
             latency_target: annotated.latency_target,
             part: capacity(bandwidth, direction).map(|capacity| {
                 let weights = [
-                    (Origin::PodAnnotation, annotated.weight),
+                    (Origin::PodAnnotation, own_weight),
                     (Origin::Class, class.and_then(|class| class.weight)),
                     (Origin::NodeDefault, Some(bandwidth.weight.unwrap_or_default())),
                 ];

@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn where_pods_share_the_node_each_has_a_weight_and_who_has_no_limit_the_nodes_capacity() {
         let keys = "node-share = true\nnode-egress = '1Gbit'\nnode-ingress = 'auto'\n\
-                    default-egress = 'unlimited'\nweight = 200\n\
+                    default-egress = 'unlimited'\nweight = 200\nmax-weight = 300\n\
                     [[sluice.bandwidth.class]]\nname = 'a'\nnamespaces = ['a']\n\
                     egress = '50Mbit'\nweight = 400\n";
         let bandwidth = bandwidth(keys);
@@ -212,6 +212,8 @@ mod tests {
         assert_eq!((class.origin, class.rate.bits_per_sec()), (Origin::Class, 50_000_000));
         let weights = [none, class, egress("a", &annotated)].map(|limit| in_programs(limit).weight);
         assert_eq!(weights, [200, 400, 7]);
+        let greedy = Annotated { weight: "10000".parse().ok(), ..Annotated::default() };
+        assert_eq!(in_programs(egress("b", &greedy)).weight, 300);
         assert_eq!([none, class].map(|limit| in_programs(limit).node_only), [true, false]);
         let wanted = Wanted::of(&bandwidth, "b", "x", &Annotated::default(), None);
         assert_eq!(wanted.to_text(), "egress 1Gbit (node share), ingress unlimited");

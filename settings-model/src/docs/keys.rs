@@ -119,6 +119,8 @@ pub(crate) const KEYS: &[Key] = &[
         "Whether pods share the node's capacity fairly: where it does not suffice, each pod gets its part by weight, and where others leave some, anybody may use it. Needs node-egress or node-ingress. Off where it is not given."),
     key("bandwidth.weight", Shape::Count(*WEIGHTS.start(), *WEIGHTS.end(), "parts"), None, "200",
         "Of each pod's part of the node's capacity; only the ratio to the weights of other pods matters. 100 where it is not given."),
+    key("bandwidth.max-weight", Shape::Count(*WEIGHTS.start(), *WEIGHTS.end(), "parts"), None, "300",
+        "The most that the annotation sluice.dev/weight may ask for: a pod that asks for more has this. Weights of classes may be above it."),
     key("bandwidth.class[].name", Shape::ClassName, None, "\"batch\"",
         "How status and metrics call the class. Must be given, once in a document; a later layer that gives it again replaces keys of that class."),
     key("bandwidth.class[].namespaces", Shape::Patterns, None, "[\"batch-*\"]",

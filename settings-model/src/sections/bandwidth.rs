@@ -50,6 +50,8 @@ pub struct Bandwidth {
     pub node_share: Option<bool>,
     /// `weight`: of each pod's part of that; default 100.
     pub weight: Option<Weight>,
+    /// `max-weight`: what no annotation may ask for more than; default none.
+    pub max_weight: Option<Weight>,
     /// `class`: limits for the pods that patterns match; default none.
     pub classes: Classes,
 }
@@ -94,6 +96,7 @@ impl Default for Bandwidth {
             node_ingress: Capacity::default(),
             node_share: None,
             weight: None,
+            max_weight: None,
             classes: Classes::default(),
         }
     }
@@ -117,14 +120,18 @@ impl Bandwidth {
             ("node-ingress", self.node_ingress.to_string().into()),
         ]);
         rows.extend(self.node_share.map(|on| ("node-share", on.into())));
-        rows.extend(weight_row(self.weight));
+        rows.extend(weight_row("weight", self.weight));
+        rows.extend(weight_row("max-weight", self.max_weight));
         rows
     }
 }
 
 /// As the rows of maxima: only where it is given.
-pub(crate) fn weight_row(weight: Option<Weight>) -> Option<(&'static str, Value)> {
-    weight.map(|weight| ("weight", weight.value().into()))
+pub(crate) fn weight_row(
+    key: &'static str,
+    weight: Option<Weight>,
+) -> Option<(&'static str, Value)> {
+    weight.map(|weight| (key, weight.value().into()))
 }
 
 fn some_boolean(value: &DeValue<'_>) -> Result<Option<bool>, Refusal> {
@@ -158,6 +165,7 @@ pub(crate) fn read(table: &mut Table<'_, '_>, bandwidth: &mut Bandwidth) {
     table.set("node-ingress", capacity, &mut bandwidth.node_ingress);
     table.set("node-share", some_boolean, &mut bandwidth.node_share);
     table.set("weight", some_weight, &mut bandwidth.weight);
+    table.set("max-weight", some_weight, &mut bandwidth.max_weight);
     table.each("class", "name", &mut bandwidth.classes, class::read);
 }
 
@@ -173,7 +181,7 @@ mod tests {
                     max-egress = '7Mbit'\nmax-ingress = '8Mbit'\nmax-burst = '9us'\n\
                     latency-target = '4ms'\necn = false\ncount = 'l2'\nguard = 'own-clsact'\n\
                     node-egress = '15Mbit'\nnode-ingress = '16Mbit'\n\
-                    node-share = true\nweight = 17\n";
+                    node-share = true\nweight = 17\nmax-weight = 18\n";
         let limit = |text: &str| text.parse::<Limit>().expect("limit");
         assert_eq!(
             parse("t", text).expect("settings").bandwidth,
@@ -193,6 +201,7 @@ mod tests {
                 node_ingress: "16Mbit".parse().expect("capacity"),
                 node_share: Some(true),
                 weight: Weight::new(17),
+                max_weight: Weight::new(18),
                 classes: Classes::default(),
             }
         );

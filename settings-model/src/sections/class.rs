@@ -98,7 +98,7 @@ impl Class {
         let given = limits.into_iter().filter_map(|(key, limit)| Some((key, limit?)));
         rows.extend(given.map(|(key, limit)| (key, limit.to_string().into())));
         rows.extend(maximum_rows(self.max_egress, self.max_ingress, self.max_burst));
-        rows.extend(weight_row(self.weight));
+        rows.extend(weight_row("weight", self.weight));
         rows
     }
 }

@@ -23,6 +23,9 @@ const ALLOWED: &str = "a whole number";
 pub struct Weight(u16);
 
 impl Weight {
+    /// The largest.
+    pub const MOST: Self = Self(*WEIGHTS.end());
+
     /// None outside the range.
     pub fn new(weight: u16) -> Option<Self> {
         WEIGHTS.contains(&weight).then_some(Self(weight))

@@ -157,7 +157,10 @@ pub fn settings() -> String {
 
 pub fn in_force() -> Value {
     let text = fs::read_to_string("/run/sluice/boot.json").unwrap_or_default();
-    serde_json::from_str(&text).unwrap_or(Value::Null)
+    let mut in_force = serde_json::from_str(&text).unwrap_or(Value::Null);
+    // Another time at each boot.
+    in_force.as_object_mut().and_then(|all| all.remove("took"));
+    in_force
 }
 
 /// Milliseconds since the kernel's start.
