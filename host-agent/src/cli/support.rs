@@ -86,10 +86,21 @@ fn files(paths: &Paths) -> Result<Vec<(String, Vec<u8>)>> {
     let own = [own.display().to_string(), "--root".into(), root.display().to_string()];
     let of_ours =
         |words: &[&str]| said(own.iter().map(String::as_str).chain(words.iter().copied()));
-    let mut files: Vec<_> =
-        OURS.iter().map(|(name, words)| ((*name).to_owned(), of_ours(words))).collect();
-    files.push(("journal.txt".into(), said(JOURNAL)));
-    files.push(("kernel.txt".into(), said(["uname", "-a"])));
+    // JSON says how the node is by itself, and nothing may stand behind it.
+    let ours = OURS.iter().map(|(name, words)| {
+        let (mut text, beside) = of_ours(words);
+        if text.is_empty() || !name.ends_with(".json") {
+            text.extend(beside);
+        }
+        ((*name).to_owned(), text)
+    });
+    let mut files: Vec<_> = ours.collect();
+    let said = |words: &[&str]| {
+        let (text, beside) = said(words.iter().copied());
+        [text, beside].concat()
+    };
+    files.push(("journal.txt".into(), said(&JOURNAL)));
+    files.push(("kernel.txt".into(), said(&["uname", "-a"])));
     let metrics = Client::new(paths.socket()).metrics();
     let metrics = metrics.map(|text| text.unwrap_or_else(|| "no agent runs\n".into()));
     files.push(("metrics.txt".into(), metrics.unwrap_or_else(|e| format!("{e:#}\n")).into()));
@@ -100,8 +111,8 @@ fn files(paths: &Paths) -> Result<Vec<(String, Vec<u8>)>> {
     Ok(files)
 }
 
-/// Both outputs, and the exit status where it is not 0.
-fn said<'w>(words: impl IntoIterator<Item = &'w str> + Clone) -> Vec<u8> {
+/// What a command prints; beside it what it says of errors, and its exit status where that is not 0.
+fn said<'w>(words: impl IntoIterator<Item = &'w str> + Clone) -> (Vec<u8>, Vec<u8>) {
     let run = |program: &str, words: &mut dyn Iterator<Item = &'w str>| {
         Command::new(program).args(words).stdin(Stdio::null()).output()
     };
@@ -115,13 +126,13 @@ fn said<'w>(words: impl IntoIterator<Item = &'w str> + Clone) -> Vec<u8> {
         Ok(output) => {
             let mut text = output.stdout;
             text.truncate(MOST_BYTES);
-            text.extend(output.stderr);
+            let mut beside = output.stderr;
             if !output.status.success() {
-                text.extend(format!("{}\n", output.status).bytes());
+                beside.extend(format!("{}\n", output.status).bytes());
             }
-            text
+            (text, beside)
         }
-        Err(e) => format!("{e}\n").into(),
+        Err(e) => (Vec::new(), format!("{e}\n").into()),
     }
 }
 
