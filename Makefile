@@ -64,7 +64,7 @@ test: ## Everything but the newest kernel: set-up, lint, unit, root and guest te
 	@rm -rf $(PARTS) $(SKIPS) && mkdir -p $(PARTS)
 	$(call PART,set-up,tests/setup --lint)
 	$(MAKE) --jobs=3 --output-sync=line part-compile part-release part-fetch
-	$(call PART,root tests alone,$(MAKE) test-root-alone)
+	$(call PART,root tests alone,CHAOS_SECONDS=60 $(MAKE) test-root-alone)
 	$(MAKE) --jobs=3 --output-sync=line part-guest-6.1 part-guest-6.12 part-rest
 	$(call PART,image scenarios,$(MAKE) image-scenarios)
 	@echo "skipped on the host kernel (they ran in the guests): $$(cat $(SKIPS) 2>/dev/null | wc -l)"
@@ -93,7 +93,6 @@ part-guest-%:
 
 part-rest:
 	$(call PART,root tests beside guests,$(MAKE) test-root-beside)
-	$(call PART,distributions,$(MAKE) test-distributions)
 	$(call PART,packages and images,$(MAKE) package-test test-images)
 
 # The whole workspace each time, and tests by name: a package by itself has other features of what all depend on, and
@@ -130,7 +129,7 @@ guest-%: build
 
 SUITES ?= trixie
 
-test-distributions: setup ## make release on fresh Debians, SUITES="trixie sid"
+test-distributions: setup ## Before a release: make release on fresh Debians, SUITES="trixie sid"
 	rustup target add $(MUSL) || true
 	cargo fetch --locked
 	tests/distributions/test $(SUITES)
