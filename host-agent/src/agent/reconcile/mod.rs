@@ -173,7 +173,6 @@ impl Reconciler {
         });
         self.set_trouble("settings", trouble);
         if let Ok(settings) = read {
-            self.set_trouble("node share", node_share::trouble(&settings.bandwidth));
             self.settings = settings;
             self.in_force = true;
             self.reads += 1;
@@ -310,9 +309,7 @@ impl Reconciler {
             self.begin_pass(began)?;
         }
         self.keep_entry(began);
-        if self.in_force {
-            self.node_share.bring(&self.pins, &mut self.netlink, &self.settings.bandwidth)?;
-        }
+        self.share_node();
         let due = self.due(began);
         if !due.is_empty() {
             self.bring_all(due, began)?;
@@ -530,6 +527,19 @@ impl Reconciler {
         self.report.adopted += claims.len() as u64;
         claims.into_iter().for_each(|claim| self.make_due(claim, Instant::now()));
         Ok(())
+    }
+
+    /// Pods have their limits whether or not this succeeds.
+    fn share_node(&mut self) {
+        if !self.in_force || !self.node_share.take_due() {
+            return;
+        }
+        let bandwidth = &self.settings.bandwidth;
+        let trouble = match self.node_share.bring(&self.pins, &mut self.netlink, bandwidth) {
+            Ok(()) => node_share::trouble(bandwidth),
+            Err(e) => Some(node_share::failed(&e)),
+        };
+        self.set_trouble("node share", trouble);
     }
 
     /// Restores our entry in the conflist where another writer has replaced it.

@@ -28,6 +28,11 @@ impl NodeShare {
         self.is_due = true;
     }
 
+    /// Whether all is to be looked at again; asked once for each time.
+    pub fn take_due(&mut self) -> bool {
+        std::mem::take(&mut self.is_due)
+    }
+
     /// Brings the maps to what is wanted now; before the pods, whose parts are of that.
     pub fn bring(
         &mut self,
@@ -35,9 +40,6 @@ impl NodeShare {
         netlink: &mut Netlink,
         bandwidth: &Bandwidth,
     ) -> Result<()> {
-        if !std::mem::take(&mut self.is_due) {
-            return Ok(());
-        }
         let shared = Direction::BOTH.map(|direction| (direction, capacity(bandwidth, direction)));
         let mut paths = NodePaths::default();
         if shared.iter().any(|(_, capacity)| capacity.is_some()) {
@@ -58,6 +60,12 @@ impl NodeShare {
         }
         Ok(())
     }
+}
+
+/// The maps are not what they should be; the next event or pass tries again.
+pub fn failed(error: &anyhow::Error) -> Trouble {
+    Trouble::new(code::NODE_SHARE_OFF, "bandwidth.node-share", format!("{error:#}"))
+        .with_next_step("systemctl restart sluice; if it comes back: sluice support")
 }
 
 /// Why pods do not share what the settings want them to share.
