@@ -42,7 +42,7 @@ enum sluice_mode {
 	SLUICE_POLICED = 1, /* no fq below: what is too early is dropped */
 };
 
-/* Written by user space, read by the programs; one cache line with what pads it. */
+/* Written by user space, read by the programs; one cache line. */
 struct sluice_limit {
 	__u64 ns_per_byte; /* fixed point; 0: no limit */
 	__u64 burst_ns;    /* credit an idle pod keeps */
@@ -53,6 +53,7 @@ struct sluice_limit {
 	__u32 ecn;         /* 1: mark what can be marked instead of dropping */
 	__u32 weight;      /* of its part of the node's line; 0: takes no part */
 	__u32 node_only;   /* 1: not the pod's own limit, only the node's capacity */
+	__u64 floor_ns_per_byte; /* of the node's line at least this; fixed point, 0: none */
 };
 
 /*
@@ -171,7 +172,8 @@ struct sluice_share {
 	__u64 began_ns; /* of the node: when this round began */
 	__u32 round;    /* the last in which it sent */
 	__u32 light;    /* 1: it is; of the node: weights of light pods in this round */
-	__u64 pad[2];
+	__u64 waited_ns;  /* sum of what packets waited longer than the pod's limit asks for */
+	__u64 sent_bytes; /* by this line; wire_len */
 };
 
 /*
@@ -181,7 +183,6 @@ struct sluice_share {
  */
 struct sluice_line {
 	struct sluice_limit limit;
-	__u64 pad;
 	struct sluice_clock clock;
 	struct sluice_account account;
 	struct sluice_delays delays;

@@ -118,6 +118,8 @@ pub struct Limit {
     pub weight: u32,
     /// Not the pod's own limit, only the node's capacity: what stays on the node passes.
     pub node_only: bool,
+    /// As `ns_per_byte`: what the pod has of the node's line at least; 0: no promise.
+    pub floor_ns_per_byte: u64,
 }
 
 impl Limit {
@@ -132,18 +134,37 @@ impl Limit {
         ecn: false,
         weight: 0,
         node_only: false,
+        floor_ns_per_byte: 0,
     };
 
-    pub(crate) fn to_words(self) -> [u64; 7] {
+    pub(crate) fn to_words(self) -> [u64; 8] {
         let Self { ns_per_byte, burst_ns, quantum_ns, horizon_ns, target_ns, .. } = self;
         let halves = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
         let queue = halves(self.mode as u32, self.ecn.into());
         let share = halves(self.weight, self.node_only.into());
-        [ns_per_byte, burst_ns, quantum_ns, horizon_ns, target_ns, queue, share]
+        [
+            ns_per_byte,
+            burst_ns,
+            quantum_ns,
+            horizon_ns,
+            target_ns,
+            queue,
+            share,
+            self.floor_ns_per_byte,
+        ]
     }
 
-    pub(crate) fn from_words(words: [u64; 7]) -> Self {
-        let [ns_per_byte, burst_ns, quantum_ns, horizon_ns, target_ns, queue, share] = words;
+    pub(crate) fn from_words(words: [u64; 8]) -> Self {
+        let [
+            ns_per_byte,
+            burst_ns,
+            quantum_ns,
+            horizon_ns,
+            target_ns,
+            queue,
+            share,
+            floor_ns_per_byte,
+        ] = words;
         let mode = if queue as u32 == 0 { Mode::Paced } else { Mode::Policed };
         let (ecn, node_only) = (queue >> 32 != 0, share >> 32 != 0);
         let weight = share as u32;
@@ -157,6 +178,7 @@ impl Limit {
             ecn,
             weight,
             node_only,
+            floor_ns_per_byte,
         }
     }
 }
@@ -231,6 +253,22 @@ impl Delays {
     }
 }
 
+/// A pod's use of the node's line in one direction, where pods share that. Of the node's own line only
+/// `last_ns`, `idle_ns` and `weights` are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// CLOCK_MONOTONIC of the latest departure that had to wait for its turn.
+    pub last_ns: u64,
+    /// CLOCK_MONOTONIC; when nothing was last found to wait for the line.
+    pub idle_ns: u64,
+    /// Of the node's line: the weights that share it, as if they had all of it.
+    pub weights: u32,
+    /// Sum of what packets waited longer than the pod's own limit asks for.
+    pub waited_ns: u64,
+    /// What used the node's line; L2 bytes, as `Counters::sent_bytes`.
+    pub sent_bytes: u64,
+}
+
 fn word(bytes: &[u8], index: usize) -> Option<u64> {
     let chunk = bytes.get(index * 8..index * 8 + 8)?;
     Some(u64::from_ne_bytes(chunk.try_into().ok()?))
@@ -252,7 +290,8 @@ const _: () = {
     assert!(offset_of!(types::sluice_limit, ecn) == 44);
     assert!(offset_of!(types::sluice_limit, weight) == 48);
     assert!(offset_of!(types::sluice_limit, node_only) == 52);
-    assert!(size_of::<types::sluice_limit>() == 56);
+    assert!(offset_of!(types::sluice_limit, floor_ns_per_byte) == 56);
+    assert!(size_of::<types::sluice_limit>() == 64);
     assert!(offset_of!(types::sluice_counters, sent_packets) == 0);
     assert!(offset_of!(types::sluice_counters, sent_bytes) == 8);
     assert!(offset_of!(types::sluice_counters, dropped_packets) == 16);
@@ -272,6 +311,12 @@ const _: () = {
     assert!(offset_of!(types::sluice_account, passed_bytes) == 8);
     assert!(offset_of!(types::sluice_account, end) == 32);
     assert!(offset_of!(types::sluice_line, delays) == 192);
+    assert!(offset_of!(types::sluice_line, share) == 256);
+    assert!(offset_of!(types::sluice_clock, last_ns) == 32);
+    assert!(offset_of!(types::sluice_clock, idle_ns) == 40);
+    assert!(offset_of!(types::sluice_clock, active) == 52);
+    assert!(offset_of!(types::sluice_share, waited_ns) == 48);
+    assert!(offset_of!(types::sluice_share, sent_bytes) == 56);
     assert!(size_of::<types::sluice_line>() == LINE_BYTES);
     assert!(offset_of!(types::sluice_prefix, address) == 4);
     assert!(size_of::<types::sluice_prefix>() == 20);
@@ -349,6 +394,7 @@ mod tests {
             ecn: true,
             weight: 6,
             node_only: true,
+            floor_ns_per_byte: 7,
         };
         assert_eq!(Limit::from_words(limit.to_words()), limit);
     }

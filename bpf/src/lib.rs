@@ -22,7 +22,7 @@ mod tcx;
 
 pub use contract::{
     ABI, Counters, DELAY_BOUNDS_NS, Delays, Direction, Limit, Mode, NS_PER_BYTE_SHIFT, PodEnd,
-    SLOTS, Slot,
+    SLOTS, Share, Slot,
 };
 pub use error::Error;
 pub use layouts::{MapShape, newer_layout, older_layouts, remove_all_layouts, remove_layout};

@@ -14,7 +14,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use rustix::mm::{MapFlags as Sharing, ProtFlags, mmap, munmap};
 use rustix::param::page_size;
 
-use crate::contract::{Delays, Direction, LINE_BYTES, Limit, PodEnd, Slot};
+use crate::contract::{Delays, Direction, LINE_BYTES, Limit, PodEnd, Share, Slot};
 use crate::pins::open_map;
 use crate::{Error, Result};
 
@@ -23,7 +23,9 @@ const WORDS: usize = LINE_BYTES / 8;
 const ACCOUNT: usize = 16;
 const PASSED: usize = ACCOUNT + 1;
 const END: usize = ACCOUNT + 4;
+const CLOCK: usize = 8;
 const DELAYS: usize = 24;
+const SHARE: usize = 32;
 
 pub(crate) struct Lines(MapHandle);
 
@@ -67,6 +69,18 @@ impl Lines {
     pub(crate) fn delays(&self, slot: Slot, direction: Direction) -> Result<Delays> {
         let line = self.read(slot, direction)?;
         Ok(Delays::from_words(std::array::from_fn(|word| line[DELAYS + word])))
+    }
+
+    /// What the line has of the node's, or how the node's own line is.
+    pub(crate) fn share(&self, slot: Slot, direction: Direction) -> Result<Share> {
+        let line = self.read(slot, direction)?;
+        Ok(Share {
+            last_ns: line[CLOCK + 4],
+            idle_ns: line[CLOCK + 5],
+            weights: (line[CLOCK + 6] >> 32) as u32,
+            waited_ns: line[SHARE + 6],
+            sent_bytes: line[SHARE + 7],
+        })
     }
 
     /// What the guard has seen of what was charged.

@@ -512,7 +512,7 @@ sluice_take(const struct sluice_limit *limit, struct sluice_clock *clock,
 #define SLUICE_ALL_PARTS 8
 
 /* Light pods leave at least this part of the line to the others. */
-#define SLUICE_LEFT_PARTS 16
+#define SLUICE_LEFT_PARTS 64
 
 /* As SLUICE_PUT_OFF_NS, for pods: what more than one flow of a pod keeps queued is to wait for its part. */
 #define SLUICE_NODE_PUT_OFF_NS 100000000ULL
@@ -555,22 +555,35 @@ sluice_begin_node_round(struct sluice_clock *clock, struct sluice_share *node,
 	node->light = 0;
 }
 
-/* A pod's first packet in a round: what it used in the one before tells what it is in this. */
+/* As many as make the pod's part its floor. */
+SLUICE_INLINE __u64 sluice_floor_weights(const struct sluice_limit *limit,
+					 const struct sluice_limit *capacity)
+{
+	return limit->floor_ns_per_byte * limit->weight / capacity->ns_per_byte;
+}
+
+/*
+ * A pod's first packet in a round: what it used in the one before tells what it is
+ * in this. One that is at its floor is light, whatever it uses: others share the rest.
+ */
 SLUICE_INLINE void
 sluice_count_pod(struct sluice_clock *clock, struct sluice_share *node,
-		 struct sluice_share *share, __u32 weight, __u64 weights, __u64 now_ns)
+		 struct sluice_share *share, const struct sluice_limit *limit,
+		 const struct sluice_limit *capacity, __u64 weights, __u64 now_ns)
 {
 	_Bool is_next = share->round + 1 == clock->round;
-	__u64 part_ns = node->span_ns * weight / weights;
+	__u64 part_ns = node->span_ns * limit->weight / weights;
+	__u64 floor = sluice_floor_weights(limit, capacity);
 
 	share->light = is_next && share->share_ns <= now_ns &&
 		       share->used_ns * SLUICE_ALL_PARTS < part_ns * SLUICE_LIGHT_PARTS;
+	share->light |= floor && floor < weights;
 	share->round = clock->round;
 	share->used_ns = 0;
 	if (share->light)
-		node->light += weight;
+		node->light += limit->weight;
 	else
-		clock->queued += weight;
+		clock->queued += limit->weight;
 }
 
 /*
@@ -580,11 +593,11 @@ sluice_count_pod(struct sluice_clock *clock, struct sluice_share *node,
  */
 SLUICE_INLINE struct sluice_node_turn
 sluice_decide_node(const struct sluice_limit *capacity, struct sluice_clock *clock,
-		   struct sluice_share *node, struct sluice_share *share, __u32 weight,
-		   const struct sluice_packet *packet)
+		   struct sluice_share *node, struct sluice_share *share,
+		   const struct sluice_limit *limit, const struct sluice_packet *packet)
 {
-	__u64 now_ns = packet->now_ns;
-	__u64 line_ns = sluice_line_ns(clock->next_ns, now_ns, capacity), credit_ns;
+	__u64 now_ns = packet->now_ns, credit_ns, floor;
+	__u64 line_ns = sluice_line_ns(clock->next_ns, now_ns, capacity);
 	struct sluice_node_turn turn = { .departure_ns = now_ns };
 
 	turn.busy = !sluice_is_idle(capacity, clock, now_ns);
@@ -595,10 +608,14 @@ sluice_decide_node(const struct sluice_limit *capacity, struct sluice_clock *clo
 	if (now_ns >= clock->round_ns)
 		sluice_begin_node_round(clock, node, line_ns, now_ns);
 	turn.weights = sluice_at_least_one(clock->queued, clock->active);
-	turn.weights = sluice_later(turn.weights, weight);
+	turn.weights = sluice_later(turn.weights, limit->weight);
 	if (share->round != clock->round)
-		sluice_count_pod(clock, node, share, weight, turn.weights, now_ns);
-	credit_ns = capacity->quantum_ns * turn.weights / weight;
+		sluice_count_pod(clock, node, share, limit, capacity, turn.weights,
+				 now_ns);
+	floor = sluice_floor_weights(limit, capacity);
+	if (floor)
+		turn.weights = sluice_earlier(turn.weights, floor);
+	credit_ns = capacity->quantum_ns * turn.weights / limit->weight;
 	turn.share_ns = sluice_later(share->share_ns, sluice_before(now_ns, credit_ns));
 	if (line_ns <= now_ns) {
 		turn.departure_ns = sluice_later(now_ns, share->departure_ns);

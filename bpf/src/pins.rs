@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
 
-use crate::contract::{ABI, Counters, Delays, Direction, Limit, PodEnd, Slot};
+use crate::contract::{ABI, Counters, Delays, Direction, Limit, PodEnd, Share, Slot};
 use crate::lines::Lines;
 use crate::node::{self, Routes};
 use crate::{Error, Result, flows, program, tcx};
@@ -143,6 +143,16 @@ impl Pins {
     /// What the node can do in this direction, where pods share it.
     pub fn node_limit(&self, direction: Direction) -> Result<Limit> {
         self.lines.limit(Slot::NODE, direction)
+    }
+
+    /// What this pod has used of the node's line, and waited for it.
+    pub fn share(&self, slot: Slot, direction: Direction) -> Result<Share> {
+        self.lines.share(slot, direction)
+    }
+
+    /// How the node's own line is.
+    pub fn node_line(&self, direction: Direction) -> Result<Share> {
+        self.lines.share(Slot::NODE, direction)
     }
 
     /// What uses the node's line: what comes from one of these devices, and what the routes say leaves

@@ -204,6 +204,7 @@ struct node_wait {
 	struct sluice_packet packet;
 	struct sluice_node_turn turn;
 	struct sluice_limit part;
+	__u32 wire_len;
 };
 
 /* A function of its own, as count_delay. */
@@ -218,7 +219,7 @@ wait_for_node(struct sluice_line *node, struct sluice_line *line, struct node_wa
 	if (!weight)
 		return 0;
 	wait->turn = sluice_decide_node(&node->limit, &node->clock, &node->share,
-					&line->share, weight, &wait->packet);
+					&line->share, &line->limit, &wait->packet);
 	if (!wait->turn.busy)
 		return 0;
 	wait->part = sluice_part(&line->limit, &node->limit, weight, wait->turn.weights);
@@ -234,6 +235,7 @@ __noinline int take_from_node(struct sluice_line *node, struct sluice_line *line
 	charge(&node->clock, wait->packet.now_ns, wait->packet.cost_ns, &node->limit);
 	sluice_take_node(&node->clock, &node->share, &line->share, line->limit.weight,
 			 &wait->packet, &wait->turn);
+	__sync_fetch_and_add(&line->share.sent_bytes, wait->wire_len);
 	return 0;
 }
 
@@ -296,7 +298,8 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 		else if (limit->node_only)
 			return let_go(skb, index, line, count, now_ns, now_ns);
 		if (node) {
-			wait = (struct node_wait){ .packet.now_ns = now_ns };
+			wait = (struct node_wait){ .packet.now_ns = now_ns,
+						   .wire_len = wire_len };
 			wait.packet.cost_ns = sluice_cost_ns(&node->limit, wire_len);
 			busy = wait_for_node(node, line, &wait);
 		}
@@ -343,6 +346,11 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	/* Another CPU may have been served since. */
 	if (!it.turn.early)
 		it.turn.departure_ns = sluice_later(it.turn.departure_ns, line_ns);
+	/* Where the node is what it waits for, not the pod's own line. */
+	line_ns = sluice_later(line_ns, now_ns);
+	if (busy && it.packet.node_ns > line_ns && it.turn.departure_ns > line_ns)
+		__sync_fetch_and_add(&line->share.waited_ns,
+				     it.turn.departure_ns - line_ns);
 	sluice_take(limit, clock, flow, source, &it.packet, &it.turn);
 	return let_go(skb, index, line, count, now_ns, it.turn.departure_ns);
 }

@@ -33,9 +33,20 @@ fn limit(bits_per_sec: u64, burst_ns: u64, horizon_ns: u64) -> Limit {
     let scaled = (8_000_000_000u128 << SHIFT) / u128::from(bits_per_sec);
     let ns_per_byte = scaled.max(1) as u64;
     let quantum_ns = (FRAME * ns_per_byte) >> SHIFT;
-    let (weight, node_only) = (100, 0);
+    let (weight, node_only, floor_ns_per_byte) = (100, 0, 0);
     let (target_ns, mode, ecn) = (0, 0, 0);
-    Limit { ns_per_byte, burst_ns, quantum_ns, horizon_ns, target_ns, mode, ecn, weight, node_only }
+    Limit {
+        ns_per_byte,
+        burst_ns,
+        quantum_ns,
+        horizon_ns,
+        target_ns,
+        mode,
+        ecn,
+        weight,
+        node_only,
+        floor_ns_per_byte,
+    }
 }
 
 /// 1 kbit/s to 400 Gbit/s, evenly over the magnitudes.

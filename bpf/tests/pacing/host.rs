@@ -14,6 +14,7 @@ pub struct Limit {
     pub ecn: u32,
     pub weight: u32,
     pub node_only: u32,
+    pub floor_ns_per_byte: u64,
 }
 
 /// pacing_host.c's struct step.
@@ -128,7 +129,6 @@ impl Line {
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
     pub limit: Limit,
-    pad: u64,
     pub clock: Clock,
     account: [u64; 8],
     delays: [u64; 8],
@@ -138,7 +138,7 @@ pub struct Entry {
 impl Entry {
     pub fn new(limit: Limit) -> Self {
         let clock = Clock::default();
-        Self { limit, pad: 0, clock, account: [0; 8], delays: [0; 8], share: [0; 8] }
+        Self { limit, clock, account: [0; 8], delays: [0; 8], share: [0; 8] }
     }
 }
 

@@ -20,6 +20,8 @@ const RATES: [u64; 3] = [100_000_000, 1_000_000_000, 10_000_000_000];
 struct Greedy {
     flows: usize,
     weight: u32,
+    /// What it is promised, as a part of the node's capacity.
+    floor: f64,
     /// Its own, as a part of the node's capacity.
     limit: f64,
     /// Sends for so many ms and rests as long; 0: sends always.
@@ -28,7 +30,8 @@ struct Greedy {
     flood: u64,
 }
 
-const GREEDY: Greedy = Greedy { flows: 1, weight: 100, limit: 1.0, period_ms: 0, flood: 0 };
+const GREEDY: Greedy =
+    Greedy { flows: 1, weight: 100, floor: 0.0, limit: 1.0, period_ms: 0, flood: 0 };
 
 /// Bytes of each pod that left in each window.
 struct Run {
@@ -49,7 +52,11 @@ impl Run {
         let capacity = limit_of(self.capacity, mtu, true);
         let limits = pods.iter().map(|pod| {
             let rate = (self.capacity as f64 * pod.limit.min(1.0)) as u64;
-            Limit { weight: pod.weight, ..limit_of(rate, mtu, true) }
+            let floor_ns_per_byte = match pod.floor {
+                0.0 => 0,
+                floor => (capacity.ns_per_byte as f64 / floor) as u64,
+            };
+            Limit { weight: pod.weight, floor_ns_per_byte, ..limit_of(rate, mtu, true) }
         });
         let mut node = Node::new(capacity, &limits.collect::<Vec<_>>());
         let mut due = BinaryHeap::new();
@@ -196,4 +203,64 @@ fn hundreds_of_pods_have_their_parts_too() {
     let (sum, squares) =
         parts.iter().fold((0.0, 0.0), |(sum, squares), it| (sum + it, squares + it * it));
     assert!(sum * sum / (250.0 * squares) >= 0.99, "{parts:?}");
+}
+
+#[test]
+fn floors_hold_against_thirty_greedy_pods_and_nothing_is_left_unused() {
+    each_rate(|capacity, mtu| {
+        let floor = |floor, weight| Greedy { floor, weight, flows: 2, ..GREEDY };
+        let mut pods = vec![floor(0.2, 100), floor(0.1, 1), floor(0.3, 10_000)];
+        pods.extend([Greedy { flows: 2, ..GREEDY }; 30]);
+        let (run, what) = (Run::of(capacity, mtu, &pods), format!("{capacity} bit/s, {mtu}"));
+        for (pod, floor) in [0.2, 0.1].into_iter().enumerate() {
+            let got = run.part(pod) / floor;
+            assert!((0.98..=1.05).contains(&got), "{what}: pod {pod}: {got} of its floor");
+        }
+        // Its weight gives it more.
+        assert!(run.part(2) >= 0.5, "{what}: {}", run.part(2));
+        assert!((0.97..=1.02).contains(&run.used()), "{what}: used {}", run.used());
+    });
+}
+
+#[test]
+fn floors_of_all_the_line_hold_and_the_line_too() {
+    each_rate(|capacity, mtu| {
+        let mut pods = vec![Greedy { floor: 0.25, ..GREEDY }; 4];
+        pods.extend([GREEDY; 8]);
+        let (run, what) = (Run::of(capacity, mtu, &pods), format!("{capacity} bit/s, {mtu}"));
+        for pod in 0..4 {
+            let got = run.part(pod) / 0.25;
+            assert!(got >= 0.98, "{what}: pod {pod}: {got} of its floor");
+        }
+        assert!(run.used() <= 1.02, "{what}: used {}", run.used());
+    });
+}
+
+#[test]
+fn who_does_not_use_its_floor_leaves_it_to_others() {
+    each_rate(|capacity, mtu| {
+        let idle = Greedy { floor: 0.5, limit: 0.02, ..GREEDY };
+        let run = Run::of(capacity, mtu, &[idle, GREEDY, GREEDY]);
+        assert_parts(&run, &[0.02, 0.49, 0.49], 0.05, &format!("{capacity} bit/s, {mtu}"));
+    });
+}
+
+/// Pods that come and go at different times make W wrong again and again; it must not add up.
+#[test]
+fn node_never_sends_more_than_its_line_for_long() {
+    each_rate(|capacity, mtu| {
+        for count in [4, 40] {
+            let periods = [20, 30, 50, 70, 110].into_iter().cycle();
+            let pods: Vec<_> = periods
+                .take(count)
+                .enumerate()
+                .map(|(n, period_ms)| Greedy { period_ms, flows: 1 + n % 5, ..GREEDY })
+                .collect();
+            let (run, what) =
+                (Run::of(capacity, mtu, &pods), format!("{capacity}, {mtu}, {count}"));
+            assert!(run.used() <= 1.01, "{what}: used {}", run.used());
+            assert!(run.most_in(25) <= 1.06, "{what}: {} in 500 ms", run.most_in(25));
+            assert!(run.most_in(5) <= 1.25, "{what}: {} in 100 ms", run.most_in(5));
+        }
+    });
 }

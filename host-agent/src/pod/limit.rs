@@ -146,6 +146,7 @@ impl Limit {
             ecn: self.ecn,
             weight: self.part.map_or(0, |part| part.weight.value().into()),
             node_only: self.part.is_some() && self.origin == Origin::NodeShare,
+            floor_ns_per_byte: 0,
         }
     }
 
