@@ -172,7 +172,7 @@ struct sluice_share {
 	__u64 began_ns; /* of the node: when this round began */
 	__u32 round;    /* the last in which it sent */
 	__u32 light;    /* 1: it is; of the node: weights of light pods in this round */
-	__u64 waited_ns;  /* sum of what packets waited longer than the pod's limit asks for */
+	__u64 waited_ns; /* sum of what packets waited longer than the pod's limit asks for */
 	__u64 sent_bytes; /* by this line; wire_len */
 };
 

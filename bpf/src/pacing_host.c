@@ -66,9 +66,9 @@ host_share(struct sluice_line *node, struct sluice_line *line,
 	struct sluice_packet of_node = {
 		.now_ns = of->now_ns, .cost_ns = sluice_cost_ns(&node->limit, wire_len)
 	};
-	struct sluice_node_turn wait = sluice_decide_node(
-		&node->limit, &node->clock, &node->share, &line->share, &line->limit,
-		&of_node);
+	struct sluice_node_turn wait = sluice_decide_node(&node->limit, &node->clock,
+							  &node->share, &line->share,
+							  &line->limit, &of_node);
 	__u64 line_ns = sluice_line_ns(line->clock.next_ns, of->now_ns, &line->limit);
 	__u64 node_ns = sluice_line_ns(node->clock.next_ns, of->now_ns, &node->limit);
 	__u64 cost_ns = sluice_cost_ns(&line->limit, wire_len);
