@@ -201,6 +201,13 @@ struct sluice_pod_end {
 	__u32 ifindex; /* inside that */
 };
 
+/* Where a route leads to. */
+enum sluice_where {
+	SLUICE_LEAVES = 0, /* out by an uplink, or nobody knows */
+	SLUICE_STAYS = 1,
+	SLUICE_OWN = 2, /* the node itself: stays, but for what Services translate */
+};
+
 /* Of an address, in network order; IPv4 is ::ffff:a.b.c.d, and so are its bits. */
 struct sluice_prefix {
 	__u32 bits;

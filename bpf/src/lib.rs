@@ -26,7 +26,7 @@ pub use contract::{
 };
 pub use error::Error;
 pub use layouts::{MapShape, newer_layout, older_layouts, remove_all_layouts, remove_layout};
-pub use node::{Prefix, Routes};
+pub use node::{Prefix, Routes, Where};
 pub use pins::{Pins, pin_dir};
 pub use shaper::load_and_pin;
 

@@ -88,7 +88,7 @@ struct {
 } unshaped SEC(".maps");
 
 /*
- * Node share: where a packet goes to, by the node's routes (1: it stays on the node),
+ * Node share: where a packet goes to, by the node's routes (enum sluice_where),
  * and the devices that the node's line is made of. Written by the agent.
  */
 struct {

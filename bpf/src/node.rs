@@ -28,11 +28,18 @@ impl Prefix {
     }
 }
 
-/// Whether what goes to each prefix stays on the node.
-pub type Routes = BTreeMap<Prefix, bool>;
+/// Where a route leads to; contract.h's `enum sluice_where`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    Leaves = 0,
+    Stays = 1,
+    Own = 2,
+}
+
+pub type Routes = BTreeMap<Prefix, Where>;
 
 pub(crate) fn set_routes(map: &MapHandle, routes: &Routes) -> Result<()> {
-    let wanted = routes.iter().map(|(prefix, stays)| (prefix.key(), u32::from(*stays)));
+    let wanted = routes.iter().map(|(prefix, to)| (prefix.key(), *to as u32));
     bring(map, "routes", wanted.collect())
 }
 

@@ -27,8 +27,11 @@ const volatile struct {
 } contract;
 
 /* Offsets from the Ethernet header. */
-enum { IP = 14, IPV4_SOURCE = 14 + 12, IPV4_DESTINATION = 14 + 16 };
+enum { ETHERTYPE = 12, IP = 14, IPV4_SOURCE = 14 + 12, IPV4_DESTINATION = 14 + 16 };
 enum { IPV6_SOURCE = 14 + 8, IPV6_DESTINATION = 14 + 24 };
+
+/* Kubernetes' own default of --service-node-port-range. */
+enum { NODE_PORTS_BEGIN = 30000, NODE_PORTS_END = 32768 };
 
 /* So many bytes of the headers; none if they are not in the linear part. */
 static __always_inline const void *
@@ -164,29 +167,51 @@ let_go(struct __sk_buff *skb, __u32 index, struct sluice_line *line,
 	return TC_ACT_UNSPEC;
 }
 
-/* Where it goes to: of what is not IP, or not in the linear part, nothing is known. */
+/*
+ * Whether the ports are none that Services of the cluster have on each node: such a
+ * port may lead to a pod of another. Of what is not plain nothing is known.
+ */
+static __always_inline _Bool has_no_node_port(struct __sk_buff *skb, _Bool is_ipv6)
+{
+	const void *ip = header(skb, IP, is_ipv6 ? SLUICE_IPV6_BYTES : SLUICE_IPV4_BYTES);
+	const __be16 *to;
+
+	if (!ip ||
+	    !(is_ipv6 ? sluice_ipv6_hash(ip, hash_key) : sluice_ipv4_hash(ip, hash_key)))
+		return 0;
+	to = ip + (is_ipv6 ? SLUICE_IPV6_BYTES : SLUICE_IPV4_BYTES) - sizeof(*to);
+	return bpf_ntohs(*to) < NODE_PORTS_BEGIN || bpf_ntohs(*to) >= NODE_PORTS_END;
+}
+
+/*
+ * Where it goes to, by the frame itself: skb->protocol is what the sender says it is,
+ * and the host removes a tag of VLAN 0. Of what is not IP, or not in the linear part,
+ * nothing is known.
+ */
 static __always_inline _Bool stays_on_node(struct __sk_buff *skb)
 {
 	struct sluice_prefix to = { .bits = 128 };
+	const __be16 *type = header(skb, ETHERTYPE, sizeof(*type));
+	_Bool is_ipv6 = type && *type == bpf_htons(ETH_P_IPV6);
 	const __u32 *address;
-	const __u32 *stays;
+	const __u32 *where;
 
-	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		address = header(skb, IPV4_DESTINATION, 4);
-		if (!address)
-			return 0;
+	address = header(skb, is_ipv6 ? IPV6_DESTINATION : IPV4_DESTINATION,
+			 is_ipv6 ? 16 : 4);
+	if (!type || !address)
+		return 0;
+	if (is_ipv6) {
+		__builtin_memcpy(to.address, address, 16);
+	} else if (*type == bpf_htons(ETH_P_IP)) {
 		to.address[2] = bpf_htonl(0xffff);
 		to.address[3] = *address;
-	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		address = header(skb, IPV6_DESTINATION, 16);
-		if (!address)
-			return 0;
-		__builtin_memcpy(to.address, address, 16);
 	} else {
-		return 1;
+		return *type == bpf_htons(ETH_P_ARP);
 	}
-	stays = bpf_map_lookup_elem(&routes, &to);
-	return stays && *stays;
+	where = bpf_map_lookup_elem(&routes, &to);
+	if (!where || *where == SLUICE_LEAVES)
+		return 0;
+	return *where == SLUICE_STAYS || has_no_node_port(skb, is_ipv6);
 }
 
 /* What neither comes from an uplink nor leaves by one does not use the node's line. */
@@ -368,6 +393,38 @@ int shape_ingress(struct __sk_buff *skb)
 }
 
 /*
+ * As police_unshaped, of a pod that shares the node: no queue of ours holds what comes
+ * here, so it passes at once by its part, or not at all.
+ */
+static __always_inline int police_share(struct __sk_buff *skb, __u32 index)
+{
+	__u32 of_node = SLUICE_NODE * SLUICE_DIRECTIONS + SLUICE_EGRESS;
+	struct sluice_line *node = bpf_map_lookup_elem(&lines, &of_node);
+	struct sluice_line *line = bpf_map_lookup_elem(&lines, &index);
+	struct sluice_counters *count = bpf_map_lookup_elem(&unshaped, &index);
+	struct sluice_frame frame = frame_of(skb);
+	struct node_wait wait = { .wire_len = frame.wire_len };
+	__u64 allowed_ns;
+	int verdict;
+
+	if (!node || !line || !count || !line->limit.weight || stays_on_node(skb))
+		return police_unshaped(index, &frame);
+	wait.packet.now_ns = bpf_ktime_get_ns();
+	wait.packet.cost_ns = sluice_cost_ns(&node->limit, frame.wire_len);
+	allowed_ns = wait.packet.now_ns;
+	if (line->limit.mode == SLUICE_POLICED)
+		allowed_ns += line->limit.horizon_ns;
+	if (wait_for_node(node, line, &wait) && wait.turn.departure_ns > allowed_ns) {
+		count->last_horizon_ns = wait.packet.now_ns;
+		return drop(count, frame.wire_len);
+	}
+	verdict = police_unshaped(index, &frame);
+	if (verdict == TC_ACT_UNSPEC)
+		take_from_node(node, line, &wait);
+	return verdict;
+}
+
+/*
  * Lets pass what the pod's own shaper has charged, and polices the rest: of a
  * shaper that does its work nothing is left for that (privileged pods can remove
  * it, and write tc_index, but not what was charged).
@@ -375,7 +432,7 @@ int shape_ingress(struct __sk_buff *skb)
 SEC("tc")
 int guard(struct __sk_buff *skb)
 {
-	__u32 tc_index = skb->tc_index, ifindex = skb->ifindex;
+	__u32 tc_index = skb->tc_index, ifindex = skb->ifindex, index;
 	__u32 *slot;
 
 	/* It proves nothing further on. */
@@ -386,7 +443,9 @@ int guard(struct __sk_buff *skb)
 	/* Not a pod of ours: passes. */
 	if (!slot)
 		return TC_ACT_UNSPEC;
-	return guard_entry(skb, tc_index, *slot * SLUICE_DIRECTIONS + SLUICE_EGRESS);
+	index = *slot * SLUICE_DIRECTIONS + SLUICE_EGRESS;
+	return was_shaped(skb, tc_index, index) ? TC_ACT_UNSPEC :
+						  police_share(skb, index);
 }
 
 /*

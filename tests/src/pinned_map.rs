@@ -30,8 +30,11 @@ pub fn held(pin: &Path, held: Held) -> Vec<String> {
 
 /// The words of 64 bits that an array's entry begins with.
 pub fn words(pin: &Path, index: usize, count: usize) -> Vec<u64> {
-    let dump = dump(pin);
-    let digits = dump[index]["value"].as_array().expect("bytes of an entry").iter();
+    let key = (index as u32).to_ne_bytes().map(|byte| byte.to_string());
+    let pin = pin.to_str().expect("a path in UTF-8");
+    let ask = [&["-j", "map", "lookup", "pinned", pin, "key"], &key.each_ref().map(|it| &**it)[..]];
+    let entry = json(&run("bpftool", &ask.concat()));
+    let digits = entry["value"].as_array().expect("bytes of an entry").iter();
     let byte = |digits: &Value| {
         let digits = digits.as_str().and_then(|digits| digits.strip_prefix("0x"));
         u8::from_str_radix(digits.expect("a byte"), 16).expect("two digits")

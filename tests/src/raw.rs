@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a pod with CAP_NET_RAW can do: frames that go from an AF_PACKET socket
-//! straight to the driver (PACKET_QDISC_BYPASS), past clsact and past every qdisc.
+//! straight to the driver (PACKET_QDISC_BYPASS), past clsact and past every qdisc,
+//! and frames that say they are of another protocol than they are.
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -31,7 +32,7 @@ pub struct Flood {
 pub fn flood(plan: &Flood, stop: &AtomicBool) {
     let payload = plan.mtu as usize - ROOM;
     let packet = datagram(plan.from, plan.to, payload);
-    let (socket, address) = (bypassing(), address(plan.gateway));
+    let (socket, address) = (bypassing(), address(plan.gateway, ETH_P_IP));
     let (start, mut sent_bits) = (Instant::now(), 0);
     while !stop.load(Ordering::Relaxed) {
         let due_bits = (start.elapsed().as_secs_f64() * plan.offer_bps as f64) as u64;
@@ -41,6 +42,17 @@ pub fn flood(plan: &Flood, stop: &AtomicBool) {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Datagrams to the discard port, by the qdisc. The socket says that they are of that protocol; in the
+/// frame this stands between the addresses and the IP header.
+pub fn send_as(protocol: u16, before_ip: &[u8], plan: &Flood, count: usize) {
+    let kind = (AddressFamily::Packet, SockType::Raw);
+    let socket = socket(kind.0, kind.1, SockFlag::SOCK_CLOEXEC, None).expect("a packet socket");
+    let packet = datagram(plan.from, plan.to, plan.mtu as usize - HEADERS);
+    let frame = [&plan.gateway, &[2, 0, 0, 0, 0, 1], before_ip, &packet[..]].concat();
+    let address = address(plan.gateway, protocol);
+    (0..count).for_each(|_| send(&socket, &address, &frame));
 }
 
 fn bypassing() -> OwnedFd {
@@ -61,12 +73,12 @@ fn bypassing() -> OwnedFd {
     socket
 }
 
-fn address(mac: [u8; 6]) -> sockaddr_ll {
+fn address(mac: [u8; 6], protocol: u16) -> sockaddr_ll {
     let mut bytes = [0; 8];
     bytes[..6].copy_from_slice(&mac);
     sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
-        sll_protocol: ETH_P_IP.to_be(),
+        sll_protocol: protocol.to_be(),
         sll_ifindex: index("eth0") as c_int,
         sll_hatype: 0,
         sll_pkttype: 0,

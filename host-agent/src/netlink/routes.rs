@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bpf::{Prefix, Routes};
+use bpf::{Prefix, Routes, Where};
 use nix::libc;
 
 use super::attributes::{find, u32_at};
@@ -14,6 +14,16 @@ use super::socket::{Ask, Error, Netlink};
 const RTMSG_BYTES: usize = 12;
 /// struct rtnexthop; its length stands first, its device behind four bytes.
 const NEXTHOP_BYTES: usize = 8;
+
+/// Whoever it is, it is at the other end of the pod's link.
+const LINK_LOCAL: [(IpAddr, u8); 3] = [
+    (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10),
+    (IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0)), 16),
+    (IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 24),
+];
+
+/// Has every ClusterIP, where kube-proxy runs in IPVS mode.
+const IPVS_DEVICE: &str = "kube-ipvs0";
 
 /// What a node's own line is made of, and what does not use it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -42,26 +52,30 @@ impl Netlink {
             body: &[0; RTMSG_BYTES],
         };
         let routes = self.list("list the routes", &ask, usize::MAX, read_route)?.answers;
-        Ok(node_paths(&routes))
+        let services = self.link_by_name(IPVS_DEVICE).ok().map(|link| link.index);
+        Ok(node_paths(&routes, services))
     }
 }
 
-fn node_paths(routes: &[Route]) -> NodePaths {
+fn node_paths(routes: &[Route], services: Option<u32>) -> NodePaths {
     let unicast = |route: &&Route| route.kind == libc::RTN_UNICAST;
     let defaults = routes.iter().filter(unicast).filter(|route| route.to.bits == 0);
     let uplinks: BTreeSet<u32> = defaults.flat_map(|route| route.devices.clone()).collect();
     let tables = [libc::RT_TABLE_MAIN, libc::RT_TABLE_LOCAL].map(u32::from);
     let of_node = routes.iter().filter(|r| r.to.bits > 0 && tables.contains(&r.table));
-    let stays = |route: &Route| match route.kind {
-        libc::RTN_LOCAL => Some(true),
-        libc::RTN_UNICAST => Some(route.devices.iter().all(|device| !uplinks.contains(device))),
+    let leaves = |device: &u32| uplinks.contains(device);
+    let leads_to = |route: &Route| match route.kind {
+        libc::RTN_LOCAL if services.is_some_and(|it| route.devices.contains(&it)) => {
+            Some(Where::Leaves)
+        }
+        libc::RTN_LOCAL => Some(Where::Own),
+        libc::RTN_UNICAST if route.devices.iter().any(leaves) => Some(Where::Leaves),
+        libc::RTN_UNICAST => Some(Where::Stays),
         _ => None,
     };
-    let routes = of_node.filter_map(|route| Some((route.to, stays(route)?)));
-    // Whoever it is, it is at the other end of the pod's link.
-    let link_local =
-        Prefix { address: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0).into(), bits: 10 };
-    let routes = routes.chain([(link_local, true)]).collect();
+    let routes = of_node.filter_map(|route| Some((route.to, leads_to(route)?)));
+    let of_link = LINK_LOCAL.map(|(address, bits)| Prefix { address, bits });
+    let routes = routes.chain(of_link.map(|prefix| (prefix, Where::Stays))).collect();
     NodePaths { uplinks, routes }
 }
 
@@ -115,21 +129,23 @@ mod tests {
             route("0.0.0.0/0", 2, libc::RTN_UNICAST, 3),
             route("10.0.0.1/32", 2, libc::RTN_UNICAST, 3),
             route("10.0.0.10/32", local, libc::RTN_LOCAL, 2),
+            route("172.20.0.1/32", local, libc::RTN_LOCAL, 7),
             route("10.0.31.255/32", local, libc::RTN_BROADCAST, 2),
             route("::/0", main, libc::RTN_UNICAST, 2),
             route("2001:db8::7/128", main, libc::RTN_UNICAST, 9),
         ];
-        let paths = node_paths(&routes);
+        let paths = node_paths(&routes, Some(7));
         assert_eq!(paths.uplinks, BTreeSet::from([2, 3]));
-        let stays = |address: &str, bits| {
+        let leads_to = |address: &str, bits| {
             paths.routes.get(&Prefix { address: address.parse().unwrap(), bits }).copied()
         };
-        assert_eq!(stays("10.0.0.0", 19), Some(false));
-        assert_eq!(stays("10.0.1.7", 32), Some(true));
-        assert_eq!(stays("10.0.0.10", 32), Some(true));
-        assert_eq!(stays("2001:db8::7", 128), Some(true));
-        assert_eq!(stays("10.0.31.255", 32), None);
-        assert_eq!(stays("10.0.0.1", 32), None);
+        assert_eq!(leads_to("10.0.0.0", 19), Some(Where::Leaves));
+        assert_eq!(leads_to("10.0.1.7", 32), Some(Where::Stays));
+        assert_eq!(leads_to("10.0.0.10", 32), Some(Where::Own));
+        assert_eq!(leads_to("2001:db8::7", 128), Some(Where::Stays));
+        assert_eq!(leads_to("172.20.0.1", 32), Some(Where::Leaves), "a Service by IPVS");
+        assert_eq!(leads_to("10.0.31.255", 32), None);
+        assert_eq!(leads_to("10.0.0.1", 32), None);
     }
 
     #[test]
