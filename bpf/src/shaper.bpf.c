@@ -168,6 +168,20 @@ let_go(struct __sk_buff *skb, __u32 index, struct sluice_line *line,
 }
 
 /*
+ * What is charged to no line. Of what a pod sends the account knows nothing of it
+ * either, or it would be credit for what does leave the node; its guard looks itself.
+ */
+static __always_inline int
+pass_free(struct __sk_buff *skb, __u32 index, struct sluice_line *line,
+	  struct sluice_counters *count, __u64 now_ns)
+{
+	if (index % SLUICE_DIRECTIONS == SLUICE_INGRESS)
+		return let_go(skb, index, line, count, now_ns, now_ns);
+	sent(count, skb->wire_len);
+	return TC_ACT_UNSPEC;
+}
+
+/*
  * Whether the ports are none that Services of the cluster have on each node: such a
  * port may lead to a pod of another. Of what is not plain nothing is known.
  */
@@ -321,7 +335,7 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 		if (uses_node_line(skb, direction))
 			node = bpf_map_lookup_elem(&lines, &of_node);
 		else if (limit->node_only)
-			return let_go(skb, index, line, count, now_ns, now_ns);
+			return pass_free(skb, index, line, count, now_ns);
 		if (node) {
 			wait = (struct node_wait){ .packet.now_ns = now_ns,
 						   .wire_len = wire_len };
@@ -407,8 +421,11 @@ static __always_inline int police_share(struct __sk_buff *skb, __u32 index)
 	__u64 allowed_ns;
 	int verdict;
 
-	if (!node || !line || !count || !line->limit.weight || stays_on_node(skb))
+	if (!node || !line || !count || !line->limit.weight)
 		return police_unshaped(index, &frame);
+	if (stays_on_node(skb))
+		return line->limit.node_only ? TC_ACT_UNSPEC :
+					       police_unshaped(index, &frame);
 	wait.packet.now_ns = bpf_ktime_get_ns();
 	wait.packet.cost_ns = sluice_cost_ns(&node->limit, frame.wire_len);
 	allowed_ns = wait.packet.now_ns;

@@ -26,7 +26,8 @@ const NODE: Ipv4Addr = Ipv4Addr::new(10, 1, 9, 9);
 const CAPACITY: u64 = 20_000_000;
 const ROUNDS: usize = 5;
 const PAYLOAD: usize = 1000;
-/// Behind the headers of `struct sluice_line`: `share.sent_bytes` (bpf/src/contract.h).
+/// Words of `struct sluice_line` (bpf/src/contract.h): `account.charged_bytes` and `share.sent_bytes`.
+const CREDIT: usize = 16;
 const SENT_BYTES: usize = 39;
 const NOTHING: [u64; 2] = [0, 0];
 const ALL: [u64; 2] = [(ROUNDS * (PAYLOAD + 42)) as u64; 2];
@@ -86,9 +87,14 @@ fn wait_for_uplinks(count: usize) {
 impl Line<'_> {
     /// Bytes that this pod has sent and received by the node's line.
     fn charged(&self, pod: &Pod) -> [u64; 2] {
+        self.word(pod, SENT_BYTES)
+    }
+
+    /// That word of both directions.
+    fn word(&self, pod: &Pod, word: usize) -> [u64; 2] {
         let slot = self.node.status(pod)["slot"].as_u64().expect("a slot") as usize;
         let lines = PathBuf::from(format!("{PIN_DIR}/lines"));
-        [0, 1].map(|direction| words(&lines, slot * 2 + direction, SENT_BYTES + 1)[SENT_BYTES])
+        [0, 1].map(|direction| words(&lines, slot * 2 + direction, word + 1)[word])
     }
 
     /// What each of both pods is charged for that.
@@ -142,6 +148,10 @@ fn every_uplink_is_the_line_and_pods_and_node_are_not() {
         assert_eq!(line.charged_for(|| talk(a, first)), [ALL, NOTHING], "by the main table");
         assert_eq!(line.charged_for(|| talk(second, b)), [NOTHING, ALL], "by a table of its own");
         assert_eq!(line.charged_for(|| talk(a, b)), [NOTHING; 2], "pod to pod");
+        // Or a pod could have the guard take it for what leaves the node.
+        let credit = line.word(a, CREDIT)[0];
+        talk(a, b);
+        assert_eq!(line.word(a, CREDIT)[0], credit, "what costs nothing is no credit");
         let host = socket(None, NODE.into(), 7777);
         assert_eq!(line.charged_for(|| ask_port(b, 7777, &host)), [NOTHING; 2], "to the node");
         // An ENI that is attached while pods run.
