@@ -266,7 +266,7 @@ fn pod_that_bypasses_its_qdisc_has_its_part_and_no_more() {
         let rates = thread::scope(|scope| {
             in_netns(scope, &a.netns(), move || raw::flood(plan, stop));
             let protocol = Protocol::Udp(2 * CAPACITY);
-            let rates = Transfer { from, to, address, protocol }.seconds(5);
+            let rates = Transfer { from, to, address, protocol }.seconds(3);
             stop.store(true, Ordering::Relaxed);
             rates
         });
