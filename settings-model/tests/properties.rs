@@ -101,6 +101,7 @@ fn values(key: &str) -> &'static [&'static str] {
             &["'unlimited'", "'1kbit'", "'10M'", "'1.5Gibit'", "'1e9'"]
         }
         "max-egress" | "max-ingress" => &["'unlimited'", "'2Gibit'", "'100Gbit'"],
+        "max-floor" | "floor-egress" | "floor-ingress" => &["'1kbit'", "'5Mibit'", "'100M'"],
         "max-burst" => &["'500ms'", "'1s'", "'64MiB'"],
         "burst" => &["'1ns'", "'5 ms'", "'0.5s'", "'4KiB'", "'64MiB'"],
         "latency-target" => &["'1ms'", "'1.5ms'", "'100ms'"],

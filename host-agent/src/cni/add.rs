@@ -4,6 +4,7 @@
 
 use anyhow::anyhow;
 use bpf::Pins;
+use settings_model::Bandwidth;
 
 use super::error::{CniCode, Error};
 use super::interface::{
@@ -14,6 +15,7 @@ use super::status::is_starting;
 use crate::host::paths::Paths;
 use crate::netlink::Gso;
 use crate::pod::direction::Direction;
+use crate::pod::floors::NodeFloors;
 use crate::pod::limit::Limit;
 use crate::pod::record::{Arrival, Key, NoFreeSlot, Record, Records, Shaping, VERBS_WAIT};
 use crate::pod::shaper::{self, Shaper};
@@ -41,6 +43,9 @@ pub fn add(paths: &Paths, request: &Request) -> Result<String, Error> {
         Err(e) if is_starting(paths, &e) => return Err(pins_error(e)),
         Err(e) => return admit(paths, &records, request, &anyhow::Error::from(e).context(NO_PINS)),
     };
+    if request.annotated.has_floor() {
+        promise(&records, request, &settings.bandwidth, &wanted)?;
+    }
     let Request { namespace, pod, .. } = request;
     let clamped = wanted.clamped(&request.annotated);
     clamped.iter().for_each(|clamp| complain(format!("{namespace}/{pod}: {clamp}")));
@@ -52,6 +57,22 @@ pub fn add(paths: &Paths, request: &Request) -> Result<String, Error> {
         }
     })?;
     Ok(request.prev_result.get().to_owned())
+}
+
+/// Refuses a pod that asks to be promised what others have been promised.
+fn promise(
+    records: &Records,
+    request: &Request,
+    bandwidth: &Bandwidth,
+    wanted: &Wanted,
+) -> Result<(), Error> {
+    let claims = records.list().map_err(Error::with(CniCode::Io))?;
+    let others = claims.iter().filter(|claim| claim.key.container_id != request.key.container_id);
+    let others = others.filter_map(|claim| claim.read().ok());
+    let others = others.filter(|record| record.main.is_none());
+    let floors = NodeFloors::of(others.map(|record| record.wanted(bandwidth)));
+    let refused = floors.refuse(wanted);
+    refused.map_or(Ok(()), |why| Err(Error::new(CniCode::Promised, why)))
 }
 
 /// The node lacks what a limit needs, and a pod does not: it starts, and has its limits as soon as the

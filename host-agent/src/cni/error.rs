@@ -23,6 +23,8 @@ pub enum CniCode {
     Full = 102,
     /// CHECK only: something of what ADD attached is no longer there.
     Missing = 103,
+    /// The pod asks to be promised more than the node has left.
+    Promised = 104,
 }
 
 #[derive(Debug)]

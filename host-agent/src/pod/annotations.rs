@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use serde_json::value::RawValue;
-use settings_model::{Burst, LatencyTarget, Weight};
+use settings_model::{Burst, LatencyTarget, Rate, Weight};
 
 use crate::pod::asked::Annotated;
 
@@ -17,6 +17,8 @@ pub const EGRESS_BURST: &str = "sluice.dev/egress-burst";
 pub const INGRESS_BURST: &str = "sluice.dev/ingress-burst";
 pub const LATENCY_TARGET: &str = "sluice.dev/latency-target";
 pub const WEIGHT: &str = "sluice.dev/weight";
+pub const EGRESS_FLOOR: &str = "sluice.dev/egress-floor";
+pub const INGRESS_FLOOR: &str = "sluice.dev/ingress-floor";
 
 /// Why a pod's annotation, or what a runtime made of one, cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,13 +29,15 @@ pub struct NotAllowed(pub String);
 pub type PodAnnotations = BTreeMap<String, Box<RawValue>>;
 
 /// Enters what the pod says of itself. Values are written as those of the settings `burst`,
-/// `latency-target` and, as a string, `weight`.
+/// `latency-target` and, as a string, `weight`; floors as a class' `floor-egress`.
 pub fn enter(all: &PodAnnotations, annotated: &mut Annotated) -> Result<(), NotAllowed> {
     let burst = |name| own::<Burst>(all, name);
     annotated.egress_burst = burst(EGRESS_BURST)?.or(annotated.egress_burst);
     annotated.ingress_burst = burst(INGRESS_BURST)?.or(annotated.ingress_burst);
     annotated.latency_target = own::<LatencyTarget>(all, LATENCY_TARGET)?;
     annotated.weight = own::<Weight>(all, WEIGHT)?;
+    annotated.egress_floor = own::<Rate>(all, EGRESS_FLOOR)?;
+    annotated.ingress_floor = own::<Rate>(all, INGRESS_FLOOR)?;
     Ok(())
 }
 
@@ -61,12 +65,15 @@ mod tests {
     #[test]
     fn own_annotations_are_read_and_others_are_left_alone() {
         let json = r#"{"sluice.dev/egress-burst":"64KB","sluice.dev/ingress-burst":"2ms",
-            "sluice.dev/latency-target":"7ms","sluice.dev/weight":"250","sluice.dev/someday":"x","example.org/burst":7}"#;
+            "sluice.dev/latency-target":"7ms","sluice.dev/weight":"250",
+            "sluice.dev/egress-floor":"5Mbit","sluice.dev/ingress-floor":"10M","sluice.dev/someday":"x","example.org/burst":7}"#;
         let expected = Annotated {
             egress_burst: "64KB".parse().ok(),
             ingress_burst: "2ms".parse().ok(),
             latency_target: "7ms".parse().ok(),
             weight: "250".parse().ok(),
+            egress_floor: "5Mbit".parse().ok(),
+            ingress_floor: "10Mbit".parse().ok(),
             ..Annotated::default()
         };
         assert_eq!(read(json), Ok(expected));

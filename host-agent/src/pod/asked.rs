@@ -22,6 +22,17 @@ pub struct Annotated {
     /// Of its part of the node's line. The same.
     #[serde(with = "as_text", default)]
     pub weight: Option<Weight>,
+    /// What it is promised of that line. The same.
+    #[serde(with = "as_text", default)]
+    pub egress_floor: Option<Rate>,
+    #[serde(with = "as_text", default)]
+    pub ingress_floor: Option<Rate>,
+}
+
+impl Annotated {
+    pub fn has_floor(&self) -> bool {
+        self.egress_floor.is_some() || self.ingress_floor.is_some()
+    }
 }
 
 /// Limits that an operator set on a living pod (`sluice limit set`), above all others; None where

@@ -116,6 +116,15 @@ pub struct Part {
     pub weight: Weight,
     /// Of the node, in the limit's direction.
     pub capacity: Rate,
+    /// What the pod has at least of that.
+    pub floor: Option<Floor>,
+}
+
+/// What a pod is promised of the node's line, and who says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Floor {
+    pub rate: Rate,
+    pub origin: Origin,
 }
 
 impl Limit {
@@ -137,7 +146,7 @@ impl Limit {
     /// What the programs read for this direction of a device with this MTU.
     pub fn for_bpf(&self, mode: Mode, direction: Direction, mtu: u32) -> bpf::Limit {
         bpf::Limit {
-            ns_per_byte: self.ns_per_byte(),
+            ns_per_byte: ns_per_byte(self.pace()),
             burst_ns: self.burst.ns_at(self.pace()),
             quantum_ns: self.cost_ns(self.quantum_bytes(direction, mtu)),
             horizon_ns: self.horizon_ns(mode, mtu),
@@ -146,7 +155,10 @@ impl Limit {
             ecn: self.ecn,
             weight: self.part.map_or(0, |part| part.weight.value().into()),
             node_only: self.part.is_some() && self.origin == Origin::NodeShare,
-            floor_ns_per_byte: 0,
+            floor_ns_per_byte: self
+                .part
+                .and_then(|part| part.floor)
+                .map_or(0, |floor| ns_per_byte(floor.rate)),
         }
     }
 
@@ -186,19 +198,12 @@ impl Limit {
     }
 
     fn cost_ns(&self, bytes: u64) -> u64 {
-        ((u128::from(bytes) * u128::from(self.ns_per_byte())) >> NS_PER_BYTE_SHIFT) as u64
+        ((u128::from(bytes) * u128::from(ns_per_byte(self.pace()))) >> NS_PER_BYTE_SHIFT) as u64
     }
 
     /// What is faster than the node is as fast as that: or its super-packets would be too large.
     fn pace(&self) -> Rate {
         self.part.map_or(self.rate, |part| part.capacity.min(self.rate))
-    }
-
-    /// Rounded to the nearest; at least 1, for 0 would mean no limit.
-    fn ns_per_byte(&self) -> u64 {
-        let bits = u128::from(self.pace().bits_per_sec());
-        let scaled = (8 * 1_000_000_000u128) << NS_PER_BYTE_SHIFT;
-        u64::try_from((scaled + bits / 2) / bits).unwrap_or(u64::MAX).max(1)
     }
 
     /// At a very low rate one frame is longer than the usual horizon; two must fit.
@@ -213,6 +218,13 @@ impl Limit {
     fn bytes_in(&self, ns: u64) -> u64 {
         (u128::from(self.pace().bits_per_sec()) * u128::from(ns) / 8_000_000_000) as u64
     }
+}
+
+/// Rounded to the nearest; at least 1, for 0 would mean no limit.
+fn ns_per_byte(rate: Rate) -> u64 {
+    let bits = u128::from(rate.bits_per_sec());
+    let scaled = (8 * 1_000_000_000u128) << NS_PER_BYTE_SHIFT;
+    u64::try_from((scaled + bits / 2) / bits).unwrap_or(u64::MAX).max(1)
 }
 
 #[cfg(test)]
@@ -253,13 +265,13 @@ mod tests {
 
     #[test]
     fn slowest_rate_and_largest_super_packet_stay_in_64_bits() {
-        let ns_per_byte = limit("1kbit").ns_per_byte();
+        let ns_per_byte = ns_per_byte("1kbit".parse().unwrap());
         assert!(ns_per_byte.checked_mul(512 * 1024).is_some());
     }
 
     #[test]
     fn fastest_rate_is_still_a_limit() {
-        assert!(limit("1000000Gbit").ns_per_byte() > 0);
+        assert!(ns_per_byte("1000000Gbit".parse().unwrap()) > 0);
     }
 
     #[test]

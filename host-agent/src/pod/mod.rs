@@ -6,6 +6,7 @@
 pub mod annotations;
 pub mod asked;
 pub mod direction;
+pub mod floors;
 pub mod guard;
 pub mod limit;
 pub mod record;

@@ -45,8 +45,7 @@ impl RuntimeConfig {
             egress_burst: burst("egressBurst", &entry.egress_burst)?,
             ingress: rate("ingressRate", &entry.ingress_rate)?,
             ingress_burst: burst("ingressBurst", &entry.ingress_burst)?,
-            latency_target: None,
-            weight: None,
+            ..Annotated::default()
         };
         if let Some(all) = &self.annotations {
             annotations::enter(all, &mut annotated)?;

@@ -8,7 +8,7 @@ use settings_model::{
 
 use crate::pod::asked::{Annotated, Override};
 use crate::pod::direction::Direction;
-use crate::pod::limit::{Limit, Origin, Part};
+use crate::pod::limit::{Floor, Limit, Origin, Part};
 
 /// Of one direction of one pod.
 pub struct Sources<'s> {
@@ -24,6 +24,8 @@ pub struct Sources<'s> {
     pub latency_target: Option<LatencyTarget>,
     /// Of the node's line, and who says its weight; None where pods do not share that.
     pub part: Option<(Origin, Part)>,
+    /// The floor that the pod asks for, where `max-floor` has lowered it.
+    pub asked_floor: Option<Rate>,
 }
 
 /// Whose maximum it is.
@@ -56,6 +58,13 @@ impl<'s> Sources<'s> {
         let annotation = if egress { annotated.egress } else { annotated.ingress };
         let max_weight = bandwidth.max_weight.unwrap_or(Weight::MOST);
         let own_weight = annotated.weight.map(|weight| weight.min(max_weight));
+        let (own_floor, class_floor) = match direction {
+            Direction::Egress => (annotated.egress_floor, class.and_then(|c| c.floor_egress)),
+            Direction::Ingress => (annotated.ingress_floor, class.and_then(|c| c.floor_ingress)),
+        };
+        let held_floor = own_floor.map(|own| bandwidth.max_floor.map_or(own, |max| own.min(max)));
+        let floors = [(Origin::PodAnnotation, held_floor), (Origin::Class, class_floor)];
+        let floor = floors.into_iter().find_map(|(origin, it)| Some(Floor { rate: it?, origin }));
         let by_hand = live.and_then(|live| if egress { live.egress } else { live.ingress });
         Self {
             choices: [
@@ -80,8 +89,9 @@ impl<'s> Sources<'s> {
                 ];
                 let first = weights.into_iter().find_map(|(who, it)| Some((who, it?)));
                 let (who, weight) = first.unwrap_or((Origin::NodeDefault, Weight::default()));
-                (who, Part { weight, capacity })
+                (who, Part { weight, capacity, floor })
             }),
+            asked_floor: own_floor.filter(|_| own_floor != held_floor),
         }
     }
 
@@ -118,9 +128,13 @@ impl<'s> Sources<'s> {
             Choice::Unlimited => None,
         };
         let own = asked.into_iter().chain(max).min();
-        let part = self.part.map(|(_, part)| part);
+        let mut part = self.part.map(|(_, part)| part);
         let rate = own.or(part.map(|part| part.capacity)).filter(|_| bandwidth.enabled)?;
         let origin = if own.is_some() { origin } else { Origin::NodeShare };
+        // Nothing can be promised above the limit.
+        if let Some(floor) = part.as_mut().and_then(|part| part.floor.as_mut()) {
+            floor.rate = floor.rate.min(rate);
+        }
         let burst = self.burst.unwrap_or(bandwidth.burst);
         let held = self.max_burst_at(rate).map(|(_, max)| max);
         let held = held.filter(|max| max.ns_at(rate) < burst.ns_at(rate));

@@ -262,8 +262,7 @@ mod tests {
                 egress_burst: bursts.0,
                 ingress: ingress.map(rate),
                 ingress_burst: bursts.1,
-                latency_target: None,
-                weight: None,
+                ..Annotated::default()
             };
             let wanted = Wanted::of(&bandwidth, &namespace, "x", &annotated, None);
             let class = if namespace == "a" { 1_000 } else { u64::MAX };
@@ -296,6 +295,8 @@ mod tests {
             ingress_burst: "64KB".parse().ok(),
             latency_target: "3ms".parse().ok(),
             weight: "7".parse().ok(),
+            egress_floor: "5Mbit".parse().ok(),
+            ingress_floor: None,
         };
         let text = serde_json::to_string(&annotated).unwrap();
         assert_eq!(serde_json::from_str::<Annotated>(&text).unwrap(), annotated);

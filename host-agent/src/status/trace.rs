@@ -210,7 +210,7 @@ impl<'s> Account<'s> {
         let own = self.sources.latency_target.map(|target| target.to_string());
         let node = bandwidth.latency_target.to_string();
         let target = self.queueing("latency-target", own, LATENCY_TARGET, node);
-        [burst, target].into_iter().chain(self.weight()).collect()
+        [burst, target].into_iter().chain(self.weight()).chain(self.floor()).collect()
     }
 
     /// Of its part of the node's line.
@@ -225,6 +225,21 @@ impl<'s> Account<'s> {
         };
         let value = part.weight.to_string();
         Some(Queueing { key: "weight", value, origin, place, asked: None })
+    }
+
+    /// What the pod is promised of that line, before it is lowered for others.
+    fn floor(&self) -> Option<Queueing> {
+        let floor = self.sources.part?.1.floor?;
+        let key = format!("floor-{}", self.direction.name());
+        let place = match (floor.origin, self.sources.class) {
+            (Origin::Class, Some(class)) => {
+                format!("class {}, {}", class.name, self.place_at(Level::Class, &key))
+            }
+            _ => format!("sluice.dev/{}-floor", self.direction.name()),
+        };
+        let asked = self.sources.asked_floor.map(|it| (it.to_string(), self.place("max-floor")));
+        let value = floor.rate.to_string();
+        Some(Queueing { key: "floor", value, origin: floor.origin, place, asked })
     }
 
     fn queueing(

@@ -119,6 +119,9 @@ codes! {
     NODE_SHARE_OFF = "node-share-off", Degraded "", Status(ANY),
         "Pods are to share what the node can do, and that is not known in some direction.",
         "set bandwidth.node-egress and bandwidth.node-ingress to rates";
+    FLOORS_LOWERED = "floors-lowered", Degraded "", Status(ANY),
+        "More is promised to the pods of this node than it can do; floors are lowered.",
+        "lower floor-egress or floor-ingress of a class, or have fewer of its pods on one node";
 }
 "Agent" {
     AGENT_NOT_RUNNING = "agent-not-running", Degraded "", Both("SluiceAgentDown"),

@@ -12,7 +12,7 @@ use crate::sections::cni::{CniMode, UpstreamBandwidth};
 use crate::sections::max_pods::ENIS;
 use crate::sections::max_pods::{IpFamily, KubeletConfig};
 use crate::sections::prefix_delegation::{IP_TARGETS, TARGETS};
-use crate::values::rate::{CAPACITY_WORDS, LIMIT_WORDS};
+use crate::values::rate::{CAPACITY_WORDS, LIMIT_WORDS, RATE_WORDS};
 use crate::values::weight::WEIGHTS;
 use crate::values::words::spellings;
 
@@ -80,8 +80,9 @@ const fn key(
     Key { name, shape, default, example, meaning }
 }
 
-const LIMIT: Shape = Shape::Rate("unlimited", LIMIT_WORDS);
-const CAPACITY: Shape = Shape::Rate("auto", CAPACITY_WORDS);
+const LIMIT: Shape = Shape::Rate(Some("unlimited"), LIMIT_WORDS);
+const CAPACITY: Shape = Shape::Rate(Some("auto"), CAPACITY_WORDS);
+const RATE: Shape = Shape::Rate(None, RATE_WORDS);
 const IP_TARGET: Shape = Shape::Count(*IP_TARGETS.start(), *IP_TARGETS.end(), "addresses");
 
 /// Every key, in the order of the document.
@@ -121,6 +122,8 @@ pub(crate) const KEYS: &[Key] = &[
         "Of each pod's part of the node's capacity; only the ratio to the weights of other pods matters. 100 where it is not given."),
     key("bandwidth.max-weight", Shape::Count(*WEIGHTS.start(), *WEIGHTS.end(), "parts"), None, "300",
         "The most that the annotation sluice.dev/weight may ask for: a pod that asks for more has this. Weights of classes may be above it."),
+    key("bandwidth.max-floor", RATE, None, "\"50Mbit\"",
+        "The most that the annotations sluice.dev/egress-floor and sluice.dev/ingress-floor may ask for, in each direction: a pod that asks for more has this. Floors of classes may be above it."),
     key("bandwidth.class[].name", Shape::ClassName, None, "\"batch\"",
         "How status and metrics call the class. Must be given, once in a document; a later layer that gives it again replaces keys of that class."),
     key("bandwidth.class[].namespaces", Shape::Patterns, None, "[\"batch-*\"]",
@@ -139,6 +142,10 @@ pub(crate) const KEYS: &[Key] = &[
         "The largest burst that a pod of the class may have. The lower of this and the node's max-burst applies."),
     key("bandwidth.class[].weight", Shape::Count(*WEIGHTS.start(), *WEIGHTS.end(), "parts"), None, "400",
         "Of the part that each pod of the class has of the node's capacity; bandwidth.weight applies where it is not given."),
+    key("bandwidth.class[].floor-egress", RATE, None, "\"50Mbit\"",
+        "What each pod of the class can send at least while it has so much to send, however busy the node is. Where the floors of all pods are more than the node's capacity, those of classes are lowered, which is reported."),
+    key("bandwidth.class[].floor-ingress", RATE, None, "\"50Mbit\"",
+        "What each pod of the class can receive at least, as floor-egress."),
     key("cni.mode", Shape::Words(spellings::<CniMode>), Some("\"chain\""), "\"off\"",
         "Whether the plugin is appended to the node's CNI chain, the pods' network is made from the prefixes delegated to the node (no aws-node), or the CNI configuration is left alone."),
     key("cni.conf-dir", Shape::AbsolutePath, Some("\"/etc/cni/net.d\""), "\"/run/cni/net.d\"",

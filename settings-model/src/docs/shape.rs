@@ -23,7 +23,7 @@ pub(crate) enum Shape {
     /// One of these words.
     Words(fn() -> Vec<&'static str>),
     /// A rate, or this word.
-    Rate(&'static str, Words),
+    Rate(Option<&'static str>, Words),
     Burst,
     LatencyTarget,
     AbsolutePath,
@@ -52,8 +52,9 @@ impl Shape {
                 any_of(&quoted.iter().map(String::as_str).collect::<Vec<_>>())
             }
             Self::Rate(word, words) => format!(
-                "a number with {}, Kibit, Mibit or Gibit, or a Kubernetes quantity with a suffix (\"10M\", \"1Gi\", \"1e9\"); or {word:?}",
-                words.units.replace(" or ", ", ")
+                "a number with {}, Kibit, Mibit or Gibit, or a Kubernetes quantity with a suffix (\"10M\", \"1Gi\", \"1e9\"){}",
+                words.units.replace(" or ", ", "),
+                word.map_or(String::new(), |word| format!("; or {word:?}"))
             ),
             Self::Burst => format!("a number with {}", burst::WORDS.units),
             Self::LatencyTarget => format!("a number with {}", latency::WORDS.units),
@@ -101,7 +102,10 @@ impl Shape {
             Self::Version => json!({ "const": 1 }),
             Self::Switch => json!({ "type": "boolean" }),
             Self::Words(words) => json!({ "enum": words() }),
-            Self::Rate(word, _) => text(format!("\\s*{NUMBER}{RATE_UNIT}\\s*|{QUANTITY}|{word}")),
+            Self::Rate(word, _) => {
+                let word = word.map_or(String::new(), |word| format!("|{word}"));
+                text(format!("\\s*{NUMBER}{RATE_UNIT}\\s*|{QUANTITY}{word}"))
+            }
             Self::Burst => text(format!("\\s*{NUMBER}([mun]?s|[kK]?B|MB|KiB|MiB)\\s*")),
             Self::LatencyTarget => text(format!("\\s*{NUMBER}[mun]?s\\s*")),
             Self::AbsolutePath => text("/[^\\u0000]*".to_owned()),

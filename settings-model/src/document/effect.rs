@@ -14,7 +14,15 @@ use crate::text::reader::Notes;
 pub(crate) const WITHOUT_EFFECT: &[&str] = &["bandwidth.count"];
 
 /// What node share does, while it is off; of classes as well.
-const OF_NODE_SHARE: [&str; 4] = ["node-egress", "node-ingress", "weight", "max-weight"];
+const OF_NODE_SHARE: [&str; 7] = [
+    "node-egress",
+    "node-ingress",
+    "weight",
+    "max-weight",
+    "max-floor",
+    "floor-egress",
+    "floor-ingress",
+];
 
 /// Warns of each key that is set to something and does nothing.
 pub(crate) fn check(settings: &Settings, notes: &mut Notes) {

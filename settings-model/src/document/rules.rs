@@ -32,6 +32,7 @@ pub(crate) fn check(draft: &Draft, notes: &mut Notes) {
     check_capacity(bandwidth, notes);
     check_maximum(bandwidth, notes);
     check_max_burst(bandwidth, notes);
+    check_floors(bandwidth, notes);
     check_classes(bandwidth, notes);
 }
 
@@ -69,6 +70,20 @@ fn limits(bandwidth: &Bandwidth) -> Vec<LimitKey> {
         Some(Limit::Rate(rate)) => Some(LimitKey { key, rate, egress }),
     };
     node.into_iter().chain(classes).filter_map(limited).collect()
+}
+
+/// Every key that promises something to a pod.
+fn floors(bandwidth: &Bandwidth) -> Vec<LimitKey> {
+    let of_class = |class: &Class| {
+        let keys = [
+            ("floor-egress", class.floor_egress, true),
+            ("floor-ingress", class.floor_ingress, false),
+        ];
+        keys.map(|(key, rate, egress)| {
+            Some(LimitKey { key: class_key(class, key), rate: rate?, egress })
+        })
+    };
+    bandwidth.classes.iter().flat_map(of_class).flatten().collect()
 }
 
 fn check_max_pods(draft: &Draft, notes: &mut Notes) {
@@ -154,7 +169,7 @@ fn given<'k, 'n>(limit: &'k LimitKey, notes: &'n Notes) -> Option<(&'k LimitKey,
 }
 
 fn check_capacity(bandwidth: &Bandwidth, notes: &mut Notes) {
-    for limit in limits(bandwidth) {
+    for limit in limits(bandwidth).into_iter().chain(floors(bandwidth)) {
         let (key, capacity) = match limit.egress {
             true => ("bandwidth.node-egress", bandwidth.node_egress),
             false => ("bandwidth.node-ingress", bandwidth.node_ingress),
@@ -219,6 +234,22 @@ fn check_max_burst(bandwidth: &Bandwidth, notes: &mut Notes) {
     }
 }
 
+/// What a pod may not have cannot be promised to it.
+fn check_floors(bandwidth: &Bandwidth, notes: &mut Notes) {
+    let limits = limits(bandwidth);
+    for floor in floors(bandwidth) {
+        let direction = if floor.egress { "egress" } else { "ingress" };
+        let class = floor.key.trim_end_matches(&format!("floor-{direction}")).to_owned();
+        let keys = [format!("{class}{direction}"), format!("{class}max-{direction}")];
+        let node = format!("bandwidth.max-{direction}");
+        let lower = keys.into_iter().chain([node]).find_map(|key| {
+            limits.iter().find(|limit| limit.key == key && limit.rate < floor.rate)
+        });
+        let Some(limit) = lower else { continue };
+        refuse_above((&floor.key, &floor.rate), (&limit.key, &limit.rate), notes);
+    }
+}
+
 /// Refuses a value above a maximum; both are given.
 fn refuse_above(
     (key, value): (&str, &dyn Display),
@@ -250,7 +281,16 @@ fn check_classes(bandwidth: &Bandwidth, notes: &mut Notes) {
 fn check_complete(class: &Class, notes: &mut Notes) {
     let given = |key| notes.given.get(&class_key(class, key));
     let Some(named) = given("name").cloned() else { return };
-    let limits = ["egress", "ingress", "max-egress", "max-ingress", "max-burst", "weight"];
+    let limits = [
+        "egress",
+        "ingress",
+        "max-egress",
+        "max-ingress",
+        "max-burst",
+        "weight",
+        "floor-egress",
+        "floor-ingress",
+    ];
     let no_limit = limits.iter().all(|key| given(key).is_none());
     if given("namespaces").is_none() {
         let why = "missing; write namespaces = [\"*\"] for all, or patterns";

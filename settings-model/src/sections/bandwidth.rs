@@ -13,7 +13,7 @@ use crate::text::problem::Refusal;
 use crate::text::reader::{Table, boolean};
 use crate::values::burst::{Burst, burst, some_burst};
 use crate::values::latency::{LatencyTarget, latency_target};
-use crate::values::rate::{Capacity, Limit, capacity, limit, some_limit};
+use crate::values::rate::{Capacity, Limit, Rate, capacity, limit, some_limit, some_rate};
 use crate::values::weight::{Weight, some_weight};
 use crate::values::words::{word, words};
 
@@ -52,6 +52,8 @@ pub struct Bandwidth {
     pub weight: Option<Weight>,
     /// `max-weight`: what no annotation may ask for more than; default none.
     pub max_weight: Option<Weight>,
+    /// `max-floor`: what no annotation may be promised more than of either direction; default none.
+    pub max_floor: Option<Rate>,
     /// `class`: limits for the pods that patterns match; default none.
     pub classes: Classes,
 }
@@ -97,6 +99,7 @@ impl Default for Bandwidth {
             node_share: None,
             weight: None,
             max_weight: None,
+            max_floor: None,
             classes: Classes::default(),
         }
     }
@@ -122,6 +125,7 @@ impl Bandwidth {
         rows.extend(self.node_share.map(|on| ("node-share", on.into())));
         rows.extend(weight_row("weight", self.weight));
         rows.extend(weight_row("max-weight", self.max_weight));
+        rows.extend(rate_row("max-floor", self.max_floor));
         rows
     }
 }
@@ -132,6 +136,10 @@ pub(crate) fn weight_row(
     weight: Option<Weight>,
 ) -> Option<(&'static str, Value)> {
     weight.map(|weight| (key, weight.value().into()))
+}
+
+pub(crate) fn rate_row(key: &'static str, rate: Option<Rate>) -> Option<(&'static str, Value)> {
+    rate.map(|rate| (key, rate.to_string().into()))
 }
 
 fn some_boolean(value: &DeValue<'_>) -> Result<Option<bool>, Refusal> {
@@ -166,6 +174,7 @@ pub(crate) fn read(table: &mut Table<'_, '_>, bandwidth: &mut Bandwidth) {
     table.set("node-share", some_boolean, &mut bandwidth.node_share);
     table.set("weight", some_weight, &mut bandwidth.weight);
     table.set("max-weight", some_weight, &mut bandwidth.max_weight);
+    table.set("max-floor", some_rate, &mut bandwidth.max_floor);
     table.each("class", "name", &mut bandwidth.classes, class::read);
 }
 
@@ -181,7 +190,7 @@ mod tests {
                     max-egress = '7Mbit'\nmax-ingress = '8Mbit'\nmax-burst = '9us'\n\
                     latency-target = '4ms'\necn = false\ncount = 'l2'\nguard = 'own-clsact'\n\
                     node-egress = '15Mbit'\nnode-ingress = '16Mbit'\n\
-                    node-share = true\nweight = 17\nmax-weight = 18\n";
+                    node-share = true\nweight = 17\nmax-weight = 18\nmax-floor = '19Mbit'\n";
         let limit = |text: &str| text.parse::<Limit>().expect("limit");
         assert_eq!(
             parse("t", text).expect("settings").bandwidth,
@@ -202,6 +211,7 @@ mod tests {
                 node_share: Some(true),
                 weight: Weight::new(17),
                 max_weight: Weight::new(18),
+                max_floor: Some("19Mbit".parse().expect("rate")),
                 classes: Classes::default(),
             }
         );

@@ -12,13 +12,13 @@ use std::fmt;
 use serde_json::Value;
 use toml::de::DeValue;
 
-use crate::sections::bandwidth::{maximum_rows, weight_row};
+use crate::sections::bandwidth::{maximum_rows, rate_row, weight_row};
 use crate::text::code;
 use crate::text::problem::{Refusal, quote};
 use crate::text::reader::{Table, wrong_type};
 use crate::values::burst::{Burst, some_burst};
 use crate::values::pattern::{Patterns, patterns};
-use crate::values::rate::{Limit, some_limit};
+use crate::values::rate::{Limit, Rate, some_limit, some_rate};
 use crate::values::weight::{Weight, some_weight};
 
 /// Most classes of a node: every two are compared, and no person keeps an eye on more.
@@ -72,14 +72,32 @@ pub struct Class {
     pub max_burst: Option<Burst>,
     /// `weight`: of the part of the node's capacity that each of its pods has; the node's where not given.
     pub weight: Option<Weight>,
+    /// `floor-egress`: what each of its pods can send at least, of the node's capacity; default none.
+    pub floor_egress: Option<Rate>,
+    /// `floor-ingress`: what each of its pods can receive at least; default none.
+    pub floor_ingress: Option<Rate>,
 }
 
 impl Class {
     fn named(name: ClassName) -> Self {
-        let (namespaces, pods) = (Patterns::all(), Patterns::all());
-        let (egress, ingress) = (None, None);
-        let (max_egress, max_ingress, max_burst, weight) = (None, None, None, None);
-        Self { name, namespaces, pods, egress, ingress, max_egress, max_ingress, max_burst, weight }
+        Self {
+            name,
+            namespaces: Patterns::all(),
+            pods: Patterns::all(),
+            egress: None,
+            ingress: None,
+            max_egress: None,
+            max_ingress: None,
+            max_burst: None,
+            weight: None,
+            floor_egress: None,
+            floor_ingress: None,
+        }
+    }
+
+    /// Whether it promises its pods anything.
+    pub fn has_floor(&self) -> bool {
+        self.floor_egress.is_some() || self.floor_ingress.is_some()
     }
 
     /// How precisely it matches a pod, if it does.
@@ -99,6 +117,8 @@ impl Class {
         rows.extend(given.map(|(key, limit)| (key, limit.to_string().into())));
         rows.extend(maximum_rows(self.max_egress, self.max_ingress, self.max_burst));
         rows.extend(weight_row("weight", self.weight));
+        rows.extend(rate_row("floor-egress", self.floor_egress));
+        rows.extend(rate_row("floor-ingress", self.floor_ingress));
         rows
     }
 }
@@ -151,6 +171,8 @@ pub(crate) fn read(table: &mut Table<'_, '_>, classes: &mut Classes) {
     table.set("max-ingress", some_limit, &mut class.max_ingress);
     table.set("max-burst", some_burst, &mut class.max_burst);
     table.set("weight", some_weight, &mut class.weight);
+    table.set("floor-egress", some_rate, &mut class.floor_egress);
+    table.set("floor-ingress", some_rate, &mut class.floor_ingress);
 }
 
 fn name(value: &DeValue<'_>) -> Result<ClassName, Refusal> {

@@ -176,6 +176,11 @@ pub(crate) fn limit(value: &DeValue<'_>) -> Result<Limit, Refusal> {
     from_string(value, LIMIT_WORDS)
 }
 
+/// Rule of a key that holds a rate, or is not given.
+pub(crate) fn some_rate(value: &DeValue<'_>) -> Result<Option<Rate>, Refusal> {
+    from_string(value, RATE_WORDS).map(Some)
+}
+
 /// Rule of a key that holds a limit, or is not given.
 pub(crate) fn some_limit(value: &DeValue<'_>) -> Result<Option<Limit>, Refusal> {
     limit(value).map(Some)

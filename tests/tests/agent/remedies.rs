@@ -241,6 +241,18 @@ fn user_data_that_cannot_be_had_is_not_said_to_need_correction() {
 }
 
 #[test]
+fn floors_that_are_too_much_for_the_node_are_kept_with_fewer_pods() {
+    let keys = "node-share = true\nnode-egress = '1Gbit'\nnode-ingress = '1Gbit'\n\
+                [[settings.sluice.bandwidth.class]]\nname = 'a'\nnamespaces = ['*']\n\
+                floor-egress = '600Mbit'\n";
+    with_ready_node(keys, |node| {
+        let pods = [("a", 2), ("b", 3)].map(|(name, number)| node.pod(name, number));
+        pods.iter().for_each(|pod| node.add(pod, Annotations { egress: 0, ingress: 0 }));
+        remedied(node, &["floors-lowered"], |node| node.del(&pods[0]));
+    });
+}
+
+#[test]
 fn capacity_that_is_not_known_is_set() {
     with_ready_node("node-share = true\nnode-egress = '1Gbit'\n", |node| {
         remedied(node, &["node-share-off"], |node| {

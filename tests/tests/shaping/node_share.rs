@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
-use tests::cni::{Annotations, Call};
+use serde_json::json;
+use tests::cni::{Annotations, Call, expect_error};
 use tests::command::{ip, text, wait_for};
 use tests::flows::{Bulk, End, Progress};
 use tests::kernel::{has_fq, skip};
@@ -18,6 +19,8 @@ const CAPACITY: u64 = 20_000_000;
 const SHARED: &str = "node-share = true\nnode-egress = '20Mbit'\nnode-ingress = '20Mbit'\n\
                       [[settings.sluice.bandwidth.class]]\nname = 'heavy'\nnamespaces = ['*']\n\
                       pods = ['heavy*']\nweight = 200\n";
+const FLOOR: &str = "[[settings.sluice.bandwidth.class]]\nname = 'first'\nnamespaces = ['*']\n\
+                     pods = ['a']\nfloor-egress = '10Mbit'\n";
 const NO_LIMIT: Annotations = Annotations { egress: 0, ingress: 0 };
 /// What of a frame of 1514 bytes is TCP's payload.
 const PAYLOAD: f64 = 1448.0 / 1514.0;
@@ -81,8 +84,16 @@ fn pods_share_the_node_by_weight_however_many_flows_they_open() {
         let pods = [("a", 2), ("b", 3), ("heavy", 4)].map(|(name, number)| node.pod(name, number));
         pods.iter().for_each(|pod| add(node, pod));
         let flows = [1, 8, 4];
-        let parts = [0.25, 0.25, 0.5];
-        for sends in [true, false] {
+        let by_weight = [0.25, 0.25, 0.5];
+        // Half of the line is promised to the first, and the others share the rest.
+        let with_floor = [0.5, 0.5 / 3.0, 1.0 / 3.0];
+        for (sends, parts) in [(true, by_weight), (false, by_weight), (true, with_floor)] {
+            if parts == with_floor {
+                node.boot_with(&format!("{SHARED}{FLOOR}"));
+                wait_for("the floor", Duration::from_secs(20), || {
+                    text(&node.sluice(&["trace", "default/a"])).contains("floor").then_some(())
+                });
+            }
             let pods: Vec<_> = pods.iter().zip(flows).collect();
             let rates = rates(&pods, &remote, sends);
             let total: f64 = rates.iter().sum();
@@ -154,5 +165,34 @@ fn node_share_is_switched_on_and_off_while_pods_run() {
             node.boot_with(bandwidth);
             wait_for("the change", Duration::from_secs(20), || (limit() == expected).then_some(()));
         }
+    });
+}
+
+#[test]
+fn pod_is_refused_a_floor_that_is_promised_to_another_and_classes_have_what_is_left() {
+    with_ready_node(&format!("{SHARED}{FLOOR}"), |node| {
+        let promised = |pod: &Pod, floor: &str| {
+            let mut call = Call::new("ADD", pod, NO_LIMIT);
+            let own = json!({ "sluice.dev/egress-floor": floor });
+            call.stdin["runtimeConfig"]["io.kubernetes.cri.pod-annotations"] = own;
+            call.run(pod)
+        };
+        let [first, second, a] = [("b", 2), ("c", 3), ("a", 4)].map(|(name, n)| node.pod(name, n));
+        assert!(promised(&first, "15Mbit").status.success());
+        let refused = expect_error(&promised(&second, "6Mbit"));
+        assert_eq!(refused["code"], 104);
+        let message = "sluice: annotation sluice.dev/egress-floor: 6Mbit cannot be promised, 5Mbit of \
+                    the node's 20Mbit is left; use at most that, or another node";
+        assert_eq!(refused["msg"], message);
+        assert!(promised(&second, "1Mbit").status.success());
+        add(node, &a);
+        let mut seen = String::new();
+        let lowered = "egress: those of classes add up to 10Mbit, 4Mbit of 20Mbit is left";
+        wait_for("floors", Duration::from_secs(20), || {
+            seen = text(&node.sluice(&["status"]));
+            seen.contains(lowered).then_some(())
+        });
+        let traced = text(&node.sluice(&["trace", "default/b"]));
+        assert!(traced.contains("15Mbit") && traced.contains("egress-floor"), "{traced}");
     });
 }

@@ -26,6 +26,7 @@ use crate::agent::chain_entry;
 use crate::host::lock::{Busy, unless_busy};
 use crate::host::paths::Paths;
 use crate::netlink::{Changed, Link, Netlink};
+use crate::pod::floors::NodeFloors;
 use crate::pod::record::{Claim, Key, NoFreeSlot, Record, Records};
 use crate::settings::in_force::in_force;
 use crate::status::metrics::SinceStart;
@@ -76,6 +77,7 @@ pub struct Reconciler {
     unread: BTreeMap<PathBuf, Trouble>,
     chain: chain_entry::Chain,
     node_share: NodeShare,
+    floors: NodeFloors,
     since_start: SinceStart,
     /// Directories of older versions' pins, which go when nothing uses them any more.
     older: Vec<PathBuf>,
@@ -110,6 +112,7 @@ impl Reconciler {
             unread: BTreeMap::new(),
             chain: chain_entry::Chain::default(),
             node_share: NodeShare::default(),
+            floors: NodeFloors::default(),
             since_start: SinceStart::begin(),
             older: bpf::older_layouts(&paths.bpffs())?,
         };
@@ -314,6 +317,7 @@ impl Reconciler {
         if !due.is_empty() {
             self.bring_all(due, began)?;
         }
+        self.count_floors();
         self.end_pass(began.elapsed())?;
         if began.elapsed() >= SLICE {
             thread::sleep(BREAK);
@@ -421,7 +425,8 @@ impl Reconciler {
             };
             let (records, pins) = (&self.records, &self.pins);
             let (bandwidth, upgrades) = (&self.settings.bandwidth, !self.older.is_empty());
-            let node = NodeView { records, pins, bandwidth, links: &links, upgrades };
+            let floors = &self.floors;
+            let node = NodeView { records, pins, bandwidth, links: &links, floors, upgrades };
             let result = pod::bring(&node, &claim);
             self.note(&claim, result);
             if began.elapsed() >= SLICE {
@@ -540,6 +545,26 @@ impl Reconciler {
             Err(e) => Some(node_share::failed(&e)),
         };
         self.set_trouble("node share", trouble);
+    }
+
+    /// Another pod, or other settings, changes what the others can be promised.
+    fn count_floors(&mut self) {
+        let bandwidth = &self.settings.bandwidth;
+        let by_class = bandwidth.classes.iter().any(|class| class.has_floor());
+        let left = self.pods.values().filter_map(|pod| pod.left.as_ref());
+        let any = by_class || left.clone().any(|record| record.annotated.has_floor());
+        let of_pods = left.filter(|record| any && record.main.is_none());
+        let floors = NodeFloors::of(of_pods.map(|record| record.wanted(bandwidth)));
+        if floors == self.floors {
+            return;
+        }
+        self.floors = floors;
+        self.pods.values_mut().for_each(|pod| pod.is_due(Instant::now()));
+        let trouble = self
+            .floors
+            .lowered()
+            .map(|why| Trouble::new(code::FLOORS_LOWERED, "bandwidth.class", why));
+        self.set_trouble("floors", trouble);
     }
 
     /// Restores our entry in the conflist where another writer has replaced it.

@@ -15,6 +15,7 @@ use settings_model::Bandwidth;
 use crate::host::netns::{is_netns, process_lives};
 use crate::netlink::Link;
 use crate::pod::direction::Direction;
+use crate::pod::floors::NodeFloors;
 use crate::pod::guard;
 use crate::pod::record::{Arrival, Claim, Guard, IngressGuard, Record, Records, Shaping};
 use crate::pod::shaper::{self, Shaper};
@@ -28,6 +29,8 @@ pub struct NodeView<'a> {
     pub bandwidth: &'a Bandwidth,
     /// The host's devices.
     pub links: &'a [Link],
+    /// Of all pods together.
+    pub floors: &'a NodeFloors,
     /// An older layout's guards are there as well, until all of ours are.
     pub upgrades: bool,
 }
@@ -61,7 +64,7 @@ pub fn bring(node: &NodeView, claim: &Claim) -> Result<Option<Seen>> {
     let before = claim.read()?;
     let mut record = before.clone();
     record.live = record.live.filter(|live| live.until > seconds_since_1970());
-    let wanted = record.wanted(node.bandwidth);
+    let wanted = node.floors.kept(record.wanted(node.bandwidth));
     let mut veth = match Veth::find(&record.netns, &claim.key.ifname) {
         Ok(veth) => veth,
         // Whatever it is, it needs nothing of us but to be noticed when it goes.
