@@ -416,16 +416,18 @@ static __always_inline int police_share(struct __sk_buff *skb, __u32 index)
 	struct sluice_line *node = bpf_map_lookup_elem(&lines, &of_node);
 	struct sluice_line *line = bpf_map_lookup_elem(&lines, &index);
 	struct sluice_counters *count = bpf_map_lookup_elem(&unshaped, &index);
-	struct sluice_frame frame = frame_of(skb);
-	struct node_wait wait = { .wire_len = frame.wire_len };
+	_Bool stays = line && line->limit.weight && stays_on_node(skb);
+	struct node_wait wait = {};
+	struct sluice_frame frame;
 	__u64 allowed_ns;
 	int verdict;
 
-	if (!node || !line || !count || !line->limit.weight)
+	if (stays && line->limit.node_only)
+		return TC_ACT_UNSPEC;
+	frame = frame_of(skb);
+	if (!node || !line || !count || !line->limit.weight || stays)
 		return police_unshaped(index, &frame);
-	if (stays_on_node(skb))
-		return line->limit.node_only ? TC_ACT_UNSPEC :
-					       police_unshaped(index, &frame);
+	wait.wire_len = frame.wire_len;
 	wait.packet.now_ns = bpf_ktime_get_ns();
 	wait.packet.cost_ns = sluice_cost_ns(&node->limit, frame.wire_len);
 	allowed_ns = wait.packet.now_ns;
