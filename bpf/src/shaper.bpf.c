@@ -216,6 +216,9 @@ static __always_inline _Bool stays_on_node(struct __sk_buff *skb)
 		return 0;
 	if (is_ipv6) {
 		__builtin_memcpy(to.address, address, 16);
+		/* Where the map has IPv4; the host routes it by its IPv6 routes. */
+		if (!to.address[0] && !to.address[1] && to.address[2] == bpf_htonl(0xffff))
+			return 0;
 	} else if (*type == bpf_htons(ETH_P_IP)) {
 		to.address[2] = bpf_htonl(0xffff);
 		to.address[3] = *address;

@@ -180,6 +180,17 @@ fn ipv6_uses_the_line_by_its_own_routes() {
         });
         let charged = line.charged_for(|| talk((b, of_b), (first, remote)));
         assert_eq!(charged, [NOTHING, ALL_IPV6]);
+        // To what the programs call a pod's IPv4 address; the host routes it by its IPv6 routes.
+        let plan = &raw_plan(a, first);
+        let length = (plan.mtu as u16).to_be_bytes();
+        let mapped = b.address.to_ipv6_mapped().octets();
+        let header =
+            [&[0x86, 0xdd, 0x60, 0, 0, 0], &length[..], &[4, 64], &of_a.octets(), &mapped].concat();
+        let [charged, _] = line.charged_for(|| {
+            let send = || raw::send_as(0x86dd, &header, plan, ROUNDS);
+            thread::scope(|scope| in_netns(scope, &a.netns(), send).join().expect("send"));
+        });
+        assert_eq!(charged, [(ROUNDS * (12 + header.len() + plan.mtu as usize)) as u64, 0]);
     });
 }
 
@@ -247,7 +258,7 @@ fn raw_plan(from: &Pod, to: &Pod) -> raw::Flood {
     let mac = mac_of("", &from.host_ifname);
     let bytes = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("a byte"));
     let gateway = bytes.collect::<Vec<u8>>().try_into().expect("six bytes");
-    raw::Flood { from: from.address, to: to.address, gateway, mtu: 1500, offer_bps: 3 * CAPACITY }
+    raw::Flood { from: from.address, to: to.address, gateway, mtu: 1400, offer_bps: 3 * CAPACITY }
 }
 
 /// No qdisc of the pod sees it; the guard holds it to its part, not to the node's capacity.
