@@ -203,7 +203,7 @@ struct sluice_pod_end {
 
 /* Where a route leads to. */
 enum sluice_where {
-	SLUICE_LEAVES = 0, /* out by an uplink, or nobody knows */
+	SLUICE_LEAVES = 0, /* out by an uplink, or that is not known */
 	SLUICE_STAYS = 1,
 	SLUICE_OWN = 2, /* the node itself: stays, but for what Services translate */
 };

@@ -281,6 +281,17 @@ __noinline int take_from_node(struct sluice_line *node, struct sluice_line *line
 	return 0;
 }
 
+/* The same where nothing waits for that line. */
+static __always_inline void use_idle_node(
+	struct sluice_line *node, struct sluice_line *line, __u64 now_ns, __u32 wire_len)
+{
+	__u64 cost_ns = sluice_cost_ns(&node->limit, wire_len);
+
+	node->clock.idle_ns = now_ns;
+	charge(&node->clock, now_ns, cost_ns, &node->limit);
+	__sync_fetch_and_add(&line->share.sent_bytes, wire_len);
+}
+
 struct decision {
 	struct sluice_packet packet;
 	struct sluice_turn turn;
@@ -330,8 +341,6 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	clock = &line->clock;
 	now_ns = bpf_ktime_get_ns();
 	cost_ns = sluice_cost_ns(limit, wire_len);
-	if (!limit->weight && sluice_is_idle(limit, clock, now_ns))
-		return leave_at_once(skb, index, line, count, now_ns, cost_ns);
 	if (limit->weight) {
 		__u32 of_node = SLUICE_NODE * SLUICE_DIRECTIONS + direction;
 
@@ -339,17 +348,17 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 			node = bpf_map_lookup_elem(&lines, &of_node);
 		else if (limit->node_only)
 			return pass_free(skb, index, line, count, now_ns);
-		if (node) {
-			wait = (struct node_wait){ .packet.now_ns = now_ns,
-						   .wire_len = wire_len };
-			wait.packet.cost_ns = sluice_cost_ns(&node->limit, wire_len);
-			busy = wait_for_node(node, line, &wait);
-		}
-		if (!busy && sluice_is_idle(limit, clock, now_ns)) {
-			if (node)
-				take_from_node(node, line, &wait);
-			return leave_at_once(skb, index, line, count, now_ns, cost_ns);
-		}
+		busy = node && !sluice_is_idle(&node->limit, &node->clock, now_ns);
+	}
+	if (!busy && sluice_is_idle(limit, clock, now_ns)) {
+		if (node)
+			use_idle_node(node, line, now_ns, wire_len);
+		return leave_at_once(skb, index, line, count, now_ns, cost_ns);
+	}
+	if (node) {
+		wait = (struct node_wait){ .packet.now_ns = now_ns, .wire_len = wire_len };
+		wait.packet.cost_ns = sluice_cost_ns(&node->limit, wire_len);
+		busy = wait_for_node(node, line, &wait);
 	}
 	table = table_of(index, clock);
 	/* Made before the limit is set; without it all flows would be one. */

@@ -7,10 +7,11 @@ use std::fmt;
 use std::net::UdpSocket;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tests::cni::Annotations;
+use tests::command::wait_for;
 use tests::flows::{End, udp_payload, udp_socket};
 use tests::meter::in_netns;
 use tests::node::Node;
@@ -37,9 +38,21 @@ pub struct Packets {
 pub fn run(setup: Setup, node: &Node) -> Packets {
     let site = Site::make(node, USUAL_MTU);
     setup.apply(&site, Annotations { egress: UNREACHABLE_BPS, ingress: UNREACHABLE_BPS });
+    if setup == Setup::Sluice {
+        wait_for_guards(&site);
+    }
     let ns = ns_per_packet(site.pod.v4(), site.remote.v4());
     setup.remove(&site);
     Packets { setup, instructions: ns / NS_PER_INSTRUCTION }
+}
+
+/// What the agent does once for the pod is not a packet's.
+fn wait_for_guards(site: &Site) {
+    wait_for("both guards", Duration::from_secs(20), || {
+        let status = site.node.status(&site.pod.pod);
+        let guards = [&status["guard"]["state"], &status["bypassed"]["guard"]["state"]];
+        guards.into_iter().all(|state| state.is_string() && state != "pending").then_some(())
+    });
 }
 
 /// No one reads what arrives: a full socket drops at the same small cost each time.
