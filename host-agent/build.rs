@@ -47,7 +47,8 @@ fn table(text: &str) -> Result<String, String> {
 
 fn row(line: &str) -> Result<(&str, String), String> {
     let fields: Vec<&str> = line.split(',').collect();
-    let [name, enis, ipv4_per_eni, hypervisor, bare_metal, vcpus, _, _] = fields[..] else {
+    let [name, enis, ipv4_per_eni, hypervisor, bare_metal, vcpus, baseline, peak] = fields[..]
+    else {
         return Err(format!("{} columns, expected 8", fields.len()));
     };
     let number = |field: &str, column: &str| {
@@ -66,9 +67,20 @@ fn row(line: &str) -> Result<(&str, String), String> {
     let bare_metal: bool = bare_metal
         .parse()
         .map_err(|_| format!("bare_metal is {bare_metal:?}, expected true or false"))?;
+    let mbit = |field: &str, column: &str| match field.parse::<f64>() {
+        _ if field.is_empty() => Ok(0),
+        Ok(gbit) if (0.001..10_000.0).contains(&gbit) => Ok((gbit * 1000.0).round() as u32),
+        _ => Err(format!("{column} is {field:?}, expected Gbit/s from 0.001 to 10000, or nothing")),
+    };
+    let baseline = mbit(baseline, "baseline_gbps")?;
+    let peak = mbit(peak, "peak_gbps")?;
+    if peak < baseline || (baseline == 0) != (peak == 0) {
+        return Err("peak_gbps is below baseline_gbps, or only one of them is given".into());
+    }
     let row = format!(
         "enis: {enis}, ipv4_per_eni: {ipv4_per_eni}, vcpus: {vcpus}, \
-         hypervisor: Hypervisor::{hypervisor}, bare_metal: {bare_metal}"
+         hypervisor: Hypervisor::{hypervisor}, bare_metal: {bare_metal}, \
+         baseline: {baseline}, peak: {peak}"
     );
     Ok((name, row))
 }

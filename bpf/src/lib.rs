@@ -9,6 +9,7 @@
 
 mod contract;
 mod error;
+mod ethtool;
 mod flows;
 mod layouts;
 mod lines;
@@ -25,6 +26,7 @@ pub use contract::{
     SLOTS, Share, Slot,
 };
 pub use error::Error;
+pub use ethtool::Ethtool;
 pub use layouts::{MapShape, newer_layout, older_layouts, remove_all_layouts, remove_layout};
 pub use node::{Prefix, Routes, Where};
 pub use pins::{Pins, pin_dir};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! EC2's instance types: how many network interfaces and addresses each can
-//! have (data/ec2-instances.csv, compiled in). Numbers only; what follows from
-//! them is max_pods.rs'.
+//! have, and how fast it is (data/ec2-instances.csv, compiled in). Numbers only;
+//! what follows from them is max_pods.rs', and the node share's.
 
 include!(concat!(env!("OUT_DIR"), "/instances.rs"));
 
@@ -17,6 +17,17 @@ pub struct Instance {
     pub vcpus: Option<u16>,
     pub hypervisor: Hypervisor,
     pub bare_metal: bool,
+    /// Of all interfaces together, in either direction; None where EC2 says no number.
+    pub bandwidth: Option<InstanceBandwidth>,
+}
+
+/// In Mbit/s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InstanceBandwidth {
+    /// What it can do for ever.
+    pub baseline: u32,
+    /// What it can do as long as it has credit.
+    pub peak: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +47,9 @@ struct Row {
     vcpus: u16,
     hypervisor: Hypervisor,
     bare_metal: bool,
+    /// 0 where they are not known.
+    baseline: u32,
+    peak: u32,
 }
 
 impl Instance {
@@ -76,9 +90,13 @@ impl Instance {
     }
 
     fn at(index: usize) -> Option<Self> {
-        let &Row { enis, ipv4_per_eni, vcpus, hypervisor, bare_metal, .. } = ROWS.get(index)?;
+        let &Row { enis, ipv4_per_eni, vcpus, hypervisor, bare_metal, baseline, peak, .. } =
+            ROWS.get(index)?;
         let vcpus = Some(vcpus).filter(|count| *count > 0);
-        Some(Self { name: name_at(index), enis, ipv4_per_eni, vcpus, hypervisor, bare_metal })
+        let bandwidth = InstanceBandwidth { baseline, peak };
+        let bandwidth = Some(bandwidth).filter(|it| it.peak > 0);
+        let name = name_at(index);
+        Some(Self { name, enis, ipv4_per_eni, vcpus, hypervisor, bare_metal, bandwidth })
     }
 }
 
@@ -110,6 +128,12 @@ mod tests {
                 },
                 bare_metal: next() == "true",
                 vcpus: next().parse().ok(),
+                bandwidth: next().parse().ok().zip(next().parse().ok()).map(
+                    |(baseline, peak): (f64, f64)| InstanceBandwidth {
+                        baseline: (baseline * 1000.0).round() as u32,
+                        peak: (peak * 1000.0).round() as u32,
+                    },
+                ),
             }
         })
     }

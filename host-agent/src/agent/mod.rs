@@ -193,7 +193,7 @@ fn hear(reconciler: &mut Reconciler, news: News) -> Result<()> {
         News::RecordWritten(claim) => reconciler.record_written(claim),
         News::RecordRemoved(claim) => reconciler.record_removed(&claim),
         News::Settings => reconciler.settings_changed(),
-        News::Boot => {}
+        News::Boot => reconciler.booted(),
         News::Cached(path) => reconciler.cached(&path)?,
         News::Conflist => reconciler.conflist_changed(),
         News::Unpinned | News::Lost => reconciler.lost(),

@@ -28,6 +28,7 @@ use crate::agent::aide;
 use crate::api::LimitRefused;
 use crate::doctor;
 use crate::host::paths::Paths;
+use crate::settings::in_force::with_found_capacity;
 use crate::settings::layers::merge;
 use crate::status::trace;
 use node::{PodName, Source};
@@ -174,7 +175,8 @@ pub fn run(arguments: Arguments) -> Result<u8> {
 
 fn explain(paths: &Paths, pod: &PodName, json: bool) -> Result<()> {
     let status = Source::new(paths).status()?;
-    let settings = merge(&settings::documents(paths, None)?)?;
+    let mut settings = merge(&settings::documents(paths, None)?)?;
+    with_found_capacity(paths, &mut settings.settings.bandwidth);
     let PodName { namespace, pod } = pod;
     let traces = trace::trace(&status, &settings, namespace, pod);
     if traces.is_empty() {

@@ -63,6 +63,11 @@ impl Paths {
         self.root.join("run/sluice/boot.json")
     }
 
+    /// What "auto" is of the node's capacity, as the agent has found it.
+    pub fn capacity_found(&self) -> PathBuf {
+        self.root.join("run/sluice/capacity-found")
+    }
+
     /// Every set of settings that was put in force lately.
     pub fn generations_dir(&self) -> PathBuf {
         self.root.join("var/lib/sluice/generations")

@@ -9,7 +9,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use serde::{Deserialize, Serialize};
 
-use super::attributes::{attributes, find, i32_at, text, u32_at};
+use super::attributes::{attributes, find, i32_at, text, u32_at, u64_at};
 use super::socket::{Ask, Error, Heard, Netlink};
 
 const RTM_GETLINK: u16 = 18;
@@ -30,6 +30,10 @@ const IFLA_EXT_MASK: u16 = 29;
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_GSO_MAX_SIZE: u16 = 41;
+const IFLA_STATS64: u16 = 23;
+/// struct rtnl_link_stats64.
+const RX_BYTES_AT: usize = 16;
+const TX_BYTES_AT: usize = 24;
 const IFLA_XDP: u16 = 43;
 const IFLA_XDP_PROG_ID: u16 = 4;
 const IFLA_GSO_IPV4_MAX_SIZE: u16 = 63;
@@ -105,7 +109,23 @@ impl Gso {
     }
 }
 
+/// What a device has carried, as it counts that itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub device: String,
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+}
+
 impl Netlink {
+    pub fn traffic(&mut self, index: u32) -> Result<Traffic, Error> {
+        let what = format!("read the counters of the interface with index {index}");
+        let ask = Ask { kind: RTM_GETLINK, flags: 0, body: &ifinfomsg(index, None) };
+        let heard = self.ask(&what, &ask, usize::MAX, |_, body| Ok(read_traffic(body)))?;
+        let found = heard.answers.into_iter().next();
+        found.ok_or_else(|| Error::new(what, std::io::ErrorKind::NotFound.into()))
+    }
+
     pub fn link_by_name(&mut self, name: &str) -> Result<Link, Error> {
         let name_and_end = [name.as_bytes(), &[0]].concat();
         self.link(&format!("find the interface {name}"), 0, Some((IFLA_IFNAME, &name_and_end)))
@@ -231,10 +251,31 @@ fn read_link(body: &[u8]) -> Option<Link> {
     Some(link)
 }
 
+fn read_traffic(body: &[u8]) -> Option<Traffic> {
+    let attributes = body.get(IFINFOMSG_BYTES..)?;
+    let counters = find(attributes, IFLA_STATS64)?;
+    Some(Traffic {
+        device: text(find(attributes, IFLA_IFNAME)?),
+        received_bytes: u64_at(counters, RX_BYTES_AT)?,
+        sent_bytes: u64_at(counters, TX_BYTES_AT)?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::attributes::tests::attribute;
     use super::*;
+
+    #[test]
+    fn counters_of_a_device_are_read() {
+        let mut body = ifinfomsg(7, Some((IFLA_IFNAME, b"eth0\0")));
+        let counters: Vec<u8> = (1..=4u64).flat_map(|n| (n << 33).to_ne_bytes()).collect();
+        body.extend(attribute(IFLA_STATS64, &counters));
+        let expected =
+            Traffic { device: "eth0".into(), received_bytes: 3 << 33, sent_bytes: 4 << 33 };
+        assert_eq!(read_traffic(&body), Some(expected));
+        assert_eq!(read_traffic(&ifinfomsg(7, None)), None);
+    }
 
     #[test]
     fn veth_with_its_other_end_in_another_namespace_is_read() {

@@ -18,7 +18,7 @@ mod tc;
 pub mod trial;
 
 pub use events::{Changed, Events};
-pub use link::{Gso, Link};
+pub use link::{Gso, Link, Traffic};
 pub use options::Fq;
 pub use routes::NodePaths;
 pub use socket::{Error, Netlink, inside};

@@ -159,7 +159,9 @@ pub fn capacity(bandwidth: &Bandwidth, direction: Direction) -> Option<Rate> {
         Direction::Ingress => bandwidth.node_ingress,
     };
     match capacity {
-        Capacity::Rate(rate) if bandwidth.node_share == Some(true) => Some(rate),
-        Capacity::Rate(_) | Capacity::Auto => None,
+        Capacity::Rate(rate) | Capacity::Found(rate) => {
+            Some(rate).filter(|_| bandwidth.node_share == Some(true))
+        }
+        Capacity::Auto => None,
     }
 }

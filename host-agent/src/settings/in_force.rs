@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use settings_model::Settings;
+use settings_model::{Bandwidth, Capacity, Settings};
 
 use crate::host::file;
 use crate::host::paths::Paths;
@@ -18,7 +18,23 @@ use crate::trouble::{Trouble, code};
 pub fn in_force(paths: &Paths) -> Result<Settings> {
     let path = paths.settings_in_force();
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    Ok(settings_model::parse(&path.display().to_string(), &text)?)
+    let mut settings = settings_model::parse(&path.display().to_string(), &text)?;
+    with_found_capacity(paths, &mut settings.bandwidth);
+    Ok(settings)
+}
+
+/// Puts what the agent has found in the place of "auto", where pods share the node.
+pub fn with_found_capacity(paths: &Paths, bandwidth: &mut Bandwidth) {
+    if !bandwidth.shares_by_auto() {
+        return;
+    }
+    let found = fs::read_to_string(paths.capacity_found()).ok();
+    let found = found.and_then(|text| text.trim().parse().ok());
+    for capacity in [&mut bandwidth.node_egress, &mut bandwidth.node_ingress] {
+        if !matches!(capacity, Capacity::Rate(_)) {
+            *capacity = found.map_or(Capacity::Auto, Capacity::Found);
+        }
+    }
 }
 
 /// What applies on this node and why; `status` reads it from /run/sluice/boot.json.

@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn key_is_explained_by_any_of_its_paths() {
         let expected = "bandwidth.node-egress\n\n\
-            What the node can send, which with node-share pods share; that needs a rate here, as what \"auto\" is on this instance type is not looked up yet. No limit may be above it.\n\n\
+            What the node can send, which with node-share pods share. \"auto\" is what the instance type can do now, between its baseline and its peak, or the speed of the node's uplink. What the node itself sends is taken off. No limit may be above it.\n\n\
             \x20 allowed  a number with bit, kbit, mbit, gbit, tbit, Kibit, Mibit or Gibit, or a Kubernetes quantity with a suffix (\"10M\", \"1Gi\", \"1e9\"); or \"auto\"\n\
             \x20 unit     bits per second\n\
             \x20 range    1kbit to 1000Tbit or \"auto\"\n\

@@ -106,6 +106,13 @@ impl Default for Bandwidth {
 }
 
 impl Bandwidth {
+    /// Whether pods share the node, and what it can do is to be found out on the node.
+    pub fn shares_by_auto(&self) -> bool {
+        let capacities = [self.node_egress, self.node_ingress];
+        let given = |capacity: &Capacity| matches!(capacity, Capacity::Rate(_));
+        self.node_share == Some(true) && !capacities.iter().all(given)
+    }
+
     pub(crate) fn rows(&self) -> Vec<(&'static str, Value)> {
         let mut rows = vec![
             ("enabled", self.enabled.into()),

@@ -139,9 +139,11 @@ impl fmt::Display for Limit {
 /// How much a node can send or receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Capacity {
-    /// The baseline of the instance type.
+    /// What is found out on the node.
     #[default]
     Auto,
+    /// The same, and this was found. No document says it.
+    Found(Rate),
     /// This rate.
     Rate(Rate),
 }
@@ -160,7 +162,7 @@ impl FromStr for Capacity {
 impl fmt::Display for Capacity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Auto => f.write_str("auto"),
+            Self::Auto | Self::Found(_) => f.write_str("auto"),
             Self::Rate(rate) => rate.fmt(f),
         }
     }

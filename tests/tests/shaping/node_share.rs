@@ -2,16 +2,16 @@
 //! Node share: pods get their parts of the node's line by weight, whatever they
 //! open, and what stays on the node does not use it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
 use tests::cni::{Annotations, Call, expect_error};
 use tests::command::{ip, text, wait_for};
-use tests::flows::{Bulk, End, Progress};
+use tests::flows::{Bulk, End, Progress, offer_udp};
 use tests::kernel::{has_fq, skip};
-use tests::meter::{Protocol, Transfer, in_netns};
+use tests::meter::{Protocol, Transfer, in_netns, measure_seconds};
 use tests::node::{Node, Pod, with_ready_node};
 use tests::probes::Servers;
 
@@ -36,10 +36,13 @@ fn add(node: &Node, pod: &Pod) {
     let output = Call::new("ADD", pod, NO_LIMIT).run(pod);
     assert!(output.status.success(), "{}", text(&output));
     wait_for("its part of the node", Duration::from_secs(20), || {
-        let status = node.status(pod);
-        let limits = ["egress", "ingress"].map(|direction| status[direction]["limit_bps"].as_u64());
-        (limits == [Some(CAPACITY); 2]).then_some(())
+        (limits(node, pod) == [Some(CAPACITY); 2]).then_some(())
     });
+}
+
+fn limits(node: &Node, pod: &Pod) -> [Option<u64>; 2] {
+    let status = node.status(pod);
+    ["egress", "ingress"].map(|direction| status[direction]["limit_bps"].as_u64())
 }
 
 fn end(pod: &Pod) -> ([std::path::PathBuf; 1], IpAddr) {
@@ -194,5 +197,81 @@ fn pod_is_refused_a_floor_that_is_promised_to_another_and_classes_have_what_is_l
         });
         let traced = text(&node.sluice(&["trace", "default/b"]));
         assert!(traced.contains("15Mbit") && traced.contains("egress-floor"), "{traced}");
+    });
+}
+
+/// What the node itself sends and receives, no one holds back: pods have the rest of the line.
+#[test]
+fn node_and_pods_together_do_not_exceed_the_line() {
+    const OWN: u64 = 8_000_000;
+    /// A frame of 1442 bytes has 1400 of payload.
+    const OWN_WIRE: f64 = OWN as f64 * 1442.0 / 1400.0;
+    const HOST: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+    const PORT: u16 = 9000;
+    const FITS: std::ops::RangeInclusive<f64> = 0.94..=1.03;
+    with_ready_node(SHARED, |node| {
+        let remote = &uplink(node);
+        ip(&format!("address add {HOST}/32 dev lo"));
+        let pod = &node.pod("a", 2);
+        add(node, pod);
+        let (inside, outside) = (&pod.netns(), &remote.netns());
+        let _sinks = thread::scope(|scope| {
+            let bind = move |address| UdpSocket::bind((address, PORT)).expect("bind");
+            let address = remote.address;
+            [bind(HOST), in_netns(scope, outside, move || bind(address)).join().expect("a sink")]
+        });
+        // As a part of the line.
+        let used = |sends: bool| {
+            let progress = &Progress::new(4);
+            let seconds = thread::scope(|scope| {
+                let own = End { netns: inside, address: pod.address.into() };
+                let other = End { netns: outside, address: remote.address.into() };
+                let ways = if sends { [own, other] } else { [other, own] };
+                let bulk = Bulk::start(scope, ways, "cubic", progress);
+                let target = if sends { remote.address } else { HOST };
+                let offer = move || offer_udp((target, PORT).into(), OWN, progress);
+                let offer = match sends {
+                    true => scope.spawn(offer),
+                    false => in_netns(scope, outside, offer),
+                };
+                thread::sleep(Duration::from_secs(2));
+                let seconds = in_netns(scope, ways[1].netns, || measure_seconds(5)).join();
+                progress.stop();
+                offer.join().expect("the node's own");
+                bulk.finish();
+                seconds.expect("measure")
+            });
+            let mean = seconds.iter().sum::<u64>() as f64 / seconds.len() as f64;
+            let beside = if sends { 0.0 } else { OWN_WIRE };
+            let used = (mean + beside) / CAPACITY as f64;
+            println!("sends {sends}: {seconds:?}, with the node's own {used} of the line");
+            used
+        };
+        for sends in [true, false] {
+            // A machine that is busy with other things sends the node's own late, and then too fast.
+            let all: Vec<f64> =
+                (0..3).map(|_| used(sends)).take_while(|it| !FITS.contains(it)).collect();
+            assert!(all.len() < 3, "sends {sends}: {all:?}");
+        }
+    });
+}
+
+/// A veth tells that it carries 10 Gbit/s. The plugin knows it as soon as the agent does.
+#[test]
+fn auto_is_the_speed_of_the_uplink_where_no_instance_type_is_known() {
+    with_ready_node("node-share = true\n", |node| {
+        let off = || text(&node.sluice(&["status"])).contains("node-share-off");
+        wait_for("that it is off", Duration::from_secs(20), || off().then_some(()));
+        let pods = [("a", 2), ("b", 3)].map(|(name, number)| node.pod(name, number));
+        node.add(&pods[0], NO_LIMIT);
+        assert_eq!(limits(node, &pods[0]), [None; 2]);
+        uplink(node);
+        wait_for("the uplink's speed", Duration::from_secs(20), || {
+            (limits(node, &pods[0]) == [Some(10_000_000_000); 2]).then_some(())
+        });
+        wait_for("that it is on", Duration::from_secs(20), || (!off()).then_some(()));
+        let output = Call::new("ADD", &pods[1], NO_LIMIT).run(&pods[1]);
+        assert!(output.status.success(), "{}", text(&output));
+        assert_eq!(limits(node, &pods[1]), [Some(10_000_000_000); 2]);
     });
 }

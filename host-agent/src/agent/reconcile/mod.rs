@@ -5,8 +5,11 @@
 //! verbs are never kept waiting (docs/decisions/0008-reconcile.md).
 
 pub mod adopt;
+mod allowance;
+mod ena;
 mod health;
 mod known_pod;
+mod node_line;
 mod node_share;
 pub mod once;
 mod pending_guard;
@@ -162,6 +165,11 @@ impl Reconciler {
         self.next_pass = Instant::now();
     }
 
+    /// Boot has written what it knows of the machine.
+    pub fn booted(&mut self) {
+        self.node_share.look_again();
+    }
+
     /// Times that settings in force were read; before the first time there are none.
     pub fn settings_reads(&self) -> u64 {
         self.reads
@@ -301,7 +309,8 @@ impl Reconciler {
         let guards = self.pods.values().filter_map(|pod| pod.guard_due).min();
         let guards = guards.map(|due| due.max(self.next_guard));
         let chain = self.chain.next().filter(|_| self.in_force);
-        let rest = pods.chain(guards).chain(chain);
+        let line = self.node_share.line.next();
+        let rest = pods.chain(guards).chain(chain).chain(line);
         rest.fold(self.next_pass, Instant::min)
     }
 
@@ -313,6 +322,7 @@ impl Reconciler {
         }
         self.keep_entry(began);
         self.share_node();
+        self.look_at_node_line(began);
         let due = self.due(began);
         if !due.is_empty() {
             self.bring_all(due, began)?;
@@ -539,12 +549,29 @@ impl Reconciler {
         if !self.in_force || !self.node_share.take_due() {
             return;
         }
-        let bandwidth = &self.settings.bandwidth;
-        let trouble = match self.node_share.bring(&self.pins, &mut self.netlink, bandwidth) {
-            Ok(()) => node_share::trouble(bandwidth),
-            Err(e) => Some(node_share::failed(&e)),
+        let bandwidth = &mut self.settings.bandwidth;
+        let brought = self.node_share.bring(&self.pins, &mut self.netlink, bandwidth, &self.paths);
+        let trouble = match &brought {
+            Ok(_) => self.node_share.trouble(bandwidth),
+            Err(e) => Some(node_share::failed(e)),
         };
         self.set_trouble("node share", trouble);
+        if matches!(brought, Ok(true)) {
+            self.next_pass = Instant::now();
+        }
+    }
+
+    /// What of the node's line is the pods' now.
+    fn look_at_node_line(&mut self, now: Instant) {
+        if self.node_share.line.next().is_none_or(|due| due > now) {
+            return;
+        }
+        let slots = self.pods.values().map(|pod| pod.claim.slot).collect();
+        let bandwidth = &self.settings.bandwidth;
+        let look = self.node_share.look(&self.pins, &mut self.netlink, &slots, bandwidth);
+        if let Err(e) = look {
+            log::warn!("{e:#}; what pods may use of the node's line stays as it was");
+        }
     }
 
     /// Another pod, or other settings, changes what the others can be promised.
