@@ -163,7 +163,13 @@ let_go(struct __sk_buff *skb, __u32 index, struct sluice_line *line,
 		if (sluice_is_delayed(wait_ns))
 			count_delay(&line->delays, wait_ns);
 	}
-	skb->tstamp = sluice_stamp(departure_ns, skb->tstamp, now_ns, &line->limit);
+	departure_ns = sluice_stamp(departure_ns, skb->tstamp, now_ns, &line->limit);
+	/*
+	 * As what it is, a time of departure: fq of 7.x writes to the kernel's log of each
+	 * stamp that does not say so. The kernel gives that to IP only.
+	 */
+	if (bpf_skb_set_tstamp(skb, departure_ns, BPF_SKB_TSTAMP_DELIVERY_MONO))
+		skb->tstamp = departure_ns;
 	return TC_ACT_UNSPEC;
 }
 
