@@ -43,9 +43,9 @@ use guest::Time;
 use report::Report;
 
 /// P6 and P7, like P4 and P5, come from the same measurements; F5 from those of F1.
-const GROUPS: [&str; 19] = [
+const GROUPS: [&str; 20] = [
     "S1", "M", "C", "N", "P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "F1", "F2", "F3", "F4",
-    "F5", "F7", "F8",
+    "F5", "F6", "F7", "F8",
 ];
 
 fn main() -> ExitCode {
@@ -100,6 +100,9 @@ fn measure(wanted: impl Fn(&str) -> bool) -> Result<Report> {
     }
     if wanted("P1") {
         report.figures.push(program_cost::measure());
+    }
+    if wanted("F6") {
+        report.figures.push(program_cost::measure_node_share());
     }
     if wanted("P3") {
         report.figures.push(throughput::measure());
