@@ -22,6 +22,8 @@ use crate::sharing::Sharing;
 const WARM_UP: Duration = Duration::from_secs(3);
 pub const SECONDS: usize = 5;
 const PROBES: usize = 250;
+/// What the probes of a busy pod use of its part: an echo and a request of 64 bytes, 50 times a second.
+const PROBES_BPS: f64 = ((64 + 28 + 14) + (64 + 52 + 14)) as f64 * 8.0 * 50.0;
 /// Of the first pod; the remote is `REMOTE`.
 const FIRST: u8 = 20;
 const REMOTE: u8 = 9;
@@ -68,9 +70,10 @@ pub struct Share {
     pub seconds_bps: Vec<Vec<f64>>,
     pub sent: Sent,
     pub quiet: Probed,
-    /// Of the pod with the most flows.
+    /// Of the pod with the most flows, the first of them.
     pub busy: Probed,
-    /// What the first pod has each time that it comes back, from 100 to 200 ms after it began, of its part.
+    /// What the first pod has each time that it comes back, from 100 to 200 ms after it began, of its
+    /// part; a super-packet more or less is some percent of that.
     pub back: Vec<f64>,
 }
 
@@ -170,7 +173,8 @@ impl SharePlan {
             let now = (Instant::now(), look());
             let span = (now.0 - last.0).as_secs_f64();
             let rate = |(number, (now, last)): (usize, (&u64, &u64))| {
-                (now - last) as f64 * 8.0 * self.frames(number) / span
+                let probes = if number == self.busiest() { PROBES_BPS } else { 0.0 };
+                (now - last) as f64 * 8.0 * self.frames(number) / span + probes
             };
             seconds.push(now.1.iter().zip(&last.1).enumerate().map(rate).collect());
             last = now;
@@ -183,7 +187,7 @@ impl SharePlan {
             Load::Tcp(flows) => flows,
             _ => 0,
         };
-        (0..self.pods.len()).max_by_key(flows).unwrap_or(0)
+        (0..self.pods.len()).rev().max_by_key(flows).unwrap_or(0)
     }
 
     /// How much longer a pod's frames are than their payload.

@@ -113,7 +113,7 @@ pub fn figures(shares: &[Share]) -> Vec<Figure> {
             unit: "%",
             bound: least,
             bounds: [95.0, 97.0],
-            value: &|s| of(s, "F2", s.back.iter().copied().reduce(f64::min)? * 100.0),
+            value: &|s| of(s, "F2", mean(&s.back)?),
         },
         Rule {
             id: "F3-used",
@@ -199,6 +199,11 @@ pub fn figures(shares: &[Share]) -> Vec<Figure> {
         },
     ];
     rules.iter().filter_map(|rule| rule.figure(shares)).collect()
+}
+
+/// In percent.
+fn mean(parts: &[f64]) -> Option<f64> {
+    (!parts.is_empty()).then(|| parts.iter().sum::<f64>() * 100.0 / parts.len() as f64)
 }
 
 impl Rule<'_> {
