@@ -191,7 +191,7 @@ impl SharePlan {
     }
 
     /// How much longer a pod's frames are than their payload.
-    fn frames(&self, number: usize) -> f64 {
+    pub fn frames(&self, number: usize) -> f64 {
         let mtu = f64::from(self.mtu);
         match self.pods[number].load {
             Load::Tcp(_) | Load::Resting(_) => (mtu + 14.0) / (mtu - 52.0),

@@ -58,11 +58,12 @@ pub fn figures(shares: &[Share]) -> Vec<Figure> {
     };
     let local = |share: &Share| {
         let rates = share.rates();
-        let of = |(pod, rate): (&crate::share::Sharer, &f64)| match pod.load {
-            Load::Local(bps) => Some(rate * 100.0 / bps as f64),
+        share.plan.pods.iter().enumerate().find_map(|(number, pod)| match pod.load {
+            Load::Local(bps) => {
+                Some(rates[number] * 100.0 / (bps as f64 * share.plan.frames(number)))
+            }
             _ => None,
-        };
-        share.plan.pods.iter().zip(&rates).find_map(of)
+        })
     };
     let (most, least) = (Bound::AtMost, Bound::AtLeast);
     let retransmitted = |share: &Share| share.sent.retransmissions as f64;

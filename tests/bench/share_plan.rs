@@ -49,6 +49,9 @@ fn peers(plan: SharePlan) -> impl Iterator<Item = SharePlan> {
 
 pub fn shares(wanted: impl Fn(&str) -> bool) -> Vec<Job> {
     let mut plans = Vec::new();
+    if ["F1", "F4", "F5"].into_iter().any(&wanted) {
+        plans.push(idle());
+    }
     if wanted("F1") || wanted("F5") {
         plans.extend(flows());
     }
@@ -64,16 +67,18 @@ pub fn shares(wanted: impl Fn(&str) -> bool) -> Vec<Job> {
     plans.into_iter().map(Job::Share).collect()
 }
 
+/// What a round trip takes by itself.
+fn idle() -> SharePlan {
+    SharePlan { sharing: Sharing::None, ..plan("F1", "idle", vec![tcp(0)]) }
+}
+
 fn flows() -> Vec<SharePlan> {
     let limited = |case: &str, limit_bps| {
         plan("F1", case, FLOWS.map(|flows| Sharer { limit_bps, ..tcp(flows) }).to_vec())
     };
     let free = limited("no limits", 0);
-    let idle =
-        SharePlan { pods: vec![tcp(0)], sharing: Sharing::None, ..plan("F1", "idle", Vec::new()) };
     let bbr = SharePlan { congestion: "bbr".into(), ..free.clone() };
-    let mut plans = vec![idle];
-    plans.extend(both(free.clone()));
+    let mut plans: Vec<SharePlan> = both(free.clone()).collect();
     plans.extend(both(limited("limits of the line", LINE_BPS)));
     plans.extend(both(limited("limits of 10 lines", 10 * LINE_BPS)));
     plans.extend(peers(free.clone()));
