@@ -11,6 +11,7 @@ use crate::packets::{self, Packets};
 use crate::rate::{Rate, RatePlan};
 use crate::row::{Row, RowPlan};
 use crate::setups::Setup;
+use crate::share::{Share, SharePlan};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Job {
@@ -18,6 +19,7 @@ pub enum Job {
     Rate(RatePlan),
     Packets(Setup),
     Crowd(CrowdPlan),
+    Share(SharePlan),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,6 +28,7 @@ pub enum Outcome {
     Rate(Rate),
     Packets(Packets),
     Crowd(Crowd),
+    Share(Share),
 }
 
 impl Job {
@@ -35,6 +38,7 @@ impl Job {
             Self::Rate(plan) => Outcome::Rate(plan.run(node)),
             Self::Packets(setup) => Outcome::Packets(packets::run(*setup, node)),
             Self::Crowd(plan) => Outcome::Crowd(plan.run(node)),
+            Self::Share(plan) => Outcome::Share(plan.run(node)),
         }
     }
 
@@ -45,6 +49,7 @@ impl Job {
             Self::Rate(plan) => 2.0 + plan.rate_bps as f64 / 5e6,
             Self::Packets(_) => 10.0,
             Self::Crowd(plan) => 10.0 + plan.flows as f64 / 1000.0,
+            Self::Share(plan) => 10.0 + plan.pods.len() as f64,
         }
     }
 }
@@ -56,6 +61,7 @@ impl fmt::Display for Outcome {
             Self::Rate(rate) => rate.fmt(f),
             Self::Packets(packets) => packets.fmt(f),
             Self::Crowd(crowd) => crowd.fmt(f),
+            Self::Share(share) => share.fmt(f),
         }
     }
 }

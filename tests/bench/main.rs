@@ -26,6 +26,10 @@ mod rate_kept;
 mod report;
 mod row;
 mod setups;
+mod share;
+mod share_figures;
+mod share_plan;
+mod sharing;
 mod site;
 mod svg;
 mod throughput;
@@ -38,8 +42,11 @@ use anyhow::{Result, bail};
 use guest::Time;
 use report::Report;
 
-/// P6 and P7, like P4 and P5, come from the same measurements.
-const GROUPS: [&str; 12] = ["S1", "M", "C", "N", "P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8"];
+/// P6 and P7, like P4 and P5, come from the same measurements; F5 from those of F1.
+const GROUPS: [&str; 20] = [
+    "S1", "M", "C", "N", "P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "F1", "F2", "F3", "F4",
+    "F5", "F6", "F7", "F8",
+];
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -94,6 +101,9 @@ fn measure(wanted: impl Fn(&str) -> bool) -> Result<Report> {
     if wanted("P1") {
         report.figures.push(program_cost::measure());
     }
+    if wanted("F6") {
+        report.figures.push(program_cost::measure_node_share());
+    }
     if wanted("P3") {
         report.figures.push(throughput::measure());
     }
@@ -102,6 +112,7 @@ fn measure(wanted: impl Fn(&str) -> bool) -> Result<Report> {
     jobs.extend(either(["P4", "P5"]).then(plan::rates).into_iter().flatten());
     jobs.extend(either(["P6", "P7"]).then(plan::rows).into_iter().flatten());
     jobs.extend(wanted("P8").then(plan::crowds).into_iter().flatten());
+    jobs.extend(share_plan::shares(&wanted));
     report.take(guest::measure(&jobs)?);
     if wanted("P4") {
         report.take_processors(&guest::run_guest(&plan::processors(), Time::Real)?);

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use tests::probes::Probed;
 
 use crate::crowd::Crowd;
 use crate::figure::Figure;
@@ -14,6 +15,8 @@ use crate::plots;
 use crate::report::Report;
 use crate::row::{Direction, Row};
 use crate::setups::Setup;
+use crate::share::Share;
+use crate::sharing::Sharing;
 use crate::site::MTUS;
 
 const PAGE: &str = "docs/benchmarks.md";
@@ -27,6 +30,8 @@ What follows from the figures:
 - Small requests hardly wait behind the pod's own bulk transfers: less than 0.5 ms at the median, and at the 99th percentile no longer than by
   CAKE (P6). With departure times alone it is about a second, with the upstream plugin and a burst of 32 KB some 35 ms.
 - Bulk flows have equal shares, and of what a pod sends less than one segment of 1000 is sent again (P7).
+- Pods that share the node have equal parts of its line however many flows they open, and 98 % and more of it is used (F1). A quiet pod's
+  round trip stays below a millisecond meanwhile (F5). The price is work for each packet (F6).
 - The plugin takes less than half of the upstream plugin's time; an idle agent with 500 pods takes no processor time and less than 16 MiB (C, N).
 - The price is work for each packet (P1, P2, P3). Not what it must be in this run: ";
 
@@ -42,6 +47,12 @@ const LEGEND: &str = ".
 | P6 | the round trip of small requests beside bulk flows of the same pod |
 | P7 | the bulk flows: goodput, retransmissions, shares (Jain's index; 1 is equal) |
 | P8 | many flows at once: a flood, and new flows beside it |
+| F1, F7 | node share: 8 or 64 pods of 1 to 16 flows; Jain's index over pods, and how much of the line is used |
+| F2 | node share: parts by weight, and pods that come and go |
+| F3, F4 | node share: beside pods with small limits of their own, and beside a flood of UDP |
+| F5 | node share: round trips of a quiet pod and of a sparse flow inside the heaviest one; retransmissions |
+| F6 | node share: what a packet costs more |
+| F8 | node share: what stays on the node while the line is full |
 | C | the CNI plugin: ADD, DEL, memory |
 | N | the agent with 250 or 500 pods: start, memory, wake-ups, what it does to ADDs |
 | M | a boot with new settings, and the look-up of an instance type |
@@ -53,9 +64,9 @@ place, or what the value consists of.
 
 Made by `make bench`; the same figures, and all that they come from, are in `target/report/bench.json`.
 
-P2 and P4 to P8 are measured in a QEMU guest (kernel 6.12, one processor) whose time is the number of instructions it
+P2, P4 to P8 and F but F6 are measured in a QEMU guest (kernel 6.12, one processor) whose time is the number of instructions it
 has done, two nanoseconds each: no noise, the same on any machine. A pod is a routed veth, the remote machine a namespace
-behind another one. C, M, N, P1, P3 and S1 are measured on the kernel of the machine itself; C is what the released plugin and the CNI
+behind another one. C, F6, M, N, P1, P3 and S1 are measured on the kernel of the machine itself; C is what the released plugin and the CNI
 project's do in turn on the same veths.
 
 | set-up | what it is |
@@ -71,6 +82,11 @@ project's do in turn on the same veths.
 | queues-and-filter | the same, and a filter whose program does nothing |
 | empty-guard | the same, and such a program on tcx of the host's end |
 | sluice-unguarded | Sluice without the guard on the host's end |
+| node-share | Sluice's node share of a line of 100 Mbit/s |
+| limits | Sluice without it: each pod limited to its part of that line |
+| cake-dual-srchost | `cake bandwidth LINE dual-srchost` on the uplink (egress only, as the next two) |
+| htb-fq-codel | an HTB class for each pod, which may borrow all of the line, with `fq_codel` |
+| tbf-fq-codel (F) | `tbf burst 32kb latency 400ms` with `fq_codel`, on the uplink |
 
 ";
 
@@ -89,6 +105,7 @@ pub fn write(report: &Report) -> Result<()> {
         rows(&mut page, mtu, &report.rows);
     }
     crowds(&mut page, &report.crowds);
+    shares(&mut page, &report.shares);
     fs::write(PAGE, page).with_context(|| format!("write {PAGE}"))?;
     println!("written: {PAGE}, {PLOTS}");
     Ok(())
@@ -227,5 +244,31 @@ fn crowds(page: &mut String, crowds: &[Crowd]) {
         let _ = write!(page, "| {direction} | {} | {} | {setup} ", plan.mtu, plan.flows);
         let _ = write!(page, "| {goodput_mbps:.2} | {:.3} | {:.3} ", echo.median_ms, echo.p99_ms);
         let _ = writeln!(page, "| {} of {} | {first_second:.3} |", echo.lost, echo.asked);
+    }
+}
+
+fn shares(page: &mut String, shares: &[Share]) {
+    page.push_str("\n## Pods that share a line of 100 Mbit/s\n\nTimes are median / p99 in milliseconds, echo and request; of its ");
+    page.push_str(
+        "part: the pod that has least and the one that has most of its part of the whole line.\n\n",
+    );
+    page.push_str("| pods | sharing | used | Jain | worst second | retransmissions of segments ");
+    page.push_str("| quiet pod | busiest pod | of its part |\n");
+    page.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
+    for share in shares.iter().filter(|share| share.plan.sharing != Sharing::None) {
+        let Share { plan, sent, quiet, busy, .. } = share;
+        let (used, jain, worst) = (share.used_percent(), share.jain(), share.worst_jain());
+        let _ = write!(page, "| {plan} | {} | {used:.2} % ", plan.sharing.name());
+        let _ = write!(page, "| {jain:.4} | {worst:.4} | {} ", sent.retransmissions);
+        let _ = write!(page, "of {} ", sent.segments);
+        for Probed { echo, request } in [quiet, busy] {
+            let _ = write!(page, "| {:.3} / {:.3}, ", echo.median_ms, echo.p99_ms);
+            let _ = write!(page, "{:.3} / {:.3} ", request.median_ms, request.p99_ms);
+        }
+        let parts = share.of_part().into_iter().filter(|part| part.is_finite());
+        let (least, most) = parts.fold((f64::INFINITY, 0.0_f64), |(least, most), part| {
+            (least.min(part), most.max(part))
+        });
+        let _ = writeln!(page, "| {least:.3} to {most:.3} |");
     }
 }

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! P1: what the programs cost for each packet, by BPF_PROG_TEST_RUN on this
 //! machine, net of a program that does nothing. A test run has no classid, so
-//! slot 0 gets the limit that the plugin wrote for a pod.
+//! slot 0 gets the limit that the plugin wrote for a pod. F6: the same pod before and
+//! after it takes part in a node share, in turn.
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::Value;
 use tests::cni::Annotations;
-use tests::command::{json, run};
+use tests::command::{json, run, wait_for};
 use tests::node::{Node, PIN_DIR, with_node};
 
 use crate::figure::{Bound, Figure};
@@ -20,10 +22,16 @@ const REPEAT: &str = "1000000";
 /// In struct sluice_line: PACED is 0.
 const MODE: usize = 40;
 
+/// A packet of a test run comes from no device: that becomes an uplink.
+const NO_DEVICE: usize = 0;
+const ROUTES: [usize; 3] = [0, 10, 1000];
+
 /// Nanoseconds of one program with one kind of packet.
 struct Case {
     program: String,
     frame: Frame,
+    /// What slot 0 holds meanwhile in this direction, where it is not always the same.
+    line: Option<(usize, Vec<u8>)>,
     times_ns: Vec<f64>,
 }
 
@@ -40,6 +48,74 @@ pub fn measure() -> Figure {
     figure.expect("the node ran")
 }
 
+/// What a packet costs more while its pod takes part in a node share that nobody fills.
+pub fn measure_node_share() -> Figure {
+    let mut figure = None;
+    with_node(|node| {
+        node.boot_with("");
+        node.start_agent();
+        limit_slot_0(node);
+        let off = paced_lines();
+        node.boot_with("node-share = true\nnode-egress = '900Gbit'\nnode-ingress = '900Gbit'\n");
+        wait_for("the pod's weight", Duration::from_secs(20), || {
+            (used_values("uplinks").len() + used_values("routes").len() > 0
+                && paced_lines().iter().zip(&off).all(|(on, off)| on != off))
+            .then_some(())
+        });
+        let on = paced_lines();
+        set("uplinks", NO_DEVICE, "value 1 0 0 0");
+        let mut costs = Vec::new();
+        for routes in ROUTES {
+            add_routes(routes);
+            let mut cases = Vec::new();
+            for (direction, program) in ["shape_egress", "shape_ingress"].into_iter().enumerate() {
+                for line in [&off[direction], &on[direction]] {
+                    let line = Some((direction, line.clone()));
+                    let case = Case::new(format!("{PIN_DIR}/{program}"), Frame::Tcp);
+                    cases.push(Case { line, ..case });
+                }
+            }
+            run_in_turn(&mut cases);
+            let more = |pair: &[Case]| pair[1].median() - pair[0].median();
+            costs.extend(
+                cases
+                    .chunks(2)
+                    .map(|pair| (format!("{}, {routes} routes", pair[0].name()), more(pair))),
+            );
+        }
+        let (name, worst) =
+            costs.iter().max_by(|a, b| a.1.total_cmp(&b.1)).cloned().expect("a cost");
+        let judged = Figure::new("F6", "node share: what a packet costs more", "ns")
+            .judge(worst, Bound::AtMost, [25.0, 15.0])
+            .detail(name);
+        figure = Some(costs.into_iter().fold(judged, |figure, (name, ns)| figure.peer(name, ns)));
+    });
+    figure.expect("the node ran")
+}
+
+/// Of the one pod, behind its copies in slot 0.
+fn paced_lines() -> Vec<Vec<u8>> {
+    let mut lines = used_values("lines");
+    lines = lines.drain(2..4).collect();
+    lines.iter_mut().for_each(|line| line[MODE] = 0);
+    lines
+}
+
+/// Pods of the node beside what the agent has found.
+fn add_routes(count: usize) {
+    for number in 0..count as u32 {
+        let address = 0x0a02_0000 + number;
+        let bytes = [&128u32.to_ne_bytes()[..], &[0; 10], &[0xff; 2], &address.to_be_bytes()];
+        set_at("routes", &bytes.concat(), "value 1 0 0 0");
+    }
+}
+
+fn run_in_turn(cases: &mut [Case]) {
+    for _ in 0..ROUNDS {
+        cases.iter_mut().for_each(Case::run_once);
+    }
+}
+
 fn measure_cases() -> Vec<Case> {
     let mut cases = vec![Case::new(format!("{PEERS}/empty"), Frame::Udp)];
     for program in ["shape_egress", "shape_ingress", "guard"] {
@@ -49,9 +125,7 @@ fn measure_cases() -> Vec<Case> {
         }
     }
     cases.push(Case::new(format!("{PEERS}/edt"), Frame::Udp));
-    for _ in 0..ROUNDS {
-        cases.iter_mut().for_each(Case::run_once);
-    }
+    run_in_turn(&mut cases);
     cases
 }
 
@@ -70,7 +144,7 @@ fn judge(cases: &[Case]) -> Figure {
 impl Case {
     fn new(program: String, frame: Frame) -> Self {
         frames::write(frame);
-        Self { program, frame, times_ns: Vec::new() }
+        Self { program, frame, line: None, times_ns: Vec::new() }
     }
 
     fn name(&self) -> String {
@@ -79,6 +153,9 @@ impl Case {
     }
 
     fn run_once(&mut self) {
+        if let Some((direction, line)) = &self.line {
+            set("lines", *direction, &format!("value {}", words(line)));
+        }
         let input = self.frame.path();
         let text = run(
             "bpftool",
@@ -124,7 +201,11 @@ fn used_values(map: &str) -> Vec<Vec<u8>> {
 }
 
 fn set(map: &str, index: usize, value: &str) {
-    let key = words(&(index as u32).to_ne_bytes());
+    set_at(map, &(index as u32).to_ne_bytes(), value);
+}
+
+fn set_at(map: &str, key: &[u8], value: &str) {
+    let key = words(key);
     let line = format!("map update pinned {PIN_DIR}/{map} key {key} {value}");
     run("bpftool", &line.split_whitespace().collect::<Vec<_>>());
 }

@@ -13,7 +13,8 @@ use crate::jobs::Outcome;
 use crate::packets::{self, Packets};
 use crate::rate::Rate;
 use crate::row::Row;
-use crate::{rate_kept, under_load};
+use crate::share::Share;
+use crate::{rate_kept, share_figures, under_load};
 
 const REPORT: &str = "target/report/bench.json";
 
@@ -24,6 +25,7 @@ pub struct Report {
     pub rates: Vec<Rate>,
     pub packets: Vec<Packets>,
     pub crowds: Vec<Crowd>,
+    pub shares: Vec<Share>,
 }
 
 impl Report {
@@ -35,6 +37,7 @@ impl Report {
                 Outcome::Rate(rate) => self.rates.push(rate),
                 Outcome::Packets(packets) => self.packets.push(packets),
                 Outcome::Crowd(crowd) => self.crowds.push(crowd),
+                Outcome::Share(share) => self.shares.push(share),
             }
         }
         self.rows.sort_by_key(|row| row.plan.order());
@@ -51,6 +54,7 @@ impl Report {
         if !self.crowds.is_empty() {
             self.figures.extend(crowd::figures(&self.crowds));
         }
+        self.figures.extend(share_figures::figures(&self.shares));
     }
 
     pub fn take_processors(&mut self, outcomes: &[Outcome]) {

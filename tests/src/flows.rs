@@ -48,12 +48,34 @@ pub struct Bulk<'scope> {
 pub struct Progress {
     stop: AtomicBool,
     received: Vec<AtomicU64>,
+    rhythm: Option<Rhythm>,
+}
+
+/// Senders send for `span` and rest for `span`, `offset` into it at the start.
+struct Rhythm {
+    start: Instant,
+    span: Duration,
+    offset: Duration,
 }
 
 impl Progress {
     pub fn new(flows: usize) -> Self {
         let received = (0..flows).map(|_| AtomicU64::new(0)).collect();
-        Self { stop: AtomicBool::new(false), received }
+        Self { stop: AtomicBool::new(false), received, rhythm: None }
+    }
+
+    /// TCP senders send for `span` and rest for `span`, as if they had begun `offset` ago.
+    pub fn resting(flows: usize, span: Duration, offset: Duration) -> Self {
+        let rhythm = Some(Rhythm { start: Instant::now(), span, offset });
+        Self { rhythm, ..Self::new(flows) }
+    }
+
+    /// How long it is until senders begin again, and whether they rest until then.
+    pub fn next_start(&self) -> Option<(Duration, bool)> {
+        let Rhythm { start, span, offset } = self.rhythm.as_ref()?;
+        let round = 2 * span.as_nanos();
+        let at = ((start.elapsed() + *offset).as_nanos() % round) as u64;
+        Some((Duration::from_nanos(round as u64 - at), u128::from(at) >= span.as_nanos()))
     }
 
     /// Payload bytes of each flow so far.
@@ -127,8 +149,16 @@ fn send_tcp(target: SocketAddr, congestion: &str, progress: &Progress) -> Sent {
     let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(10)).expect("connect");
     set_congestion(&stream, congestion);
     stream.set_write_timeout(Some(Duration::from_millis(200))).expect("a timeout");
-    let chunk = vec![0; CHUNK];
+    let mut chunk = vec![0; CHUNK];
+    if progress.rhythm.is_some() {
+        // What a socket holds is sent into the rest.
+        setsockopt(&stream, sockopt::SndBuf, &CHUNK).expect("a small buffer");
+        chunk.truncate(CHUNK / 16);
+    }
     while !progress.is_over() {
+        if let Some((rest, true)) = progress.next_start() {
+            sleep(rest);
+        }
         // A full queue times out; then we look at the end and go on.
         let _ = stream.write(&chunk);
     }
@@ -213,14 +243,17 @@ pub fn udp_payload(socket: &UdpSocket) -> Vec<u8> {
     vec![0; mtu as usize - UDP_ROOM]
 }
 
-/// Swallows UDP until the end; the kernel counts it.
+/// Swallows UDP until the end; the kernel counts it, and so does a first flow of `progress`.
 pub fn swallow_udp(address: IpAddr, ready: &mpsc::Sender<SocketAddr>, progress: &Progress) {
     let socket = UdpSocket::bind((address, 0)).expect("bind");
     socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
     ready.send(socket.local_addr().expect("a port")).expect("a receiver waits");
-    let mut buffer = [0; 2048];
+    let mut buffer = vec![0; CHUNK];
     while !progress.is_over() {
         // A timeout only lets us look at the end.
-        let _ = socket.recv(&mut buffer);
+        let bytes = socket.recv(&mut buffer).unwrap_or(0);
+        if let Some(received) = progress.received.first() {
+            received.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
     }
 }
