@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::node::Source;
 use super::output::{print, show, to_json, width};
 use crate::status::Pods;
+use crate::status::node_share::NodeLines;
 use crate::status::rates::measure;
 use table::{PodRow, SortOrder};
 use terminal::Terminal;
@@ -41,6 +42,7 @@ pub struct Top {
 /// As JSON.
 #[derive(Serialize)]
 struct Rows<'r> {
+    node_share: &'r NodeLines,
     directions: &'r [PodRow],
 }
 
@@ -53,10 +55,15 @@ pub fn run(source: &Source, top: &Top) -> Result<()> {
     if !before.pods.is_empty() {
         std::thread::sleep(interval);
     }
-    let rows = rows(&before, &mut source.counters()?, top.sort);
+    let mut after = source.counters()?;
+    let rows = rows(&before, &mut after, top.sort);
     match top.json {
-        true => print(&to_json(&Rows { directions: &rows })?),
-        false => show(&(table::lines(&rows, width()).join("\n") + "\n")),
+        true => print(&to_json(&Rows { node_share: &after.node_share, directions: &rows })?),
+        false => {
+            let node = after.node_line().map(|line| format!("node: {line}"));
+            let lines = node.into_iter().chain(table::lines(&rows, width()));
+            show(&(lines.collect::<Vec<_>>().join("\n") + "\n"))
+        }
     }
 }
 
@@ -76,7 +83,7 @@ fn live(source: &Source, mut before: Pods, interval: Duration, order: SortOrder)
     let mut due = Instant::now() + interval;
     loop {
         let (width, height) = terminal.size();
-        terminal.show(&view.lines(width, height))?;
+        terminal.show(&view.lines(width, height), view.head())?;
         for key in terminal.keys(due.saturating_duration_since(Instant::now()))? {
             if view.press(key, height) {
                 return Ok(());

@@ -24,6 +24,8 @@ pub struct Sources<'s> {
     pub latency_target: Option<LatencyTarget>,
     /// Of the node's line, and who says its weight; None where pods do not share that.
     pub part: Option<(Origin, Part)>,
+    /// The weight that the pod asked for, where `max-weight` has lowered it.
+    pub asked_weight: Option<Weight>,
 }
 
 /// Whose maximum it is.
@@ -72,6 +74,7 @@ impl<'s> Sources<'s> {
             ],
             burst: if egress { annotated.egress_burst } else { annotated.ingress_burst },
             latency_target: annotated.latency_target,
+            asked_weight: annotated.weight.filter(|weight| *weight > max_weight),
             part: capacity(bandwidth, direction).map(|capacity| {
                 let weights = [
                     (Origin::PodAnnotation, own_weight),

@@ -33,6 +33,11 @@ pub fn screen(status: &Status, values: Option<&Settings>) -> String {
     line("agent", &agent(status));
     line("shaping", &shaping(&status.kernel));
     line("kernel", &kernel(&status.kernel));
+    status
+        .node_share
+        .to_text(|direction| status.node_rate(direction))
+        .iter()
+        .for_each(|text| line("share", text));
     line("pods", &counts(status));
     overrides(status).iter().for_each(|text| line("overrides", text));
     max_pods(status).iter().for_each(|text| line("max-pods", text));
@@ -186,6 +191,7 @@ pub fn duration(ns: u64) -> String {
 #[cfg(test)]
 pub mod tests {
     use super::super::node::RunningAgent;
+    use super::super::node_share::tests::{lines, share};
     use super::super::{GuardLine, Line, PodStatus};
     use super::*;
     use crate::addresses::capacity;
@@ -216,6 +222,7 @@ pub mod tests {
             mean_wait_ns: None,
             last_drops: Default::default(),
             delays: None,
+            share: None,
             mode: Some("paced".into()),
             broken: false,
             reason: "fq releases each packet on time".into(),
@@ -277,6 +284,7 @@ pub mod tests {
             verdict: Some(Verdict::Good),
             kubelet: None,
             kernel: Kernel { release: "6.12.0".into(), tcx: Some(true), sch_fq: Some(true) },
+            node_share: Default::default(),
             pods,
             degraded: Vec::new(),
         }
@@ -295,6 +303,16 @@ pub mod tests {
              pods:     1: 1 paced\n\
              degraded: nothing\n"
         );
+    }
+
+    #[test]
+    fn line_that_pods_share_is_on_the_screen() {
+        let mut node = status(vec![pod()]);
+        node.node_share = lines();
+        node.pods[0].egress.share = Some(share());
+        let line =
+            "share:    egress 13Mbit of 20Mbit, busy, weights 300; ingress 20Mbit, not busy\n";
+        assert!(screen(&node, None).contains(line), "{}", screen(&node, None));
     }
 
     /// Two prefixes of a node that promises 110 pods, seen half a minute ago.
