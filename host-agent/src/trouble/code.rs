@@ -119,6 +119,9 @@ codes! {
     NODE_SHARE_OFF = "node-share-off", Degraded "", Status(ANY),
         "Pods are to share what the node can do, and that is not known in some direction.",
         "set bandwidth.node-egress and bandwidth.node-ingress to rates";
+    NODE_BUSY = "node-busy", Note "", Status("SluiceNodeBusy"),
+        "For 10 s on end pods have waited for the node's line and used 80 % of it and more; it names those that took most. It is over when the line has not been busy for 10 s.",
+        "give pods other weights (bandwidth.weight, a class' weight, sluice.dev/weight) or limits, or move some to another node; sluice top shows them";
 }
 "Agent" {
     AGENT_NOT_RUNNING = "agent-not-running", Degraded "", Both("SluiceAgentDown"),

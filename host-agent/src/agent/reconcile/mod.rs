@@ -7,6 +7,7 @@
 pub mod adopt;
 mod health;
 mod known_pod;
+mod node_busy;
 mod node_share;
 pub mod once;
 mod pending_guard;
@@ -26,12 +27,15 @@ use crate::agent::chain_entry;
 use crate::host::lock::{Busy, unless_busy};
 use crate::host::paths::Paths;
 use crate::netlink::{Changed, Link, Netlink};
+use crate::pod::direction::Direction;
 use crate::pod::record::{Claim, Key, NoFreeSlot, Record, Records};
+use crate::pod::sources::capacity;
 use crate::settings::in_force::in_force;
 use crate::status::metrics::SinceStart;
 use crate::status::report::AgentReport;
 use crate::trouble::{Trouble, code, some};
 use known_pod::{KnownPod, RETRY, longest_without_guard};
+use node_busy::NodeBusy;
 use node_share::NodeShare;
 use pod::{NodeView, Seen};
 
@@ -76,6 +80,7 @@ pub struct Reconciler {
     unread: BTreeMap<PathBuf, Trouble>,
     chain: chain_entry::Chain,
     node_share: NodeShare,
+    node_busy: NodeBusy,
     since_start: SinceStart,
     /// Directories of older versions' pins, which go when nothing uses them any more.
     older: Vec<PathBuf>,
@@ -110,6 +115,7 @@ impl Reconciler {
             unread: BTreeMap::new(),
             chain: chain_entry::Chain::default(),
             node_share: NodeShare::default(),
+            node_busy: NodeBusy::default(),
             since_start: SinceStart::begin(),
             older: bpf::older_layouts(&paths.bpffs())?,
         };
@@ -298,7 +304,7 @@ impl Reconciler {
         let guards = self.pods.values().filter_map(|pod| pod.guard_due).min();
         let guards = guards.map(|due| due.max(self.next_guard));
         let chain = self.chain.next().filter(|_| self.in_force);
-        let rest = pods.chain(guards).chain(chain);
+        let rest = pods.chain(guards).chain(chain).chain(self.node_busy.next());
         rest.fold(self.next_pass, Instant::min)
     }
 
@@ -310,6 +316,7 @@ impl Reconciler {
         }
         self.keep_entry(began);
         self.share_node();
+        self.watch_node(began);
         let due = self.due(began);
         if !due.is_empty() {
             self.bring_all(due, began)?;
@@ -539,7 +546,28 @@ impl Reconciler {
             Ok(()) => node_share::trouble(bandwidth),
             Err(e) => Some(node_share::failed(&e)),
         };
+        let is_shared = Direction::BOTH.iter().any(|it| capacity(bandwidth, *it).is_some());
+        self.node_busy.follow(is_shared, Instant::now());
         self.set_trouble("node share", trouble);
+        if !is_shared {
+            self.set_trouble("node egress", None);
+            self.set_trouble("node ingress", None);
+        }
+    }
+
+    /// Names who takes most of a line that is busy for long.
+    fn watch_node(&mut self, now: Instant) {
+        if self.node_busy.next().is_none_or(|due| due > now) {
+            return;
+        }
+        let claims: Vec<_> = self.pods.values().map(|pod| &pod.claim).collect();
+        match self.node_busy.look(now, &self.pins, &claims) {
+            Ok([egress, ingress]) => {
+                self.set_trouble("node egress", egress);
+                self.set_trouble("node ingress", ingress);
+            }
+            Err(e) => log::warn!("look at the node's line: {e}"),
+        }
     }
 
     /// Restores our entry in the conflist where another writer has replaced it.
