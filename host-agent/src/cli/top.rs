@@ -18,6 +18,7 @@ use super::output::{print, show, to_json, width};
 use crate::status::Pods;
 use crate::status::node_share::NodeLines;
 use crate::status::rates::measure;
+use crate::status::text::node_line;
 use table::{PodRow, SortOrder};
 use terminal::Terminal;
 use view::View;
@@ -60,7 +61,8 @@ pub fn run(source: &Source, top: &Top) -> Result<()> {
     match top.json {
         true => print(&to_json(&Rows { node_share: &after.node_share, directions: &rows })?),
         false => {
-            let node = after.node_line().map(|line| format!("node: {line}"));
+            let node = node_line(&after.node_share, |direction| after.node_rate(direction))
+                .map(|line| format!("node: {line}"));
             let lines = node.into_iter().chain(table::lines(&rows, width()));
             show(&(lines.collect::<Vec<_>>().join("\n") + "\n"))
         }

@@ -100,9 +100,9 @@ impl Pods {
         Self { at_ns, node_share, pods, degraded }
     }
 
-    /// The node's line in one line, where pods share that.
-    pub fn node_line(&self) -> Option<String> {
-        self.node_share.to_text(|direction| node_rate(&self.pods, direction))
+    /// What pods take of the node's line in this direction; None in what was read once.
+    pub fn node_rate(&self, direction: &str) -> Option<u64> {
+        node_rate(&self.pods, direction)
     }
 
     /// Lines about pods that are none of these because they could not be adopted.

@@ -6,7 +6,6 @@ use bpf::{NS_PER_BYTE_SHIFT, Pins, Slot};
 use serde::{Deserialize, Serialize};
 
 use crate::pod::direction::Direction;
-use crate::status::text::short;
 
 /// A line that something waited for within this time is busy.
 const BUSY_NS: u64 = 1_000_000_000;
@@ -61,22 +60,6 @@ impl NodeLines {
     pub fn shared(&self) -> impl Iterator<Item = (&'static str, &NodeLine)> {
         let name = |direction: Direction| Some((direction.name(), self.of(direction)?));
         Direction::BOTH.into_iter().filter_map(name)
-    }
-
-    /// One line for people; `used` is a direction's rate, where that is known. None where nothing is
-    /// shared.
-    pub fn to_text(&self, used: impl Fn(&str) -> Option<u64>) -> Option<String> {
-        let each = self.shared().map(|(direction, line)| {
-            let used = used(direction).map(|bps| format!("{} of ", short(bps)));
-            let busy = match line.busy {
-                true => format!(", busy, weights {}", line.weights),
-                false => ", not busy".into(),
-            };
-            let capacity = short(line.capacity_bps);
-            format!("{direction} {}{capacity}{busy}", used.unwrap_or_default())
-        });
-        let all = each.collect::<Vec<_>>().join("; ");
-        (!all.is_empty()).then_some(all)
     }
 }
 
@@ -183,15 +166,5 @@ pub mod tests {
             assert_eq!(kept(bits), Some(bits as u64));
         }
         assert_eq!(capacity_bps(0), None);
-    }
-
-    #[test]
-    fn text_has_use_and_state_of_what_is_shared() {
-        let used = |direction: &str| (direction == "egress").then_some(19_000_000);
-        assert_eq!(
-            lines().to_text(used).as_deref(),
-            Some("egress 19Mbit of 20Mbit, busy, weights 300; ingress 20Mbit, not busy")
-        );
-        assert_eq!(NodeLines::default().to_text(used), None);
     }
 }

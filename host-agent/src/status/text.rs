@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use settings_model::{Rate, Settings};
 
+use super::node_share::NodeLines;
 use super::{Kernel, PodState, Status};
 use crate::addresses::capacity::{Capacity, numbers};
 use crate::pod::time_to_live::TimeToLive;
@@ -33,9 +34,7 @@ pub fn screen(status: &Status, values: Option<&Settings>) -> String {
     line("agent", &agent(status));
     line("shaping", &shaping(&status.kernel));
     line("kernel", &kernel(&status.kernel));
-    status
-        .node_share
-        .to_text(|direction| status.node_rate(direction))
+    node_line(&status.node_share, |direction| status.node_rate(direction))
         .iter()
         .for_each(|text| line("share", text));
     line("pods", &counts(status));
@@ -166,6 +165,22 @@ fn addresses(capacity: &Capacity, now_ns: u64) -> String {
     let age = capacity.age_ns(now_ns).map(|age| format!("; IMDS answered {} ago", duration(age)));
     let (state, numbers) = (capacity.state.name(), numbers(capacity));
     format!("{state}: {numbers}{}", age.unwrap_or_default())
+}
+
+/// What pods share of the node in one line; `used` is a direction's rate, where that is known. None where
+/// nothing is shared.
+pub fn node_line(lines: &NodeLines, used: impl Fn(&str) -> Option<u64>) -> Option<String> {
+    let each = lines.shared().map(|(direction, line)| {
+        let used = used(direction).map(|bps| format!("{} of ", short(bps)));
+        let busy = match line.busy {
+            true => format!(", busy, weights {}", line.weights),
+            false => ", not busy".into(),
+        };
+        let capacity = short(line.capacity_bps);
+        format!("{direction} {}{capacity}{busy}", used.unwrap_or_default())
+    });
+    let all = each.collect::<Vec<_>>().join("; ");
+    (!all.is_empty()).then_some(all)
 }
 
 /// Three digits are enough to compare by eye; `--json` has all of them.

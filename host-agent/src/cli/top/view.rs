@@ -6,6 +6,7 @@ use super::table::{self, PodRow, SortOrder};
 use super::terminal::{HEAD, Key};
 use crate::cli::columns::short;
 use crate::status::Pods;
+use crate::status::text::node_line;
 
 #[derive(Default)]
 pub struct View {
@@ -44,7 +45,8 @@ impl View {
 
     pub fn found(&mut self, rows: Vec<PodRow>, pods: &Pods) {
         (self.rows, self.pods) = (rows, pods.pods.len());
-        self.node = pods.node_line().map(|line| format!("node: {line}"));
+        self.node = node_line(&pods.node_share, |direction| pods.node_rate(direction))
+            .map(|line| format!("node: {line}"));
         let mut codes: Vec<&str> = pods.degraded.iter().map(|trouble| trouble.code()).collect();
         codes.dedup();
         let banner = || format!("DEGRADED: {}; sluice status says more", codes.join(", "));
