@@ -53,7 +53,7 @@ struct sluice_limit {
 	__u32 ecn;         /* 1: mark what can be marked instead of dropping */
 	__u32 weight;      /* of its part of the node's line; 0: takes no part */
 	__u32 node_only;   /* 1: not the pod's own limit, only the node's capacity */
-	__u64 floor_ns_per_byte; /* of the node's line at least this; fixed point, 0: none */
+	__u64 floor_ns_per_byte; /* at least this of the node's line, of whose own it is the sum; 0: none */
 };
 
 /*

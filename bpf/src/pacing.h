@@ -555,11 +555,17 @@ sluice_begin_node_round(struct sluice_clock *clock, struct sluice_share *node,
 	node->light = 0;
 }
 
-/* As many as make the pod's part its floor. */
+/*
+ * As many as make the pod's part its floor, which is lowered where the line is less
+ * than all floors, which the node's own stands for.
+ */
 SLUICE_INLINE __u64 sluice_floor_weights(const struct sluice_limit *limit,
 					 const struct sluice_limit *capacity)
 {
-	return limit->floor_ns_per_byte * limit->weight / capacity->ns_per_byte;
+	__u64 all = capacity->floor_ns_per_byte, line = capacity->ns_per_byte;
+
+	return limit->floor_ns_per_byte * limit->weight /
+	       (all && all < line ? all : line);
 }
 
 /*

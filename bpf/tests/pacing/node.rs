@@ -49,7 +49,11 @@ impl Run {
     }
 
     fn fill(&mut self, mtu: u32, length: u32, pods: &[Greedy]) {
-        let capacity = limit_of(self.capacity, mtu, true);
+        let mut capacity = limit_of(self.capacity, mtu, true);
+        let promised: f64 = pods.iter().map(|pod| pod.floor).sum();
+        if promised > 0.0 {
+            capacity.floor_ns_per_byte = (capacity.ns_per_byte as f64 / promised) as u64;
+        }
         let limits = pods.iter().map(|pod| {
             let rate = (self.capacity as f64 * pod.limit.min(1.0)) as u64;
             let floor_ns_per_byte = match pod.floor {
@@ -232,6 +236,18 @@ fn floors_of_all_the_line_hold_and_the_line_too() {
             let got = run.part(pod) / 0.25;
             assert!(got >= 0.98, "{what}: pod {pod}: {got} of its floor");
         }
+        assert!(run.used() <= 1.02, "{what}: used {}", run.used());
+    });
+}
+
+/// The line may get slower after they were promised.
+#[test]
+fn floors_that_are_more_than_the_line_are_lowered_alike() {
+    each_rate(|capacity, mtu| {
+        let floor = |floor| Greedy { floor, ..GREEDY };
+        let run = Run::of(capacity, mtu, &[floor(0.8), floor(1.2), GREEDY]);
+        let what = format!("{capacity} bit/s, {mtu}");
+        assert_parts(&run, &[0.4, 0.6], 0.05, &what);
         assert!(run.used() <= 1.02, "{what}: used {}", run.used());
     });
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 
-use super::columns::{self, Column, short};
+use super::columns::{Column, short};
 use super::node::Source;
 use super::output::{print, show, to_json, width};
-use super::top::table::{PodRow, SortOrder, column, names};
+use super::top::table::{PodRow, SortOrder, column, names, with_share};
 use crate::api::LimitRefused;
 use crate::host::logging::harmless;
 use crate::pod::limit::Origin;
@@ -113,7 +113,7 @@ fn text(pods: &Pods, asked: &PodsOptions, width: Option<usize>) -> String {
         }
     }
     asked.sort.sort(&mut rows);
-    let lines = columns::lines(&COLUMNS, &rows.iter().map(cells).collect::<Vec<_>>(), width);
+    let lines = with_share(COLUMNS, 6..8, &rows, cells, width);
     lines.join("\n") + "\n" + &said(pods, &names) + &pods.not_adopted()
 }
 
@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn pods(pods: Vec<PodStatus>) -> Pods {
-        Pods { at_ns: 0, pods, degraded: Vec::new() }
+        Pods { at_ns: 0, node_share: Default::default(), pods, degraded: Vec::new() }
     }
 
     #[test]

@@ -16,7 +16,9 @@ use serde::Serialize;
 use super::node::Source;
 use super::output::{print, show, to_json, width};
 use crate::status::Pods;
+use crate::status::node_share::NodeLines;
 use crate::status::rates::measure;
+use crate::status::text::node_line;
 use table::{PodRow, SortOrder};
 use terminal::Terminal;
 use view::View;
@@ -41,6 +43,7 @@ pub struct Top {
 /// As JSON.
 #[derive(Serialize)]
 struct Rows<'r> {
+    node_share: &'r NodeLines,
     directions: &'r [PodRow],
 }
 
@@ -53,10 +56,16 @@ pub fn run(source: &Source, top: &Top) -> Result<()> {
     if !before.pods.is_empty() {
         std::thread::sleep(interval);
     }
-    let rows = rows(&before, &mut source.counters()?, top.sort);
+    let mut after = source.counters()?;
+    let rows = rows(&before, &mut after, top.sort);
     match top.json {
-        true => print(&to_json(&Rows { directions: &rows })?),
-        false => show(&(table::lines(&rows, width()).join("\n") + "\n")),
+        true => print(&to_json(&Rows { node_share: &after.node_share, directions: &rows })?),
+        false => {
+            let node = node_line(&after.node_share, |direction| after.node_rate(direction))
+                .map(|line| format!("node: {line}"));
+            let lines = node.into_iter().chain(table::lines(&rows, width()));
+            show(&(lines.collect::<Vec<_>>().join("\n") + "\n"))
+        }
     }
 }
 
@@ -76,7 +85,7 @@ fn live(source: &Source, mut before: Pods, interval: Duration, order: SortOrder)
     let mut due = Instant::now() + interval;
     loop {
         let (width, height) = terminal.size();
-        terminal.show(&view.lines(width, height))?;
+        terminal.show(&view.lines(width, height), view.head())?;
         for key in terminal.keys(due.saturating_duration_since(Instant::now()))? {
             if view.press(key, height) {
                 return Ok(());

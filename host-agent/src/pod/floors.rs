@@ -93,6 +93,15 @@ impl NodeFloors {
         wanted
     }
 
+    /// What they add up to when they are kept, in egress and ingress.
+    pub fn promised(&self) -> [Option<Rate>; 2] {
+        [self.egress, self.ingress].map(|floors| {
+            let (left, of_classes) = floors.left();
+            let kept = floors.of_annotations.min(floors.capacity) + of_classes.min(left);
+            Rate::from_bits_per_sec(kept)
+        })
+    }
+
     /// Why another pod, with its own annotation, cannot have its floor beside these.
     pub fn refuse(&self, wanted: &Wanted) -> Option<String> {
         let ways = [

@@ -23,6 +23,9 @@ const POLICED_HORIZON_NS: u64 = 200_000_000;
 const FQ_HORIZON_MARGIN_NS: u64 = 10_000_000_000;
 /// A super-packet is clamped to about this much of the rate.
 const GSO_NS: u64 = 1_000_000;
+/// Of what a node's line carries in that time a pod's super-packet is at most this part: with many pods each
+/// has a small part, and what else the pod sends waits behind it.
+const GSO_PARTS: u64 = 8;
 /// A device's own size, unless it was made larger for IPv6 (BIG TCP).
 const USUAL_GSO_MAX_SIZE: u32 = 65536;
 /// The least that a device of a pod has.
@@ -185,8 +188,10 @@ impl Limit {
     /// Clamp for super-packets: one of 64 KiB at 20 Mbit/s would block the line for 26 ms. A device
     /// that has less keeps that.
     pub fn gso_max_size(&self, mtu: u32) -> u32 {
-        let bytes = self.bytes_in(GSO_NS).min(u32::MAX.into()) as u32;
-        bytes.max(2 * mtu)
+        let bytes = self.bytes_in(GSO_NS);
+        let of_line = |part: Part| bytes_in(part.capacity, GSO_NS) / GSO_PARTS;
+        let bytes = self.part.map_or(bytes, |part| bytes.min(of_line(part)));
+        (bytes.min(u32::MAX.into()) as u32).max(2 * mtu)
     }
 
     /// What one flow may send at once: what TCP puts into one packet of the pod; one frame of what
@@ -216,12 +221,16 @@ impl Limit {
     }
 
     fn bytes_in(&self, ns: u64) -> u64 {
-        (u128::from(self.pace().bits_per_sec()) * u128::from(ns) / 8_000_000_000) as u64
+        bytes_in(self.pace(), ns)
     }
 }
 
+fn bytes_in(rate: Rate, ns: u64) -> u64 {
+    (u128::from(rate.bits_per_sec()) * u128::from(ns) / 8_000_000_000) as u64
+}
+
 /// Rounded to the nearest; at least 1, for 0 would mean no limit.
-fn ns_per_byte(rate: Rate) -> u64 {
+pub fn ns_per_byte(rate: Rate) -> u64 {
     let bits = u128::from(rate.bits_per_sec());
     let scaled = (8 * 1_000_000_000u128) << NS_PER_BYTE_SHIFT;
     u64::try_from((scaled + bits / 2) / bits).unwrap_or(u64::MAX).max(1)

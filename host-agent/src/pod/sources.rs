@@ -26,6 +26,8 @@ pub struct Sources<'s> {
     pub part: Option<(Origin, Part)>,
     /// The floor that the pod asks for, where `max-floor` has lowered it.
     pub asked_floor: Option<Rate>,
+    /// The weight that the pod asked for, where `max-weight` has lowered it.
+    pub asked_weight: Option<Weight>,
 }
 
 /// Whose maximum it is.
@@ -81,6 +83,7 @@ impl<'s> Sources<'s> {
             ],
             burst: if egress { annotated.egress_burst } else { annotated.ingress_burst },
             latency_target: annotated.latency_target,
+            asked_weight: annotated.weight.filter(|weight| *weight > max_weight),
             part: capacity(bandwidth, direction).map(|capacity| {
                 let weights = [
                     (Origin::PodAnnotation, own_weight),

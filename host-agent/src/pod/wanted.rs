@@ -225,7 +225,8 @@ mod tests {
         let annotated = Annotated { egress: "1Gbit".parse().ok(), ..Annotated::default() };
         let limit = Wanted::of(&bandwidth, "b", "x", &annotated, None).egress.unwrap();
         assert_eq!(limit.rate.bits_per_sec(), 1_000_000_000);
-        assert_eq!(limit.gso_max_size(1500), 12_500);
+        assert_eq!(limit.gso_max_size(1500), 3_000);
+        assert_eq!(limit.gso_max_size(700), 1_562);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use prometheus_client::registry::Registry;
 use crate::addresses::capacity::{self, Capacity};
 use crate::host::clock::seconds;
 use crate::settings::in_force::Reason;
+use crate::status::node_share::NodeLine;
 use crate::status::report::AgentReport;
 use crate::status::{Line, PodState, PodStatus, Status, Waits, need_container};
 use crate::trouble::Trouble;
@@ -109,6 +110,7 @@ impl Collector for Picture {
         let status = &self.status;
         pods(&mut encoder, status)?;
         delays(&mut encoder, status)?;
+        node_share(&mut encoder, status)?;
         node(&mut encoder, status)?;
         match &status.agent {
             Some(agent) => {
@@ -276,6 +278,33 @@ fn delays(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
     family(encoder, ("pod_delay_seconds", "How long packets waited"), kept)
 }
 
+/// Only where pods share the node.
+fn node_share(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
+    let bytes = of_ways(status, |_, line| Some(ConstCounter::new(line.share.as_ref()?.sent_bytes)));
+    family(encoder, ("pod_node_bytes", "Bytes of L2 frames that used the node's line"), bytes)?;
+    let waited = of_ways(status, |_, line| {
+        Some(ConstCounter::new(line.share.as_ref()?.wait_ns as f64 / 1e9))
+    });
+    let help = "Sum of how much longer sent packets waited than the pod's own limit asks for";
+    family(encoder, ("pod_node_wait_seconds", help), waited)?;
+    let weights =
+        of_ways(status, |_, line| Some(ConstGauge::new(line.share.as_ref()?.weight as i64)));
+    family(encoder, ("pod_weight", "Weight of a pod's part of the node's line"), weights)?;
+    let shared = |value: fn(&NodeLine) -> f64| {
+        let lines = status.node_share.shared();
+        lines.map(move |(direction, line)| {
+            (vec![("direction", direction)], ConstGauge::new(value(line)))
+        })
+    };
+    let help = "What pods share, in bytes of L2 frames";
+    let capacity = shared(|line| line.capacity_bps as f64 / 8.0);
+    family(encoder, ("node_capacity_bytes_per_second", help), capacity)?;
+    let help = "1 while pods wait for the node's line";
+    family(encoder, ("node_busy", help), shared(|line| f64::from(u8::from(line.busy))))?;
+    let help = "Weights that share the node's line now, as if they had all of it";
+    family(encoder, ("node_weights", help), shared(|line| line.weights as f64))
+}
+
 fn node(encoder: &mut DescriptorEncoder, status: &Status) -> Encoded {
     let states = PodState::ALL
         .map(|state| (vec![("state", state.name())], ConstGauge::new(status.count(state) as i64)));
@@ -378,6 +407,8 @@ fn report(encoder: &mut DescriptorEncoder, version: &str, report: &AgentReport) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::node_share::PodShare;
+    use crate::status::node_share::tests::{lines, share};
     use crate::status::text::tests::{capacity, pod, status};
 
     fn sample<'t>(text: &'t str, series: &str) -> Option<&'t str> {
@@ -419,6 +450,28 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn node_and_its_pods_have_series_of_what_they_share() {
+        let mut status = busy();
+        let without = text(&status, &SinceStart::begin()).unwrap();
+        assert!(!without.contains("_node_") && !without.contains("weight"), "{without}");
+        status.node_share = lines();
+        status.pods[0].egress.share = Some(PodShare { sent_bytes: 1514, ..share() });
+        let text = text(&status, &SinceStart::begin()).unwrap();
+        let of = "namespace=\"default\",pod=\"web\",interface=\"eth0\",direction=\"egress\"";
+        let value = |name: &str| sample(&text, &format!("sluice_{name}{{{of}}}"));
+        assert_eq!(value("pod_node_bytes_total"), Some("1514"), "{text}");
+        assert_eq!(value("pod_node_wait_seconds_total"), Some("2.5"));
+        assert_eq!(value("pod_weight"), Some("200"));
+        let node = |name: &str, direction| {
+            sample(&text, &format!("sluice_node_{name}{{direction=\"{direction}\"}}"))
+        };
+        assert_eq!(node("capacity_bytes_per_second", "egress"), Some("2500000.0"));
+        assert_eq!(node("busy", "egress"), Some("1.0"));
+        assert_eq!(node("busy", "ingress"), Some("0.0"));
+        assert_eq!(node("weights", "egress"), Some("300.0"));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod degraded;
 pub mod metrics;
 mod node;
+pub mod node_share;
 mod picture;
 mod pod;
 mod pods;

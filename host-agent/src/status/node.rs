@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::node_share::NodeLines;
 use super::pod::{PodState, PodStatus};
 use super::report::AgentReport;
 use crate::settings::generation::Verdict;
@@ -27,6 +28,8 @@ pub struct Status {
     #[serde(default)]
     pub kubelet: Option<InKubelet>,
     pub kernel: Kernel,
+    #[serde(default)]
+    pub node_share: NodeLines,
     pub pods: Vec<PodStatus>,
     /// What keeps a limit from being what it should be, and what can be done.
     pub degraded: Vec<Trouble>,
@@ -62,23 +65,44 @@ impl Status {
         Severity::exit_status(self.degraded.iter().map(|trouble| trouble.severity))
     }
 
+    /// What pods take of the node's line in this direction; None in what was read once.
+    pub fn node_rate(&self, direction: &str) -> Option<u64> {
+        node_rate(&self.pods, direction)
+    }
+
     /// How many pods are in each state; a pod is counted once for each of its interfaces.
     pub fn count(&self, state: PodState) -> usize {
         self.pods.iter().filter(|pod| pod.state() == state).count()
     }
 }
 
+/// Sum of what was measured; None where nothing was.
+fn node_rate(pods: &[PodStatus], direction: &str) -> Option<u64> {
+    let lines = pods.iter().filter(|pod| pod.main.is_none()).flat_map(PodStatus::directions);
+    let lines = lines.filter(|(name, _)| *name == direction);
+    let rates = lines.filter_map(|(_, line)| line.share.as_ref()?.measured_bps);
+    rates.fold(None, |sum, rate| Some(sum.unwrap_or(0) + rate))
+}
+
 /// Pods and their counters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pods {
     pub at_ns: u64,
+    #[serde(default)]
+    pub node_share: NodeLines,
     pub pods: Vec<PodStatus>,
     pub degraded: Vec<Trouble>,
 }
 
 impl Pods {
     pub fn of(status: Status) -> Self {
-        Self { at_ns: status.at_ns, pods: status.pods, degraded: status.degraded }
+        let Status { at_ns, node_share, pods, degraded, .. } = status;
+        Self { at_ns, node_share, pods, degraded }
+    }
+
+    /// What pods take of the node's line in this direction; None in what was read once.
+    pub fn node_rate(&self, direction: &str) -> Option<u64> {
+        node_rate(&self.pods, direction)
     }
 
     /// Lines about pods that are none of these because they could not be adopted.

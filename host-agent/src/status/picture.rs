@@ -9,6 +9,7 @@ use bpf::Pins;
 use nix::sys::utsname::uname;
 
 use super::node::{InKubelet, Kernel, RunningAgent, Status};
+use super::node_share::NodeLines;
 use super::pod::PodStatus;
 use super::report::AgentReport;
 use super::{degraded, pods};
@@ -31,19 +32,23 @@ impl Status {
     pub fn read(paths: &Paths, report: Option<&AgentReport>) -> Result<Self> {
         let settings = InForce::read(&paths.boot_file())?;
         let pins = Pins::open(&paths.pin_dir());
-        let (pods, mut degraded) = pods::read(paths, pins.as_ref().ok())?;
+        let at_ns = now_ns();
+        let node_share = pins.as_ref().ok().map(|pins| NodeLines::read(pins, at_ns)).transpose()?;
+        let node_share = node_share.unwrap_or_default();
+        let (pods, mut degraded) = pods::read(paths, pins.as_ref().ok(), &node_share)?;
         let agent = report.map(|report| RunningAgent {
             version: env!("CARGO_PKG_VERSION").into(),
             report: report.clone(),
         });
         let mut status = Self {
-            at_ns: now_ns(),
+            at_ns,
             time: seconds(SystemTime::now()),
             agent,
             verdict: verdict(paths, settings.as_ref()),
             kubelet: settings.as_ref().and_then(|in_force| InKubelet::find(paths, in_force)),
             settings,
             kernel: Kernel::find(paths, pins.as_ref().ok(), &pods),
+            node_share,
             pods,
             degraded: Vec::new(),
         };

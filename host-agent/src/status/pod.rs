@@ -8,6 +8,7 @@ use bpf::Counters;
 use serde::{Deserialize, Serialize};
 use settings_model::{Bandwidth, Limit};
 
+use super::node_share::PodShare;
 use crate::host::logging::harmless;
 use crate::pod::asked::{Annotated, Override, as_text};
 use crate::pod::limit::Origin;
@@ -100,6 +101,9 @@ pub struct Line {
     pub last_drops: Drops,
     /// How long packets waited; only what is paced is. None without a limit.
     pub delays: Option<Waits>,
+    /// Of the node's line; None where pods do not share that.
+    #[serde(default)]
+    pub share: Option<PodShare>,
     /// `paced`, `policed` or `guarded`.
     pub mode: Option<String>,
     /// Whether the limit is not enforced where it should be.
@@ -257,6 +261,7 @@ impl Line {
                 horizon_at_ns: counters.last_horizon_ns,
                 aqm_at_ns: counters.last_aqm_ns,
             },
+            share: None,
             delays: limit_bps.map(|_| Waits::of(delays, counters.sent_packets)),
             broken: limit_bps.is_some() && mode.is_none(),
             mode: mode.map(str::to_owned),

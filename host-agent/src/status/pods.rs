@@ -5,6 +5,7 @@
 use anyhow::Result;
 use bpf::{Counters, Delays, Pins};
 
+use super::node_share::{NodeLines, PodShare};
 use super::pod::{Bypassed, GuardLine, Line, PodStatus};
 use super::queues::{self, Queues};
 use crate::host::clock::now_ns;
@@ -22,13 +23,18 @@ struct Counted {
     unshaped: Counters,
     /// What the guard has seen of what was.
     passed_bytes: u64,
+    share: Option<PodShare>,
 }
 
 /// All pods, and what of them could not be read.
-pub fn read(paths: &Paths, pins: Option<&Pins>) -> Result<(Vec<PodStatus>, Vec<Trouble>)> {
+pub fn read(
+    paths: &Paths,
+    pins: Option<&Pins>,
+    node: &NodeLines,
+) -> Result<(Vec<PodStatus>, Vec<Trouble>)> {
     let (mut pods, mut queues, mut troubles) = (Vec::new(), Vec::new(), Vec::new());
     for claim in Records::new(paths).list()? {
-        match read_one(pins, &claim) {
+        match read_one(pins, &claim, node) {
             Ok(Some((pod, at))) => {
                 pods.push(pod);
                 queues.push(at);
@@ -45,14 +51,18 @@ pub fn read(paths: &Paths, pins: Option<&Pins>) -> Result<(Vec<PodStatus>, Vec<T
 }
 
 /// None if the pod has gone since the listing.
-fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<(PodStatus, Queues)>> {
+fn read_one(
+    pins: Option<&Pins>,
+    claim: &Claim,
+    node: &NodeLines,
+) -> Result<Option<(PodStatus, Queues)>> {
     let record = match claim.read() {
         Ok(record) => record,
         Err(e) if is_not_found(&e) => return Ok(None),
         Err(e) => return Err(e),
     };
-    let sends = Counted::read(pins, claim, Direction::Egress)?;
-    let receives = Counted::read(pins, claim, Direction::Ingress)?;
+    let sends = Counted::read(pins, claim, Direction::Egress, node)?;
+    let receives = Counted::read(pins, claim, Direction::Ingress, node)?;
     // Where the guard enforces, it also counts.
     let mut egress = match &record.egress {
         Shaping::Limited { mode: Some(Mode::Guarded(_)), .. } => {
@@ -64,6 +74,7 @@ fn read_one(pins: Option<&Pins>, claim: &Claim) -> Result<Option<(PodStatus, Que
         egress.tell_of_dodging(&sends.unshaped);
     }
     let mut ingress = Line::new(&record.ingress, &receives.shaped);
+    (egress.share, ingress.share) = (sends.share, receives.share);
     let why = record.admitted.as_ref().map(|why| format!("started without limits: {why}"));
     [&mut egress, &mut ingress].into_iter().for_each(|line| line.tell_of_problem(why.clone()));
     let bypassed = record.ingress_guard.as_ref().filter(|_| pins.is_some());
@@ -100,13 +111,19 @@ fn is_not_found(error: &anyhow::Error) -> bool {
 
 impl Counted {
     /// Delays first: a packet may be among the sent ones only, not among the delayed ones only.
-    fn read(pins: Option<&Pins>, claim: &Claim, direction: Direction) -> bpf::Result<Self> {
+    fn read(
+        pins: Option<&Pins>,
+        claim: &Claim,
+        direction: Direction,
+        node: &NodeLines,
+    ) -> bpf::Result<Self> {
         let Some(pins) = pins else { return Ok(Self::default()) };
         let delays = pins.delays(claim.slot, direction)?;
         Ok(Self {
             shaped: (pins.counters(claim.slot, direction)?, delays),
             unshaped: pins.unshaped(claim.slot, direction)?,
             passed_bytes: pins.passed_bytes(claim.slot, direction)?,
+            share: PodShare::read(pins, claim.slot, direction, node.of(direction))?,
         })
     }
 }

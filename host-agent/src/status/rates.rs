@@ -31,6 +31,10 @@ fn measure_line(line: &mut Line, before: &Line, elapsed_ns: u64) {
     let wait_ns = line.wait_ns.saturating_sub(before.wait_ns);
     let packets = line.sent_packets.saturating_sub(before.sent_packets);
     line.mean_wait_ns = wait_ns.checked_div(packets);
+    if let (Some(share), Some(before)) = (&mut line.share, &before.share) {
+        share.measured_bps = bits_per_sec(before.sent_bytes, share.sent_bytes, elapsed_ns);
+        share.mean_wait_ns = share.wait_ns.saturating_sub(before.wait_ns).checked_div(packets);
+    }
 }
 
 fn bits_per_sec(before: u64, after: u64, elapsed_ns: u64) -> Option<u64> {
@@ -42,12 +46,14 @@ fn bits_per_sec(before: u64, after: u64, elapsed_ns: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::node_share::PodShare;
+    use crate::status::node_share::tests::share;
     use crate::status::text::tests::pod;
 
     fn at(at_ns: u64, sent_bytes: u64, sent_packets: u64, wait_ns: u64) -> Pods {
         let mut pod = pod();
         pod.egress = Line { sent_bytes, sent_packets, wait_ns, ..pod.egress };
-        Pods { at_ns, pods: vec![pod], degraded: Vec::new() }
+        Pods { at_ns, node_share: Default::default(), pods: vec![pod], degraded: Vec::new() }
     }
 
     fn measured(before: &Pods, mut after: Pods) -> (Option<u64>, Option<u64>) {
@@ -60,6 +66,17 @@ mod tests {
     fn rate_is_bytes_over_the_interval_and_wait_the_mean_of_its_packets() {
         let measured = measured(&at(0, 0, 10, 5_000), at(500_000_000, 1_250_000, 14, 9_000));
         assert_eq!(measured, (Some(20_000_000), Some(1_000)));
+    }
+
+    #[test]
+    fn what_of_the_wait_is_for_the_node_is_measured_apart() {
+        let (mut before, mut after) = (at(0, 0, 10, 5_000), at(1_000_000_000, 9, 20, 95_000));
+        before.pods[0].egress.share = Some(PodShare { sent_bytes: 0, wait_ns: 1_000, ..share() });
+        after.pods[0].egress.share = Some(PodShare { sent_bytes: 125, wait_ns: 51_000, ..share() });
+        measure(&before, after.at_ns, &mut after.pods);
+        let share = after.pods[0].egress.share.as_ref().unwrap();
+        assert_eq!((share.measured_bps, share.mean_wait_ns), (Some(1_000), Some(5_000)));
+        assert_eq!(after.pods[0].egress.mean_wait_ns, Some(9_000));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use settings_model::{Rate, Settings};
 
+use super::node_share::NodeLines;
 use super::{Kernel, PodState, Status};
 use crate::addresses::capacity::{Capacity, numbers};
 use crate::pod::time_to_live::TimeToLive;
@@ -33,6 +34,9 @@ pub fn screen(status: &Status, values: Option<&Settings>) -> String {
     line("agent", &agent(status));
     line("shaping", &shaping(&status.kernel));
     line("kernel", &kernel(&status.kernel));
+    node_line(&status.node_share, |direction| status.node_rate(direction))
+        .iter()
+        .for_each(|text| line("share", text));
     line("pods", &counts(status));
     overrides(status).iter().for_each(|text| line("overrides", text));
     max_pods(status).iter().for_each(|text| line("max-pods", text));
@@ -163,6 +167,22 @@ fn addresses(capacity: &Capacity, now_ns: u64) -> String {
     format!("{state}: {numbers}{}", age.unwrap_or_default())
 }
 
+/// What pods share of the node in one line; `used` is a direction's rate, where that is known. None where
+/// nothing is shared.
+pub fn node_line(lines: &NodeLines, used: impl Fn(&str) -> Option<u64>) -> Option<String> {
+    let each = lines.shared().map(|(direction, line)| {
+        let used = used(direction).map(|bps| format!("{} of ", short(bps)));
+        let busy = match line.busy {
+            true => format!(", busy, weights {}", line.weights),
+            false => ", not busy".into(),
+        };
+        let capacity = short(line.capacity_bps);
+        format!("{direction} {}{capacity}{busy}", used.unwrap_or_default())
+    });
+    let all = each.collect::<Vec<_>>().join("; ");
+    (!all.is_empty()).then_some(all)
+}
+
 /// Three digits are enough to compare by eye; `--json` has all of them.
 pub fn short(bits_per_sec: u64) -> String {
     let digits = bits_per_sec.checked_ilog10().unwrap_or(0);
@@ -186,6 +206,7 @@ pub fn duration(ns: u64) -> String {
 #[cfg(test)]
 pub mod tests {
     use super::super::node::RunningAgent;
+    use super::super::node_share::tests::{lines, share};
     use super::super::{GuardLine, Line, PodStatus};
     use super::*;
     use crate::addresses::capacity;
@@ -216,6 +237,7 @@ pub mod tests {
             mean_wait_ns: None,
             last_drops: Default::default(),
             delays: None,
+            share: None,
             mode: Some("paced".into()),
             broken: false,
             reason: "fq releases each packet on time".into(),
@@ -277,6 +299,7 @@ pub mod tests {
             verdict: Some(Verdict::Good),
             kubelet: None,
             kernel: Kernel { release: "6.12.0".into(), tcx: Some(true), sch_fq: Some(true) },
+            node_share: Default::default(),
             pods,
             degraded: Vec::new(),
         }
@@ -295,6 +318,16 @@ pub mod tests {
              pods:     1: 1 paced\n\
              degraded: nothing\n"
         );
+    }
+
+    #[test]
+    fn line_that_pods_share_is_on_the_screen() {
+        let mut node = status(vec![pod()]);
+        node.node_share = lines();
+        node.pods[0].egress.share = Some(share());
+        let line =
+            "share:    egress 13Mbit of 20Mbit, busy, weights 300; ingress 20Mbit, not busy\n";
+        assert!(screen(&node, None).contains(line), "{}", screen(&node, None));
     }
 
     /// Two prefixes of a node that promises 110 pods, seen half a minute ago.

@@ -79,7 +79,7 @@ pub struct Queueing {
     pub value: String,
     pub origin: Origin,
     pub place: String,
-    /// What `max-burst` has lowered, and its place.
+    /// What `max-burst` or `max-weight` has lowered, and its place.
     pub asked: Option<(String, String)>,
 }
 
@@ -224,7 +224,9 @@ impl<'s> Account<'s> {
             _ => self.place("weight"),
         };
         let value = part.weight.to_string();
-        Some(Queueing { key: "weight", value, origin, place, asked: None })
+        let asked = self.sources.asked_weight;
+        let asked = asked.map(|asked| (asked.to_string(), self.place("max-weight")));
+        Some(Queueing { key: "weight", value, origin, place, asked })
     }
 
     /// What the pod is promised of that line, before it is lowered for others.
@@ -347,7 +349,7 @@ impl Traced {
             self.queue.iter().filter(|_| line.limit_bps.is_some())
         {
             let lowered = asked.as_ref().map_or(String::new(), |(asked, by)| {
-                format!(": {asked}, lowered by max-burst, {by}")
+                format!(": {asked}, lowered by max-{key}, {by}")
             });
             let _ = writeln!(text, "     {key:<15} {value:<11} {place}{lowered}");
         }
@@ -364,6 +366,13 @@ impl Traced {
             if !waits.is_empty() {
                 let _ = writeln!(text, "  held back: {}", waits.join(", "));
             }
+        }
+        if let Some(share) = &line.share {
+            let wait = match share.mean_wait_ns {
+                Some(ns) => format!("; packets wait {} for the node", duration(ns)),
+                None => String::new(),
+            };
+            let _ = writeln!(text, "  share now: {}{wait}", short(share.now_bps));
         }
         for drop in &self.drops {
             let ago = drop

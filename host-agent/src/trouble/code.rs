@@ -122,6 +122,9 @@ codes! {
     FLOORS_LOWERED = "floors-lowered", Degraded "", Status(ANY),
         "More is promised to the pods of this node than it can do; floors are lowered.",
         "lower floor-egress or floor-ingress of a class, or have fewer of its pods on one node";
+    NODE_BUSY = "node-busy", Note "", Status("SluiceNodeBusy"),
+        "For 10 s on end pods have waited for the node's line and used 80 % of it and more; it names those that took most. It is over when the line has not been busy for 10 s.",
+        "give pods other weights (bandwidth.weight, a class' weight, sluice.dev/weight) or limits, or move some to another node; sluice top shows them";
 }
 "Agent" {
     AGENT_NOT_RUNNING = "agent-not-running", Degraded "", Both("SluiceAgentDown"),

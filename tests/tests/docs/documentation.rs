@@ -158,6 +158,7 @@ const WITHOUT_REMEDY_TEST: [(&str, &[&str]); 4] = [
             "not-adopted",
             "attach-incomplete",
             "plugin-differs",
+            "node-busy",
         ],
     ),
     (

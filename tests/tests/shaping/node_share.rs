@@ -7,8 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
+use tests::api::scrape;
 use tests::cni::{Annotations, Call, expect_error};
-use tests::command::{ip, text, wait_for};
+use tests::command::{ip, json as parsed, text, wait_for};
 use tests::flows::{Bulk, End, Progress, offer_udp};
 use tests::kernel::{has_fq, skip};
 use tests::meter::{Protocol, Transfer, in_netns, measure_seconds};
@@ -150,6 +151,57 @@ fn full_line_holds_back_neither_a_quiet_pod_nor_what_stays_on_the_node() {
         if !has_fq() {
             skip("full_line_holds_back", "without sch_fq nothing waits");
         }
+    });
+}
+
+/// The sum over pods of what they have sent by the node's line.
+fn counted() -> u64 {
+    let scraped = scrape("127.0.0.1:9469", "text/plain").body;
+    let of_pods = scraped.lines().filter(|line| {
+        line.starts_with("sluice_pod_node_bytes_total{") && line.contains("direction=\"egress\"")
+    });
+    let values = of_pods.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
+    values.sum()
+}
+
+#[test]
+fn line_that_is_busy_for_long_says_which_pods_take_it() {
+    with_ready_node(SHARED, |node| {
+        node.wait_for_api();
+        let remote = &uplink(node);
+        let pods = [("a", 2), ("heavy", 4)].map(|(name, number)| node.pod(name, number));
+        pods.iter().for_each(|pod| add(node, pod));
+        let left = || {
+            let link = parsed(&ip(&format!("-s -j link show dev {}", remote.host_ifname)));
+            link[0]["stats64"]["tx"]["bytes"].as_u64().expect("bytes")
+        };
+        let (before, counted_before) = (left(), counted());
+        let (from, to, address) = (&pods[0].netns(), &remote.netns(), remote.address);
+        let protocol = Protocol::Udp(2 * CAPACITY);
+        let transfer = Transfer { from, to, address, protocol };
+        assert!(node.troubles("node-busy").is_empty());
+        transfer.seconds_while(1, || {
+            let entries = wait_for("the entry", Duration::from_secs(30), || {
+                Some(node.troubles("node-busy")).filter(|all| !all.is_empty())
+            });
+            assert_eq!(entries[0]["subject"], "node egress", "{entries:?}");
+            let what = entries[0]["what"].as_str().expect("text");
+            let begins = "20Mbit busy for 10 s on end; most was taken by default/a ";
+            assert!(what.starts_with(begins) && what.ends_with(" %, weight 100)"), "{what}");
+            assert!(!what.contains("heavy"), "{what}");
+            let status = node.sluice_json(&["status", "--json", "--interval", "1"]);
+            let line = &status["node_share"]["egress"];
+            assert_eq!((&line["capacity_bps"], &line["busy"]), (&CAPACITY.into(), &true.into()));
+            assert_eq!(node.status(&pods[1])["egress"]["share"]["weight"], 200);
+        });
+        // Metrics are made once a second at most.
+        wait_for("metrics that agree with the uplink", Duration::from_secs(5), || {
+            let (left, counted) = (left() - before, counted() - counted_before);
+            (left > CAPACITY && left.abs_diff(counted) <= left / 50).then_some(())
+        });
+        wait_for("the end of the entry", Duration::from_secs(20), || {
+            node.troubles("node-busy").is_empty().then_some(())
+        });
     });
 }
 

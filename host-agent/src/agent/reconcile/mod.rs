@@ -9,6 +9,7 @@ mod allowance;
 mod ena;
 mod health;
 mod known_pod;
+mod node_busy;
 mod node_line;
 mod node_share;
 pub mod once;
@@ -29,13 +30,16 @@ use crate::agent::chain_entry;
 use crate::host::lock::{Busy, unless_busy};
 use crate::host::paths::Paths;
 use crate::netlink::{Changed, Link, Netlink};
+use crate::pod::direction::Direction;
 use crate::pod::floors::NodeFloors;
 use crate::pod::record::{Claim, Key, NoFreeSlot, Record, Records};
+use crate::pod::sources::capacity;
 use crate::settings::in_force::in_force;
 use crate::status::metrics::SinceStart;
 use crate::status::report::AgentReport;
 use crate::trouble::{Trouble, code, some};
 use known_pod::{KnownPod, RETRY, longest_without_guard};
+use node_busy::NodeBusy;
 use node_share::NodeShare;
 use pod::{NodeView, Seen};
 
@@ -81,6 +85,7 @@ pub struct Reconciler {
     chain: chain_entry::Chain,
     node_share: NodeShare,
     floors: NodeFloors,
+    node_busy: NodeBusy,
     since_start: SinceStart,
     /// Directories of older versions' pins, which go when nothing uses them any more.
     older: Vec<PathBuf>,
@@ -116,6 +121,7 @@ impl Reconciler {
             chain: chain_entry::Chain::default(),
             node_share: NodeShare::default(),
             floors: NodeFloors::default(),
+            node_busy: NodeBusy::default(),
             since_start: SinceStart::begin(),
             older: bpf::older_layouts(&paths.bpffs())?,
         };
@@ -555,7 +561,13 @@ impl Reconciler {
             Ok(_) => self.node_share.trouble(bandwidth),
             Err(e) => Some(node_share::failed(e)),
         };
+        let is_shared = Direction::BOTH.iter().any(|it| capacity(bandwidth, *it).is_some());
+        self.node_busy.follow(is_shared, Instant::now());
         self.set_trouble("node share", trouble);
+        if !is_shared {
+            self.set_trouble("node egress", None);
+            self.set_trouble("node ingress", None);
+        }
         if matches!(brought, Ok(true)) {
             self.next_pass = Instant::now();
         }
@@ -572,6 +584,7 @@ impl Reconciler {
         if let Err(e) = look {
             log::warn!("{e:#}; what pods may use of the node's line stays as it was");
         }
+        self.watch_node(now);
     }
 
     /// Another pod, or other settings, changes what the others can be promised.
@@ -586,12 +599,30 @@ impl Reconciler {
             return;
         }
         self.floors = floors;
+        if let Err(e) = self.node_share.line.promise(&self.pins, bandwidth, floors.promised()) {
+            log::warn!("{e:#}; floors may be lowered too little");
+        }
         self.pods.values_mut().for_each(|pod| pod.is_due(Instant::now()));
         let trouble = self
             .floors
             .lowered()
             .map(|why| Trouble::new(code::FLOORS_LOWERED, "bandwidth.class", why));
         self.set_trouble("floors", trouble);
+    }
+
+    /// Names who takes most of a line that is busy for long.
+    fn watch_node(&mut self, now: Instant) {
+        if !self.node_busy.is_due(now) {
+            return;
+        }
+        let claims: Vec<_> = self.pods.values().map(|pod| &pod.claim).collect();
+        match self.node_busy.look(now, &self.pins, &claims) {
+            Ok([egress, ingress]) => {
+                self.set_trouble("node egress", egress);
+                self.set_trouble("node ingress", ingress);
+            }
+            Err(e) => log::warn!("look at the node's line: {e}"),
+        }
     }
 
     /// Restores our entry in the conflist where another writer has replaced it.

@@ -14,7 +14,7 @@ use super::ena::Enas;
 use crate::addresses::instance::InstanceBandwidth;
 use crate::netlink::{Netlink, Traffic};
 use crate::pod::direction::Direction;
-use crate::pod::limit::Limit;
+use crate::pod::limit::{Limit, ns_per_byte};
 
 /// Of jumbo frames, so that one fits into what a pod may send at once.
 const MTU: u32 = 9001;
@@ -37,6 +37,8 @@ const SMOOTH_S: f64 = 0.3;
 #[derive(Default)]
 pub struct NodeLine {
     lines: [Option<Line>; 2],
+    /// What floors add up to.
+    promised: [Option<Rate>; 2],
     uplinks: BTreeSet<u32>,
     enas: Enas,
     devices: BTreeMap<u32, [u64; 2]>,
@@ -52,6 +54,7 @@ struct Line {
     capacity: f64,
     allowance: Option<Allowance>,
     own: Own,
+    promised: Option<Rate>,
     /// What the map has.
     written: f64,
     /// What the uplinks have carried since the allowance was asked.
@@ -95,6 +98,7 @@ impl NodeLine {
                 Some(old) => line.insert(old),
                 None => line.insert(Line::new(capacity, of_type)),
             };
+            line.promised = self.promised[index];
             line.write(pins, bandwidth, direction, line.for_pods())?;
         }
         self.due = self.lines.iter().any(Option::is_some).then(|| {
@@ -103,6 +107,22 @@ impl NodeLine {
         });
         if self.due.is_none() {
             *self = Self::default();
+        }
+        Ok(())
+    }
+
+    /// What floors add up to from now on: where the line is less, the programs lower them alike.
+    pub fn promise(
+        &mut self,
+        pins: &Pins,
+        bandwidth: &Bandwidth,
+        promised: [Option<Rate>; 2],
+    ) -> Result<()> {
+        self.promised = promised;
+        for (index, direction) in Direction::BOTH.into_iter().enumerate() {
+            let Some(line) = &mut self.lines[index] else { continue };
+            line.promised = promised[index];
+            line.write(pins, bandwidth, direction, line.written)?;
         }
         Ok(())
     }
@@ -204,7 +224,14 @@ impl Line {
     fn new(capacity: f64, of_type: Option<InstanceBandwidth>) -> Self {
         let bits = |mbit: u32| f64::from(mbit) * 1e6;
         let allowance = of_type.map(|it| Allowance::new(bits(it.baseline), bits(it.peak)));
-        Self { capacity, allowance, own: Own::default(), written: 0.0, carried: 0.0 }
+        Self {
+            capacity,
+            allowance,
+            own: Own::default(),
+            promised: None,
+            written: 0.0,
+            carried: 0.0,
+        }
     }
 
     /// Of pods and node together.
@@ -232,7 +259,9 @@ impl Line {
     ) -> Result<()> {
         let limit = Rate::from_bits_per_sec(for_pods as u64).map_or(bpf::Limit::NONE, |rate| {
             // Pods send by super-packets in either direction.
-            Limit::of_node(rate, bandwidth).for_bpf(Mode::Paced, Direction::Egress, MTU)
+            let limit = Limit::of_node(rate, bandwidth);
+            let limit = limit.for_bpf(Mode::Paced, Direction::Egress, MTU);
+            bpf::Limit { floor_ns_per_byte: self.promised.map_or(0, ns_per_byte), ..limit }
         });
         if pins.node_limit(direction)? != limit {
             pins.set_node_limit(direction, limit)?;

@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::ops::Range;
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -10,6 +11,7 @@ use serde::Serialize;
 use crate::cli::columns::{self, Column, short};
 use crate::host::logging::harmless;
 use crate::pod::limit::Origin;
+use crate::status::node_share::PodShare;
 use crate::status::text::duration;
 use crate::status::{Line, PodState, PodStatus, Pods, need_container};
 
@@ -37,6 +39,9 @@ pub struct PodRow {
     pub marked_packets: u64,
     pub dropped_packets: u64,
     pub mode: Option<String>,
+    /// Of the node's line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<PodShare>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -120,6 +125,7 @@ impl PodRow {
             marked_packets: since(|line| line.marked_packets),
             dropped_packets: since(|line| line.lost_packets()),
             mode: line.mode.clone(),
+            share: line.share.clone(),
         }
     }
 
@@ -154,6 +160,13 @@ impl PodRow {
         self.mean_wait_ns.map_or("-".into(), duration)
     }
 
+    /// Weight, share now and wait for the node, where pods share that.
+    pub fn share(&self) -> [String; 3] {
+        let Some(share) = &self.share else { return ["-", "-", "-"].map(str::to_owned) };
+        let wait = share.mean_wait_ns.map_or("-".into(), duration);
+        [share.weight.to_string(), short(share.now_bps), wait]
+    }
+
     pub fn mode(&self) -> &'static str {
         match self.state {
             PodState::Unlimited => "-",
@@ -182,6 +195,26 @@ pub fn names(pods: &[PodStatus], namespace: Option<&str>) -> Vec<String> {
     pods.iter().zip(need_container(pods)).map(name).collect()
 }
 
+/// Where pods share the node, columns of that stand in place of these.
+pub fn with_share<const N: usize>(
+    columns: [Column; N],
+    replaced: Range<usize>,
+    rows: &[PodRow],
+    cells: impl Fn(&PodRow) -> Vec<String>,
+    width: Option<usize>,
+) -> Vec<String> {
+    let is_shared = rows.iter().any(|row| row.share.is_some());
+    let mut columns = Vec::from(columns);
+    let mut lines: Vec<Vec<String>> = rows.iter().map(cells).collect();
+    if is_shared {
+        columns.splice(replaced.clone(), SHARE);
+        for (cells, row) in lines.iter_mut().zip(rows) {
+            cells.splice(replaced.clone(), row.share());
+        }
+    }
+    columns::lines(&columns, &lines, width)
+}
+
 /// A column of names or words, or of numbers.
 pub const fn column(head: &'static str, width: usize, is_number: bool) -> Column {
     Column { head, width, is_number }
@@ -199,6 +232,10 @@ const COLUMNS: [Column; 9] = [
     column("MODE", 7, false),
 ];
 
+/// Of what pods share; for which MARKS, and in pods DROPS, make room.
+pub const SHARE: [Column; 3] =
+    [column("WEIGHT", 6, true), column("SHARE", 5, true), column("NODE", 6, true)];
+
 /// Headings, then a line for each row.
 pub fn lines(rows: &[PodRow], width: Option<usize>) -> Vec<String> {
     let cells = |row: &PodRow| {
@@ -214,17 +251,23 @@ pub fn lines(rows: &[PodRow], width: Option<usize>) -> Vec<String> {
             row.mode().into(),
         ]
     };
-    columns::lines(&COLUMNS, &rows.iter().map(cells).collect::<Vec<_>>(), width)
+    with_share(COLUMNS, 6..7, rows, cells, width)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::node_share::tests::share;
     use crate::status::rates::measure;
     use crate::status::text::tests::pod;
 
     fn rows() -> Vec<PodRow> {
-        let before = Pods { at_ns: 0, pods: vec![pod()], degraded: Vec::new() };
+        let before = Pods {
+            at_ns: 0,
+            node_share: Default::default(),
+            pods: vec![pod()],
+            degraded: Vec::new(),
+        };
         let mut after = Pods { at_ns: 1_000_000_000, ..before.clone() };
         after.pods[0].egress.sent_bytes = 1_250_000;
         after.pods[0].egress.sent_packets = 10;
@@ -240,6 +283,16 @@ mod tests {
         let egress = "default/web  egress    10M   20M  50% 2.50ms     0     0 paced";
         assert_eq!(lines[1], egress);
         assert!(lines[2].ends_with(" 0%      -     0     3 paced"), "{}", lines[2]);
+    }
+
+    #[test]
+    fn where_pods_share_the_node_a_row_says_weight_share_and_wait_for_it() {
+        let mut rows = rows();
+        rows[0].share = Some(share());
+        let lines = lines(&rows, Some(80));
+        let heads = "POD          DIR      RATE LIMIT USED   WAIT WEIGHT SHARE   NODE DROPS MODE";
+        let egress = "default/web  egress    10M   20M  50% 2.50ms    200 13.3M 2.50ms     0 paced";
+        assert_eq!((lines[0].as_str(), lines[1].as_str()), (heads, egress));
     }
 
     #[test]

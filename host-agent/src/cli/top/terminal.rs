@@ -55,14 +55,14 @@ impl Terminal {
         (width.into(), height.into())
     }
 
-    /// A screen; the last line of its head has the headings.
-    pub fn show(&self, lines: &[String]) -> io::Result<()> {
+    /// A screen; the last of so many lines of its head has the headings.
+    pub fn show(&self, lines: &[String], head: usize) -> io::Result<()> {
         let mut out = io::stdout().lock();
         for (number, line) in lines.iter().enumerate() {
             queue!(out, MoveTo(0, number as u16))?;
-            match number + 1 {
-                HEAD => queue!(out, SetAttribute(Attribute::Reverse), Print(line))?,
-                _ => queue!(out, Print(painted(line)))?,
+            match number + 1 == head {
+                true => queue!(out, SetAttribute(Attribute::Reverse), Print(line))?,
+                false => queue!(out, Print(painted(line)))?,
             }
             queue!(out, SetAttribute(Attribute::Reset), Clear(ClearType::UntilNewLine))?;
         }

@@ -6,6 +6,7 @@ use super::table::{self, PodRow, SortOrder};
 use super::terminal::{HEAD, Key};
 use crate::cli::columns::short;
 use crate::status::Pods;
+use crate::status::text::node_line;
 
 #[derive(Default)]
 pub struct View {
@@ -14,6 +15,8 @@ pub struct View {
     pods: usize,
     /// What is degraded, or why that is not known.
     banner: Option<String>,
+    /// The node's line, where pods share that.
+    node: Option<String>,
     pub order: SortOrder,
     /// What the names that are shown have in them.
     filter: String,
@@ -42,6 +45,8 @@ impl View {
 
     pub fn found(&mut self, rows: Vec<PodRow>, pods: &Pods) {
         (self.rows, self.pods) = (rows, pods.pods.len());
+        self.node = node_line(&pods.node_share, |direction| pods.node_rate(direction))
+            .map(|line| format!("node: {line}"));
         let mut codes: Vec<&str> = pods.degraded.iter().map(|trouble| trouble.code()).collect();
         codes.dedup();
         let banner = || format!("DEGRADED: {}; sluice status says more", codes.join(", "));
@@ -54,7 +59,7 @@ impl View {
 
     /// Whether that is the end.
     pub fn press(&mut self, key: Key, height: usize) -> bool {
-        let page = height.saturating_sub(HEAD).max(1);
+        let page = height.saturating_sub(self.head()).max(1);
         match key {
             Key::Quit => return true,
             Key::Up => self.first = self.first.saturating_sub(1),
@@ -91,9 +96,11 @@ impl View {
         let chosen = self.chosen();
         let mut table = table::lines(&chosen, Some(width)).into_iter();
         let banner = self.banner.clone().unwrap_or("degraded: nothing".into());
-        let mut lines = vec![self.totals(), banner, self.keys()];
+        let mut lines = vec![self.totals()];
+        lines.extend(self.node.clone());
+        lines.extend([banner, self.keys()]);
         lines.extend(table.next());
-        let room = height.saturating_sub(HEAD);
+        let room = height.saturating_sub(self.head());
         match chosen.is_empty() {
             _ if self.shows_help => lines.extend(HELP.map(str::to_owned)),
             true => lines.push(self.why_empty()),
@@ -101,6 +108,11 @@ impl View {
         }
         lines.truncate(height);
         lines.iter().map(|line| line.chars().take(width).collect()).collect()
+    }
+
+    /// Lines above the rows.
+    pub fn head(&self) -> usize {
+        HEAD + usize::from(self.node.is_some())
     }
 
     fn totals(&self) -> String {
@@ -143,6 +155,7 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::node_share::tests::{lines, share};
     use crate::status::text::tests::pod;
     use crate::trouble::{Trouble, code};
 
@@ -154,7 +167,12 @@ mod tests {
             (pod.ingress.limit_bps, pod.egress.measured_bps) = (None, Some(2_000_000));
             pod
         };
-        let pods = Pods { at_ns: 0, pods: (0..count).map(named).collect(), degraded: Vec::new() };
+        let pods = Pods {
+            at_ns: 0,
+            node_share: Default::default(),
+            pods: (0..count).map(named).collect(),
+            degraded: Vec::new(),
+        };
         let mut view = View::new(SortOrder::Name);
         view.found(PodRow::of(&pods, &pods), &pods);
         view
@@ -173,13 +191,33 @@ mod tests {
         assert_eq!(lines[1], "degraded: nothing");
         assert!(lines.iter().all(|line| line.chars().count() <= 80), "{lines:#?}");
         let trouble = Trouble::new(code::AGENT_NOT_RUNNING, "sluice agent", "no agent runs");
-        let pods = Pods { at_ns: 0, pods: Vec::new(), degraded: vec![trouble.clone(), trouble] };
+        let pods = Pods {
+            at_ns: 0,
+            node_share: Default::default(),
+            pods: Vec::new(),
+            degraded: vec![trouble.clone(), trouble],
+        };
         view.found(Vec::new(), &pods);
         let lines = view.lines(80, 24);
         assert_eq!(lines[1], "DEGRADED: agent-not-running; sluice status says more");
         assert_eq!(lines[HEAD], "no pods yet");
         view.lost(&anyhow::anyhow!("no agent runs"));
         assert!(view.lines(80, 24)[1].ends_with("the last numbers: no agent runs"));
+    }
+
+    #[test]
+    fn line_that_pods_share_stands_below_the_totals() {
+        let mut pods =
+            Pods { at_ns: 0, node_share: lines(), pods: vec![pod()], degraded: Vec::new() };
+        pods.pods[0].egress.share = Some(share());
+        let mut view = View::new(SortOrder::Name);
+        view.found(PodRow::of(&pods, &pods), &pods);
+        let lines = view.lines(80, 24);
+        assert_eq!(
+            lines[1],
+            "node: egress 13Mbit of 20Mbit, busy, weights 300; ingress 20Mbit, not busy"
+        );
+        assert!(lines[HEAD].starts_with("POD ") && lines[HEAD + 1].starts_with("default/web "));
     }
 
     #[test]
