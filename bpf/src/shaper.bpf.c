@@ -143,6 +143,22 @@ table_of(__u32 index, const struct sluice_clock *clock)
 	return made ? bpf_map_lookup_elem(made, &first) : 0;
 }
 
+/*
+ * As what it is, a time of departure: fq of 7.x writes to the kernel's log of each
+ * stamp that does not say so. The kernel gives that to IP only. A function of its
+ * own, as count_delay.
+ */
+__noinline int stamp(struct __sk_buff *skb, __u64 departure_ns, __u64 now_ns,
+		     const struct sluice_limit *limit)
+{
+	if (!limit)
+		return 0;
+	departure_ns = sluice_stamp(departure_ns, skb->tstamp, now_ns, limit);
+	if (bpf_skb_set_tstamp(skb, departure_ns, BPF_SKB_TSTAMP_DELIVERY_MONO))
+		skb->tstamp = departure_ns;
+	return 0;
+}
+
 /* What is done to each packet that leaves, now or when its turn comes. */
 static __always_inline int
 let_go(struct __sk_buff *skb, __u32 index, struct sluice_line *line,
@@ -163,13 +179,9 @@ let_go(struct __sk_buff *skb, __u32 index, struct sluice_line *line,
 		if (sluice_is_delayed(wait_ns))
 			count_delay(&line->delays, wait_ns);
 	}
-	departure_ns = sluice_stamp(departure_ns, skb->tstamp, now_ns, &line->limit);
-	/*
-	 * As what it is, a time of departure: fq of 7.x writes to the kernel's log of each
-	 * stamp that does not say so. The kernel gives that to IP only.
-	 */
-	if (bpf_skb_set_tstamp(skb, departure_ns, BPF_SKB_TSTAMP_DELIVERY_MONO))
-		skb->tstamp = departure_ns;
+	/* Without a stamp, or with one of the past, fq lets it go at once. */
+	if (wait_ns || skb->tstamp > now_ns)
+		stamp(skb, departure_ns, now_ns, &line->limit);
 	return TC_ACT_UNSPEC;
 }
 

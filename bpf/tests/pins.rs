@@ -74,7 +74,7 @@ fn limit_is_written_and_the_rest_of_the_line_stays() {
         pins.set_limit(slot(8), Direction::Ingress, limit).expect("set");
         assert_eq!(pins.limit(slot(8), Direction::Ingress).expect("read"), limit);
         let line = lines(&dir).lookup(&key, MapFlags::ANY).expect("read").expect("an entry");
-        assert_eq!(line[56..], full[56..]);
+        assert_eq!(line[64..], full[64..]);
     }
 }
 

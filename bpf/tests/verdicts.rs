@@ -16,6 +16,8 @@ const TC_ACT_UNSPEC: i32 = -1;
 const TC_ACT_SHOT: i32 = 2;
 /// A shaper's: into the class that takes no packet.
 const DROPPED: i32 = 0;
+/// No time that a packet could leave at: it is stamped with the one that it has.
+const NO_TIME: u64 = u64::MAX;
 const SECOND_NS: u64 = 1_000_000_000;
 const PACED: u32 = 0;
 const POLICED: u32 = 1;
@@ -109,7 +111,7 @@ impl Shaper {
 
     /// The programs' time: what a packet is stamped with on an idle line.
     fn now_ns(&self) -> u64 {
-        self.run("shape_ingress", 64, 0).1
+        self.run("shape_ingress", 64, NO_TIME).1
     }
 
     /// Makes the line of slot 0's egress free at this time.
@@ -217,11 +219,19 @@ fn paced_packets_are_stamped_one_after_the_other_exactly() {
     let shaper = Shaper::load();
     // A frame of 1000 bytes takes a second.
     shaper.limit(0, 1_000_000, 60 * SECOND_NS, PACED);
-    let stamps: Vec<u64> = (0..5).map(|_| shaper.run("shape_egress", 1000, 0).1).collect();
+    let stamps: Vec<u64> = (0..5).map(|_| shaper.run("shape_egress", 1000, NO_TIME).1).collect();
     for pair in stamps.windows(2) {
         assert_eq!(pair[1] - pair[0], SECOND_NS, "{stamps:?}");
     }
     assert_eq!(shaper.sent_and_dropped(0), [5, 5000, 0, 0]);
+}
+
+#[test]
+fn packet_that_need_not_wait_keeps_its_stamp_of_the_past_or_none() {
+    let shaper = Shaper::load();
+    shaper.limit(0, 1, SECOND_NS, PACED);
+    assert_eq!(shaper.run("shape_egress", 64, 0), (TC_ACT_UNSPEC, 0));
+    assert_eq!(shaper.run("shape_egress", 64, 7), (TC_ACT_UNSPEC, 7));
 }
 
 #[test]
@@ -268,7 +278,7 @@ fn policed_packets_keep_their_stamp() {
 fn stamp_of_the_pod_counts_within_the_horizon_only() {
     let shaper = Shaper::load();
     shaper.limit(0, 1, SECOND_NS, PACED);
-    let now = shaper.run("shape_egress", 64, 0).1;
+    let now = shaper.run("shape_egress", 64, NO_TIME).1;
     let soon = now + SECOND_NS / 2;
     assert_eq!(shaper.run("shape_egress", 64, soon).1, soon);
     let far = now + 3600 * SECOND_NS;
@@ -472,10 +482,10 @@ fn pod_finds_no_flows_of_the_pod_that_had_its_slot_before() {
     let shaper = Shaper::load();
     // A frame takes ten seconds.
     shaper.limit(0, 10_000_000, 60 * SECOND_NS, PACED);
-    let stamps: Vec<u64> = (0..5).map(|_| shaper.run("shape_egress", 1000, 0).1).collect();
+    let stamps: Vec<u64> = (0..5).map(|_| shaper.run("shape_egress", 1000, NO_TIME).1).collect();
     // As Pins::clear does.
     shaper.set_clock(0);
-    let (verdict, stamp) = shaper.run("shape_egress", 1000, 0);
+    let (verdict, stamp) = shaper.run("shape_egress", 1000, NO_TIME);
     assert_eq!(verdict, TC_ACT_UNSPEC);
     assert!(stamp < stamps[1], "{stamp} waits for the queue of {stamps:?}");
     let next = shaper.run("shape_egress", 1000, 0).1;
@@ -487,7 +497,7 @@ fn maps_and_what_they_hold_survive_a_second_load() {
     let shaper = Shaper::load();
     // A frame takes ten seconds, longer than loading does anywhere.
     shaper.limit(0, 10_000_000, 60 * SECOND_NS, PACED);
-    let before = shaper.run("shape_egress", 1000, 0).1;
+    let before = shaper.run("shape_egress", 1000, NO_TIME).1;
     bpf::load_and_pin(&shaper.dir).expect("load again");
     assert_eq!(shaper.run("shape_egress", 1000, 0).1 - before, 10 * SECOND_NS);
 }
