@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::account::Account;
-use super::ledger::DIRECTIONS;
+use super::ledger::{DIRECTIONS, NODE_BPS};
 use super::measured::Measured;
 use super::pace::Pace;
 use super::process::{self, status};
@@ -86,7 +86,7 @@ impl<'a> Operator<'a> {
             account: Account::default(),
             programs: BTreeSet::new(),
         };
-        let booted = node.boot(&user_data(operator.defaults));
+        let booted = node.boot(&user_data(operator.defaults, false));
         assert!(booted.status.success(), "{}", text(&booted));
         operator.start_agent();
         operator.wait_until_ready();
@@ -205,7 +205,9 @@ impl<'a> Operator<'a> {
         self.defaults = [self.any_limit(), self.any_limit()];
         self.note(pods, &format!("settings: {:?} by {how}", self.defaults));
         self.enter_limits(pods);
-        fs::write(USER_DATA, user_data(self.defaults)).expect("write user data");
+        let shares = self.dice.bool();
+        self.run.count(if shares { "node share: on" } else { "node share: off" });
+        fs::write(USER_DATA, user_data(self.defaults, shares)).expect("write user data");
         ask(self, pods);
         self.wait_for_limits(pods, true);
     }
@@ -385,11 +387,13 @@ fn rate(limit: Option<u64>) -> String {
     limit.map_or("unlimited".into(), |rate| format!("{}Mbit", rate / 1_000_000))
 }
 
-fn user_data(defaults: Limits) -> String {
+fn user_data(defaults: Limits, shares: bool) -> String {
     let [egress, ingress] = defaults.map(rate);
+    let node = rate(Some(NODE_BPS));
     format!(
         "[settings.sluice]\nversion = 1\n[settings.sluice.cni]\nconf-dir = \"{CONF_DIR}\"\n\
          bin-dir = \"{BIN_DIR}\"\n[settings.sluice.bandwidth]\n\
-         default-egress = \"{egress}\"\ndefault-ingress = \"{ingress}\"\n"
+         default-egress = \"{egress}\"\ndefault-ingress = \"{ingress}\"\nnode-share = {shares}\n\
+         node-egress = \"{node}\"\nnode-ingress = \"{node}\"\n"
     )
 }

@@ -239,10 +239,11 @@ impl Ledger {
     fn enter_limits(&mut self, direction: Direction, seen: &Seen) {
         let budgets = &mut self.budgets[direction as usize];
         let Some((asked, older)) = budgets.split_last_mut() else { return };
-        let wanted = ns_per_byte(asked.limit);
+        // A pod without a limit has the node's capacity where pods share that.
+        let wanted = [asked.limit, asked.limit.or(Some(NODE_BPS))].map(ns_per_byte);
         let in_force = match direction {
-            Direction::Egress => seen.ns_per_byte[0] == wanted,
-            Direction::Ingress => seen.ns_per_byte[1] == wanted,
+            Direction::Egress => wanted.contains(&seen.ns_per_byte[0]),
+            Direction::Ingress => wanted.contains(&seen.ns_per_byte[1]),
         };
         if in_force && asked.from < seen.from {
             let open = older.iter_mut().filter(|budget| budget.to.is_none());
@@ -250,6 +251,9 @@ impl Ledger {
         }
     }
 }
+
+/// What the node can do where pods share it: more than pods can send here.
+pub const NODE_BPS: u64 = 100_000_000_000;
 
 /// From one moment to another, which may be the earlier one.
 pub fn seconds(at: Instant, from: Instant) -> f64 {
