@@ -6,7 +6,7 @@ KERNEL ?= 6.12
 SKIPS := target/skips.txt
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
-.PHONY: part-compile part-release part-fetch part-rest test-root-alone test-root-beside help setup fmt lint build release test test-unit test-root test-vm test-distributions properties demo chaos bench fuzz golden instance-table packages package-test image image-version image-test image-scenarios test-images clean
+.PHONY: part-compile part-release part-fetch part-rest test-root-alone test-root-beside help setup fmt lint build release test test-unit test-root docs-check test-vm test-distributions properties demo chaos bench fuzz golden instance-table packages package-test image image-version image-test image-scenarios test-images clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -119,6 +119,9 @@ test-root-alone: build
 
 test-root-beside: build
 	$(ROOT) $(call tests_of,bpf|tests,and ($(MEASURED) | not))
+
+docs-check: build ## Links of all pages, settings in them, and commands, which run as written where they can
+	$(TEST) --test documentation
 
 test-vm: guest-$(KERNEL) ## The root tests in a guest, and the units under systemd: KERNEL=6.1, 6.12 or newest
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::command::{has_looked, json, output, text, wait_for};
+use crate::json_schema;
 use crate::node::Node;
 
 pub const SOCKET: &str = "/run/sluice/sluice.sock";
@@ -75,12 +76,14 @@ impl Node {
         });
     }
 
-    /// A command of `sluice` that must succeed, as JSON.
+    /// A command of `sluice` that must succeed, as JSON by its schema.
     pub fn sluice_json(&self, arguments: &[&str]) -> Value {
         let output = self.sluice(arguments);
         let looks = arguments[0] == "status" && has_looked(&output);
         assert!(looks || output.status.success(), "{arguments:?}: {}", text(&output));
-        json(&String::from_utf8_lossy(&output.stdout))
+        let printed = json(&String::from_utf8_lossy(&output.stdout));
+        json_schema::assert_valid(arguments[0], &printed);
+        printed
     }
 
     /// What `sluice status` says is degraded under this code.

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::command::{executable, json, run, text};
 
 /// As EKS describes one.
-const CLUSTER: &str = r#"{"cluster": {"name": "prod", "arn": "arn:aws:eks:eu-central-1:1:cluster/prod",
+pub const CLUSTER: &str = r#"{"cluster": {"name": "prod", "arn": "arn:aws:eks:eu-central-1:1:cluster/prod",
     "endpoint": "https://ENDPOINT", "certificateAuthority": {"data": "Q0E="},
     "kubernetesNetworkConfig": {"serviceIpv4Cidr": "10.100.0.0/16"}}}"#;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::command::{has_looked, json as parse, text, wait_for};
+use crate::command::{json as parse, text, wait_for};
 use crate::node::{BIN_DIR, Node, Pod};
 
 /// What containerd sends when no one asked for a burst.
@@ -113,9 +113,7 @@ impl Node {
 
     /// What `sluice status --json` says of one pod.
     pub fn status(&self, pod: &Pod) -> Value {
-        let output = self.sluice(&["status", "--json", "--interval", "1"]);
-        assert!(has_looked(&output), "{}", text(&output));
-        let status = parse(&String::from_utf8_lossy(&output.stdout));
+        let status = self.sluice_json(&["status", "--json", "--interval", "1"]);
         let pods = status["pods"].as_array().expect("a list of pods");
         let found = pods.iter().find(|p| p["pod"] == pod.name.as_str());
         found.unwrap_or_else(|| panic!("{} is not in {status}", pod.name)).clone()

@@ -18,6 +18,7 @@ pub mod flows;
 pub mod foreign;
 pub mod imds;
 pub mod ipv6;
+pub mod json_schema;
 pub mod kernel;
 pub mod link;
 pub mod meter;

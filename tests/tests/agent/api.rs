@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tests::api::{Response, SOCKET, ask, connect, listen, say, scrape};
 use tests::cni::{Annotations, Call};
 use tests::command::{executable, output, text, wait_for};
+use tests::json_schema::assert_valid;
 use tests::node::{Node, Pod, USER_DATA, with_node, with_ready_node};
 
 const MBIT: u64 = 1_000_000;
@@ -380,6 +381,11 @@ fn agent_and_command_see_the_same_pods() {
         node.add(&pod, BOTH);
         node.guard(&pod);
         let mut asked = ask("GET", "/v1/status", "").json();
+        let mut pods = ask("GET", "/v1/pods", "").json();
+        for (command, answer) in [("status", &mut asked), ("pods", &mut pods)] {
+            answer["schema"] = 1.into();
+            assert_valid(command, answer);
+        }
         node.kill_agent(Signal::SIGKILL);
         let mut read = node.sluice_json(&["status", "--json", "--interval", "1"]);
         for status in [&mut asked, &mut read] {

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::cni::Annotations;
 use tests::command::{has_looked, ip, json as parse, output, run, tc, text, wait_for};
+use tests::json_schema::assert_valid;
 use tests::kernel::{has_fq, has_tcx, skip, skip_for_tcx};
 use tests::link::index;
 use tests::node::{CONF_DIR, CONFLIST, Node, PIN_DIR, Pod, USER_DATA, with_node, with_ready_node};
@@ -31,6 +32,7 @@ fn diagnosis(node: &Node) -> Value {
     let output = node.sluice(&["doctor", "--json"]);
     assert!(has_looked(&output) && output.stderr.is_empty(), "{}", text(&output));
     let seen = parse(&String::from_utf8_lossy(&output.stdout));
+    assert_valid("doctor", &seen);
     let status = match (&seen["summary"]["fault"], &seen["summary"]["degraded"]) {
         (faults, _) if faults != 0 => 1,
         (_, degraded) => i32::from(degraded != 0) * 3,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What docs/troubleshooting.md says to do is done, and the trouble is gone. `documentation.rs` compares the codes
+//! What docs/troubleshooting.md says to do is done, and the trouble is gone. `documentation` compares the codes
 //! here with the page's.
 
 use std::collections::BTreeSet;

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::Signal;
 use tests::cni::{Annotations, Call};
 use tests::command::{executable, json, text, wait_for};
+use tests::json_schema::assert_valid;
 use tests::node::{Node, USER_DATA, with_ready_node};
 
 const MBIT: u64 = 1_000_000;
@@ -61,7 +62,11 @@ fn assert_fits(width: usize, words: &str, lines: &[String]) {
 
 /// A node with a limited pod whose name is long, one that has none, and an agent.
 fn with_screens(test: impl FnOnce(&mut Node) + Send) {
-    with_ready_node("max-egress = \"10Mbit\"", |node| {
+    with_screens_of("max-egress = \"10Mbit\"", test);
+}
+
+fn with_screens_of(bandwidth: &str, test: impl FnOnce(&mut Node) + Send) {
+    with_ready_node(bandwidth, |node| {
         node.wait_for_api();
         for (number, name) in [(2, LONG), (3, "web")] {
             let mut pod = node.pod(&format!("p{number}"), number);
@@ -168,20 +173,34 @@ fn top_fits_the_terminal_and_obeys_its_keys() {
     });
 }
 
+/// With all that a page can have: a maximum, a class, pods that share the node.
+const ALL: &str = r#"max-egress = "10Mbit"
+node-share = true
+node-egress = "1Gbit"
+node-ingress = "1Gbit"
+
+[[settings.sluice.bandwidth.class]]
+name = "web"
+namespaces = ["default"]
+pods = ["web"]
+egress = "5Mbit"
+weight = 200"#;
+
 #[test]
-fn every_json_is_one_object_with_its_version_whatever_goes_wrong() {
-    with_screens(|node| {
+fn every_json_is_one_object_by_its_schema_whatever_goes_wrong() {
+    with_screens_of(ALL, |node| {
         let (trace, check) = (format!("trace default/{LONG}"), format!("check {USER_DATA}"));
         for (words, status) in [
             ("status --interval 1", 3),
             ("pods --interval 1", 0),
             ("top --interval 1", 0),
-            ("limit list", 0),
             (&format!("limit set default/{LONG} --egress 1Mbit --for 1m"), 0),
+            ("limit list", 0),
             ("limit set default/none --egress 1Mbit --for 1m", 1),
             ("limit set default/none --egress 1Mb --for 1m", 1),
             ("limit clear default/web", 0),
             (&trace, 0),
+            ("doctor", 3),
             ("settings show", 0),
             ("settings show --origin", 0),
             ("max-pods --all", 0),
@@ -193,7 +212,7 @@ fn every_json_is_one_object_with_its_version_whatever_goes_wrong() {
             let output = node.sluice(&words);
             assert_eq!(output.status.code(), Some(status), "{words:?}: {}", text(&output));
             let printed = json(&String::from_utf8_lossy(&output.stdout));
-            assert_eq!(printed["schema"], 1, "{words:?}");
+            assert_valid(words[0], &printed);
             assert_eq!(printed["error"].is_string(), status == 1, "{words:?}: {printed}");
         }
         let shown = node.sluice_json(&["settings", "show", "--origin", "--json"]);
@@ -205,5 +224,7 @@ fn every_json_is_one_object_with_its_version_whatever_goes_wrong() {
             expected
         );
         assert!(of("bandwidth.burst")["file"].is_null());
+        node.kill_agent(Signal::SIGKILL);
+        assert!(node.sluice_json(&["status", "--json", "--interval", "1"])["agent"].is_null());
     });
 }

@@ -16,7 +16,7 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::cni::{Annotations, Call};
-use tests::command::{age, executable, has_looked, ip, json as parse, text, wait_for};
+use tests::command::{age, executable, ip, json as parse, text, wait_for};
 use tests::conflist::{conflist, has_entry};
 use tests::node::{BIN_DIR, CONFLIST, Node, Pod, USER_DATA, with_node};
 
@@ -33,9 +33,7 @@ fn said(output: &Output) -> String {
 }
 
 fn status(node: &Node) -> Value {
-    let output = node.sluice(&["status", "--json", "--interval", "1"]);
-    assert!(has_looked(&output), "{}", text(&output));
-    parse(&String::from_utf8_lossy(&output.stdout))
+    node.sluice_json(&["status", "--json", "--interval", "1"])
 }
 
 fn codes(node: &Node) -> Vec<String> {
