@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
-use tests::api::scrape;
+use tests::api::ask;
 use tests::cni::{Annotations, Call, expect_error};
 use tests::command::{ip, json as parsed, text, wait_for};
 use tests::flows::{Bulk, End, Progress, offer_udp};
@@ -156,7 +156,7 @@ fn full_line_holds_back_neither_a_quiet_pod_nor_what_stays_on_the_node() {
 
 /// The sum over pods of what they have sent by the node's line.
 fn counted() -> u64 {
-    let scraped = scrape("127.0.0.1:9469", "text/plain").body;
+    let scraped = ask("GET", "/metrics", "").body;
     let of_pods = scraped.lines().filter(|line| {
         line.starts_with("sluice_pod_node_bytes_total{") && line.contains("direction=\"egress\"")
     });
