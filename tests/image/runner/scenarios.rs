@@ -3,6 +3,7 @@
 //! no one waits for it.
 
 mod boot;
+mod executables;
 mod extension;
 mod power;
 mod settings;
@@ -15,6 +16,7 @@ pub fn all() -> Vec<Scenario> {
     let scenario = |name, run| Scenario { name, run, alone: false };
     vec![
         Scenario { alone: true, ..scenario("boot", boot::a_node_boots_to_its_agent) },
+        scenario("executables", executables::every_executable_has_a_reason),
         scenario("never-ready", slots::an_agent_that_is_never_ready_falls_back),
         scenario("one-image", slots::a_node_with_one_image_stays_up_after_its_tries),
         scenario("pods", boot::a_pod_is_shaped_beside_policy),
