@@ -33,9 +33,9 @@ impl Place {
         output
     }
 
-    /// The key ring of an image that is built with this home.
-    fn ring(&self, key: &str) -> PathBuf {
-        let ring = self.path(&format!("{key}.gpg"));
+    /// The key ring of an image that is built with this home, in a file of this name.
+    fn ring(&self, key: &str, file: &str) -> PathBuf {
+        let ring = self.path(file);
         let public = self.sign(key, &["--public"], "1y").stdout;
         std::fs::write(&ring, public).expect("write the key ring");
         ring
@@ -53,7 +53,10 @@ impl Place {
 
     fn import(&self, ring: &Path, into: &str) {
         let mut gpg = Command::new("gpg");
-        gpg.arg("--homedir").arg(self.path(into)).args(["--quiet", "--batch", "--import"]).arg(ring);
+        gpg.arg("--homedir")
+            .arg(self.path(into))
+            .args(["--quiet", "--batch", "--import"])
+            .arg(ring);
         let output = gpg.output().expect("run gpg");
         assert!(output.status.success(), "{}", text(&output));
     }
@@ -62,7 +65,7 @@ impl Place {
 #[test]
 fn signature_of_an_update_holds_until_it_expires() {
     let place = Place::new();
-    let ring = place.ring("key");
+    let ring = place.ring("key", "ring");
     place.sign("key", &["SHA256SUMS"], "seconds=2");
     let (begin, mut seen_good) = (Instant::now(), false);
     let refused = loop {
@@ -81,9 +84,9 @@ fn signature_of_an_update_holds_until_it_expires() {
 #[test]
 fn nodes_that_know_both_keys_take_updates_of_either_and_others_do_not() {
     let place = Place::new();
-    let (before, after) = (place.ring("old"), place.ring("new"));
+    let (before, after) = (place.ring("old", "before"), place.ring("new", "after"));
     place.import(&after, "old");
-    let between = place.ring("old");
+    let between = place.ring("old", "between");
     place.sign("old", &["SHA256SUMS"], "1y");
     let holds = |ring: &Path| place.verify(ring).status.success();
     // The home has two public keys now, and signs with its own all the same.
@@ -111,5 +114,9 @@ fn key_of_secure_boot_without_its_certificate_is_refused() {
     }
     let pair = [("SECURE_BOOT_KEY", "pkcs11:object=k"), ("SECURE_BOOT_CERTIFICATE", file)];
     let output = Command::new(&script).envs(pair).output().expect("run it");
-    assert!(text(&output).contains("image-build/secure-boot\npkcs11:object=k"), "{}", text(&output));
+    assert!(
+        text(&output).contains("image-build/secure-boot\npkcs11:object=k"),
+        "{}",
+        text(&output)
+    );
 }
