@@ -11,6 +11,7 @@ use serde_json::Value;
 use tests::cni::Annotations;
 use tests::command::{json, run, wait_for};
 use tests::node::{Node, PIN_DIR, with_node};
+use tests::pinned_map;
 
 use crate::figure::{Bound, Figure};
 use crate::frames::{self, Frame};
@@ -21,6 +22,11 @@ const ROUNDS: usize = 11;
 const REPEAT: &str = "1000000";
 /// In struct sluice_line: PACED is 0.
 const MODE: usize = 40;
+/// Where the node's own lines begin in the map, and in each what changes with uplinks and routes.
+const NODE: usize = 2 * 1024;
+const PATHS: usize = 312;
+/// Its word `clock.next_ns`.
+const CLOCK: usize = 8;
 
 /// A packet of a test run comes from no device: that becomes an uplink.
 const NO_DEVICE: usize = 0;
@@ -67,6 +73,7 @@ pub fn measure_node_share() -> Figure {
         let mut costs = Vec::new();
         for routes in ROUTES {
             add_routes(routes);
+            forget_paths();
             let mut cases = Vec::new();
             for (direction, program) in ["shape_egress", "shape_ingress"].into_iter().enumerate() {
                 for line in [&off[direction], &on[direction]] {
@@ -75,7 +82,10 @@ pub fn measure_node_share() -> Figure {
                     cases.push(Case { line, ..case });
                 }
             }
+            let free = node_clocks();
             run_in_turn(&mut cases);
+            let charged = node_clocks().iter().zip(&free).all(|(after, before)| after > before);
+            assert!(charged, "by the node's line, both ways");
             let more = |pair: &[Case]| pair[1].median() - pair[0].median();
             costs.extend(
                 cases
@@ -107,6 +117,22 @@ fn add_routes(count: usize) {
         let address = 0x0a02_0000 + number;
         let bytes = [&128u32.to_ne_bytes()[..], &[0; 10], &[0xff; 2], &address.to_be_bytes()];
         set_at("routes", &bytes.concat(), "value 1 0 0 0");
+    }
+}
+
+/// When the node's own lines are free.
+fn node_clocks() -> [u64; 2] {
+    [0, 1].map(|direction| {
+        pinned_map::words(format!("{PIN_DIR}/lines").as_ref(), NODE + direction, CLOCK + 1)[CLOCK]
+    })
+}
+
+/// What was looked up before the maps were written here.
+fn forget_paths() {
+    let lines = used_values("lines");
+    for (direction, mut line) in lines.into_iter().rev().take(2).rev().enumerate() {
+        line[PATHS] += 1;
+        set("lines", NODE + direction, &format!("value {}", words(&line)));
     }
 }
 

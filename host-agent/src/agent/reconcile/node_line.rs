@@ -186,10 +186,9 @@ impl NodeLine {
         let mut sum = [0.0; 2];
         self.pods.retain(|slot, _| slots.contains(slot));
         for slot in slots {
-            let sent = pins.share(*slot, Direction::Egress)?.sent_bytes;
-            let received = pins.share(*slot, Direction::Ingress)?.sent_bytes;
-            let dropped = pins.counters(*slot, Direction::Ingress)?.dropped_bytes;
-            let now = [sent, received + dropped];
+            let sent = pins.counters(*slot, Direction::Egress)?;
+            let received = pins.counters(*slot, Direction::Ingress)?;
+            let now = [sent.node_bytes, received.node_bytes + received.dropped_bytes];
             // A pod that came since the last look began with nothing.
             let before = self.pods.insert(*slot, now).or(self.looked.map(|_| [0; 2]));
             add(&mut sum, before, &now);
