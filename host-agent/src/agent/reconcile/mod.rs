@@ -618,7 +618,8 @@ impl Reconciler {
             return;
         }
         let claims: Vec<_> = self.pods.values().map(|pod| &pod.claim).collect();
-        match self.node_busy.look(now, &self.pins, &claims) {
+        let exceeded = self.node_share.line.take_exceeded();
+        match self.node_busy.look(now, &self.pins, &claims, exceeded) {
             Ok([egress, ingress]) => {
                 self.set_trouble("node egress", egress);
                 self.set_trouble("node ingress", ingress);

@@ -44,6 +44,8 @@ pub struct NodeLine {
     promised: [Option<Rate>; 2],
     uplinks: BTreeSet<u32>,
     enas: Enas,
+    /// Whether these have counted anything since that was asked.
+    exceeded: [bool; 2],
     devices: BTreeMap<u32, [u64; 2]>,
     pods: BTreeMap<Slot, [u64; 2]>,
     looked: Option<Instant>,
@@ -153,6 +155,11 @@ impl NodeLine {
         self.enas.find(ethtool, devices)
     }
 
+    /// Whether EC2 let less through than came, out and in, since this was last asked.
+    pub fn take_exceeded(&mut self) -> [bool; 2] {
+        std::mem::take(&mut self.exceeded)
+    }
+
     /// None while nothing is shared.
     pub fn next(&self) -> Option<Instant> {
         self.due
@@ -177,8 +184,6 @@ impl NodeLine {
         let second = now - *self.second.get_or_insert(now);
         let exceeded = (second >= SELDOM).then(|| {
             self.second = Some(now);
-            let asks = self.lines.iter().flatten().any(|line| line.allowance.is_some());
-            let ethtool = ethtool.filter(|_| asks);
             ethtool.map_or([false; 2], |ethtool| self.enas.exceeded(ethtool))
         });
         for (index, direction) in Direction::BOTH.into_iter().enumerate() {
@@ -187,6 +192,7 @@ impl NodeLine {
             line.carried += uplinks[index];
             if let Some(exceeded) = exceeded {
                 let carried = std::mem::take(&mut line.carried);
+                self.exceeded[index] |= exceeded[index];
                 if let Some(allowance) = &mut line.allowance {
                     allowance.look(second, carried, exceeded[index]);
                 }
