@@ -29,6 +29,7 @@ mod setups;
 mod share;
 mod share_figures;
 mod share_plan;
+mod share_plots;
 mod sharing;
 mod site;
 mod svg;

@@ -11,13 +11,13 @@ use tests::probes::Probed;
 use crate::crowd::Crowd;
 use crate::figure::Figure;
 use crate::packets::Packets;
-use crate::plots;
 use crate::report::Report;
 use crate::row::{Direction, Row};
 use crate::setups::Setup;
 use crate::share::Share;
 use crate::sharing::Sharing;
 use crate::site::MTUS;
+use crate::{plots, share_plots};
 
 const PAGE: &str = "docs/benchmarks.md";
 const PLOTS: &str = "docs/benchmarks";
@@ -201,6 +201,7 @@ fn plots(report: &Report) -> Vec<(&'static str, &'static str, String)> {
     });
     let title = "Instructions that a set-up adds to each UDP packet from a pod";
     cost("P2", "packet-cost", title, "instructions", |name| !name.contains("in all"));
+    plots.extend(share_plots::all(&report.shares));
     plots
 }
 
