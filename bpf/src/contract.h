@@ -11,6 +11,9 @@
 
 #define SLUICE_ABI 2
 
+/* Addresses and ports are compared as they lie in the packet, and lines are read by words. */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "of little endian only");
+
 /*
  * Slots, one for each pod interface. tc_classid carries the slot in 16 bits;
  * slot 0 is never given to a pod (a filter without classid reads 0).

@@ -282,6 +282,10 @@ fn time(bytes: &[u8], index: usize) -> Option<Option<u64>> {
 
 const _: () = {
     use std::mem::offset_of;
+    // lines.rs and `word` take fields of 32 bits out of words of 64, and offsets of the map are numbers of 64.
+    assert!(cfg!(all(target_endian = "little", target_pointer_width = "64")));
+    // A map's memory begins with a page, so a cache line of 64 bytes has one writer; one of 128 has two, which costs time only.
+    assert!(LINE_BYTES.is_multiple_of(64));
     assert!(offset_of!(types::sluice_limit, ns_per_byte) == 0);
     assert!(offset_of!(types::sluice_limit, burst_ns) == 8);
     assert!(offset_of!(types::sluice_limit, quantum_ns) == 16);

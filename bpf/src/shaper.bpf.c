@@ -238,20 +238,25 @@ __noinline int leaves_node(struct __sk_buff *skb, const struct sluice_line *node
 {
 	struct sluice_prefix to = { .bits = 128 };
 	const __be16 *type = header(skb, ETHERTYPE, sizeof(*type));
-	_Bool is_ipv6 = type && *type == bpf_htons(ETH_P_IPV6);
+	_Bool is_ipv6 = 0;
 	const __u32 *address, *where;
 	__u64 *recent = 0, it = 0;
 
-	address = header(skb, is_ipv6 ? IPV6_DESTINATION : IPV4_DESTINATION,
-			 is_ipv6 ? 16 : 4);
-	if (!type || !address || !node)
+	if (!type || !node)
 		return 1;
-	if (is_ipv6) {
+	if (*type == bpf_htons(ETH_P_IPV6)) {
+		is_ipv6 = 1;
+		address = header(skb, IPV6_DESTINATION, 16);
+		if (!address)
+			return 1;
 		__builtin_memcpy(to.address, address, 16);
 		/* Where the map has IPv4; the host routes it by its IPv6 routes. */
 		if (!to.address[0] && !to.address[1] && to.address[2] == bpf_htonl(0xffff))
 			return 1;
 	} else if (*type == bpf_htons(ETH_P_IP)) {
+		address = header(skb, IPV4_DESTINATION, 4);
+		if (!address)
+			return 1;
 		it = known(*address, node);
 		recent = recent_of(SLUICE_EGRESS, *address);
 		if (recent && (*recent & ~1ULL) == it)
