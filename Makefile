@@ -6,7 +6,7 @@ KERNEL ?= 6.12
 SKIPS := target/skips.txt
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
-.PHONY: part-compile part-release part-fetch part-rest test-root-alone test-root-beside help setup fmt lint build release test test-unit test-root docs-check test-vm test-distributions properties demo chaos bench fuzz golden instance-table packages package-test image image-version image-test image-scenarios test-images clean
+.PHONY: part-compile part-release part-fetch part-rest test-root-alone test-root-beside help setup fmt lint build release test test-unit test-root docs-check test-vm test-distributions properties demo chaos bench fuzz golden instance-table packages package-test image image-version ami-plan image-test image-scenarios test-images clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -212,6 +212,9 @@ image-version:
 
 image: image-version $(if $(filter $(STATIC),$(BIN_DIR)),release) ## The immutable node image, target/image/1.0.0; IMAGE_VERSION=, BIN_DIR=, KUBELET=FILE, UPDATE_URL=, REFRESH=1
 	$(call IMAGE,$(IMAGE_VERSION))
+
+ami-plan: ## Check what EC2 needs of the image in target/image/IMAGE_VERSION, and print the commands that make an AMI of it
+	image-build/ami-plan '$(IMAGES)/$(IMAGE_VERSION)'
 
 # The probe comes from outside: the image has nothing that a test could use, but a C library as new as most. With a stand-in
 # for kubelet in each image: what is there for kubelet is worth nothing until one has read it.

@@ -51,6 +51,10 @@ pub struct Facts {
     in_force: Value,
     status: String,
     extensions: Vec<String>,
+    /// What hardens the kernel, by file, as it is and as the image has it.
+    hardening: BTreeMap<String, [String; 2]>,
+    /// What becomes of code for the kernel that no one has signed.
+    kernel_refuses: BTreeMap<&'static str, String>,
 }
 
 #[derive(Serialize)]
@@ -88,7 +92,36 @@ pub fn after_boot() -> Result<Facts> {
         in_force: in_force(),
         status: said("/usr/bin/sluice", &["status"]),
         extensions: names("/run/systemd/sysext").unwrap_or_default(),
+        hardening: hardening()?,
+        kernel_refuses: kernel_refuses()?,
     })
+}
+
+/// Settings of the image's sysctl.d, and those of its command line that can be read back.
+fn hardening() -> Result<BTreeMap<String, [String; 2]>> {
+    let mut found = BTreeMap::new();
+    let mut add = |file: String, wanted: &str| -> Result<()> {
+        let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+        found.insert(file, [text.trim().to_owned(), wanted.to_owned()]);
+        Ok(())
+    };
+    let settings = fs::read_to_string("/usr/lib/sysctl.d/91-hardening.conf")?;
+    for line in settings.lines().filter(|line| !line.starts_with('#')) {
+        let (key, value) = line.split_once(" = ").with_context(|| format!("read {line:?}"))?;
+        add(format!("/proc/sys/{}", key.replace('.', "/")), value)?;
+    }
+    add("/sys/module/module/parameters/sig_enforce".into(), "Y")?;
+    add("/sys/kernel/security/lockdown".into(), "none [integrity] confidentiality")?;
+    Ok(found)
+}
+
+/// An ELF file without a signature as a module, and memory by its address.
+fn kernel_refuses() -> Result<BTreeMap<&'static str, String>> {
+    let module = std::env::current_exe()?;
+    let output = Command::new("insmod").arg(module).output()?;
+    let module = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let memory = refusal(fs::File::open("/dev/mem").map(drop));
+    Ok([("module", module), ("memory", memory)].into())
 }
 
 /// Its process may have nothing said yet, but says something in any case.

@@ -31,7 +31,8 @@ impl Guest {
         let site = &bench.site;
         let variables = bench.scratch.path().join("variables");
         if !variables.exists() {
-            let template = site.tools.path("usr/share/OVMF/OVMF_VARS_4M.fd");
+            let open = site.tools.path("usr/share/OVMF/OVMF_VARS_4M.fd");
+            let template = machine.secure_boot.as_ref().map_or(&open, |secure| &secure.variables);
             std::fs::copy(template, &variables).context("copy the firmware's variables")?;
         }
         let mut command = machine.command(&site.tools, &disk.path, &variables, &site.probe_disk);

@@ -2,7 +2,7 @@
 //! What a machine is made of, as arguments of QEMU. The image has no shell: what a test needs done inside is a unit,
 //! handed over in the firmware's strings as systemd reads them, and a program on a second disk.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use base64::Engine;
@@ -34,6 +34,15 @@ pub const NO_MATTER: &[&str] = &[
 pub const KUBELET: &str = r#"{"kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
     "protectKernelDefaults": true, "kubeReserved": {"cpu": "70m", "ephemeral-storage": "1Gi"}}"#;
 
+/// Firmware that starts what its variables allow.
+#[derive(Clone)]
+pub struct SecureBoot {
+    /// The template of them.
+    pub variables: PathBuf,
+    /// Disks that the firmware tries before the volume.
+    pub first: Vec<PathBuf>,
+}
+
 /// One machine, before it is on.
 #[derive(Clone)]
 pub struct Machine {
@@ -50,6 +59,8 @@ pub struct Machine {
     pub kubelet: &'static str,
     /// Arguments of the kernel that keep from running what need not run.
     pub without: &'static [&'static str],
+    /// If not, the firmware starts whatever there is, and the kernel takes arguments of the test.
+    pub secure_boot: Option<SecureBoot>,
     /// Before the other machines, and with two processors instead of one, for what is measured inside.
     pub goes_first: bool,
 }
@@ -64,6 +75,7 @@ impl Machine {
             credentials: Vec::new(),
             kubelet: KUBELET,
             without: &[],
+            secure_boot: None,
             goes_first: false,
         }
     }
@@ -83,7 +95,12 @@ impl Machine {
         command.arg("-L").arg(share.join("qemu"));
         let processors = if self.goes_first { "2" } else { "1" };
         // qemu64: the fewer features, the less there is to emulate. No SATA and no SVM: no drivers for them.
-        command.args("-accel tcg,tb-size=512 -machine q35,sata=off,smbus=off -m 1024".split(' '));
+        let (smm, code) = match &self.secure_boot {
+            Some(_) => ("on", "OVMF/OVMF_CODE_4M.secboot.fd"),
+            None => ("auto", "OVMF/OVMF_CODE_4M.fd"),
+        };
+        let board = format!("q35,sata=off,smbus=off,smm={smm}");
+        command.args(["-accel", "tcg,tb-size=512", "-machine", &board, "-m", "1024"]);
         command.args(["-cpu", "qemu64,-svm"]);
         command.args(["-smp", processors]);
         command.args(
@@ -91,7 +108,7 @@ impl Machine {
         );
         command
             .args("-uuid 5d1c6f0e-3c5b-4a57-8f7e-1f0e5f2a9b11 -device virtio-rng-pci".split(' '));
-        let firmware = text(&share.join("OVMF/OVMF_CODE_4M.fd")).to_owned();
+        let firmware = text(&share.join(code)).to_owned();
         drive(&mut command, &format!("if=pflash,format=raw,unit=0,readonly=on,file={firmware}"));
         drive(&mut command, &format!("if=pflash,format=raw,unit=1,file={}", text(variables)));
         // A write that is done is this host's, which does not fail: `unsafe` spares waiting for its disk.
@@ -106,7 +123,17 @@ impl Machine {
             Bus::Virtio => "virtio-blk-pci",
             Bus::Nvme => "nvme",
         };
-        command.args(["-device", &format!("{bus},drive=volume,serial=volume,bootindex=0")]);
+        let first = self.secure_boot.iter().flat_map(|secure| &secure.first);
+        for (index, disk) in first.enumerate() {
+            let file = text(disk);
+            drive(
+                &mut command,
+                &format!("if=none,id=first{index},format=raw,readonly=on,file={file}"),
+            );
+            command
+                .args(["-device", &format!("virtio-blk-pci,drive=first{index},bootindex={index}")]);
+        }
+        command.args(["-device", &format!("{bus},drive=volume,serial=volume,bootindex=9")]);
         drive(
             &mut command,
             &format!("if=none,id=probe,format=raw,readonly=on,file={}", text(probe)),
@@ -119,6 +146,13 @@ impl Machine {
             "virtio-net-pci,netdev=link,romfile=",
         ]);
         self.add_strings(&mut command);
+        if self.secure_boot.is_some() {
+            // Only the firmware, in SMM, writes its variables.
+            command.args(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+            command.args(["-global", "ICH9-LPC.disable_s3=1"]);
+        } else {
+            self.add_arguments(&mut command);
+        }
         command
     }
 
@@ -161,8 +195,12 @@ impl Machine {
         }
         // Else it is QEMU's, and no one asks IMDS there.
         command.args(["-smbios", "type=1,manufacturer="]);
+    }
+
+    /// The image's own arguments refuse the firmware's strings.
+    fn add_arguments(&self, command: &mut Command) {
         // What an emulated processor need not guard against, and a journal that no one reads.
-        let kernel = "systemd.wants=probe.service mitigations=off cryptomgr.notests audit=0 \
+        let kernel = "systemd.import_credentials=yes systemd.wants=probe.service mitigations=off cryptomgr.notests audit=0 \
                       systemd.log_level=warning";
         let without = self.without.join(" ");
         let value = format!("io.systemd.stub.kernel-cmdline-extra={kernel} {without}");

@@ -14,6 +14,7 @@ mod scenario;
 mod scenarios;
 mod serial;
 mod tools;
+mod tree;
 
 use std::path::Path;
 use std::process::ExitCode;

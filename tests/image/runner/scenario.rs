@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 use std::fs::{self, DirEntry, File};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::Instant;
@@ -17,7 +16,7 @@ use tests::containerd::pause_image;
 
 use crate::disk::Disk;
 use crate::scenarios::updated::Updated;
-use crate::tools::{Tools, text};
+use crate::tools::{Tools, in_tools, text};
 
 pub const LOGS: &str = "target/report/image";
 /// On two processors: a machine that waits leaves them to the others.
@@ -65,7 +64,7 @@ impl Site {
         Ok(Self { tools, images, probe_disk, updated: OnceLock::new(), scratch })
     }
 
-    fn image(&self, version: &str) -> PathBuf {
+    pub fn image(&self, version: &str) -> PathBuf {
         self.images.join(version).join(format!("sluice-node_{version}.raw"))
     }
 
@@ -83,9 +82,7 @@ fn add_extension(packages: &Path, tree: &Path) -> Result<()> {
         fs::copy(signed.join(file), tree.join(file)).with_context(|| format!("copy {file}"))?;
     }
     let make = "openssl req -quiet -x509 -newkey rsa:2048 -noenc -subj /CN=foreign -keyout /tmp/key -out other.crt";
-    let made = Command::new("packaging/in-tools").arg(tree).args(make.split(' ')).output()?;
-    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    Ok(())
+    in_tools(tree, &make.split(' ').collect::<Vec<_>>()).map(drop)
 }
 
 impl Bench<'_> {
@@ -93,7 +90,7 @@ impl Bench<'_> {
         self.disk_over(&self.site.image(version), "raw")
     }
 
-    fn disk_over(&self, base: &Path, format: &str) -> Result<Disk> {
+    pub fn disk_over(&self, base: &Path, format: &str) -> Result<Disk> {
         let path = self.scratch.path().join("volume.qcow2");
         Disk::over(&self.site.tools, base, format, path)
     }

@@ -2,9 +2,12 @@
 //! What the image promises. The longest comes first, and makes an updated machine; those that need none come next, so that
 //! no one waits for it.
 
+mod ami;
 mod boot;
+mod executables;
 mod extension;
 mod power;
+mod secure_boot;
 mod settings;
 mod slots;
 pub mod updated;
@@ -15,6 +18,9 @@ pub fn all() -> Vec<Scenario> {
     let scenario = |name, run| Scenario { name, run, alone: false };
     vec![
         Scenario { alone: true, ..scenario("boot", boot::a_node_boots_to_its_agent) },
+        scenario("ami", ami::what_ec2_needs_is_checked),
+        scenario("executables", executables::every_executable_has_a_reason),
+        scenario("secure-boot", secure_boot::only_what_is_signed_starts),
         scenario("never-ready", slots::an_agent_that_is_never_ready_falls_back),
         scenario("one-image", slots::a_node_with_one_image_stays_up_after_its_tries),
         scenario("pods", boot::a_pod_is_shaped_beside_policy),

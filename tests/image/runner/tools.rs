@@ -41,6 +41,14 @@ impl Tools {
     }
 }
 
+/// What a program prints that runs in the tree itself, in this directory, which is /mnt there.
+pub fn in_tools(directory: &Path, words: &[&str]) -> Result<String> {
+    let output = Command::new("packaging/in-tools").arg(directory).args(words).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {said}", words.join(" "));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
 /// Paths of ours are UTF-8.
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap_or_default()

@@ -32,6 +32,7 @@ pub fn a_node_boots_to_its_agent(bench: &Bench) -> Result<()> {
         guest.serial.elapsed().as_secs_f64()
     ));
     check_node(&facts, "1.0.0")?;
+    check_kernel(&facts)?;
     holds(
         "settings are those of the user data",
         has(&facts["settings"], "20Mbit"),
@@ -99,6 +100,18 @@ pub fn check_root(facts: &Value, version: &str) -> Result<()> {
         entries.iter().any(|e| e == &*armed),
         entries,
     )
+}
+
+/// What hardens it is in force, and code that no one has signed does not get in.
+fn check_kernel(facts: &Value) -> Result<()> {
+    let hardening = facts["hardening"].as_object().context("hardening")?;
+    for (file, values) in hardening {
+        holds(&format!("{file} is as the image has it"), values[0] == values[1], values)?;
+    }
+    let refuses = &facts["kernel_refuses"];
+    let module = has(&refuses["module"], "Key was rejected by service");
+    holds("an unsigned module is refused", module, refuses)?;
+    holds("memory cannot be read", has(&refuses["memory"], "not permitted"), refuses)
 }
 
 /// It runs, whatever is wrong with Sluice, and has checked the kernel.

@@ -5,6 +5,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -24,6 +25,10 @@ const URL: &str = "http://169.254.169.253/";
 /// 250 MB through an emulated network.
 const FETCH: Duration = Duration::from_secs(300);
 pub const CUTS: usize = 20;
+const OLDER: &str = "0.9.0";
+/// What is offered before the update, in this order, and what is said of it.
+const REFUSED: [(&str, &str); 3] =
+    [("forged", "BAD signature"), ("expired", "Expired signature"), ("older", "No update needed")];
 
 pub struct Updated {
     /// Of the machine as it was turned off, with the update whole.
@@ -35,19 +40,24 @@ pub struct Updated {
 }
 
 impl Updated {
-    /// From the first version to the second. Before, the same is offered with sums that no one signed.
+    /// From the first version to the second. Before, the same is offered with sums that no one signed, with a signature that
+    /// does not hold any more, and under a version that is older than what runs.
     pub fn make(bench: &Bench) -> Result<Self> {
         let (_imds, port) = Imds::on_port(Some(USER_DATA.as_bytes()));
         let served = bench.scratch.path().join("served");
         fs::create_dir(&served)?;
         symlink(bench.site.update(TO), served.join("signed"))?;
-        forge(&bench.site.update(TO), &served.join("forged"))?;
+        let update = bench.site.update(TO);
+        forge(&update, &served.join("forged"))?;
+        offer(&update, &served.join("expired"), TO, "seconds=1")?;
+        offer(&update, &served.join("older"), OLDER, "1d")?;
         let files = Files::serve(&served)?;
-        let probe = format!("report update {URL}forged/ settings-and-update {URL}signed/");
+        let refused = REFUSED.map(|(name, _)| format!("update {URL}{name}/")).join(" ");
+        let probe = format!("report {refused} settings-and-update {URL}signed/");
         let machine = Machine { files_port: Some(files.port), ..machine(port, &probe) };
         let disk = bench.disk(FROM)?;
         let mut guest = Guest::start(bench, &machine, &disk)?;
-        refuse_forged(bench, &mut guest)?;
+        refuse(bench, &mut guest)?;
         guest.probe("update-begins", FETCH)?;
         let cuts = cut_all_the_while(bench, &guest, &disk, &files)?;
         let updated = guest.probe("updated", FETCH)?;
@@ -61,13 +71,38 @@ impl Updated {
     }
 }
 
-fn refuse_forged(bench: &Bench, guest: &mut Guest) -> Result<()> {
+fn refuse(bench: &Bench, guest: &mut Guest) -> Result<()> {
     let before = guest.probe("report", BOOT)?;
     check_node(&before, FROM)?;
-    let forged = guest.probe("updated", FETCH)?;
-    holds("a forged one is refused", forged["done"] == false, &forged)?;
-    holds("and changes nothing", forged["entries"] == before["entries"], &forged)?;
-    bench.say(&format!("a forged update: {}", forged["said"]));
+    for (name, because) in REFUSED {
+        let offered = guest.probe("updated", FETCH)?;
+        holds(
+            &format!("{name}: nothing changes"),
+            offered["entries"] == before["entries"],
+            &offered,
+        )?;
+        let said = offered["said"].to_string();
+        holds(&format!("{name}: said why"), said.contains(because), &offered)?;
+        bench.say(&format!("{name}: {because}"));
+    }
+    Ok(())
+}
+
+/// The same files as of this version, with a signature of the image's key that holds so long.
+fn offer(update: &Path, to: &Path, version: &str, valid: &str) -> Result<()> {
+    fs::create_dir(to)?;
+    for file in fs::read_dir(update)? {
+        let file = file?;
+        let name = file.file_name().to_string_lossy().replace(TO, version);
+        if !name.starts_with("SHA256SUMS") {
+            symlink(file.path(), to.join(name))?;
+        }
+    }
+    let sums = to.join("SHA256SUMS");
+    let text = fs::read_to_string(update.join("SHA256SUMS"))?;
+    fs::write(&sums, text.replace(TO, version))?;
+    let signed = Command::new("packaging/sign").env("UPDATE_VALID", valid).arg(&sums).output()?;
+    ensure!(signed.status.success(), "{}", String::from_utf8_lossy(&signed.stderr));
     Ok(())
 }
 
@@ -95,7 +130,7 @@ fn cut_all_the_while(
     let cut = |number: usize| {
         let enough = begin + whole * number as u64 / (CUTS - 1) as u64;
         wait_for("the point of a power cut", FETCH, || {
-            let is_over = guest.serial.count("PROBE updated ") > 1;
+            let is_over = guest.serial.count("PROBE updated ") > REFUSED.len();
             (is_over || number < CUTS && files.sent() >= enough).then_some(())
         });
         ensure!(!guest.serial.said("PROBE failed "), "settings could not be put in force");

@@ -17,7 +17,7 @@ use super::repository;
 const STAND_INS: [(&str, &[&str]); 4] = [
     ("need a cluster, AWS or the network", &["aws", "helm", "kubectl", "packer"]),
     ("change the machine", &["apt", "dnf", "install", "systemctl", "systemd-sysext"]),
-    ("need what takes minutes to build", &["gpgv", "make", "packaging/sign", "sha256sum"]),
+    ("need what takes minutes to build", &["gpgv", "make", "packaging/sign", "sbverify", "sha256sum"]),
     ("need a node", &["curl", "journalctl"]),
 ];
 
