@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod api;
+pub mod calico;
 pub mod chaos;
 pub mod cluster_config;
 pub mod cni;

@@ -103,7 +103,7 @@ fn foreign_roots(survey: &Survey) -> Vec<Finding> {
             Finding::new(code::FOREIGN_ROOT_QDISC, survey.subject(device))
                 .severity(Severity::Degraded)
                 .seen(format!("the root qdisc is {} {:x}:{whose}", root.kind, root.major()))
-                .why("a limit on ingress cannot be attached there: ADD or the change fails (101)")
+                .why("a limit on ingress could not be paced there: the guard in the pod would enforce it, by dropping")
                 .remedy(format!(
                     "if its owner no longer needs it: tc qdisc del dev {} root",
                     device.device.name

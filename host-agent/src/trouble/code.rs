@@ -193,8 +193,8 @@ codes! {
         "A limit is enforced by dropping, not pacing: the kernel has no sch_fq.",
         "use an image whose kernel has the module sch_fq, then restart the pod";
     GUARDED = "guarded", Degraded "", Both("SluicePodsGuarded"),
-        "A limit is enforced by the guard alone: a foreign root qdisc is on the pod's end.",
-        "ask the owner of that qdisc to remove it; the agent then paces the pod within seconds";
+        "A limit is enforced by the guard alone: a foreign root qdisc has the place of Sluice's, on the pod's end or on the host's.",
+        "ask the owner of that qdisc to remove it (tbf 1: on the host's end: Calico's QoS or the upstream bandwidth plugin); the agent then paces the pod within seconds. Or leave it: the lower of the two limits applies";
     GSO_CLAMP_LOST = "gso-clamp-lost", Degraded "", Doctor,
         "A limited device sends larger super-packets than it was set to.",
         "the agent sets it again within 5 minutes while it runs: systemctl start sluice";
@@ -260,7 +260,7 @@ codes! {
         "see the hooks with `sluice doctor --all`; leave its bandwidth manager off";
     CALICO_PRESENT = "calico-present", Note "", Doctor,
         "Calico's programs or devices are on this node.",
-        "the agent restores its own while it runs; keep Calico's own QoS off";
+        "the agent restores its own while it runs; a pod with one of Calico's QoS annotations is limited by both";
 }
 "CNI chain" {
     CONFLIST_MISSING = "conflist-missing", Fault "", Both(ANY),

@@ -184,11 +184,12 @@ const WITHOUT_REMEDY_TEST: [(&str, &[&str]); 4] = [
         ],
     ),
     (
-        "file systems, kubelet, AWS: other tests make the trouble and see it end",
+        "devices, file systems, kubelet, AWS: other tests make the trouble and see it end",
         &[
             "settings-not-stored",
             "conflist-not-written",
             "plugin-not-installed",
+            "not-enforced",
             "max-pods",
             "kubelet-not-configured",
             "kubelet-not-restarted",
