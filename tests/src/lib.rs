@@ -7,6 +7,7 @@ pub mod addresses;
 pub mod api;
 pub mod calico;
 pub mod chaos;
+pub mod cilium;
 pub mod cluster_config;
 pub mod cni;
 pub mod command;

@@ -257,7 +257,13 @@ codes! {
         "Cilium: --datapath-mode=veth";
     CILIUM_PRESENT = "cilium-present", Note "", Doctor,
         "Cilium's programs are on this node.",
-        "see the hooks with `sluice doctor --all`; leave its bandwidth manager off";
+        "see the hooks with `sluice doctor --all`";
+    CILIUM_EXCLUSIVE = "cilium-exclusive", Note "", Doctor,
+        "Cilium has renamed the CNI configurations of others (cni.exclusive=true).",
+        "set cni.exclusive=false in Cilium's chart (cilium-config: cni-exclusive: \"false\"), then kubectl -n kube-system rollout restart ds/cilium; none, if that is so by now";
+    CILIUM_BANDWIDTH = "cilium-bandwidth", Degraded "", Doctor,
+        "Cilium's bandwidth manager is on: two limiters read the same annotations, and the lower of two limits applies.",
+        "set bandwidthManager.enabled=false in Cilium's chart, restart ds/cilium, then replace the node: Cilium does not restore the qdiscs of its cards";
     CALICO_PRESENT = "calico-present", Note "", Doctor,
         "Calico's programs or devices are on this node.",
         "the agent restores its own while it runs; a pod with one of Calico's QoS annotations is limited by both";

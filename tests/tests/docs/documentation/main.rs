@@ -178,6 +178,8 @@ const WITHOUT_REMEDY_TEST: [(&str, &[&str]); 4] = [
             "xdp-on-pod",
             "netkit",
             "cilium-present",
+            "cilium-exclusive",
+            "cilium-bandwidth",
             "calico-present",
             "upstream-rates",
             "upstream-replaced",
