@@ -241,6 +241,9 @@ codes! {
     PRIORITY_TAKEN = "priority-taken", Note "fault beside network policy", Doctor,
         "A filter whose kind or protocol keeps network policy from attaching.",
         "give it another priority";
+    POLICY_OUTDATED = "policy-outdated", Note "", Doctor,
+        "Network policy's attached program is not the one that its agent has pinned: changes of policy may not reach the pod.",
+        "restart the pod: the policy agent attaches its present program to new pods only";
     HANDLE_ONE_TAKEN = "handle-one-taken", Note "degraded beside network policy", Doctor,
         "A foreign filter has handle 1, which network policy takes for its own.",
         "attach it with another handle";
@@ -253,8 +256,8 @@ codes! {
         "An XDP program on a pod's device runs before everything else.",
         "ask its owner; ip link set dev … xdp off removes it";
     NETKIT = "netkit", Note "", Doctor,
-        "A netkit device: network policy runs behind the limits there.",
-        "Cilium: --datapath-mode=veth";
+        "A netkit device: network policy of Cilium or Calico runs behind the limits there, so what it denies is charged to the pod.",
+        "none needed: limits and policy apply. With veth pairs (Cilium: bpf.datapathMode=veth) denied packets cost the pod nothing on their way in";
     CILIUM_PRESENT = "cilium-present", Note "", Doctor,
         "Cilium's programs are on this node.",
         "see the hooks with `sluice doctor --all`";

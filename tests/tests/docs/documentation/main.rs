@@ -180,6 +180,7 @@ const WITHOUT_REMEDY_TEST: [(&str, &[&str]); 4] = [
             "cilium-present",
             "cilium-exclusive",
             "cilium-bandwidth",
+            "policy-outdated",
             "calico-present",
             "upstream-rates",
             "upstream-replaced",
@@ -188,10 +189,10 @@ const WITHOUT_REMEDY_TEST: [(&str, &[&str]); 4] = [
     (
         "devices, file systems, kubelet, AWS: other tests make the trouble and see it end",
         &[
+            "not-enforced",
             "settings-not-stored",
             "conflist-not-written",
             "plugin-not-installed",
-            "not-enforced",
             "max-pods",
             "kubelet-not-configured",
             "kubelet-not-restarted",
