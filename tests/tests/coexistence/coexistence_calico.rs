@@ -48,6 +48,10 @@ fn calicos_limit_in_the_place_of_ours_leaves_the_lower_of_the_two_until_it_goes(
         calico::limit_ingress(&pod, 2 * LIMIT);
         node.add(&pod, BOTH);
         assert_eq!(node.status(&pod)["ingress"]["mode"], "guarded");
+        // Without tcx it needs clsact in the pod, and lets sandboxes come first.
+        wait_for("the guard in the pod", SOON, || {
+            (node.status(&pod)["ingress"]["broken"] == false).then_some(())
+        });
         let rates = flood.seconds_while(Direction::Ingress, 3, || ());
         assert!(rates[1..].iter().all(|rate| flood.is_limit(*rate)), "{rates:?}");
         let check = Call::new("CHECK", &pod, BOTH).run(&pod);
