@@ -154,7 +154,7 @@ fn slots(claims: &[&Claim]) -> BTreeMap<u16, Slot> {
 }
 
 fn used(pins: &Pins, direction: Direction, claims: &[&Claim]) -> bpf::Result<BTreeMap<u16, u64>> {
-    let of_slot = |(number, slot)| Ok((number, pins.share(slot, direction)?.sent_bytes));
+    let of_slot = |(number, slot)| Ok((number, pins.counters(slot, direction)?.node_bytes));
     slots(claims).into_iter().map(of_slot).collect()
 }
 
