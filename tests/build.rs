@@ -6,7 +6,7 @@ use std::process::Command;
 
 fn main() {
     let out = std::env::var_os("OUT_DIR").expect("OUT_DIR is set by cargo");
-    for name in ["policy", "edt", "foreign"] {
+    for name in ["policy", "edt", "foreign", "calico"] {
         compile(name, &PathBuf::from(&out));
     }
 }

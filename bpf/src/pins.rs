@@ -270,6 +270,11 @@ impl Pins {
         read_counters(&self.unshaped, "unshaped", slot, direction)
     }
 
+    /// Counts from zero again what comes to this direction's guard past the shaper.
+    pub fn forget_unshaped(&self, slot: Slot, direction: Direction) -> Result<()> {
+        clear_counters(&self.unshaped, "unshaped", slot, direction)
+    }
+
     /// Bytes that this direction's guard has seen of what the shaper let pass.
     pub fn passed_bytes(&self, slot: Slot, direction: Direction) -> Result<u64> {
         self.lines.passed_bytes(slot, direction)
