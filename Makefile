@@ -37,26 +37,37 @@ build: setup ## Debug build of everything
 	cargo build --locked --workspace
 
 ARCH := $(shell uname -m)
+# Empty, or the architecture that is not this machine's: its executables are in a directory of its name.
+CROSS := $(filter-out $(shell uname -m),$(ARCH))
 GNU := $(ARCH)-unknown-linux-gnu
 MUSL := $(ARCH)-unknown-linux-musl
-STATIC := $(TARGET)/static
+STATIC := $(TARGET)/static$(CROSS:%=-%)
 STATIC_BUILD := cargo build --locked --release --package host-agent
+STATIC_FLAGS = RUSTFLAGS="-C target-feature=+crt-static $$(packaging/remap-paths $(TARGET))"
 # The plugin is linked with musl: glibc asks the processor for its caches at each start, which a virtual machine traps.
 # Where Rust has nothing for musl it is glibc all the same, and said. libbpf finds the kernel's, libelf's and zlib's headers
 # behind musl's own; the same flags go to the glibc build, or each of the two would compile again the tools that both run.
 # libelf itself is not the distribution's (bpf/build.rs), whose static one cannot be linked everywhere.
+# For another architecture (ARCH=aarch64) the compiler is Debian's (packaging/cross-tools), which has no musl; arm64 has no
+# such trap. Nothing may look names up: glibc would load shared libraries of the node for it.
 release: export LIBBPF_SYS_EXTRA_CFLAGS := -idirafter /usr/include -idirafter /usr/include/$(ARCH)-linux-gnu
-release: setup ## Both executables as a node gets them, without shared libraries, in target/static
+release: setup ## Both executables as a node gets them, without shared libraries, in target/static; ARCH=aarch64: in target/static-aarch64
 	cargo fetch --locked
-	RUSTFLAGS="-C target-feature=+crt-static $$(packaging/remap-paths $(TARGET))" \
-	$(STATIC_BUILD) --target $(GNU) --bin sluice --bin sluice-cni
+ifeq ($(CROSS),)
+	$(STATIC_FLAGS) $(STATIC_BUILD) --target $(GNU) --bin sluice --bin sluice-cni
 	install -D --target-directory=$(STATIC) $(TARGET)/$(GNU)/release/{sluice,sluice-cni}
 	if rustup target add $(MUSL); then \
 	  CC_$(subst -,_,$(MUSL))=musl-gcc RUSTFLAGS="$$(packaging/remap-paths $(TARGET))" \
 	  $(STATIC_BUILD) --target $(MUSL) --bin sluice-cni; \
 	  install --target-directory=$(STATIC) $(TARGET)/$(MUSL)/release/sluice-cni; \
 	else echo "release: the plugin is linked with glibc, and takes half a millisecond more to start"; fi
+else
+	packaging/in-cross $(ARCH) $(TARGET)/cross LIBBPF_SYS_EXTRA_CFLAGS="$$LIBBPF_SYS_EXTRA_CFLAGS" $(STATIC_FLAGS) \
+	$(STATIC_BUILD) --bin sluice --bin sluice-cni
+	install -D --target-directory=$(STATIC) $(TARGET)/cross/$(GNU)/release/{sluice,sluice-cni}
+endif
 	! readelf --wide --program-headers $(STATIC)/sluice $(STATIC)/sluice-cni | grep INTERP
+	! readelf --wide --symbols $(STATIC)/sluice $(STATIC)/sluice-cni | grep -w getaddrinfo
 
 # First what is compiled and fetched; then what measures in real time, with nothing beside it; then guests, which have a time
 # of their own, beside what leaves processors idle; then the image's scenarios, four machines at once.
@@ -123,10 +134,13 @@ test-root-beside: build
 docs-check: build ## Links of all pages, settings in them, and commands, which run as written where they can
 	$(TEST) --test documentation
 
-test-vm: guest-$(KERNEL) ## The root tests in a guest, and the units under systemd: KERNEL=6.1, 6.12 or newest
+test-vm: guest-$(KERNEL) ## The root tests in a guest, and the units under systemd: KERNEL=6.1, 6.12 or newest; ARCH=aarch64
 
 # Each has one emulated processor and a time of its own: two may run at once, and most of what else runs goes before them.
-guest-%: build
+# Of another architecture with what is released: compiling it for debugging as well takes longer than it saves.
+guest-%: export VM_ARCH := $(ARCH)
+guest-%: export SLUICE_BIN := $(or $(SLUICE_BIN),$(CROSS:%=$(STATIC)))
+guest-%: $(if $(CROSS),release,build)
 	nice -n 5 tests/vm/test $*
 	nice -n 5 tests/vm/test-systemd $*
 
@@ -181,11 +195,12 @@ instance-table: ## Take FROM=FILE, of the same columns, as the table of instance
 	cargo build --locked --package host-agent || { mv $(TABLE).before $(TABLE); exit 1; }
 	rm $(TABLE).before
 
-packages: release ## .deb, .rpm, sysext, tarball, Bottlerocket kit, SBOM, signed checksums, in target/packages
-	packaging/build $(STATIC) $(TARGET)/packages
+PACKAGES := $(TARGET)/packages$(CROSS:%=-%)
+packages: release ## .deb, .rpm, sysext, tarball, Bottlerocket kit, SBOM, signed checksums, in target/packages; ARCH= as release
+	packaging/build $(STATIC) $(PACKAGES)
 
-package-test: packages ## Packages built again, installed, upgraded and removed, on nodes of Debian trixie
-	tests/packages/test $(TARGET)/packages $(STATIC)
+package-test: packages ## Packages built again, installed, upgraded and removed, on nodes of Debian trixie; ARCH= as release
+	tests/packages/test $(PACKAGES) $(STATIC)
 
 BIN_DIR ?= $(STATIC)
 IMAGE_VERSION ?= 1.0.0

@@ -14,7 +14,8 @@ use libbpf_cargo::SkeletonBuilder;
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("OUT_DIR is set by cargo"));
     let here = env::var("CARGO_MANIFEST_DIR").expect("CARGO_MANIFEST_DIR is set by cargo");
-    let include = format!("-I/usr/include/{}-linux-gnu", env::consts::ARCH);
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("CARGO_CFG_TARGET_ARCH is set by cargo");
+    let include = format!("-I/usr/include/{arch}-linux-gnu");
     // The line information of the object names its sources.
     let no_paths = format!("-ffile-prefix-map={here}=bpf");
     for name in ["shaper", "pod_guard"] {
@@ -30,26 +31,25 @@ fn main() {
         .file("src/pacing_host.c")
         .warnings_into_errors(true)
         .compile("pacing_host");
-    let headers = ["contract.h", "hash.h", "maps.h", "pacing.h", "police.h"];
+    let headers = ["contract.h", "hash.h", "maps.h", "pacing.h", "police.h", "share.h"];
     for file in headers.iter().chain(&["pacing_host.c", "shaper.bpf.c", "pod_guard.bpf.c"]) {
         println!("cargo::rerun-if-changed=src/{file}");
     }
     if env::var("CARGO_CFG_TARGET_FEATURE").is_ok_and(|f| f.split(',').any(|f| f == "crt-static")) {
-        compile_libelf(&libbpf_sys().join("elfutils"), &out.join("libelf"));
+        compile_libelf(&libbpf_sys().join("elfutils"), &out.join("libelf"), &arch);
     }
 }
 
 /// The libelf of Debian 13 cannot be linked without shared libraries at all, that of others drags zstd in. So it is
 /// made of the sources that libbpf-sys has, where `-lelf` is looked for first; its own build would want
 /// autotools, and a C library with argp and obstack, which musl is not.
-fn compile_libelf(elfutils: &Path, out: &Path) {
+fn compile_libelf(elfutils: &Path, out: &Path, arch: &str) {
     fs::create_dir_all(out).expect("make a directory for libelf");
     fs::write(out.join("config.h"), "#include <eu-config.h>\n").expect("write libelf's config.h");
     let sources = fs::read_dir(elfutils.join("libelf")).expect("list libelf's sources");
     let sources = sources.map(|entry| entry.expect("list libelf's sources").path());
     let mut sources: Vec<_> = sources.filter(|p| p.extension().is_some_and(|e| e == "c")).collect();
     sources.sort();
-    let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("CARGO_CFG_TARGET_ARCH is set by cargo");
     cc::Build::new()
         .std("gnu99")
         .cargo_metadata(false)

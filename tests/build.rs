@@ -6,14 +6,16 @@ use std::process::Command;
 
 fn main() {
     let out = std::env::var_os("OUT_DIR").expect("OUT_DIR is set by cargo");
-    for name in ["policy", "edt", "foreign"] {
+    for name in ["policy", "edt", "foreign", "calico"] {
         compile(name, &PathBuf::from(&out));
     }
 }
 
 fn compile(name: &str, out: &Path) {
     let source = format!("fixtures/{name}.bpf.c");
-    let headers = format!("-I/usr/include/{}-linux-gnu", std::env::consts::ARCH);
+    let arch =
+        std::env::var("CARGO_CFG_TARGET_ARCH").expect("CARGO_CFG_TARGET_ARCH is set by cargo");
+    let headers = format!("-I/usr/include/{arch}-linux-gnu");
     let status = Command::new("clang")
         .args(["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror"])
         .args([&headers, "-c", &source, "-o"])

@@ -26,6 +26,7 @@ const END: usize = ACCOUNT + 4;
 const CLOCK: usize = 8;
 const DELAYS: usize = 24;
 const SHARE: usize = 32;
+const PATHS: usize = SHARE + 7;
 
 pub(crate) struct Lines(MapHandle);
 
@@ -79,8 +80,15 @@ impl Lines {
             idle_ns: line[CLOCK + 5],
             weights: (line[CLOCK + 6] >> 32) as u32,
             waited_ns: line[SHARE + 6],
-            sent_bytes: line[SHARE + 7],
         })
+    }
+
+    /// What programs remember of the node's routes and uplinks is of those before.
+    pub(crate) fn forget_paths(&self) -> Result<()> {
+        let next = |line: &[AtomicU64]| {
+            line[PATHS].fetch_add(1, Ordering::SeqCst);
+        };
+        Direction::BOTH.into_iter().try_for_each(|it| self.write(Slot::NODE, it, next))
     }
 
     /// What the guard has seen of what was charged.
@@ -112,8 +120,7 @@ impl Lines {
         write: impl FnOnce(&[AtomicU64]),
     ) -> Result<()> {
         let at = slot.index(direction) as usize * LINE_BYTES;
-        let within = at % page_size();
-        let bytes = within + LINE_BYTES;
+        let Window { offset, within, bytes } = Window::of(at, page_size());
         let error = |source: rustix::io::Errno| Error::MapLine {
             slot: slot.number(),
             source: source.into(),
@@ -121,8 +128,7 @@ impl Lines {
         // SAFETY: the kernel chooses an address that nothing has.
         let memory = unsafe {
             let (access, sharing) = (ProtFlags::READ | ProtFlags::WRITE, Sharing::SHARED);
-            let offset = (at - within) as u64;
-            mmap(null_mut(), bytes, access, sharing, self.0.as_fd(), offset)
+            mmap(null_mut(), bytes, access, sharing, self.0.as_fd(), offset as u64)
         };
         let memory = memory.map_err(error)?;
         // SAFETY: the memory is there until it is unmapped below, page-aligned, and has so many bytes;
@@ -131,5 +137,40 @@ impl Lines {
         write(&words[within / 8..]);
         // SAFETY: mapped above, and no reference is left.
         unsafe { munmap(memory, bytes) }.map_err(error)
+    }
+}
+
+/// What of the map's memory is mapped to reach one line: from a page's begin on, 4 to 64 KiB, so the line may be anywhere
+/// in it, and in two of them.
+struct Window {
+    offset: usize,
+    within: usize,
+    bytes: usize,
+}
+
+impl Window {
+    fn of(at: usize, page: usize) -> Self {
+        let within = at % page;
+        Self { offset: at - within, within, bytes: within + LINE_BYTES }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::SLOTS;
+
+    /// The kernel's own rule: whole pages, none behind the map's last (kernel/bpf/arraymap.c, array_map_mmap).
+    #[test]
+    fn every_line_can_be_mapped_whatever_the_pages_size() {
+        let lines = 2 * (usize::from(SLOTS) + 1);
+        for page in [4, 16, 64].map(|kib| kib * 1024) {
+            let pages = (lines * LINE_BYTES).div_ceil(page);
+            for at in (0..lines).map(|line| line * LINE_BYTES) {
+                let Window { offset, within, bytes } = Window::of(at, page);
+                assert_eq!((offset + within, offset % page, within % 8), (at, 0, 0));
+                assert!((offset + bytes).div_ceil(page) <= pages && bytes >= within + LINE_BYTES);
+            }
+        }
     }
 }

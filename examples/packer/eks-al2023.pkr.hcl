@@ -3,6 +3,8 @@
 # nothing of its own user data is in the image.
 #
 #   packer init . && packer build -var package=sluice-0.1.0-1.x86_64.rpm -var sha256="$(…)" eks-al2023.pkr.hcl
+#
+# For Graviton: -var architecture=arm64 and the package that ends in aarch64.rpm.
 
 packer {
   required_plugins {
@@ -23,9 +25,18 @@ variable "kubernetes_version" {
   default = "1.33"
 }
 
+variable "architecture" {
+  type    = string
+  default = "x86_64"
+  validation {
+    condition     = contains(["x86_64", "arm64"], var.architecture)
+    error_message = "The architecture must be x86_64 or arm64."
+  }
+}
+
 variable "package" {
   type        = string
-  description = "The .rpm out of target/packages."
+  description = "The .rpm out of target/packages, or target/packages-aarch64 for arm64."
 }
 
 variable "sha256" {
@@ -45,15 +56,15 @@ variable "settings" {
 
 data "amazon-parameterstore" "eks" {
   region = var.region
-  name   = "/aws/service/eks/optimized-ami/${var.kubernetes_version}/amazon-linux-2023/x86_64/standard/recommended/image_id"
+  name   = "/aws/service/eks/optimized-ami/${var.kubernetes_version}/amazon-linux-2023/${var.architecture}/standard/recommended/image_id"
 }
 
 source "amazon-ebs" "node" {
   region        = var.region
   source_ami    = data.amazon-parameterstore.eks.value
-  instance_type = "m6i.large"
+  instance_type = var.architecture == "arm64" ? "m7g.large" : "m6i.large"
   ssh_username  = "ec2-user"
-  ami_name      = "eks-node-${var.kubernetes_version}-sluice-${formatdate("YYYYMMDDhhmm", timestamp())}"
+  ami_name      = "eks-node-${var.kubernetes_version}-sluice-${var.architecture}-${formatdate("YYYYMMDDhhmm", timestamp())}"
   imds_support  = "v2.0"
 
   metadata_options {

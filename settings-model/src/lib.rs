@@ -8,15 +8,18 @@
 //!
 //! `text` is what any document is made of, `values` what may stand behind a key, `sections` our tables,
 //! `document` all of it together, `docs` what is said of it. Each uses those before it and no other.
+//! `bottlerocket` is our table as that system keeps it; it uses `document`.
 
 #![forbid(unsafe_code)]
 
+mod bottlerocket;
 mod docs;
 mod document;
 mod sections;
 mod text;
 mod values;
 
+pub use bottlerocket::{SluiceSettingsV1, Unusable};
 pub use docs::explain::{docs_page, explain, meant};
 pub use docs::schema::schema;
 pub use document::effective::{Effective, Entry, Origin, merge};

@@ -29,6 +29,7 @@ mod setups;
 mod share;
 mod share_figures;
 mod share_plan;
+mod share_plots;
 mod sharing;
 mod site;
 mod svg;
@@ -102,7 +103,7 @@ fn measure(wanted: impl Fn(&str) -> bool) -> Result<Report> {
         report.figures.push(program_cost::measure());
     }
     if wanted("F6") {
-        report.figures.push(program_cost::measure_node_share());
+        report.figures.extend(program_cost::measure_node_share());
     }
     if wanted("P3") {
         report.figures.push(throughput::measure());

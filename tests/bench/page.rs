@@ -11,13 +11,13 @@ use tests::probes::Probed;
 use crate::crowd::Crowd;
 use crate::figure::Figure;
 use crate::packets::Packets;
-use crate::plots;
 use crate::report::Report;
 use crate::row::{Direction, Row};
 use crate::setups::Setup;
 use crate::share::Share;
 use crate::sharing::Sharing;
 use crate::site::MTUS;
+use crate::{plots, share_plots};
 
 const PAGE: &str = "docs/benchmarks.md";
 const PLOTS: &str = "docs/benchmarks";
@@ -51,7 +51,7 @@ const LEGEND: &str = ".
 | F2 | node share: parts by weight, and pods that come and go |
 | F3, F4 | node share: beside pods with small limits of their own, and beside a flood of UDP |
 | F5 | node share: round trips of a quiet pod and of a sparse flow inside the heaviest one; retransmissions |
-| F6 | node share: what a packet costs more |
+| F6, F6-processors | node share: what a packet costs more, on one processor and on two at once |
 | F8 | node share: what stays on the node while the line is full |
 | C | the CNI plugin: ADD, DEL, memory |
 | N | the agent with 250 or 500 pods: start, memory, wake-ups, what it does to ADDs |
@@ -201,6 +201,7 @@ fn plots(report: &Report) -> Vec<(&'static str, &'static str, String)> {
     });
     let title = "Instructions that a set-up adds to each UDP packet from a pod";
     cost("P2", "packet-cost", title, "instructions", |name| !name.contains("in all"));
+    plots.extend(share_plots::all(&report.shares));
     plots
 }
 

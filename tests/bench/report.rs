@@ -14,7 +14,7 @@ use crate::packets::{self, Packets};
 use crate::rate::Rate;
 use crate::row::Row;
 use crate::share::Share;
-use crate::{rate_kept, share_figures, under_load};
+use crate::{rate_kept, share_figures, share_plots, under_load};
 
 const REPORT: &str = "target/report/bench.json";
 
@@ -76,6 +76,9 @@ impl Report {
         fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
         fs::write(path, serde_json::to_string_pretty(self)? + "\n")
             .with_context(|| format!("write {REPORT}"))?;
+        for (name, _, svg) in share_plots::all(&self.shares) {
+            fs::write(path.with_file_name(format!("{name}.svg")), svg).context("write a plot")?;
+        }
         println!("written: {REPORT}");
         Ok(self.figures.iter().all(|figure| figure.ok))
     }

@@ -8,6 +8,10 @@ use crate::sharing::Sharing;
 use crate::site::{MTUS, USUAL_MTU};
 
 const LINE_BPS: u64 = 100_000_000;
+/// For round trips: at 100 Mbit/s packets wait for the guest's one processor more than for the line. Each
+/// flow's share is more than twice what the probes take, so that these are sparse.
+const SLOWER_BPS: u64 = 20_000_000;
+const FEWER: [usize; 8] = [1, 2, 4, 8, 1, 1, 1, 1];
 const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
 const FLOWS: [usize; 8] = [1, 2, 4, 8, 16, 1, 1, 1];
 const PEERS: [Sharing; 4] =
@@ -52,11 +56,10 @@ pub fn shares(wanted: impl Fn(&str) -> bool) -> Vec<Job> {
     if ["F1", "F4", "F5"].into_iter().any(&wanted) {
         plans.push(idle());
     }
-    if wanted("F1") || wanted("F5") {
-        plans.extend(flows());
-    }
     for (figure, of) in [
-        ("F2", weights as fn() -> Vec<SharePlan>),
+        ("F1", flows as fn() -> Vec<SharePlan>),
+        ("F5", round_trips),
+        ("F2", weights),
         ("F3", small_limits),
         ("F4", floods),
         ("F7", many_pods),
@@ -86,6 +89,17 @@ fn flows() -> Vec<SharePlan> {
     plans.push(SharePlan { sharing: Sharing::CakeDualSrchost, ..bbr });
     plans.extend(both(SharePlan { mtu: MTUS[1], ..free }));
     plans
+}
+
+fn round_trips() -> Vec<SharePlan> {
+    let pods = FEWER.map(tcp).to_vec();
+    let cubic = SharePlan { line_bps: SLOWER_BPS, ..plan("F5", "a line of 20 Mbit/s", pods) };
+    let bbr = SharePlan { congestion: "bbr".into(), ..cubic.clone() };
+    let beside_cake = |plan: SharePlan| {
+        [Sharing::NodeShare, Sharing::CakeDualSrchost]
+            .map(|sharing| SharePlan { sharing, ..plan.clone() })
+    };
+    [cubic, bbr].into_iter().flat_map(beside_cake).collect()
 }
 
 fn weights() -> Vec<SharePlan> {

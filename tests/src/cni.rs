@@ -27,6 +27,8 @@ pub struct Call {
     pub container_id: String,
     pub netns: String,
     pub ifname: &'static str,
+    /// Where the plugin is.
+    pub bin_dir: &'static str,
     pub stdin: Value,
 }
 
@@ -39,6 +41,7 @@ impl Call {
             stdin: configuration(pod, &netns, annotations),
             netns,
             ifname: "eth0",
+            bin_dir: BIN_DIR,
         }
     }
 
@@ -71,14 +74,14 @@ impl Call {
 
     /// The plugin and its environment.
     pub fn command(&self, pod: &Pod) -> Command {
-        let mut command = Command::new(format!("{BIN_DIR}/sluice"));
+        let mut command = Command::new(format!("{}/sluice", self.bin_dir));
         command
             .env_clear()
             .env("CNI_COMMAND", self.verb)
             .env("CNI_CONTAINERID", &self.container_id)
             .env("CNI_NETNS", &self.netns)
             .env("CNI_IFNAME", self.ifname)
-            .env("CNI_PATH", BIN_DIR)
+            .env("CNI_PATH", self.bin_dir)
             .env(
                 "CNI_ARGS",
                 format!("K8S_POD_NAME={};IgnoreUnknown=1;K8S_POD_NAMESPACE=default", pod.name),

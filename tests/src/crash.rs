@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Ends a program right after its n-th system call of certain kinds, by
-//! ptrace: a crash at every point of a run, enumerated. x86-64, one thread.
+//! ptrace: a crash at every point of a run, enumerated. x86-64 and arm64, one thread.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -10,6 +10,32 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+/// What C libraries ask for where paths are relative to the working directory.
+#[cfg(target_arch = "x86_64")]
+mod calls {
+    pub const RENAME: i64 = nix::libc::SYS_rename;
+    pub const MKDIR: i64 = nix::libc::SYS_mkdir;
+    pub const RMDIR: i64 = nix::libc::SYS_rmdir;
+    pub const UNLINK: i64 = nix::libc::SYS_unlink;
+
+    pub fn number(registers: &nix::libc::user_regs_struct) -> i64 {
+        registers.orig_rax as i64
+    }
+}
+
+/// Newer architectures have only the calls that take a directory too.
+#[cfg(target_arch = "aarch64")]
+mod calls {
+    pub const RENAME: i64 = nix::libc::SYS_renameat;
+    pub const MKDIR: i64 = nix::libc::SYS_mkdirat;
+    pub const RMDIR: i64 = nix::libc::SYS_unlinkat;
+    pub const UNLINK: i64 = nix::libc::SYS_unlinkat;
+
+    pub fn number(registers: &nix::libc::user_regs_struct) -> i64 {
+        registers.regs[8] as i64
+    }
+}
+
 /// System calls that name, read or change files.
 const FILE_OPERATIONS: &[i64] = &[
     nix::libc::SYS_openat,
@@ -17,10 +43,10 @@ const FILE_OPERATIONS: &[i64] = &[
     nix::libc::SYS_write,
     nix::libc::SYS_close,
     nix::libc::SYS_fsync,
-    nix::libc::SYS_rename,
-    nix::libc::SYS_mkdir,
-    nix::libc::SYS_rmdir,
-    nix::libc::SYS_unlink,
+    calls::RENAME,
+    calls::MKDIR,
+    calls::RMDIR,
+    calls::UNLINK,
     nix::libc::SYS_fchmod,
     nix::libc::SYS_statx,
     nix::libc::SYS_getdents64,
@@ -30,8 +56,8 @@ const FILE_OPERATIONS: &[i64] = &[
 pub const PLUGIN_EFFECTS: &[i64] = &[
     nix::libc::SYS_openat,
     nix::libc::SYS_write,
-    nix::libc::SYS_rename,
-    nix::libc::SYS_unlink,
+    calls::RENAME,
+    calls::UNLINK,
     nix::libc::SYS_setns,
     nix::libc::SYS_sendto,
     nix::libc::SYS_bpf,
@@ -76,7 +102,7 @@ fn trace(pid: Pid, kinds: &[i64], n: usize) -> End {
         match waitpid(pid, Some(WaitPidFlag::__WALL)).expect("wait") {
             WaitStatus::Exited(_, status) => return End::Exited(status),
             WaitStatus::PtraceSyscall(_) => {
-                let number = ptrace::getregs(pid).expect("registers").orig_rax as i64;
+                let number = calls::number(&ptrace::getregs(pid).expect("registers"));
                 calls += usize::from(!entering && kinds.contains(&number));
                 entering = !entering;
             }

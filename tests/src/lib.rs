@@ -5,7 +5,9 @@
 
 pub mod addresses;
 pub mod api;
+pub mod calico;
 pub mod chaos;
+pub mod cilium;
 pub mod cluster_config;
 pub mod cni;
 pub mod command;

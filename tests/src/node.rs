@@ -8,7 +8,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -136,6 +136,12 @@ impl Node {
         let mut agent = self.agent.take().expect("the agent runs");
         kill(Pid::from_raw(agent.id() as i32), signal).expect("signal the agent");
         agent.wait().expect("wait for the agent");
+    }
+
+    /// For an agent that ends by itself.
+    pub fn wait_for_agent(&mut self, deadline: Duration) -> ExitStatus {
+        let mut agent = self.agent.take().expect("the agent runs");
+        wait_for("the agent's end", deadline, || agent.try_wait().expect("look at the agent"))
     }
 
     pub fn signal_agent(&self, signal: Signal) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A foreign program on tcx. No tool of Debian bookworm can put one there.
+//! A foreign program on tcx or netkit. No tool of Debian bookworm can put one there.
 
 use std::ffi::CString;
 use std::io;
@@ -11,6 +11,8 @@ const BPF_OBJ_GET: c_long = 7;
 const BPF_LINK_CREATE: c_long = 28;
 const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
+const BPF_NETKIT_PRIMARY: u32 = 54;
+const BPF_NETKIT_PEER: u32 = 55;
 
 /// Without a relative program this is the head.
 const BPF_F_BEFORE: u32 = 8;
@@ -20,7 +22,22 @@ pub fn append_ingress(pinned: &str, device: u32) -> OwnedFd {
     attach(pinned, device, BPF_TCX_INGRESS, 0)
 }
 
-/// The same, in front of all.
+/// The same of tcx egress.
+pub fn append_egress(pinned: &str, device: u32) -> OwnedFd {
+    attach(pinned, device, BPF_TCX_EGRESS, 0)
+}
+
+/// Attaches it to a netkit device, whose index is that of the host's end: to what that end sends.
+pub fn append_primary(pinned: &str, device: u32) -> OwnedFd {
+    attach(pinned, device, BPF_NETKIT_PRIMARY, 0)
+}
+
+/// The same, to what the pod's end sends.
+pub fn append_peer(pinned: &str, device: u32) -> OwnedFd {
+    attach(pinned, device, BPF_NETKIT_PEER, 0)
+}
+
+/// The same as [`append_ingress`], in front of all.
 pub fn prepend_ingress(pinned: &str, device: u32) -> OwnedFd {
     attach(pinned, device, BPF_TCX_INGRESS, BPF_F_BEFORE)
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Files that the agent watches: records of pods, the settings in force,
-//! the runtime's result cache, the directory of conflists. The last two are
-//! foreign and may appear late, so the agent looks for them until they are there.
+//! the runtime's result cache, the directory of conflists, what k3s writes. The last
+//! three are foreign and may appear late, so the agent looks for them until they are there.
 
 use std::collections::HashMap;
 use std::fs;
@@ -16,6 +16,7 @@ use settings_model::Settings;
 
 use crate::host::paths::Paths;
 use crate::pod::record::Claim;
+use crate::settings::k3s;
 
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -30,6 +31,8 @@ pub enum News {
     /// A file of the result cache, which may have gone.
     Cached(PathBuf),
     Conflist,
+    /// Where k3s has CNI.
+    K3s,
     /// A pin was removed, or the directory of pins.
     Unpinned,
     /// More happened than could be held.
@@ -42,8 +45,9 @@ enum WatchedDir {
     State,
     Cache,
     Conflists,
+    K3s,
     Pins,
-    /// A directory above one of the last two that is not there yet.
+    /// A directory above one of the foreign ones that is not there yet.
     Above,
 }
 
@@ -82,25 +86,27 @@ impl Watches {
         if self.next().is_some_and(|when| when > Instant::now()) {
             return found;
         }
-        self.looked = Some(Instant::now());
+        let first = self.looked.replace(Instant::now()).is_none();
         let conflists = self.paths.resolve(settings.cni.conf_dir.as_ref());
-        for (place, dir) in
-            [(WatchedDir::Cache, self.paths.result_cache()), (WatchedDir::Conflists, conflists)]
-        {
+        let (cache, k3s) = (self.paths.result_cache(), k3s::config(&self.paths));
+        let mut places = vec![(WatchedDir::Cache, cache), (WatchedDir::Conflists, conflists)];
+        // It comes with a directory above it, or not at all.
+        places.extend(k3s.parent().filter(|_| first).map(|dir| (WatchedDir::K3s, dir.to_owned())));
+        for (place, dir) in places {
             let there = self.watched.values().any(|watched| *watched == (place, dir.clone()));
             if !there && self.watch_from_above(place, &dir) {
                 self.forget_others(place, &dir);
                 found = true;
             }
         }
-        if self.next().is_none() {
+        if self.is_there(WatchedDir::K3s) && self.next().is_none() {
             self.forget_others(WatchedDir::Above, Path::new(""));
         }
         found
     }
 
     /// Where the directory is not there, watches the nearest one above it: when something new appears
-    /// there, it looks again. It tries the directory once more after that, for what appeared meanwhile.
+    /// there, it looks again. It tries all once more after that, for what appeared meanwhile.
     fn watch_from_above(&mut self, place: WatchedDir, dir: &Path) -> bool {
         for above in dir.ancestors().skip(1) {
             if self.watch(place, dir).is_ok() {
@@ -110,7 +116,7 @@ impl Watches {
                 break;
             }
             if self.watch(WatchedDir::Above, above).is_ok() {
-                return self.watch(place, dir).is_ok();
+                return self.watch_from_above(place, dir);
             }
         }
         false
@@ -118,9 +124,12 @@ impl Watches {
 
     /// When [`Self::find`] has to look again; None when all is found.
     pub fn next(&self) -> Option<Instant> {
-        let is_there = |place| self.watched.values().any(|(watched, _)| *watched == place);
-        let missing = !is_there(WatchedDir::Cache) || !is_there(WatchedDir::Conflists);
+        let missing = !self.is_there(WatchedDir::Cache) || !self.is_there(WatchedDir::Conflists);
         self.looked.filter(|_| missing).map(|looked| looked + LOOK_EVERY)
+    }
+
+    fn is_there(&self, place: WatchedDir) -> bool {
+        self.watched.values().any(|(watched, _)| *watched == place)
     }
 
     fn watch(&mut self, place: WatchedDir, dir: &Path) -> Result<()> {
@@ -175,6 +184,7 @@ impl Watches {
             WatchedDir::State => (path == self.paths.boot_file()).then_some(News::Boot),
             WatchedDir::Cache => Some(News::Cached(path)),
             WatchedDir::Conflists => Some(News::Conflist),
+            WatchedDir::K3s => (path == k3s::config(&self.paths)).then_some(News::K3s),
             WatchedDir::Pins => removed.then_some(News::Unpinned),
             WatchedDir::Above => {
                 self.looked = None;

@@ -10,6 +10,7 @@ mod api_node;
 pub mod background;
 pub mod chain_entry;
 pub mod file_events;
+pub mod k3s;
 pub mod overrides;
 pub mod reconcile;
 pub mod service_manager;
@@ -18,7 +19,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use caps::{CapSet, Capability, CapsHashSet};
@@ -63,6 +64,7 @@ struct Wakers {
 
 /// `reload` reads the settings again; SIGHUP asks for it, or the API.
 pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
+    let started = SystemTime::now();
     let (reload_waker, end) = (waker(&[SIGHUP])?, waker(&[SIGINT, SIGTERM])?);
     check_bpffs(&paths.bpffs())?;
     check_settings(paths)?;
@@ -84,9 +86,19 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
     reconciler.set_trouble("hearing", deaf(&wakers.events));
     let mut reported = Reported::new();
     let (mut asked, mut scraped) = (0, None);
+    let mut k3s_wrote = false;
     loop {
         if wakers.watches.find(reconciler.settings()) {
             reconciler.lost();
+            k3s_wrote = true;
+        }
+        let wrote = std::mem::take(&mut k3s_wrote);
+        if wrote && k3s::asks_for_a_reload(paths, reconciler.settings()) {
+            if k3s::is_beyond_the_unit(paths, started) {
+                bail!(k3s::BEGIN_AGAIN);
+            }
+            reload();
+            reconciler.settings_changed();
         }
         tell(reconciler.work());
         reported.turn(&reconciler);
@@ -109,6 +121,7 @@ pub fn run(paths: &Paths, reload: impl Fn() -> Reloaded) -> Result<()> {
         for news in wakers.watches.read()? {
             // Boot wrote the settings first; only now is its account of them there.
             asked = if news == News::Boot { 0 } else { asked };
+            k3s_wrote |= news == News::K3s;
             if news == News::Unpinned {
                 reconciler.put_pins_back().context(BEGIN_AGAIN)?;
                 wakers.watches.watch_pins().context(BEGIN_AGAIN)?;
@@ -196,6 +209,7 @@ fn hear(reconciler: &mut Reconciler, news: News) -> Result<()> {
         News::Boot => reconciler.booted(),
         News::Cached(path) => reconciler.cached(&path)?,
         News::Conflist => reconciler.conflist_changed(),
+        News::K3s => {}
         News::Unpinned | News::Lost => reconciler.lost(),
     }
     Ok(())

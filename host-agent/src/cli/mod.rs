@@ -12,10 +12,12 @@ mod node;
 mod output;
 mod pods;
 mod settings;
+mod settings_extension;
 mod status;
 mod support;
 mod top;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -60,6 +62,18 @@ enum Command {
     /// Print what the cluster must have to match the settings: aws-node's variables, user data, launch
     /// templates
     ClusterConfig(cluster_config::ClusterConfig),
+    /// Answer Bottlerocket as the extension for `settings.sluice`: `proto1 COMMAND`
+    #[command(disable_help_flag = true, hide = true)]
+    SettingsExtension {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        _arguments: Vec<OsString>,
+    },
+    /// The same, as Bottlerocket calls it: by a link that is called `sluice`
+    #[command(disable_help_flag = true, hide = true)]
+    Proto1 {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        _arguments: Vec<OsString>,
+    },
     /// Print what packages ship beside the executable
     #[command(subcommand, hide = true)]
     Generate(Generated),
@@ -148,6 +162,7 @@ pub fn run(arguments: Arguments) -> Result<u8> {
         Command::Check(asked) => settings::check(&asked),
         Command::Settings(command) => settings::run(&paths, command).map(|()| 0),
         Command::ClusterConfig(asked) => cluster_config::run(&paths, &asked),
+        Command::SettingsExtension { .. } | Command::Proto1 { .. } => settings_extension::run(),
         Command::Generate(what) => generate(what).map(|()| 0),
         Command::Agent(asked) => {
             // What is wrong is logged, and the agent goes on with what is in force.

@@ -60,6 +60,11 @@ pub fn print(text: &str) -> Result<()> {
     write(&harmless_lines(text))
 }
 
+/// To standard error, for a program that must find certain bytes there.
+pub fn print_error(text: &str) -> Result<()> {
+    io::stderr().write_all(harmless_lines(text).as_bytes()).context("write to standard error")
+}
+
 /// The same for people: no line is longer than the terminal is wide.
 pub fn show(text: &str) -> Result<()> {
     let safe = harmless_lines(text);

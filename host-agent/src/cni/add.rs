@@ -131,9 +131,9 @@ fn shape(
     let done = cleared
         .and_then(|()| attach(&mut shaper, &mut record, wanted))
         .and_then(|()| shape_others(pins, records, request, &mut veth, wanted))
-        .and_then(|()| claim.write(&Record { came: request.came(), ..record }));
+        .and_then(|()| claim.write(&Record { came: request.came(), ..record.clone() }));
     done.map_err(|first| {
-        let mut left = Shaper { pins, slot: claim.slot, veth: &mut veth }.undo(Direction::Egress);
+        let mut left = undo(Shaper { pins, slot: claim.slot, veth: &mut veth }, &record);
         match records.find_all(&request.key) {
             Ok(claims) => {
                 left.extend(claims.iter().flat_map(|claim| take_off(Some(pins), records, claim)))
@@ -167,7 +167,7 @@ fn shape_others(
         let mut shaper = Shaper { pins, slot: claim.slot, veth: &mut veth };
         let done = attach(&mut shaper, &mut record, wanted).and_then(|()| claim.write(&record));
         if done.is_err() {
-            shaper.undo(Direction::Egress).iter().for_each(complain);
+            undo(shaper, &record).iter().for_each(complain);
         }
         done?;
     }
@@ -183,6 +183,10 @@ impl Request {
 fn attach(shaper: &mut Shaper, record: &mut Record, wanted: &Wanted) -> anyhow::Result<()> {
     shaper.egress(record, wanted.egress.as_ref())?;
     shaper.ingress(record, wanted.ingress.as_ref())
+}
+
+fn undo(mut shaper: Shaper, record: &Record) -> Vec<String> {
+    [shaper.undo(Direction::Egress), shaper.undo_ingress_guard(record)].concat()
 }
 
 /// The first error stays on top; what could not be undone is listed after it.

@@ -89,7 +89,7 @@ fn missing_of(
         None => return Ok(vec!["the attachment was never completed".into()]),
         Some(Mode::Paced) => veth.missing(direction, bpf::Mode::Paced)?.map(str::to_owned),
         Some(Mode::Policed) => veth.missing(direction, bpf::Mode::Policed)?.map(str::to_owned),
-        Some(Mode::Guarded(_)) => missing_guard(pins, record, veth)?,
+        Some(Mode::Guarded(_)) => missing_guard(pins, record, veth, direction)?,
     };
     let own = claim.slot.number();
     let held = if direction == Direction::Ingress { veth.host.root_slot()? } else { None };
@@ -102,12 +102,26 @@ fn missing_of(
 }
 
 /// Only where nothing else enforces the limit; elsewhere the agent attaches the guard when it can.
-fn missing_guard(pins: &Pins, record: &Record, veth: &mut Veth) -> anyhow::Result<Option<String>> {
-    let host = &mut veth.host;
-    let is_there = match &record.guard {
-        Some(Guard::Tcx) => pins.guard_links()?.contains(&host.link.index),
-        Some(Guard::Clsact) => host.netlink.ingress_filter(&host.link)?.is_some(),
-        Some(Guard::Pending | Guard::Off(_)) | None => false,
+fn missing_guard(
+    pins: &Pins,
+    record: &Record,
+    veth: &mut Veth,
+    direction: Direction,
+) -> anyhow::Result<Option<String>> {
+    let pod_end = record.ingress_guard.as_ref();
+    let (state, end) = match direction {
+        Direction::Egress => (record.guard.as_ref(), &mut veth.host),
+        Direction::Ingress => (pod_end.map(|guard| &guard.state), &mut veth.pod),
+    };
+    let is_there = match (state, pod_end) {
+        (Some(Guard::Tcx), Some(guard)) if direction == Direction::Ingress => {
+            pins.ingress_guard_links()?.contains(&guard.end())
+        }
+        (Some(Guard::Tcx), _) => pins.guard_links()?.contains(&end.link.index),
+        (Some(Guard::Clsact), _) => end.netlink.ingress_filter(&end.link)?.is_some(),
+        // Without tcx the agent attaches the one in the pod seconds after ADD.
+        (Some(Guard::Pending), _) => direction == Direction::Ingress,
+        (Some(Guard::Off(_)) | None, _) => false,
     };
     Ok((!is_there).then(|| "the guard, which alone enforces the limit, is gone".into()))
 }

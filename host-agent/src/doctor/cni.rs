@@ -20,6 +20,7 @@ const UPSTREAM: &str = "bandwidth";
 pub fn check(survey: &Survey) -> Vec<Finding> {
     let cni = &survey.cni;
     let mut findings: Vec<Finding> = cni.temporary.iter().map(|path| temporary(path)).collect();
+    findings.extend(set_aside(cni));
     if let Some(settings) = survey.state.settings().filter(|settings| is_chained(settings)) {
         findings.extend(chain(cni, settings));
         findings.extend(plugin(cni));
@@ -33,6 +34,17 @@ fn temporary(path: &Path) -> Finding {
         .seen("a write was interrupted here")
         .why("no runtime loads it: its name ends in .tmp")
         .remedy(format!("the next write replaces it; or rm {path}"))
+}
+
+/// daemon/cmd/cni/config.go of Cilium, cleanupOtherCNI.
+fn set_aside(cni: &CniFiles) -> Option<Finding> {
+    if cni.set_aside.is_empty() {
+        return None;
+    }
+    let finding = Finding::new(code::CILIUM_EXCLUSIVE, cni.conf_dir.display().to_string())
+        .seen(format!("Cilium has renamed: {}", cni.set_aside.join(", ")))
+        .why("with cni.exclusive=true it renames every other list, and writes its own again after each change: no entry of ours stays in it");
+    Some(finding)
 }
 
 /// The entries of a list, by kind; None for what is no list of plugins.

@@ -217,9 +217,9 @@ impl Surveyed {
             .flat_map(move |layer| self.hook(side, layer).iter().map(move |entry| (layer, entry)))
     }
 
-    /// The two ends of a pod's veth pair know each other across namespaces.
+    /// The two ends of a pod's pair know each other across namespaces.
     pub fn is_pod_end(&self) -> bool {
-        self.device.is_kind("veth") && self.device.peer_netns.is_some()
+        self.device.is_pair() && self.device.peer_netns.is_some()
     }
 
     /// Fills the hooks in; gives whether the kernel has tcx. A device that goes meanwhile has none.

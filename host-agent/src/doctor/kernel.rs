@@ -18,10 +18,7 @@ pub fn check(survey: &Survey) -> Vec<Finding> {
 }
 
 fn qdiscs(kernel: &KernelSurvey, subject: &str) -> Vec<Finding> {
-    let seen = |kind: &str, option: &str| match kernel.config_line(option) {
-        Some(line) => format!("{kind} was tried and is not there; its configuration says: {line}"),
-        None => format!("{kind} was tried and is not there"),
-    };
+    let seen = |kinds: &[&str]| missing(kernel, kinds);
     let mut findings = Vec::new();
     if let Some(error) = &kernel.not_tried {
         let finding = Finding::new(code::NOT_TRIED, subject)
@@ -31,29 +28,45 @@ fn qdiscs(kernel: &KernelSurvey, subject: &str) -> Vec<Finding> {
     }
     if kernel.lacks("fq") {
         let finding = Finding::new(code::NO_FQ, subject)
-            .seen(seen("the qdisc fq", "CONFIG_NET_SCH_FQ"))
+            .seen(seen(&["fq"]))
             .why("limits hold, but by dropping: TCP gets about its limit, less evenly");
         findings.push(finding);
     }
     if kernel.lacks("prio") && kernel.lacks("htb") {
         let finding = Finding::new(code::NO_CLASSFUL_ROOT, subject)
-            .seen(seen("the qdiscs prio and htb", "CONFIG_NET_SCH_PRIO"))
+            .seen(seen(&["prio", "htb"]))
             .why("ADD of a pod with a limit on ingress fails (CNI code 101)");
         findings.push(finding);
     }
-    let wanted = [
-        (code::NO_CLSACT, "clsact", "the qdisc clsact", "CONFIG_NET_SCH_INGRESS"),
-        (code::NO_CLS_BPF, "cls_bpf", "the filter bpf", "CONFIG_NET_CLS_BPF"),
-    ];
-    for (code, kind, name, option) in wanted {
+    for (code, kind) in [(code::NO_CLSACT, "clsact"), (code::NO_CLS_BPF, "cls_bpf")] {
         if kernel.lacks(kind) {
             let finding = Finding::new(code, subject)
-                .seen(seen(name, option))
+                .seen(seen(&[kind]))
                 .why("ADD of a pod with a limit fails (CNI code 101)");
             findings.push(finding);
         }
     }
     findings
+}
+
+/// How it is known that the kernel lacks these, and what its configuration says of each.
+fn missing(kernel: &KernelSurvey, kinds: &[&str]) -> String {
+    let names = kinds.join(" and ");
+    let lines: Vec<_> = kinds.iter().filter_map(|kind| kernel.config_line(kind)).collect();
+    let lines = match lines.is_empty() {
+        true => String::new(),
+        false => format!("; its configuration says: {}", lines.join(", ")),
+    };
+    // As a module, and still not there.
+    let module = if lines.contains("=m") {
+        "; the module is not installed, or may not be loaded"
+    } else {
+        ""
+    };
+    match kernel.not_tried {
+        None => format!("{names}: tried, and not there{lines}{module}"),
+        Some(_) => format!("{names}: not in the kernel's configuration{lines}"),
+    }
 }
 
 fn running(kernel: &KernelSurvey, subject: &str) -> Vec<Finding> {
@@ -133,6 +146,32 @@ mod tests {
         assert_eq!(codes(&lacking(vec!["prio"])), [""; 0]);
         assert_eq!(codes(&lacking(vec!["prio", "htb"])), [code::NO_CLASSFUL_ROOT.name]);
         assert_eq!(codes(&lacking(vec!["fq"])), [code::NO_FQ.name]);
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_what_the_configuration_says_of_it() {
+        let seen = |not_tried: Option<&str>, config: &[&str]| {
+            let kernel = KernelSurvey {
+                missing: vec!["prio", "htb"],
+                not_tried: not_tried.map(str::to_owned),
+                config: config.iter().map(|&line| line.to_owned()).collect(),
+                ..KernelSurvey::default()
+            };
+            let findings = qdiscs(&kernel, "kernel").into_iter();
+            let of = findings.filter(|finding| finding.code == code::NO_CLASSFUL_ROOT.name);
+            of.map(|finding| finding.seen).collect::<String>()
+        };
+        let left_out = ["# CONFIG_NET_SCH_HTB is not set", "# CONFIG_NET_SCH_PRIO is not set"];
+        let says = "its configuration says: # CONFIG_NET_SCH_PRIO is not set, # CONFIG_NET_SCH_HTB is not set";
+        assert_eq!(seen(None, &left_out), format!("prio and htb: tried, and not there; {says}"));
+        assert_eq!(
+            seen(Some("no namespaces"), &left_out),
+            format!("prio and htb: not in the kernel's configuration; {says}")
+        );
+        let modules = seen(None, &["CONFIG_NET_SCH_PRIO=m"]);
+        let module = "its configuration says: CONFIG_NET_SCH_PRIO=m; the module is not installed, or may not be loaded";
+        assert_eq!(modules, format!("prio and htb: tried, and not there; {module}"));
+        assert_eq!(seen(None, &[]), "prio and htb: tried, and not there");
     }
 
     #[test]

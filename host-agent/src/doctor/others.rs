@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use bpf::survey::Pin;
+
 use super::finding::Finding;
 use super::hooks::{HookEntry, Layer, Side, Surveyed};
 use super::owner::{Owner, of_ifb};
@@ -13,6 +15,7 @@ use crate::netlink::ROOT_HANDLE;
 use crate::trouble::{Severity, code};
 
 const CILIUM_DEVICES: [&str; 2] = ["cilium_host", "cilium_net"];
+const CILIUM_THROTTLE: &str = "cilium_throttle";
 const CALICO_PREFIX: &str = "cali";
 const CALICO_DEVICES: [&str; 2] = ["vxlan.calico", "bpfin.cali"];
 
@@ -103,7 +106,7 @@ fn foreign_roots(survey: &Survey) -> Vec<Finding> {
             Finding::new(code::FOREIGN_ROOT_QDISC, survey.subject(device))
                 .severity(Severity::Degraded)
                 .seen(format!("the root qdisc is {} {:x}:{whose}", root.kind, root.major()))
-                .why("a limit on ingress cannot be attached there: ADD or the change fails (101)")
+                .why("a limit on ingress could not be paced there: the guard in the pod would enforce it, by dropping")
                 .remedy(format!(
                     "if its owner no longer needs it: tc qdisc del dev {} root",
                     device.device.name
@@ -145,6 +148,7 @@ fn present(survey: &Survey) -> Vec<Finding> {
                 .why("its programs end the chain with OK or send packets on by REDIRECT, past the host's end of a pod: limits on ingress may not see them"),
         );
     }
+    findings.extend(cilium_bandwidth(survey));
     if owners.contains(&Owner::Calico) {
         findings.push(
             Finding::new(code::CALICO_PRESENT, "node")
@@ -153,6 +157,23 @@ fn present(survey: &Survey) -> Vec<Finding> {
         );
     }
     findings
+}
+
+/// Its map is there while the bandwidth manager is on (pkg/maps/bwmap of Cilium), with fq on the cards.
+fn cilium_bandwidth(survey: &Survey) -> Option<Finding> {
+    let named = |pin: &&Pin| pin.path.file_name().is_some_and(|name| name == CILIUM_THROTTLE);
+    let pin = survey.programs.pins.iter().find(named)?;
+    let cards = survey.host.devices.iter().filter(|found| found.device.kind.is_none());
+    let with_fq = cards.filter(|card| card.has_qdisc("fq"));
+    let names: Vec<_> = with_fq.map(|card| card.device.name.as_str()).collect();
+    let fq = match names.is_empty() {
+        true => String::new(),
+        false => format!(", and fq on {}", names.join(", ")),
+    };
+    let finding = Finding::new(code::CILIUM_BANDWIDTH, "node")
+        .seen(format!("its map {} is pinned{fq}", pin.path.display()))
+        .why("Sluice's limit is on the pod's own pair, Cilium's on the card: packets wait in two queues, and the lower limit applies");
+    Some(finding)
 }
 
 /// Attached programs of ours whose digest is not that of the pinned one.

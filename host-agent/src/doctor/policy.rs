@@ -3,7 +3,7 @@
 //! attaching, or from finding its own. Facts of the AWS network policy agent:
 //! aws-ebpf-sdk-go pkg/tc/tc.go and pkg/ebpf/bpf_client.go of the agent.
 
-use bpf::survey::Pinned;
+use bpf::survey::{Pin, Pinned};
 
 use super::finding::Finding;
 use super::hooks::{Ends, HookEntry, Layer, Side, Surveyed};
@@ -35,6 +35,7 @@ pub fn check(survey: &Survey) -> Vec<Finding> {
             findings.extend(in_the_way(&subject, device, side, present));
             if present {
                 findings.extend(missing(survey, &subject, device, side, direction, program));
+                findings.extend(outdated(survey, &subject, device, side, direction, program));
             }
         }
         findings.extend(ingress_qdisc(&subject, device, present));
@@ -137,7 +138,10 @@ fn missing(
         false => "there is no clsact",
     };
     let (severity, seen) = match (pinned, elsewhere) {
-        (Some(pin), _) => (Severity::Fault, format!("{clsact}, and its program is pinned: {pin}")),
+        (Some(pin), _) => {
+            let pin = pin.path.display();
+            (Severity::Fault, format!("{clsact}, and its program is pinned: {pin}"))
+        }
         (None, 0) => return None,
         (None, count) => {
             (Severity::Degraded, format!("{clsact}; {count} other devices of pods have it"))
@@ -151,15 +155,35 @@ fn missing(
     Some(finding)
 }
 
+/// Issue 514 of the policy agent: after a restart it may load and pin its programs again, with maps of
+/// their own, while filters keep the old ones.
+fn outdated(
+    survey: &Survey,
+    subject: &str,
+    device: &Surveyed,
+    side: Side,
+    direction: &str,
+    program: &str,
+) -> Option<Finding> {
+    let attached = device.chain(side).find(|(_, entry)| entry.is_policy())?.1.program?;
+    let pin = pin_of(survey, survey.pod_behind(device)?, program)?;
+    let Pinned::Program { id } = pin.holds else { return None };
+    (id != attached).then(|| {
+        let seen = format!("program {attached} is attached, and {} is {id}", pin.path.display());
+        Finding::new(code::POLICY_OUTDATED, subject)
+            .seen(seen)
+            .why(format!("changes of policy for {direction} go to the maps of the pinned one"))
+    })
+}
+
 /// The agent calls its pins after the pod's name without its last part, and the namespace.
-fn pin_of(survey: &Survey, pod: &SurveyedPod, program: &str) -> Option<String> {
+fn pin_of<'s>(survey: &'s Survey, pod: &SurveyedPod, program: &str) -> Option<&'s Pin> {
     let record = pod.record.as_ref().ok()?;
     let (start, _) = record.pod.rsplit_once('-').unwrap_or((record.pod.as_str(), ""));
     let name = format!("{}@{}_{program}", start.replace('.', "_"), record.namespace);
     let path = survey.bpffs.path.join(POLICY_PINS).join(name);
-    let is_it =
-        |pin: &bpf::survey::Pin| pin.path == path && matches!(pin.holds, Pinned::Program { .. });
-    survey.programs.pins.iter().any(is_it).then(|| path.display().to_string())
+    let is_it = |pin: &&Pin| pin.path == path && matches!(pin.holds, Pinned::Program { .. });
+    survey.programs.pins.iter().find(is_it)
 }
 
 fn ingress_qdisc(subject: &str, device: &Surveyed, present: bool) -> Option<Finding> {

@@ -48,7 +48,10 @@ impl<'a> PodCheck<'a> {
         for (direction, shaping) in record.directions() {
             if let Shaping::Limited { mode, bits_per_sec, gso_before, .. } = shaping {
                 self.limited(direction, mode.as_ref());
-                self.clamp(direction, *bits_per_sec, *gso_before);
+                // Where the shaper has no place nothing was clamped.
+                if !is_guarded(shaping) {
+                    self.clamp(direction, *bits_per_sec, *gso_before);
+                }
             }
         }
         if let Some(guard) = &record.guard {
@@ -99,9 +102,12 @@ impl<'a> PodCheck<'a> {
                     .why("this direction is not limited"),
             ),
             Some(Mode::Guarded(obstacle)) => self.tell(
-                Finding::new(code::GUARDED, subject)
-                    .seen(obstacle)
-                    .why("the guard on the host's end drops the excess; nothing is paced"),
+                Finding::new(code::GUARDED, subject).seen(obstacle).why(match direction {
+                    Direction::Egress => {
+                        "the guard on the host's end drops the excess; nothing is paced"
+                    }
+                    Direction::Ingress => "the guard in the pod drops the excess; nothing is paced",
+                }),
             ),
             Some(Mode::Policed) => {
                 self.tell(
@@ -210,10 +216,7 @@ impl<'a> PodCheck<'a> {
     }
 
     fn guard(&mut self, guard: &Guard) {
-        let alone =
-            matches!(&self.record.egress, Shaping::Limited { mode: Some(Mode::Guarded(_)), .. });
-        // Where it enforces, its absence is the limit's.
-        let severity = if alone { Severity::Fault } else { Severity::Degraded };
+        let severity = absence(&self.record.egress);
         let subject = format!("pod {}, guard ({})", self.name, self.host.device.name);
         let why = "a pod that may change its own network gets round its limit unseen";
         match guard {
@@ -230,23 +233,31 @@ impl<'a> PodCheck<'a> {
         }
     }
 
-    /// Pending is no finding: it waits on purpose, and soon is not.
+    /// Pending is no finding where the shaper enforces: it waits on purpose, and soon is not.
     fn ingress_guard(&mut self, guard: &Guard) {
+        let severity = absence(&self.record.ingress);
         let subject =
             format!("pod {}, ingress guard ({} inside)", self.name, self.inside.device.name);
         match guard {
-            Guard::Pending => {}
+            Guard::Pending if severity != Severity::Fault => {}
+            Guard::Pending => self.tell(
+                Finding::new(code::GUARD_PENDING, subject)
+                    .severity(severity)
+                    .seen("the agent attaches it, and has not yet")
+                    .why("it alone would enforce the limit"),
+            ),
             Guard::Off(reason) => self.tell(
                 Finding::new(code::INGRESS_GUARD_OFF, subject)
+                    .severity(severity)
                     .seen(reason)
-                    .why("what others hand to the pod past its host end would not be limited"),
+                    .why("what does not pass our qdisc on the host's end is not limited"),
             ),
-            Guard::Tcx => self.in_place(&subject, self.inside, Severity::Degraded, Layer::Tcx),
-            Guard::Clsact => {
-                self.in_place(&subject, self.inside, Severity::Degraded, Layer::Clsact);
-            }
+            Guard::Tcx => self.in_place(&subject, self.inside, severity, Layer::Tcx),
+            Guard::Clsact => self.in_place(&subject, self.inside, severity, Layer::Clsact),
         }
-        self.bypassed();
+        if !is_guarded(&self.record.ingress) {
+            self.bypassed();
+        }
     }
 
     /// Names whatever could hand packets to the pod's own end.
@@ -302,6 +313,15 @@ impl<'a> PodCheck<'a> {
             ),
         }
     }
+}
+
+fn is_guarded(shaping: &Shaping) -> bool {
+    matches!(shaping, Shaping::Limited { mode: Some(Mode::Guarded(_)), .. })
+}
+
+/// How bad it is that a guard is not there: where it enforces, its absence is the limit's.
+fn absence(shaping: &Shaping) -> Severity {
+    if is_guarded(shaping) { Severity::Fault } else { Severity::Degraded }
 }
 
 /// Foreign programs of the node's devices that send packets on by themselves, or may do so.

@@ -4,11 +4,12 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use ureq::http::Response;
-use ureq::unversioned::resolver::DefaultResolver;
+use ureq::config::Config;
+use ureq::http::{Response, Uri};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
@@ -34,8 +35,24 @@ impl Default for Host {
             .max_redirects(0)
             .max_idle_connections(0)
             .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")));
-        let agent = Agent::with_parts(config.build(), Direct, DefaultResolver::default());
+        let agent = Agent::with_parts(config.build(), Direct, Literal);
         Self { agent, start: Instant::now() }
+    }
+}
+
+/// An endpoint is an address. No name is ever looked up: glibc's resolver would load shared libraries for that, which an
+/// executable without them cannot be sure of, and a thread would wait for it.
+#[derive(Debug)]
+struct Literal;
+
+impl Resolver for Literal {
+    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let authority = uri.authority().ok_or(Error::HostNotFound)?;
+        let host = authority.host().trim_matches(['[', ']']);
+        let address: IpAddr = host.parse().map_err(|_| Error::HostNotFound)?;
+        let mut found = self.empty();
+        found.push(SocketAddr::new(address, authority.port_u16().unwrap_or(80)));
+        Ok(found)
     }
 }
 

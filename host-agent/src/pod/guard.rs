@@ -15,7 +15,8 @@
 //! under way in the old list (kernel/bpf/tcx.c, tcx_entry_sync), ten times as
 //! long as all the rest of an ADD.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -78,6 +79,17 @@ pub fn tell(record: &Record, before: Option<&Guard>) {
             "{namespace}/{pod}: no guard, {why}: with CAP_NET_RAW the pod can send past its limit"
         );
     }
+}
+
+/// The ingress guard that a record names, or one that is still to be attached.
+pub fn of_pod(record: &Record, pod: &End) -> Result<IngressGuard> {
+    if let Some(guard) = &record.ingress_guard {
+        return Ok(guard.clone());
+    }
+    let what = || format!("look at the network namespace {}", record.netns.display());
+    let inode = fs::metadata(&record.netns).with_context(what)?.ino();
+    let netns = u32::try_from(inode).with_context(what)?;
+    Ok(IngressGuard { netns, ifindex: pod.link.index, state: Guard::Pending })
 }
 
 /// The ingress guard, for a pod that is reached through its namespace.

@@ -113,8 +113,8 @@ impl Shaper<'_> {
             }
             (shaping, Some(limit)) => {
                 let before = shaping.gso_before().unwrap_or(self.veth.host.link.gso);
-                let mode = self.veth.attach(self.pins, self.slot, direction, limit)?;
-                record.ingress = Shaping::of(limit, Some(mode.into()), before);
+                let mode = self.attach_ingress(record, limit)?;
+                record.ingress = Shaping::of(limit, Some(mode), before);
                 Ok(())
             }
         }
@@ -129,6 +129,7 @@ impl Shaper<'_> {
         if is_guarded(&mode) {
             if self.veth.pod.link.has_no_qdisc() {
                 let (mode, _) = self.attach_egress(limit).context("shape pod egress")?;
+                self.relieve_guard(&mode, Direction::Egress)?;
                 record.egress = Shaping::of(limit, Some(mode), gso_before);
             }
             return Ok(None);
@@ -152,16 +153,25 @@ impl Shaper<'_> {
         let Shaping::Limited { mode: Some(mode), gso_before, .. } = record.ingress.clone() else {
             return Ok(None);
         };
+        if is_guarded(&mode) {
+            if self.veth.host.link.has_no_qdisc() {
+                let mode = self.attach_ingress(record, limit).context("shape pod ingress")?;
+                self.relieve_guard(&mode, Direction::Ingress)?;
+                record.ingress = Shaping::of(limit, Some(mode), gso_before);
+            }
+            return Ok(None);
+        }
         let direction = Direction::Ingress;
         let look = self.veth.look(direction, in_programs(&mode))?;
         let Some(missing) = look.missing else {
             return self.renew(direction, look, limit, gso_before);
         };
-        let attached = self.veth.attach(self.pins, self.slot, direction, limit);
-        let mode = attached.context("repair pod ingress")?;
-        record.ingress = Shaping::of(limit, Some(mode.into()), gso_before);
+        let mode = self.attach_ingress(record, limit).context("repair pod ingress")?;
+        // Nothing was restored where another qdisc has the place.
+        let restored = (!is_guarded(&mode)).then(|| missing.into());
+        record.ingress = Shaping::of(limit, Some(mode), gso_before);
         self.veth.clamp(direction, limit, gso_before)?;
-        Ok(Some(missing.into()))
+        Ok(restored)
     }
 
     /// Where everything is in its place: this version's program, and the right size of super-packets.
@@ -211,16 +221,60 @@ impl Shaper<'_> {
             return Err(obstacle);
         };
         match guard::attach(self.pins, self.slot, &mut self.veth.host, limit.guard)? {
-            Guard::Off(reason) => {
-                Err(obstacle.context(format!("no guard could enforce the limit either: {reason}")))
-            }
+            Guard::Off(reason) => Err(obstacle.context(no_guard_either(&reason))),
             guard => {
-                let (direction, mtu) = (Direction::Egress, self.veth.mtu(Direction::Egress));
-                let policed = limit.for_bpf(bpf::Mode::Policed, direction, mtu);
-                self.pins.set_limit(self.slot, direction, policed)?;
+                self.police(Direction::Egress, limit)?;
                 Ok((Mode::Guarded(foreign), guard))
             }
         }
+    }
+
+    /// The same for what the pod receives, where Calico's QoS may have the host's end: the guard in the
+    /// pod enforces. Where that needs clsact the agent attaches it, because sandboxes come first there.
+    fn attach_ingress(&mut self, record: &mut Record, limit: &Limit) -> Result<Mode> {
+        let attached = self.veth.attach(self.pins, self.slot, Direction::Ingress, limit);
+        let obstacle = match attached {
+            Ok(mode) => return Ok(mode.into()),
+            Err(e) => e,
+        };
+        let Some(foreign) = obstacle.downcast_ref::<ForeignRoot>().map(ToString::to_string) else {
+            return Err(obstacle);
+        };
+        self.police(Direction::Ingress, limit)?;
+        let mut guard = guard::of_pod(record, &self.veth.pod)?;
+        let waits = guard.state == Guard::Pending && !self.pins.ingress_guard_is_link();
+        if !waits && !matches!(guard.state, Guard::Tcx | Guard::Clsact) {
+            let pod = &mut self.veth.pod;
+            guard.state = guard::attach_ingress(self.pins, self.slot, &record.netns, pod, &guard)?;
+        }
+        if let Guard::Off(reason) = &guard.state {
+            return Err(obstacle.context(no_guard_either(reason)));
+        }
+        record.ingress_guard = Some(guard);
+        Ok(Mode::Guarded(foreign))
+    }
+
+    /// What the guard counted while it stood in is no sign of a bypass.
+    fn relieve_guard(&self, now: &Mode, direction: Direction) -> Result<(), bpf::Error> {
+        if is_guarded(now) {
+            return Ok(());
+        }
+        self.pins.forget_unshaped(self.slot, direction)
+    }
+
+    /// What the guard goes by where it stands in for the shaper.
+    fn police(&mut self, direction: Direction, limit: &Limit) -> Result<(), bpf::Error> {
+        let mtu = self.veth.mtu(direction);
+        let policed = limit.for_bpf(bpf::Mode::Policed, direction, mtu);
+        self.pins.set_limit(self.slot, direction, policed)
+    }
+
+    /// Removes the guard in the pod that an ADD has attached which fails later.
+    pub fn undo_ingress_guard(&mut self, record: &Record) -> Vec<String> {
+        let guard = record.ingress_guard.as_ref();
+        let errors =
+            guard.map(|it| guard::detach_ingress(self.pins, self.slot, Some(self.veth), it));
+        errors.iter().flatten().map(|e| format!("{e:#}")).collect()
     }
 
     /// One write to a map is the change; the clock goes on as it was. fq gets room first.
@@ -348,6 +402,10 @@ fn in_programs(mode: &Mode) -> bpf::Mode {
 /// Whether the guard stands in for the shaper.
 fn is_guarded(mode: &Mode) -> bool {
     matches!(mode, Mode::Guarded(_))
+}
+
+fn no_guard_either(reason: &str) -> String {
+    format!("no guard could enforce the limit either: {reason}")
 }
 
 fn first<E: Into<anyhow::Error>>(errors: Vec<E>) -> Result<()> {

@@ -11,6 +11,7 @@ use settings_model::{Effective, Problems};
 
 use crate::host::paths::Paths;
 use crate::settings::document::{Document, NodeConfig, UserData};
+use crate::settings::k3s::Dirs;
 
 /// What there is below the user data, and the user data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,12 +24,16 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// /usr/share/sluice/defaults.toml, /etc/sluice/settings.toml and settings.d/*.toml by name.
+    /// What k3s has, /usr/share/sluice/defaults.toml, /etc/sluice/settings.toml and settings.d/*.toml by name.
     pub fn of_image(paths: &Paths) -> Result<Self> {
         let mut files = vec![paths.defaults_file(), paths.settings_file()];
         files.extend(toml_files(&paths.settings_dir())?);
         let read = files.iter().map(|file| read(file)).collect::<Result<Vec<_>>>()?;
-        Ok(Self { image: read.into_iter().flatten().collect(), ..Self::default() })
+        let k3s = Dirs::find(paths).map(|dirs| dirs.document());
+        Ok(Self {
+            image: k3s.into_iter().chain(read.into_iter().flatten()).collect(),
+            ..Self::default()
+        })
     }
 
     /// Of documents as they were in force, lowest first.

@@ -7,6 +7,7 @@ pub mod document;
 pub mod generation;
 pub mod in_force;
 pub mod in_words;
+pub mod k3s;
 pub mod kubelet_start;
 pub mod layers;
 pub mod user_data;

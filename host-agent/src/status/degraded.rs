@@ -4,7 +4,7 @@
 //! entry may speak of many pods, so that it stays readable.
 
 use super::node::Status;
-use super::pod::{PodState, PodStatus, names};
+use super::pod::{Line, PodState, PodStatus, names};
 use crate::settings::in_force::Reason;
 use crate::trouble::code::{self, Code};
 use crate::trouble::{Trouble, some};
@@ -114,8 +114,9 @@ fn of_pods(all: &[PodStatus]) -> Vec<Trouble> {
         }),
         (
             code::GUARDED,
-            "the guard alone enforces: a foreign root qdisc is on the pod's end",
-            |pod| pod.egress.mode.as_deref() == Some("guarded"),
+            "the guard alone enforces: a foreign root qdisc has the place of ours; sluice pods says \
+             on which device",
+            |pod| pod.directions().iter().any(|(_, line)| is_guarded(line)),
         ),
         (code::DODGED, "the guard drops what got round the pod's own shaper", is_dodging),
         (
@@ -129,7 +130,8 @@ fn of_pods(all: &[PodStatus]) -> Vec<Trouble> {
             "packets reach the pod past its host end: they are policed, not paced",
             |pod| {
                 let packets = pod.ingress.sent_packets;
-                pod.bypassed.as_ref().is_some_and(|bypassed| bypassed.is_notable(packets))
+                let bypassed = pod.bypassed.as_ref().filter(|_| !is_guarded(&pod.ingress));
+                bypassed.is_some_and(|bypassed| bypassed.is_notable(packets))
             },
         ),
         (
@@ -155,7 +157,11 @@ fn of_names(code: &'static Code, what: &str, names: &[String]) -> Option<Trouble
 
 fn is_dodging(pod: &PodStatus) -> bool {
     let dropped = pod.guard.as_ref().is_some_and(|guard| guard.dropped_packets > 0);
-    dropped && pod.egress.mode.as_deref() != Some("guarded")
+    dropped && !is_guarded(&pod.egress)
+}
+
+fn is_guarded(line: &Line) -> bool {
+    line.mode.as_deref() == Some("guarded")
 }
 
 #[cfg(test)]

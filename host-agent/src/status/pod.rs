@@ -278,9 +278,14 @@ impl Line {
         self.reason = format!("{DODGING}: the guard dropped {} packets", guard.dropped_packets);
     }
 
-    /// Paced or policed as it says is then only what passes the host's end.
+    /// Paced or policed as it says is then only what passes the host's end. Where the guard in the pod
+    /// stands in for the shaper everything comes to it, and nothing enforces without it.
     pub(super) fn tell_of_bypass(&mut self, bypassed: &Bypassed) {
-        if self.limit_bps.is_some() && bypassed.is_notable(self.sent_packets) {
+        if self.mode.as_deref() == Some("guarded") {
+            let there = ["tcx", "clsact"].contains(&bypassed.guard.as_str());
+            let without = format!("{}; but the guard: {}", self.reason, bypassed.reason);
+            self.tell_of_problem((!there).then_some(without));
+        } else if self.limit_bps.is_some() && bypassed.is_notable(self.sent_packets) {
             let Bypassed { packets, dropped_packets, .. } = bypassed;
             self.reason = format!(
                 "{}; {packets} {PAST_HOST_END}: policed, {dropped_packets} dropped",

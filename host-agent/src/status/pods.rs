@@ -64,16 +64,17 @@ fn read_one(
     let sends = Counted::read(pins, claim, Direction::Egress, node)?;
     let receives = Counted::read(pins, claim, Direction::Ingress, node)?;
     // Where the guard enforces, it also counts.
-    let mut egress = match &record.egress {
-        Shaping::Limited { mode: Some(Mode::Guarded(_)), .. } => {
-            Line::new(&record.egress, &(sends.unshaped, Delays::default()))
-        }
-        _ => Line::new(&record.egress, &sends.shaped),
+    let mut egress = match is_guarded(&record.egress) {
+        true => Line::new(&record.egress, &(sends.unshaped, Delays::default())),
+        false => Line::new(&record.egress, &sends.shaped),
     };
     if record.guard.is_some() {
         egress.tell_of_dodging(&sends.unshaped);
     }
-    let mut ingress = Line::new(&record.ingress, &receives.shaped);
+    let mut ingress = match is_guarded(&record.ingress) {
+        true => Line::new(&record.ingress, &(receives.unshaped, Delays::default())),
+        false => Line::new(&record.ingress, &receives.shaped),
+    };
     (egress.share, ingress.share) = (sends.share, receives.share);
     let why = record.admitted.as_ref().map(|why| format!("started without limits: {why}"));
     [&mut egress, &mut ingress].into_iter().for_each(|line| line.tell_of_problem(why.clone()));
@@ -102,6 +103,10 @@ fn read_one(
         live: record.live,
     };
     Ok(Some((pod, queues)))
+}
+
+fn is_guarded(shaping: &Shaping) -> bool {
+    matches!(shaping, Shaping::Limited { mode: Some(Mode::Guarded(_)), .. })
 }
 
 fn is_not_found(error: &anyhow::Error) -> bool {

@@ -266,8 +266,11 @@ fn drops(line: &Line, guard: Option<&GuardLine>, at_ns: u64) -> Vec<Drop> {
         ("fq", line.fq_dropped_packets.unwrap_or(0).into(), None),
     ];
     // Where the guard enforces, the line's counters are its own.
-    let shaped = shaped.into_iter().filter(|_| line.mode.as_deref() != Some("guarded"));
+    let guarded = line.mode.as_deref() == Some("guarded");
+    let shaped = shaped.into_iter().filter(|_| !guarded);
+    let alone = ("guard", line.dropped_packets, ago(line.last_drops.horizon_at_ns));
     let guard = guard.map(|guard| ("guard", guard.dropped_packets, ago(guard.last_drop_at_ns)));
+    let guard = guard.or(guarded.then_some(alone));
     let lost = shaped.chain(guard).filter(|(_, packets, _)| *packets > 0);
     lost.map(|(reason, packets, last_ago_ns)| Drop { reason, packets, last_ago_ns }).collect()
 }

@@ -123,7 +123,7 @@ codes! {
         "More is promised to the pods of this node than it can do; floors are lowered.",
         "lower floor-egress or floor-ingress of a class, or have fewer of its pods on one node";
     NODE_BUSY = "node-busy", Note "", Status("SluiceNodeBusy"),
-        "For 10 s on end pods have waited for the node's line and used 80 % of it and more; it names those that took most. It is over when the line has not been busy for 10 s.",
+        "For 10 s on end pods have waited for the node's line and used 80 % of it and more, or an ENA counts what EC2 held or dropped above the instance's allowance; it names the pods that took most. It is over when neither has been so for 10 s.",
         "give pods other weights (bandwidth.weight, a class' weight, sluice.dev/weight) or limits, or move some to another node; sluice top shows them";
 }
 "Agent" {
@@ -193,8 +193,8 @@ codes! {
         "A limit is enforced by dropping, not pacing: the kernel has no sch_fq.",
         "use an image whose kernel has the module sch_fq, then restart the pod";
     GUARDED = "guarded", Degraded "", Both("SluicePodsGuarded"),
-        "A limit is enforced by the guard alone: a foreign root qdisc is on the pod's end.",
-        "ask the owner of that qdisc to remove it; the agent then paces the pod within seconds";
+        "A limit is enforced by the guard alone: a foreign root qdisc has the place of Sluice's, on the pod's end or on the host's.",
+        "ask the owner of that qdisc to remove it (tbf 1: on the host's end: Calico's QoS or the upstream bandwidth plugin); the agent then paces the pod within seconds. Or leave it: the lower of the two limits applies";
     GSO_CLAMP_LOST = "gso-clamp-lost", Degraded "", Doctor,
         "A limited device sends larger super-packets than it was set to.",
         "the agent sets it again within 5 minutes while it runs: systemctl start sluice";
@@ -241,6 +241,9 @@ codes! {
     PRIORITY_TAKEN = "priority-taken", Note "fault beside network policy", Doctor,
         "A filter whose kind or protocol keeps network policy from attaching.",
         "give it another priority";
+    POLICY_OUTDATED = "policy-outdated", Note "", Doctor,
+        "Network policy's attached program is not the one that its agent has pinned: changes of policy may not reach the pod.",
+        "restart the pod: the policy agent attaches its present program to new pods only";
     HANDLE_ONE_TAKEN = "handle-one-taken", Note "degraded beside network policy", Doctor,
         "A foreign filter has handle 1, which network policy takes for its own.",
         "attach it with another handle";
@@ -253,14 +256,20 @@ codes! {
         "An XDP program on a pod's device runs before everything else.",
         "ask its owner; ip link set dev … xdp off removes it";
     NETKIT = "netkit", Note "", Doctor,
-        "A netkit device: network policy runs behind the limits there.",
-        "Cilium: --datapath-mode=veth";
+        "A netkit device: network policy of Cilium or Calico runs behind the limits there, so what it denies is charged to the pod.",
+        "none needed: limits and policy apply. With veth pairs (Cilium: bpf.datapathMode=veth) denied packets cost the pod nothing on their way in";
     CILIUM_PRESENT = "cilium-present", Note "", Doctor,
         "Cilium's programs are on this node.",
-        "see the hooks with `sluice doctor --all`; leave its bandwidth manager off";
+        "see the hooks with `sluice doctor --all`";
+    CILIUM_EXCLUSIVE = "cilium-exclusive", Note "", Doctor,
+        "Cilium has renamed the CNI configurations of others (cni.exclusive=true).",
+        "set cni.exclusive=false in Cilium's chart (cilium-config: cni-exclusive: \"false\"), then kubectl -n kube-system rollout restart ds/cilium; none, if that is so by now";
+    CILIUM_BANDWIDTH = "cilium-bandwidth", Degraded "", Doctor,
+        "Cilium's bandwidth manager is on: two limiters read the same annotations, and the lower of two limits applies.",
+        "set bandwidthManager.enabled=false in Cilium's chart, restart ds/cilium, then replace the node: Cilium does not restore the qdiscs of its cards";
     CALICO_PRESENT = "calico-present", Note "", Doctor,
         "Calico's programs or devices are on this node.",
-        "the agent restores its own while it runs; keep Calico's own QoS off";
+        "the agent restores its own while it runs; a pod with one of Calico's QoS annotations is limited by both";
 }
 "CNI chain" {
     CONFLIST_MISSING = "conflist-missing", Fault "", Both(ANY),

@@ -26,7 +26,7 @@ use crate::text::syntax;
 ///
 /// None yet. A key that gets a new name is put here, so that images and user data need not change
 /// on the same day.
-const DEPRECATED: &[Alias] = &[];
+pub(crate) const DEPRECATED: &[Alias] = &[];
 
 /// What is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]

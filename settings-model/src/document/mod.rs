@@ -115,7 +115,7 @@ fn read_both(nested: Found<'_>, top: Found<'_>, notes: &mut Notes, settings: &mu
     notes.given = given;
     if notes.report.len() == problems && *settings != other {
         let (before, after) =
-            (format!("differs from [{first}] at "), "; keep one of the two or make them equal");
+            (format!("differs from [{first}]"), "; keep one of the two or make them equal");
         let refusal = Refusal::beside(code::TABLES_DIFFER, before, first_at, after);
         notes.report.add(Finding::new(second_at, second, refusal));
     }

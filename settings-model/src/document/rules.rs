@@ -93,7 +93,7 @@ fn check_max_pods(draft: &Draft, notes: &mut Notes) {
         return;
     };
     let Some(given) = notes.given.get("max-pods.value").filter(|_| ours != *theirs) else { return };
-    let before = format!("found {ours}, but {FOREIGN_MAX_PODS} is {theirs} at ");
+    let before = format!("found {ours}, but {FOREIGN_MAX_PODS} is {theirs}");
     let why = Refusal::beside(
         code::MAX_PODS_DIFFER,
         before,
@@ -119,7 +119,7 @@ fn check_ip_family(settings: &Settings, notes: &mut Notes) {
     let custom = notes.given.get("max-pods.custom-networking").cloned();
     let Some(custom) = custom.filter(|_| max_pods.custom_networking) else { return };
     let after = ", which the VPC CNI has for IPv4 only; keep one of the two";
-    let before = "\"ipv6\" beside custom-networking = true at ".to_owned();
+    let before = "\"ipv6\" beside custom-networking = true".to_owned();
     let why = Refusal::beside(code::IPV6_CUSTOM_NETWORKING, before, custom.place, after);
     notes.report.add(Finding::new(family.place, &family.path, why));
 }
@@ -139,8 +139,7 @@ fn check_targets(delegation: &PrefixDelegation, notes: &mut Notes) {
         let why = Refusal::new(code::GROWTH_FROZEN, message);
         notes.report.add(Finding::new(given.place, &given.path, why));
     } else if let Some((given, warm)) = prefixes.zip(warm) {
-        let before =
-            "without effect: the VPC CNI goes by warm-ip-target alone, given at ".to_owned();
+        let before = "without effect: the VPC CNI goes by warm-ip-target alone, given".to_owned();
         let why = Refusal::beside(code::OVERRIDDEN, before, warm.place, "");
         notes.report.warn(Finding::new(given.place, &given.path, why));
     }
@@ -156,7 +155,7 @@ fn check_burst(bandwidth: &Bandwidth, notes: &mut Notes) {
         return;
     }
     let before = format!(
-        "\"{}\" does not hold two frames, and {} limits pods to {} at ",
+        "\"{}\" does not hold two frames, and {} limits pods to {}",
         bandwidth.burst, limit.key, limit.rate
     );
     let after = format!("; use at least {LEAST_BURST_BYTES}B, or a time, e.g. \"5ms\"");
@@ -177,7 +176,7 @@ fn check_capacity(bandwidth: &Bandwidth, notes: &mut Notes) {
         let Capacity::Rate(capacity) = capacity else { continue };
         let places = notes.given.get(&limit.key).zip(notes.given.get(key));
         let Some((given, node)) = places.filter(|_| limit.rate > capacity) else { continue };
-        let before = format!("\"{}\" is above {key} = \"{capacity}\" at ", limit.rate);
+        let before = format!("\"{}\" is above {key} = \"{capacity}\"", limit.rate);
         let after = format!("; use at most \"{capacity}\"");
         let why = Refusal::beside(code::LIMIT_ABOVE_CAPACITY, before, node.place, after);
         notes.report.add(Finding::new(given.place, &given.path, why));
@@ -257,7 +256,7 @@ fn refuse_above(
     notes: &mut Notes,
 ) {
     let Some((given, at)) = notes.given.get(key).zip(notes.given.get(max_key)) else { return };
-    let before = format!("\"{value}\" is above {max_key} = \"{max}\" at ");
+    let before = format!("\"{value}\" is above {max_key} = \"{max}\"");
     let why =
         Refusal::beside(code::ABOVE_MAXIMUM, before, at.place, format!("; use at most \"{max}\""));
     notes.report.add(Finding::new(given.place, &given.path, why));
@@ -344,7 +343,7 @@ fn check_pair(class: &Class, other: &Class, notes: &mut Notes) {
     sides.sort_by_key(|(given, ..)| given.place);
     let [(first, name, ns, pods), (second, _, own_ns, own_pods)] = &sides;
     let before = format!(
-        "{:?} (pods {:?}) and {:?} (pods {:?}) of class {:?} at ",
+        "{:?} (pods {:?}) and {:?} (pods {:?}) of class {:?}",
         own_ns.as_str(),
         own_pods.as_str(),
         ns.as_str(),

@@ -157,7 +157,7 @@ pub(crate) fn read(table: &mut Table<'_, '_>, classes: &mut Classes) {
     let first = table.given("name").map(|given| given.place);
     let name = table.require("name", "a name, e.g. name = \"batch\"", name);
     if let Some((first, name)) = first.filter(|first| first.layer == layer).zip(name.as_ref()) {
-        let before = format!("\"{name}\" is given twice in one document, first at ");
+        let before = format!("\"{name}\" is given twice in one document, first");
         table.refuse("name", Refusal::beside(code::DUPLICATE_CLASS, before, first, "; keep one"));
     }
     // Without a name there is nothing to merge with, but the other keys are judged all the same.

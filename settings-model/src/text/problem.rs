@@ -99,7 +99,7 @@ impl Refusal {
         Self { code, message: message.into(), other: None }
     }
 
-    /// A refusal that names another place between two pieces of text.
+    /// A refusal that names another place between two pieces of text: `before at PLACEafter`.
     pub(crate) fn beside(
         code: &'static str,
         before: impl Into<String>,

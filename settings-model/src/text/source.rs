@@ -27,6 +27,8 @@ pub(crate) struct Source<'t> {
     pub(crate) name: &'t str,
     pub(crate) text: &'t str,
     starts: Vec<usize>,
+    /// No person has seen this text, so its lines and columns say nothing.
+    unseen: bool,
 }
 
 /// A line and a column in characters, both from 1.
@@ -51,7 +53,13 @@ impl<'t> Source<'t> {
     pub(crate) fn new(name: &'t str, text: &'t str) -> Self {
         let text = without_mark(text);
         let after_breaks = text.match_indices('\n').map(|(at, _)| at + 1);
-        Self { name, text, starts: std::iter::once(0).chain(after_breaks).collect() }
+        let starts = std::iter::once(0).chain(after_breaks).collect();
+        Self { name, text, starts, unseen: false }
+    }
+
+    /// A text that was made of something else.
+    pub(crate) fn unseen(text: &'t str) -> Self {
+        Self { unseen: true, ..Self::new("", text) }
     }
 
     /// Line of a byte offset.
@@ -77,13 +85,14 @@ impl<'t> Source<'t> {
     }
 }
 
-/// How a message at one place names another.
+/// How a message at one place names another, ` at` included; nothing where that is no help.
 pub(crate) fn name_place(sources: &[Source<'_>], other: Place, here: Place) -> String {
-    let Some(source) = sources.get(other.layer) else { return String::new() };
+    let source = sources.get(other.layer).filter(|source| !source.unseen);
+    let Some(source) = source else { return String::new() };
     let position = source.position(other.start);
     match other.layer == here.layer {
-        true => position.to_string(),
-        false => format!("{}:{}:{}", source.name, position.line, position.column),
+        true => format!(" at {position}"),
+        false => format!(" at {}:{}:{}", source.name, position.line, position.column),
     }
 }
 

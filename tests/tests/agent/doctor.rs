@@ -569,6 +569,30 @@ fn policy_that_is_pinned_and_not_attached_is_a_fault() {
     });
 }
 
+/// Issue 514 of the policy agent: it has pinned a new program, and the filter keeps the old one.
+#[test]
+fn policys_program_that_is_not_the_pinned_one_is_a_note() {
+    with_ready_node("", |node| {
+        let (_agent, pod) = pod_with_policy(node);
+        let pins = "/sys/fs/bpf/globals/aws/programs";
+        let pinned = format!("{pins}/a@default_handle_egress");
+        let pin = |program: &str| {
+            run("bpftool", &["prog", "pin", "pinned", &format!("{pins}/{program}"), &pinned]);
+        };
+        pin("policy_allow");
+        let outdated = |seen: &Value| codes(seen, "note").contains(&"policy-outdated".into());
+        assert!(!outdated(&diagnosis(node)));
+        fs::remove_file(&pinned).expect("remove the pin");
+        pin("policy_deny");
+        let seen = diagnosis(node);
+        assert!(outdated(&seen), "{:#}", seen["findings"]);
+        let finding = finding(&seen, "policy-outdated");
+        says(finding, "subject", &format!("{} (pod default/a)", pod.host_ifname));
+        says(finding, "seen", "is attached, and /sys/fs/bpf/globals/aws/programs/a@default");
+        says(finding, "why", "changes of policy for the pod's egress");
+    });
+}
+
 #[test]
 fn lost_clamp_is_told_with_the_command_that_brings_it_back() {
     with_ready_node("", |node| {

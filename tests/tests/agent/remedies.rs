@@ -83,11 +83,16 @@ fn foreign_root_qdisc_that_its_owner_removes_leaves_the_limit_without_a_restart(
         let limited = pod(node, "a", 2);
         let tbf = "handle 1: tbf rate 90mbit burst 64k latency 50ms";
         tc(&format!("qdisc replace dev {} root {tbf}", limited.host_ifname));
-        wait_for_all(node, &["foreign-root-qdisc", "not-enforced"]);
+        wait_for_all(node, &["guarded"]);
         // Which could not be repaired while that is there.
         assert!(!codes(node).contains("filter-missing"));
-        remedied(node, &["foreign-root-qdisc", "not-enforced"], |_| {
+        remedied(node, &["guarded"], |_| {
             tc(&format!("qdisc del dev {} root", limited.host_ifname));
+        });
+        let unlimited = node.pod("c", 4);
+        tc(&format!("qdisc add dev {} root handle 1: pfifo", unlimited.host_ifname));
+        remedied(node, &["foreign-root-qdisc"], |_| {
+            tc(&format!("qdisc del dev {} root", unlimited.host_ifname));
         });
         let other = node.pod("b", 3);
         if !has_tcx() {

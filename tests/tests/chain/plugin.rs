@@ -59,7 +59,14 @@ fn gc(valid: &[&Pod]) -> Call {
 
 fn gc_of(stdin: Value) -> Call {
     let nothing = String::new();
-    Call { verb: "GC", container_id: nothing.clone(), netns: nothing, ifname: "", stdin }
+    Call {
+        verb: "GC",
+        container_id: nothing.clone(),
+        netns: nothing,
+        ifname: "",
+        bin_dir: BIN_DIR,
+        stdin,
+    }
 }
 
 fn attachment(pod: &Pod) -> Value {

@@ -11,9 +11,11 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tests::cilium;
 use tests::cni::{Annotations, Call};
-use tests::command::{ip, tc, text, wait_for};
-use tests::flood::{DIRECTIONS, Flood};
+use tests::command::{ip, json as parse, tc, text, wait_for};
+use tests::flood::{DIRECTIONS, Direction, Flood};
+use tests::kernel::{has_fq, skip};
 use tests::meter::{Protocol, Transfer};
 use tests::node::{BIN_DIR, Node, Pod, with_ready_node};
 use tests::tc_monitor::TcMonitor;
@@ -254,5 +256,33 @@ fn failed_main_plugin_leaves_nothing_of_ours() {
         assert!(tc(&format!("qdisc show dev {}", pod.host_ifname)).starts_with("qdisc noqueue"));
         let records = fs::read_dir("/run/sluice/pods").map_or(0, Iterator::count);
         assert_eq!(records, 0);
+    });
+}
+
+/// Packets that ours has held until their time leave Cilium's queue at once.
+#[test]
+fn cilium_that_limits_the_same_pod_on_the_card_is_reported_and_takes_nothing_from_the_rate() {
+    let name =
+        "cilium_that_limits_the_same_pod_on_the_card_is_reported_and_takes_nothing_from_the_rate";
+    if !has_fq() {
+        return skip(name, "the kernel has no sch_fq");
+    }
+    with_ready_node("", |node| {
+        let (pod, remote) = (node.pod("a", 2), node.pod("remote", 9));
+        node.add(&pod, Annotations { egress: LIMIT, ingress: 0 });
+        let reported = || {
+            let output = node.sluice(&["doctor", "--json"]);
+            let report = parse(&String::from_utf8_lossy(&output.stdout));
+            let findings = report["findings"].as_array().expect("findings").clone();
+            findings.into_iter().find(|finding| finding["code"] == "cilium-bandwidth")
+        };
+        assert_eq!(reported(), None);
+        cilium::limit_on_card(&remote.host_ifname, LIMIT);
+        let flood = Flood { pod: &pod, remote: &remote, limit_bps: LIMIT };
+        let rates = flood.seconds_while(Direction::Egress, 3, || ());
+        let mean = rates[1..].iter().sum::<u64>() / 2;
+        assert!((LIMIT * 97 / 100..=LIMIT * 102 / 100).contains(&mean), "{rates:?}");
+        let seen = reported().expect("a finding")["seen"].to_string();
+        assert!(seen.contains("cilium_throttle is pinned"), "{seen}");
     });
 }

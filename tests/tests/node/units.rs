@@ -113,9 +113,14 @@ fn presets_enable_both_units_where_they_are_wanted() {
     assert_eq!(links, expected.map(String::from).into());
 }
 
-/// nodeadm's and kubelet's; where they are missing, no one reads them.
-const OF_OTHERS: [&str; 3] =
-    ["-/etc/eks/nodeadm.d", "-/etc/kubernetes/kubelet.conf.d", "-/etc/kubernetes/kubelet"];
+/// nodeadm's, kubelet's and k3s'; where they are missing, no one reads them.
+const OF_OTHERS: [&str; 5] = [
+    "-/etc/eks/nodeadm.d",
+    "-/etc/kubernetes/kubelet.conf.d",
+    "-/etc/kubernetes/kubelet",
+    "-/var/lib/rancher/k3s/agent/etc/cni",
+    "-/var/lib/rancher/k3s/data",
+];
 
 #[test]
 fn every_path_made_writable_is_made_before() {

@@ -6,14 +6,25 @@
 //! hold ours back for longer than any of them lasted. If someone writes in that
 //! time, our entry is not the reason, and we begin to count again. If no one
 //! does, several times in a row, it is a contest: we stand back, longer each time.
+//! A writer that is known to answer each change of the directory (Cilium) is found
+//! out after a few entries.
 
 use std::time::{Duration, Instant};
 
-/// No one is against an entry that stays so long.
-const PEACE: Duration = Duration::from_secs(60);
-/// So many entries in a row that did not last are suspicious. Of a random writer's rewrites less than one in
-/// a hundred is then delayed.
-const SUSPICIOUS: u32 = 128;
+/// When the writer of a file is suspected.
+#[derive(Clone, Copy, Debug)]
+pub struct Suspicion {
+    /// No one is against an entry that stays so long.
+    peace: Duration,
+    /// So many entries in a row that did not last are suspicious.
+    entries: u32,
+}
+
+/// Of a random writer's rewrites less than one in a hundred is then delayed.
+pub const ANY_WRITER: Suspicion = Suspicion { peace: Duration::from_secs(60), entries: 128 };
+/// Cilium with cni.exclusive answers within milliseconds; without, it writes at its start only, which
+/// a loop of restarts takes ten seconds for (daemon/cmd/cni/config.go, 1.18).
+pub const CILIUM: Suspicion = Suspicion { peace: Duration::from_secs(2), entries: 4 };
 /// So often in a row no one writes while our entry is delayed: then it is a contest.
 const SILENCES: u32 = 3;
 /// How much longer than the longest of them an entry is delayed: three times covers gaps of any
@@ -54,7 +65,7 @@ impl Contest {
     }
 
     /// Our entry is not in the file of this stamp.
-    pub fn gone(&mut self, stamp: Stamp, now: Instant) -> Advice {
+    pub fn gone(&mut self, stamp: Stamp, by: Suspicion, now: Instant) -> Advice {
         if let Some(quiet) = self.quiet_until.filter(|quiet| *quiet > now) {
             return Advice::StandBack(quiet);
         }
@@ -65,13 +76,13 @@ impl Contest {
             return self.held_back(until, held == stamp, now);
         }
         let lasted = self.put_back.map(|when| now.saturating_duration_since(when));
-        let Some(lasted) = lasted.filter(|lasted| *lasted < PEACE) else {
+        let Some(lasted) = lasted.filter(|lasted| *lasted < by.peace) else {
             *self = Self::default();
             return Advice::PutBack;
         };
         self.short += 1;
         self.longest = self.longest.max(lasted);
-        if self.short < SUSPICIOUS {
+        if self.short < by.entries {
             Advice::PutBack
         } else if self.silences < SILENCES {
             let until = now + (LONGER * self.longest).max(SHORTEST_HOLD);
@@ -111,6 +122,7 @@ mod tests {
     /// or (None) while it was out, when it would write next. Gives each time that we stood back.
     struct Play {
         contest: Contest,
+        by: Suspicion,
         now: Instant,
         stamp: Stamp,
         longest_gap: Duration,
@@ -121,7 +133,7 @@ mod tests {
         fn new() -> Self {
             let (now, stamp) = (Instant::now(), (1, 0, 0));
             let contest = Contest::default();
-            Self { contest, now, stamp, longest_gap: Duration::ZERO, held: 0 }
+            Self { contest, by: ANY_WRITER, now, stamp, longest_gap: Duration::ZERO, held: 0 }
         }
 
         /// The writer writes; then on until our entry is back, or we stand back. While it is delayed,
@@ -130,7 +142,7 @@ mod tests {
             let written = self.now;
             self.stamp.0 += 1;
             loop {
-                match self.contest.gone(self.stamp, self.now) {
+                match self.contest.gone(self.stamp, self.by, self.now) {
                     Advice::PutBack => {
                         self.contest.put_back(self.now);
                         self.longest_gap = self.longest_gap.max(self.now - written);
@@ -181,14 +193,30 @@ mod tests {
     fn who_answers_each_entry_is_found_out_at_once_or_slowly() {
         for answer in [millis(1), millis(30), millis(1000), millis(20_000)] {
             let mut play = Play::new();
-            let stood_back = (0..2 * SUSPICIOUS).find_map(|n| {
+            let stood_back = (0..2 * ANY_WRITER.entries).find_map(|n| {
                 play.now += answer;
                 play.write(|| None).map(|until| (n, until))
             });
             let (writes, until) = stood_back.expect("a contest");
-            assert_eq!(writes, SUSPICIOUS + SILENCES, "{answer:?}");
+            assert_eq!(writes, ANY_WRITER.entries + SILENCES, "{answer:?}");
             assert_eq!(until, play.now + FIRST_QUIET);
         }
+    }
+
+    #[test]
+    fn cilium_that_answers_at_once_is_found_out_after_a_few_entries_and_its_restarts_are_not() {
+        let mut play = Play { by: CILIUM, ..Play::new() };
+        let answers = (1..20).find(|_| {
+            play.now += millis(3);
+            play.write(|| None).is_some()
+        });
+        assert_eq!(answers, Some(CILIUM.entries + SILENCES + 1));
+        let mut play = Play { by: CILIUM, ..Play::new() };
+        for _ in 0..100 {
+            play.now += Duration::from_secs(10);
+            assert_eq!(play.write(|| None), None);
+        }
+        assert_eq!((play.held, play.longest_gap), (0, Duration::ZERO));
     }
 
     #[test]
@@ -210,13 +238,13 @@ mod tests {
     #[test]
     fn entry_that_lasts_ends_all_suspicion() {
         let mut play = Play::new();
-        for _ in 0..SUSPICIOUS - 1 {
+        for _ in 0..ANY_WRITER.entries - 1 {
             play.now += millis(2);
             assert_eq!(play.write(|| None), None);
         }
-        play.now += PEACE;
+        play.now += ANY_WRITER.peace;
         assert_eq!(play.write(|| None), None);
-        for _ in 0..SUSPICIOUS - 1 {
+        for _ in 0..ANY_WRITER.entries - 1 {
             play.now += millis(2);
             assert_eq!(play.write(|| None), None);
         }
@@ -227,7 +255,7 @@ mod tests {
     #[test]
     fn burst_that_ends_while_the_entry_is_held_back_costs_a_moment() {
         let mut play = Play::new();
-        for _ in 0..=SUSPICIOUS {
+        for _ in 0..=ANY_WRITER.entries {
             play.now += millis(20);
             assert_eq!(play.write(|| None), None);
         }

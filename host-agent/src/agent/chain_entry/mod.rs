@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use settings_model::Settings;
 
-use self::contest::{Advice, Contest, Stamp};
+use self::contest::{ANY_WRITER, Advice, CILIUM, Contest, Stamp};
 use crate::host::lock::unless_busy;
 use crate::host::paths::Paths;
-use crate::libcni::conflist::{TextFile, has_entry};
+use crate::libcni::conflist::{TextFile, has_cilium, has_entry};
 use crate::libcni::edit::{replace, take_out};
 use crate::libcni::entry::{
     Upstream, edited, has_plugin, is_chained, plugin, rates_kept, upstream,
@@ -100,11 +100,7 @@ impl Chain {
             && let Some(until) = self.write(settings, &found, &edited.text, now)?
         {
             self.due = Some(until);
-            let what = "another writer removes our entry again and again".into();
-            let next_step =
-                "find what else edits the conflist; until then pods are adopted instead";
-            let contested = trouble(code::CONTESTED, &found.path, what);
-            return Ok(Some(contested.with_next_step(next_step)));
+            return Ok(Some(contested(&found)));
         }
         Ok(self.beside(upstream, &found.path))
     }
@@ -122,7 +118,8 @@ impl Chain {
         let meta = look().with_context(|| format!("look at {}", found.path.display()))?;
         if !has_entry(&found.text).unwrap_or(false) && !upstream.is_some_and(Upstream::stays) {
             self.replaced = false;
-            match self.contest.gone(stamp(&meta), now) {
+            let by = if has_cilium(&found.text) { CILIUM } else { ANY_WRITER };
+            match self.contest.gone(stamp(&meta), by, now) {
                 Advice::PutBack => {}
                 // Whether it is a contest is to be seen.
                 Advice::Hold(until) => {
@@ -190,6 +187,22 @@ impl Chain {
         (self.contest, self.replaced) = (Contest::default(), false);
         Ok(())
     }
+}
+
+/// Another writer removes our entry whenever it appears.
+fn contested(found: &TextFile) -> Trouble {
+    let (what, next_step) = match has_cilium(&found.text) {
+        true => (
+            "Cilium writes this file again after each change (cni.exclusive=true)",
+            "set cni.exclusive=false in Cilium's chart (cilium-config: cni-exclusive: \"false\"), then \
+             kubectl -n kube-system rollout restart ds/cilium; until then pods are adopted instead",
+        ),
+        false => (
+            "another writer removes our entry again and again",
+            "find what else edits the conflist; until then pods are adopted instead",
+        ),
+    };
+    trouble(code::CONTESTED, &found.path, what.into()).with_next_step(next_step)
 }
 
 /// A chain with our entry would start no pod.

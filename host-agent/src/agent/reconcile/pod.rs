@@ -3,12 +3,9 @@
 //! force, and everything in its place that our record says was put there. It
 //! runs while no verb of the pod does, so a half-done ADD that it meets is a dead one.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bpf::Pins;
 use settings_model::Bandwidth;
 
@@ -17,7 +14,7 @@ use crate::netlink::Link;
 use crate::pod::direction::Direction;
 use crate::pod::floors::NodeFloors;
 use crate::pod::guard;
-use crate::pod::record::{Arrival, Claim, Guard, IngressGuard, Record, Records, Shaping};
+use crate::pod::record::{Arrival, Claim, Guard, Record, Records, Shaping};
 use crate::pod::shaper::{self, Shaper};
 use crate::pod::veth::{End, NoHostEnd, Veth};
 use crate::pod::wanted::Wanted;
@@ -235,14 +232,7 @@ impl Shaper<'_> {
         if record.ingress.is_unlimited() {
             return Ok(None);
         }
-        let mut guard = match record.ingress_guard.clone() {
-            Some(guard) => guard,
-            None => IngressGuard {
-                netns: netns_inode(&record.netns)?,
-                ifindex: self.veth.pod.link.index,
-                state: Guard::Pending,
-            },
-        };
+        let mut guard = guard::of_pod(record, &self.veth.pod)?;
         let mut mended = None;
         match &guard.state {
             Guard::Tcx if !self.pins.renew_ingress_guard(guard.end())? => {
@@ -258,12 +248,6 @@ impl Shaper<'_> {
         record.ingress_guard = Some(guard);
         Ok(mended)
     }
-}
-
-fn netns_inode(path: &Path) -> Result<u32> {
-    let what = || format!("look at the network namespace {}", path.display());
-    let inode = fs::metadata(path).with_context(what)?.ino();
-    u32::try_from(inode).with_context(what)
 }
 
 /// The record may be of a veth that was deleted and made again under the same name.

@@ -32,6 +32,8 @@ pub struct CniFiles {
     /// The lists that a runtime considers, in its order: it takes the first.
     pub files: Vec<Result<TextFile, String>>,
     pub temporary: Vec<PathBuf>,
+    /// What Cilium has renamed, so that no runtime reads it.
+    pub set_aside: Vec<String>,
     pub plugin: PathBuf,
     /// Whether it can be run.
     pub plugin_runs: bool,
@@ -79,6 +81,10 @@ impl CniFiles {
             temporary: [conf_dir.clone(), paths.resolve(cni.bin_dir.as_ref())]
                 .iter()
                 .flat_map(|dir| temporary(dir))
+                .collect(),
+            set_aside: names_in(&conf_dir)
+                .into_iter()
+                .filter(|name| name.ends_with(".cilium_bak"))
                 .collect(),
             plugin_runs: fs::metadata(&plugin)
                 .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0),

@@ -12,15 +12,21 @@ use super::files::names_in;
 use crate::host::paths::Paths;
 use crate::netlink::trial;
 
-/// What shaping needs of qdiscs and filters.
-const KINDS: [&str; 5] = ["fq", "prio", "htb", "clsact", "cls_bpf"];
+/// What shaping needs of qdiscs and filters, and the kernel's option for each.
+const KINDS: [(&str, &str); 5] = [
+    ("fq", "CONFIG_NET_SCH_FQ"),
+    ("prio", "CONFIG_NET_SCH_PRIO"),
+    ("htb", "CONFIG_NET_SCH_HTB"),
+    ("clsact", "CONFIG_NET_SCH_INGRESS"),
+    ("cls_bpf", "CONFIG_NET_CLS_BPF"),
+];
 /// The last capability of kernel 5.8 was CAP_BPF, number 39.
 const CAP_BPF: u32 = 39;
 
 #[derive(Debug, Default, Serialize)]
 pub struct KernelSurvey {
     pub release: String,
-    /// What it does not have of qdiscs and filters, found by trying.
+    /// What it does not have of qdiscs and filters, found by trying, or else by its configuration.
     pub missing: Vec<&'static str>,
     /// Why that could not be tried.
     pub not_tried: Option<String>,
@@ -52,9 +58,11 @@ pub struct BpfFs {
 impl KernelSurvey {
     pub fn read(has_tcx: Option<bool>) -> Self {
         let sysctl = |name: &str| trimmed(format!("/proc/sys/{name}"));
-        let (missing, not_tried) = match trial::missing(&KINDS) {
+        let config = config();
+        let kinds = KINDS.map(|(kind, _)| kind);
+        let (missing, not_tried) = match trial::missing(&kinds) {
             Ok(missing) => (missing, None),
-            Err(e) => (Vec::new(), Some(format!("{:#}", anyhow::Error::from(e)))),
+            Err(e) => (left_out(&config), Some(format!("{:#}", anyhow::Error::from(e)))),
         };
         Self {
             release: sysctl("kernel/osrelease").unwrap_or_default(),
@@ -69,7 +77,7 @@ impl KernelSurvey {
             bpf_jit_harden: sysctl("net/core/bpf_jit_harden"),
             default_qdisc: sysctl("net/core/default_qdisc"),
             tcp_congestion_control: sysctl("net/ipv4/tcp_congestion_control"),
-            config: config(),
+            config,
         }
     }
 
@@ -81,13 +89,9 @@ impl KernelSurvey {
         self.last_capability.map(|last| last >= CAP_BPF)
     }
 
-    /// What the configuration says of an option, if it is there to read.
-    pub fn config_line(&self, option: &str) -> Option<&str> {
-        let names = |line: &&String| {
-            let line = line.trim_start_matches("# ");
-            line.strip_prefix(option).is_some_and(|rest| rest.starts_with(['=', ' ']))
-        };
-        self.config.iter().find(names).map(String::as_str)
+    /// What the configuration says of a qdisc's or filter's option, if it is there to read.
+    pub fn config_line(&self, kind: &str) -> Option<&str> {
+        line_of(&self.config, option_of(kind)?)
     }
 }
 
@@ -95,27 +99,39 @@ fn trimmed(path: impl AsRef<Path>) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 
-/// Options that the checks may name; a configuration is a file of the running kernel, or none.
+fn option_of(kind: &str) -> Option<&'static str> {
+    KINDS.iter().find_map(|(name, option)| (*name == kind).then_some(*option))
+}
+
+fn says_of(line: &str, option: &str) -> bool {
+    let rest = line.trim_start_matches("# ").strip_prefix(option);
+    rest.is_some_and(|rest| rest.starts_with(['=', ' ']))
+}
+
+fn line_of<'c>(config: &'c [String], option: &str) -> Option<&'c str> {
+    config.iter().find(|line| says_of(line, option)).map(String::as_str)
+}
+
+/// What a configuration leaves out; nothing where there is none.
+fn left_out(config: &[String]) -> Vec<&'static str> {
+    let has = |option| line_of(config, option).is_some_and(|line| !line.starts_with('#'));
+    let missing = KINDS.iter().filter(|(_, option)| !config.is_empty() && !has(option));
+    missing.map(|(kind, _)| *kind).collect()
+}
+
+/// Lines of the running kernel's configuration that the checks may name; none where it is not to be had.
 fn config() -> Vec<String> {
-    const OPTIONS: [&str; 7] = [
-        "CONFIG_NET_SCH_FQ",
-        "CONFIG_NET_SCH_PRIO",
-        "CONFIG_NET_SCH_HTB",
-        "CONFIG_NET_SCH_INGRESS",
-        "CONFIG_NET_CLS_BPF",
-        "CONFIG_NET_XGRESS",
-        "CONFIG_BPF_JIT",
-    ];
     let release = trimmed("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let text = packed_config()
-        .or_else(|| fs::read_to_string(format!("/boot/config-{release}")).ok())
-        .unwrap_or_default();
-    let is_of = |line: &str, option: &str| {
-        let rest = line.trim_start_matches("# ").strip_prefix(option);
-        rest.is_some_and(|rest| rest.starts_with(['=', ' ']))
-    };
-    let wanted = |line: &&str| OPTIONS.iter().any(|option| is_of(line, option));
-    text.lines().filter(wanted).map(str::to_owned).collect()
+    let text =
+        packed_config().or_else(|| fs::read_to_string(format!("/boot/config-{release}")).ok());
+    of_shaping(&text.unwrap_or_default())
+}
+
+fn of_shaping(config: &str) -> Vec<String> {
+    const OTHERS: [&str; 3] = ["CONFIG_NET_XGRESS", "CONFIG_NETKIT", "CONFIG_BPF_JIT"];
+    let options = || KINDS.iter().map(|(_, option)| *option).chain(OTHERS);
+    let wanted = |line: &&str| options().any(|option| says_of(line, option));
+    config.lines().filter(wanted).map(str::to_owned).collect()
 }
 
 fn packed_config() -> Option<String> {
@@ -153,12 +169,31 @@ fn mounts_at(path: &Path) -> usize {
 mod tests {
     use super::*;
 
+    /// Of bottlerocket-kernel-kit (0cb8c99), packages/kernel-6.18/config-full-bottlerocket-x86_64-on-x86_64.
+    const BOTTLEROCKET: &str = "CONFIG_NET_XGRESS=y\nCONFIG_NET_SCHED=y\nCONFIG_NET_SCH_HTB=m\n\
+        CONFIG_NET_SCH_PRIO=m\nCONFIG_NET_SCH_FQ_CODEL=m\n# CONFIG_NET_SCH_CAKE is not set\n\
+        CONFIG_NET_SCH_FQ=m\n# CONFIG_NET_SCH_FQ_PIE is not set\nCONFIG_NET_SCH_INGRESS=m\n\
+        # CONFIG_NET_SCH_BPF is not set\nCONFIG_NET_CLS_BPF=m\n# CONFIG_NET_CLS_MATCHALL is not set\n";
+
     #[test]
     fn an_option_is_found_by_its_whole_name() {
-        let config = ["# CONFIG_NET_SCH_FQ is not set", "CONFIG_NET_SCH_FQ_CODEL=m"];
-        let kernel =
-            KernelSurvey { config: config.map(str::to_owned).into(), ..KernelSurvey::default() };
-        assert_eq!(kernel.config_line("CONFIG_NET_SCH_FQ"), Some(config[0]));
-        assert_eq!(kernel.config_line("CONFIG_NET_SCH_PRIO"), None);
+        let config = of_shaping("CONFIG_NET_SCH_FQ_CODEL=m\n# CONFIG_NET_SCH_FQ is not set\n");
+        let kernel = KernelSurvey { config, ..KernelSurvey::default() };
+        assert_eq!(kernel.config_line("fq"), Some("# CONFIG_NET_SCH_FQ is not set"));
+        assert_eq!(kernel.config_line("prio"), None);
+    }
+
+    #[test]
+    fn what_a_configuration_leaves_out_is_named_and_nothing_where_there_is_none() {
+        assert_eq!(left_out(&of_shaping(BOTTLEROCKET)), [""; 0]);
+        assert_eq!(left_out(&of_shaping("")), [""; 0]);
+        for (kind, option) in KINDS {
+            let line = format!("{option}=m\n");
+            assert!(BOTTLEROCKET.contains(&line), "{option}");
+            for instead in [String::new(), format!("# {option} is not set\n")] {
+                let config = of_shaping(&BOTTLEROCKET.replace(&line, &instead));
+                assert_eq!(left_out(&config), [kind], "{instead:?}");
+            }
+        }
     }
 }

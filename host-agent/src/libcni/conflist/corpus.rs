@@ -152,6 +152,18 @@ fn removing_gives_back_every_byte() {
     assert!(whole >= 25, "only {whole} lists");
 }
 
+/// Else two writers, each with its own way to print a list, would never end.
+#[test]
+fn entry_that_another_writer_has_printed_in_its_own_way_is_left_as_it_is() {
+    let ours = add(r#"{"plugins":[{"type":"ptp"}]}"#).expect("a list");
+    let value: Value = serde_json::from_str(&ours).expect("JSON");
+    let printed = serde_json::to_string_pretty(&value).expect("JSON");
+    assert_ne!(printed, ours);
+    assert_eq!(add(&printed), Ok(printed.clone()));
+    let changed = printed.replace("true", "false");
+    assert!(add(&changed).is_ok_and(|text| text.contains(ENTRY)));
+}
+
 fn space() -> impl Strategy<Value = String> {
     proptest::string::string_regex("[ \t\r\n]{0,3}").unwrap()
 }

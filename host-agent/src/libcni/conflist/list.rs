@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::json::{self, Array, Members, kind_of, place_of};
@@ -19,6 +20,7 @@ pub const MOST_BYTES: usize = 1 << 20;
 const TYPE: &str = "sluice";
 /// The upstream plugin; two limiters on one veth are one too many.
 const UPSTREAM: &str = "bandwidth";
+const CILIUM: &str = "cilium-cni";
 
 /// Why a text cannot be edited, and where; lines and columns are counted from 1, columns in bytes.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,11 +85,22 @@ pub fn add(text: &str) -> Result<String, Invalid> {
         return Err(list.invalid(list.opening, ListProblem::NoPlugin));
     };
     let place = list.position(Kind::Own, main).or_else(|| list.position(Kind::Upstream, main));
-    let own = |index: usize, kind| match kind {
-        Kind::Other => Some(&text[list.entries[index].range.clone()]),
-        _ => (place == Some(index)).then_some(ENTRY),
+    let own = |index: usize, kind| {
+        let there = &text[list.entries[index].range.clone()];
+        match kind {
+            Kind::Other => Some(there),
+            _ if place != Some(index) => None,
+            Kind::Own if is_entry(there) => Some(there),
+            _ => Some(ENTRY),
+        }
     };
     Ok(list.print(own, place.is_none()))
+}
+
+/// Whether it says what ours does: a writer that prints the whole list has its own way to do so.
+fn is_entry(text: &str) -> bool {
+    let value = |text: &str| serde_json::from_str::<Value>(text).ok();
+    value(text).is_some_and(|value_there| Some(value_there) == value(ENTRY))
 }
 
 /// The text without our entry; the same text if it has none.
@@ -110,6 +123,13 @@ pub fn has_entry(text: &str) -> Result<bool, Invalid> {
 /// Whether the upstream plugin's entry is in it.
 pub fn has_upstream(text: &str) -> Result<bool, Invalid> {
     Ok(List::find(text)?.position(Kind::Upstream, 0).is_some())
+}
+
+/// Whether Cilium's plugin is in it, alone or chained.
+pub fn has_cilium(text: &str) -> bool {
+    let name = |entry: &Entry| entry.members.last_of_any_case("type").and_then(json::string);
+    let entries = List::find(text).map(|list| list.entries).unwrap_or_default();
+    entries.iter().any(|entry| name(entry).is_some_and(|name| name == CILIUM))
 }
 
 /// The rates that the upstream plugin's entry gives every pod; none where there is no such entry.

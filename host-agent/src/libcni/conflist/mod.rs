@@ -14,7 +14,7 @@ mod rates;
 
 pub use active::{TextFile, choose, is_list};
 pub use list::{
-    ENTRY, Invalid, ListProblem, MOST_BYTES, add, decode, has_entry, has_upstream, remove,
-    upstream_rates,
+    ENTRY, Invalid, ListProblem, MOST_BYTES, add, decode, has_cilium, has_entry, has_upstream,
+    remove, upstream_rates,
 };
 pub use rates::StaticRates;

@@ -145,5 +145,5 @@ fn karpenter_finds_packers_images_and_leaves_the_settings_as_they_are() {
     let requirements = pool.spec.template.spec.requirements;
     assert!(requirements.iter().all(|one| one.operator == "In" && !one.values.is_empty()));
     let of = |key| requirements.iter().find(|one| one.key == key).map(|one| &one.values[..]);
-    assert_eq!(of("kubernetes.io/arch"), Some(&["amd64".to_owned()][..]));
+    assert_eq!(of("kubernetes.io/arch"), Some(&["amd64", "arm64"].map(str::to_owned)[..]));
 }
