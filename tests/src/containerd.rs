@@ -352,6 +352,11 @@ impl ContainerdNode {
         self.namespaces.command(program)
     }
 
+    /// Something of the test's own in the node's network namespace.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.namespaces.inside(work)
+    }
+
     /// The same as [`Self::command`], but in the pod's network namespace.
     pub fn command_in_pod(&self, pod: &Pod, program: impl AsRef<OsStr>) -> Command {
         self.namespaces.command_in_netns(&pod.netns, program)
