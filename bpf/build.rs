@@ -30,7 +30,7 @@ fn main() {
         .file("src/pacing_host.c")
         .warnings_into_errors(true)
         .compile("pacing_host");
-    let headers = ["contract.h", "hash.h", "maps.h", "pacing.h", "police.h"];
+    let headers = ["contract.h", "hash.h", "maps.h", "pacing.h", "police.h", "share.h"];
     for file in headers.iter().chain(&["pacing_host.c", "shaper.bpf.c", "pod_guard.bpf.c"]) {
         println!("cargo::rerun-if-changed=src/{file}");
     }

@@ -122,6 +122,7 @@ struct sluice_counters {
 	__u64 sojourn_ns;      /* sum over what was sent */
 	__u64 last_aqm_ns;     /* CLOCK_MONOTONIC; last drop by the AQM, 0: none */
 	__u64 last_horizon_ns; /* and by the horizon */
+	__u64 node_bytes;      /* sent by the node's line, where pods share that */
 };
 
 /*
@@ -173,7 +174,7 @@ struct sluice_share {
 	__u32 round;    /* the last in which it sent */
 	__u32 light;    /* 1: it is; of the node: weights of light pods in this round */
 	__u64 waited_ns; /* sum of what packets waited longer than the pod's limit asks for */
-	__u64 sent_bytes; /* by this line; wire_len */
+	__u64 paths; /* of the node: the number of the present routes or uplinks */
 };
 
 /*

@@ -203,6 +203,8 @@ pub struct Counters {
     pub last_aqm_ns: Option<u64>,
     /// CLOCK_MONOTONIC of the last drop beyond the horizon.
     pub last_horizon_ns: Option<u64>,
+    /// What was sent by the node's line, where pods share that, past the shaper too.
+    pub node_bytes: u64,
 }
 
 impl Counters {
@@ -225,6 +227,7 @@ impl Counters {
             sum.sojourn_ns += word(copy, 7)?;
             sum.last_aqm_ns = sum.last_aqm_ns.max(time(copy, 8)?);
             sum.last_horizon_ns = sum.last_horizon_ns.max(time(copy, 9)?);
+            sum.node_bytes += word(copy, 10)?;
         }
         Some(sum)
     }
@@ -265,8 +268,6 @@ pub struct Share {
     pub weights: u32,
     /// Sum of what packets waited longer than the pod's own limit asks for.
     pub waited_ns: u64,
-    /// What used the node's line; L2 bytes, as `Counters::sent_bytes`.
-    pub sent_bytes: u64,
 }
 
 fn word(bytes: &[u8], index: usize) -> Option<u64> {
@@ -302,7 +303,8 @@ const _: () = {
     assert!(offset_of!(types::sluice_counters, sojourn_ns) == 56);
     assert!(offset_of!(types::sluice_counters, last_aqm_ns) == 64);
     assert!(offset_of!(types::sluice_counters, last_horizon_ns) == 72);
-    assert!(size_of::<types::sluice_counters>() == 80);
+    assert!(offset_of!(types::sluice_counters, node_bytes) == 80);
+    assert!(size_of::<types::sluice_counters>() == 88);
     assert!(size_of::<types::sluice_delays>() == 8 * DELAY_BOUNDS_NS.len());
     assert!(FLOWS_BYTES == size_of::<types::sluice_flows>());
     assert!(size_of::<types::sluice_clock>() == 64);
@@ -316,7 +318,7 @@ const _: () = {
     assert!(offset_of!(types::sluice_clock, idle_ns) == 40);
     assert!(offset_of!(types::sluice_clock, active) == 52);
     assert!(offset_of!(types::sluice_share, waited_ns) == 48);
-    assert!(offset_of!(types::sluice_share, sent_bytes) == 56);
+    assert!(offset_of!(types::sluice_share, paths) == 56);
     assert!(size_of::<types::sluice_line>() == LINE_BYTES);
     assert!(offset_of!(types::sluice_prefix, address) == 4);
     assert!(size_of::<types::sluice_prefix>() == 20);
@@ -348,10 +350,12 @@ mod tests {
 
     #[test]
     fn counters_of_all_cpus_are_added_and_their_last_times_are_the_latest() {
-        let copy = |words: [u64; 10]| words.into_iter().flat_map(u64::to_ne_bytes).collect();
-        let copies: [Vec<u8>; 2] =
-            [copy([1, 2, 30, 4, 5, 6, 7, 8, 9, 0]), copy([10, 20, 30, 40, 5, 6, 70, 80, 3, 0])];
-        let sum = Counters::sum(&copies).expect("ten words each");
+        let copy = |words: [u64; 11]| words.into_iter().flat_map(u64::to_ne_bytes).collect();
+        let copies: [Vec<u8>; 2] = [
+            copy([1, 2, 30, 4, 5, 6, 7, 8, 9, 0, 1]),
+            copy([10, 20, 30, 40, 5, 6, 70, 80, 3, 0, 4]),
+        ];
+        let sum = Counters::sum(&copies).expect("eleven words each");
         let expected = Counters {
             sent_packets: 11,
             sent_bytes: 22,
@@ -363,6 +367,7 @@ mod tests {
             sojourn_ns: 88,
             last_aqm_ns: Some(9),
             last_horizon_ns: None,
+            node_bytes: 5,
         };
         assert_eq!(sum, expected);
         assert_eq!(sum.horizon_packets(), 38);

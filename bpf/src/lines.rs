@@ -26,6 +26,7 @@ const END: usize = ACCOUNT + 4;
 const CLOCK: usize = 8;
 const DELAYS: usize = 24;
 const SHARE: usize = 32;
+const PATHS: usize = SHARE + 7;
 
 pub(crate) struct Lines(MapHandle);
 
@@ -79,8 +80,15 @@ impl Lines {
             idle_ns: line[CLOCK + 5],
             weights: (line[CLOCK + 6] >> 32) as u32,
             waited_ns: line[SHARE + 6],
-            sent_bytes: line[SHARE + 7],
         })
+    }
+
+    /// What programs remember of the node's routes and uplinks is of those before.
+    pub(crate) fn forget_paths(&self) -> Result<()> {
+        let next = |line: &[AtomicU64]| {
+            line[PATHS].fetch_add(1, Ordering::SeqCst);
+        };
+        Direction::BOTH.into_iter().try_for_each(|it| self.write(Slot::NODE, it, next))
     }
 
     /// What the guard has seen of what was charged.

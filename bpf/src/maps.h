@@ -107,4 +107,20 @@ struct {
 	__type(value, __u32);
 } uplinks SEC(".maps");
 
+/*
+ * What those two said of late, or each packet would look it up again: of IPv4
+ * destinations, and of devices. An entry is what it is about << 32 | the number of
+ * the routes or uplinks << 2 | SLUICE_KNOWN | whether it uses the node's line. Whoever
+ * writes it found that in a newer map than that number's, or in the same.
+ */
+#define SLUICE_RECENT_LOG2 9
+#define SLUICE_KNOWN 2
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SLUICE_DIRECTIONS << SLUICE_RECENT_LOG2);
+	__type(key, __u32);
+	__type(value, __u64);
+} recent SEC(".maps");
+
 #endif

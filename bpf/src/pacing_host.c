@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-/* pacing.h and hash.h as ordinary functions, for tests/pacing.rs and tests/hash.rs. */
+/* pacing.h, share.h and hash.h as ordinary functions, for tests/pacing.rs and tests/hash.rs. */
 #include "hash.h"
-#include "pacing.h"
+#include "share.h"
 
 __u64 host_cost_ns(const struct sluice_limit *limit, __u32 wire_len)
 {

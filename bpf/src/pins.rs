@@ -158,8 +158,9 @@ impl Pins {
     /// What uses the node's line: what comes from one of these devices, and what the routes say leaves
     /// the node.
     pub fn set_node_paths(&self, uplinks: &BTreeSet<u32>, routes: &Routes) -> Result<()> {
-        node::set_uplinks(&self.uplinks, uplinks)?;
-        node::set_routes(&self.routes, routes)
+        let set = node::set_routes(&self.routes, routes)
+            .and_then(|()| node::set_uplinks(&self.uplinks, uplinks));
+        self.lines.forget_paths().and(set)
     }
 
     /// Gives the entry a table of flows unless it has one; without it nothing passes. Waits until no

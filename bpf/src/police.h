@@ -11,7 +11,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "maps.h"
-#include "pacing.h"
+#include "share.h"
 
 /*
  * Of this boot, set for each load (proof.rs). proof_base plus its entry's index is

@@ -215,48 +215,82 @@ static __always_inline _Bool has_no_node_port(struct __sk_buff *skb, _Bool is_ip
 	return bpf_ntohs(*to) < NODE_PORTS_BEGIN || bpf_ntohs(*to) >= NODE_PORTS_END;
 }
 
+/* Where in `recent` this would be. */
+static __always_inline __u64 *recent_of(__u32 direction, __u32 about)
+{
+	__u32 index = about * 0x9e3779b1 >> (32 - SLUICE_RECENT_LOG2);
+
+	index |= direction << SLUICE_RECENT_LOG2;
+	return bpf_map_lookup_elem(&recent, &index);
+}
+
+static __always_inline __u64 known(__u32 about, const struct sluice_line *node)
+{
+	return (__u64)about << 32 | (__u32)node->share.paths << 2 | SLUICE_KNOWN;
+}
+
 /*
- * Where it goes to, by the frame itself: skb->protocol is what the sender says it is,
- * and the host removes a tag of VLAN 0. Of what is not IP, or not in the linear part,
- * nothing is known.
+ * Whether a packet leaves the node, by the frame itself: skb->protocol is what the
+ * sender says it is, and the host removes a tag of VLAN 0. Of what is not IP, or not in
+ * the linear part, nothing is known. A function of its own, as count_delay.
  */
-static __always_inline _Bool stays_on_node(struct __sk_buff *skb)
+__noinline int leaves_node(struct __sk_buff *skb, const struct sluice_line *node)
 {
 	struct sluice_prefix to = { .bits = 128 };
 	const __be16 *type = header(skb, ETHERTYPE, sizeof(*type));
 	_Bool is_ipv6 = type && *type == bpf_htons(ETH_P_IPV6);
-	const __u32 *address;
-	const __u32 *where;
+	const __u32 *address, *where;
+	__u64 *recent = 0, it = 0;
 
 	address = header(skb, is_ipv6 ? IPV6_DESTINATION : IPV4_DESTINATION,
 			 is_ipv6 ? 16 : 4);
-	if (!type || !address)
-		return 0;
+	if (!type || !address || !node)
+		return 1;
 	if (is_ipv6) {
 		__builtin_memcpy(to.address, address, 16);
 		/* Where the map has IPv4; the host routes it by its IPv6 routes. */
 		if (!to.address[0] && !to.address[1] && to.address[2] == bpf_htonl(0xffff))
-			return 0;
+			return 1;
 	} else if (*type == bpf_htons(ETH_P_IP)) {
+		it = known(*address, node);
+		recent = recent_of(SLUICE_EGRESS, *address);
+		if (recent && (*recent & ~1ULL) == it)
+			return *recent & 1;
 		to.address[2] = bpf_htonl(0xffff);
 		to.address[3] = *address;
 	} else {
-		return *type == bpf_htons(ETH_P_ARP);
+		return *type != bpf_htons(ETH_P_ARP);
 	}
 	where = bpf_map_lookup_elem(&routes, &to);
-	if (!where || *where == SLUICE_LEAVES)
-		return 0;
-	return *where == SLUICE_STAYS || has_no_node_port(skb, is_ipv6);
+	/* By address and port, which `recent` does not know. */
+	if (where && *where == SLUICE_OWN)
+		return !has_no_node_port(skb, is_ipv6);
+	it |= !where || *where == SLUICE_LEAVES;
+	if (recent)
+		*recent = it;
+	return it & 1;
+}
+
+static __always_inline _Bool came_by_uplink(const struct __sk_buff *skb,
+					    const struct sluice_line *node)
+{
+	__u32 ifindex = skb->ingress_ifindex;
+	__u64 *recent = recent_of(SLUICE_INGRESS, ifindex), it = known(ifindex, node);
+
+	if (recent && (*recent & ~1ULL) == it)
+		return *recent & 1;
+	it |= !!bpf_map_lookup_elem(&uplinks, &ifindex);
+	if (recent)
+		*recent = it;
+	return it & 1;
 }
 
 /* What neither comes from an uplink nor leaves by one does not use the node's line. */
-static __always_inline _Bool uses_node_line(struct __sk_buff *skb, __u32 direction)
+static __always_inline _Bool uses_node_line(
+	struct __sk_buff *skb, const struct sluice_line *node, __u32 direction)
 {
-	__u32 ifindex = skb->ingress_ifindex;
-
-	if (direction == SLUICE_EGRESS)
-		return !stays_on_node(skb);
-	return !!bpf_map_lookup_elem(&uplinks, &ifindex);
+	return direction == SLUICE_EGRESS ? !!leaves_node(skb, node) :
+					    came_by_uplink(skb, node);
 }
 
 /* The node's line and what it makes a packet of this pod wait. */
@@ -264,7 +298,6 @@ struct node_wait {
 	struct sluice_packet packet;
 	struct sluice_node_turn turn;
 	struct sluice_limit part;
-	__u32 wire_len;
 };
 
 /* A function of its own, as count_delay. */
@@ -295,19 +328,19 @@ __noinline int take_from_node(struct sluice_line *node, struct sluice_line *line
 	charge(&node->clock, wait->packet.now_ns, wait->packet.cost_ns, &node->limit);
 	sluice_take_node(&node->clock, &node->share, &line->share, line->limit.weight,
 			 &wait->packet, &wait->turn);
-	__sync_fetch_and_add(&line->share.sent_bytes, wait->wire_len);
 	return 0;
 }
 
 /* The same where nothing waits for that line. */
-static __always_inline void use_idle_node(
-	struct sluice_line *node, struct sluice_line *line, __u64 now_ns, __u32 wire_len)
+static __always_inline void
+use_idle_node(struct sluice_line *node, struct sluice_counters *count, __u64 now_ns,
+	      __u32 wire_len)
 {
 	__u64 cost_ns = sluice_cost_ns(&node->limit, wire_len);
 
 	node->clock.idle_ns = now_ns;
 	charge(&node->clock, now_ns, cost_ns, &node->limit);
-	__sync_fetch_and_add(&line->share.sent_bytes, wire_len);
+	count->node_bytes += wire_len;
 }
 
 struct decision {
@@ -362,19 +395,21 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 	if (limit->weight) {
 		__u32 of_node = SLUICE_NODE * SLUICE_DIRECTIONS + direction;
 
-		if (uses_node_line(skb, direction))
-			node = bpf_map_lookup_elem(&lines, &of_node);
-		else if (limit->node_only)
-			return pass_free(skb, index, line, count, now_ns);
+		node = bpf_map_lookup_elem(&lines, &of_node);
+		if (node && !uses_node_line(skb, node, direction)) {
+			if (limit->node_only)
+				return pass_free(skb, index, line, count, now_ns);
+			node = 0;
+		}
 		busy = node && !sluice_is_idle(&node->limit, &node->clock, now_ns);
 	}
 	if (!busy && sluice_is_idle(limit, clock, now_ns)) {
 		if (node)
-			use_idle_node(node, line, now_ns, wire_len);
+			use_idle_node(node, count, now_ns, wire_len);
 		return leave_at_once(skb, index, line, count, now_ns, cost_ns);
 	}
 	if (node) {
-		wait = (struct node_wait){ .packet.now_ns = now_ns, .wire_len = wire_len };
+		wait = (struct node_wait){ .packet.now_ns = now_ns };
 		wait.packet.cost_ns = sluice_cost_ns(&node->limit, wire_len);
 		busy = wait_for_node(node, line, &wait);
 	}
@@ -410,8 +445,10 @@ static __always_inline int shape(struct __sk_buff *skb, __u32 direction)
 		count->marked_packets++;
 	}
 	line_ns = charge(clock, now_ns, cost_ns, &line->limit);
-	if (node)
+	if (node) {
 		take_from_node(node, line, &wait);
+		count->node_bytes += wire_len;
+	}
 	/* Another CPU may have been served since. */
 	if (!it.turn.early)
 		it.turn.departure_ns = sluice_later(it.turn.departure_ns, line_ns);
@@ -446,7 +483,8 @@ static __always_inline int police_share(struct __sk_buff *skb, __u32 index)
 	struct sluice_line *node = bpf_map_lookup_elem(&lines, &of_node);
 	struct sluice_line *line = bpf_map_lookup_elem(&lines, &index);
 	struct sluice_counters *count = bpf_map_lookup_elem(&unshaped, &index);
-	_Bool stays = line && line->limit.weight && stays_on_node(skb);
+	struct sluice_counters *sent = bpf_map_lookup_elem(&counters, &index);
+	_Bool stays = node && line && line->limit.weight && !leaves_node(skb, node);
 	struct node_wait wait = {};
 	struct sluice_frame frame;
 	__u64 allowed_ns;
@@ -455,9 +493,8 @@ static __always_inline int police_share(struct __sk_buff *skb, __u32 index)
 	if (stays && line->limit.node_only)
 		return TC_ACT_UNSPEC;
 	frame = frame_of(skb);
-	if (!node || !line || !count || !line->limit.weight || stays)
+	if (!node || !line || !count || !sent || !line->limit.weight || stays)
 		return police_unshaped(index, &frame);
-	wait.wire_len = frame.wire_len;
 	wait.packet.now_ns = bpf_ktime_get_ns();
 	wait.packet.cost_ns = sluice_cost_ns(&node->limit, frame.wire_len);
 	allowed_ns = wait.packet.now_ns;
@@ -468,8 +505,10 @@ static __always_inline int police_share(struct __sk_buff *skb, __u32 index)
 		return drop(count, frame.wire_len);
 	}
 	verdict = police_unshaped(index, &frame);
-	if (verdict == TC_ACT_UNSPEC)
+	if (verdict == TC_ACT_UNSPEC) {
 		take_from_node(node, line, &wait);
+		sent->node_bytes += frame.wire_len;
+	}
 	return verdict;
 }
 

@@ -102,7 +102,7 @@ fn measure(wanted: impl Fn(&str) -> bool) -> Result<Report> {
         report.figures.push(program_cost::measure());
     }
     if wanted("F6") {
-        report.figures.push(program_cost::measure_node_share());
+        report.figures.extend(program_cost::measure_node_share());
     }
     if wanted("P3") {
         report.figures.push(throughput::measure());

@@ -51,7 +51,7 @@ const LEGEND: &str = ".
 | F2 | node share: parts by weight, and pods that come and go |
 | F3, F4 | node share: beside pods with small limits of their own, and beside a flood of UDP |
 | F5 | node share: round trips of a quiet pod and of a sparse flow inside the heaviest one; retransmissions |
-| F6 | node share: what a packet costs more |
+| F6, F6-processors | node share: what a packet costs more, on one processor and on two at once |
 | F8 | node share: what stays on the node while the line is full |
 | C | the CNI plugin: ADD, DEL, memory |
 | N | the agent with 250 or 500 pods: start, memory, wake-ups, what it does to ADDs |

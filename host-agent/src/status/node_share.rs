@@ -94,10 +94,11 @@ impl PodShare {
         let Some(node) = node else { return Ok(None) };
         let weight = u64::from(pins.limit(slot, direction)?.weight);
         let share = pins.share(slot, direction)?;
+        let sent_bytes = pins.counters(slot, direction)?.node_bytes;
         Ok((weight > 0).then(|| Self {
             weight,
             now_bps: if node.busy { node.part_bps(weight) } else { node.capacity_bps },
-            sent_bytes: share.sent_bytes,
+            sent_bytes,
             measured_bps: None,
             wait_ns: share.waited_ns,
             mean_wait_ns: None,

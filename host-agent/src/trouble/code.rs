@@ -123,7 +123,7 @@ codes! {
         "More is promised to the pods of this node than it can do; floors are lowered.",
         "lower floor-egress or floor-ingress of a class, or have fewer of its pods on one node";
     NODE_BUSY = "node-busy", Note "", Status("SluiceNodeBusy"),
-        "For 10 s on end pods have waited for the node's line and used 80 % of it and more; it names those that took most. It is over when the line has not been busy for 10 s.",
+        "For 10 s on end pods have waited for the node's line and used 80 % of it and more, or an ENA counts what EC2 held or dropped above the instance's allowance; it names the pods that took most. It is over when neither has been so for 10 s.",
         "give pods other weights (bandwidth.weight, a class' weight, sluice.dev/weight) or limits, or move some to another node; sluice top shows them";
 }
 "Agent" {

@@ -567,6 +567,7 @@ impl Reconciler {
         if !is_shared {
             self.set_trouble("node egress", None);
             self.set_trouble("node ingress", None);
+            self.set_trouble("floors of the line", None);
         }
         if matches!(brought, Ok(true)) {
             self.next_pass = Instant::now();
@@ -584,6 +585,7 @@ impl Reconciler {
         if let Err(e) = look {
             log::warn!("{e:#}; what pods may use of the node's line stays as it was");
         }
+        self.set_trouble("floors of the line", self.node_share.line.lowered());
         self.watch_node(now);
     }
 
@@ -616,7 +618,8 @@ impl Reconciler {
             return;
         }
         let claims: Vec<_> = self.pods.values().map(|pod| &pod.claim).collect();
-        match self.node_busy.look(now, &self.pins, &claims) {
+        let exceeded = self.node_share.line.take_exceeded();
+        match self.node_busy.look(now, &self.pins, &claims, exceeded) {
             Ok([egress, ingress]) => {
                 self.set_trouble("node egress", egress);
                 self.set_trouble("node ingress", ingress);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who takes most of the node's line while that is busy for long. It looks once a
-//! second, only where pods share the node: no event says that a line is busy.
+//! Who takes most of the node's line while that is busy for long, or while EC2 lets
+//! less through than comes. It looks once a second, only where pods share the node: no event says that a line is busy.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -19,6 +19,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const EARLY: Duration = Duration::from_millis(100);
 /// Busy for so long it is reported, and not busy for so long it is over.
 const LONG: Duration = Duration::from_secs(10);
+/// What an ENA counted is reported beside what pods have used since a look no longer ago.
+const FRESH: Duration = Duration::from_secs(3);
 const LOGGED_EVERY: Duration = Duration::from_secs(60);
 /// So much of the line is used while it is busy.
 const FULL_PERCENT: u128 = 80;
@@ -66,28 +68,29 @@ impl NodeBusy {
         }
     }
 
-    /// What is wrong in each direction, after another look.
+    /// What is wrong in each direction, after another look. `exceeded`: where an ENA has counted what was
+    /// above the instance's allowance since the last one.
     pub fn look(
         &mut self,
         now: Instant,
         pins: &Pins,
         claims: &[&Claim],
+        exceeded: [bool; 2],
     ) -> bpf::Result<[Option<Trouble>; Direction::BOTH.len()]> {
         self.next = Some(now + LOOK_EVERY);
-        for (direction, busy) in Direction::BOTH.into_iter().zip(&mut self.lines) {
+        let ways = Direction::BOTH.into_iter().zip(&mut self.lines).zip(exceeded);
+        for ((direction, busy), exceeded) in ways {
             let line = NodeLine::read(pins, direction, now_ns())?;
-            let Some(line) = line.filter(|line| line.busy) else {
+            let Some(line) = line.filter(|line| line.busy || exceeded) else {
                 busy.rests(now);
                 continue;
             };
             let used = used(pins, direction, claims)?;
-            if !busy.is_full(now, line.capacity_bps, &used) {
-                busy.rests(now);
-                continue;
-            }
-            let Some((since, before)) = busy.lasts(now, &used) else { continue };
+            let reported = busy.reported(now, line.capacity_bps, exceeded, &used);
+            let Some((since, before)) = reported else { continue };
             let taken = taken(pins, direction, claims, &before, &used)?;
-            busy.report(now, direction, &line, now.duration_since(since), taken);
+            let elapsed = now.duration_since(since);
+            busy.report(now, direction, text(line.capacity_bps, elapsed, exceeded, taken));
             busy.since = Some((now, used));
         }
         Ok(self.lines.each_ref().map(|busy| busy.trouble.clone()))
@@ -100,6 +103,27 @@ impl Busy {
         if self.last.is_none_or(|last| now.duration_since(last) >= LONG) {
             self.trouble = None;
         }
+    }
+
+    /// Since when, and from what on, it is to be reported, if it is.
+    fn reported(
+        &mut self,
+        now: Instant,
+        capacity_bps: u64,
+        exceeded: bool,
+        used: &BTreeMap<u16, u64>,
+    ) -> Option<(Instant, BTreeMap<u16, u64>)> {
+        let seen = self.seen.clone();
+        let is_full = self.is_full(now, capacity_bps, used);
+        if exceeded {
+            self.last = Some(now);
+            return seen.filter(|(at, _)| now.duration_since(*at) <= FRESH);
+        }
+        if !is_full {
+            self.rests(now);
+            return None;
+        }
+        self.lasts(now, used)
     }
 
     /// Whether most of it was used since the look before.
@@ -129,15 +153,7 @@ impl Busy {
     }
 
     /// One entry of the journal each time it begins, and no more than one in a minute.
-    fn report(
-        &mut self,
-        now: Instant,
-        direction: Direction,
-        line: &NodeLine,
-        elapsed: Duration,
-        taken: Vec<Taken>,
-    ) {
-        let what = text(line.capacity_bps, elapsed, taken);
+    fn report(&mut self, now: Instant, direction: Direction, what: String) {
         let trouble = Trouble::new(code::NODE_BUSY, format!("node {}", direction.name()), what);
         let is_recent = |logged: Instant| now.duration_since(logged) < LOGGED_EVERY;
         if self.trouble.is_none() && !self.logged.is_some_and(is_recent) {
@@ -154,7 +170,7 @@ fn slots(claims: &[&Claim]) -> BTreeMap<u16, Slot> {
 }
 
 fn used(pins: &Pins, direction: Direction, claims: &[&Claim]) -> bpf::Result<BTreeMap<u16, u64>> {
-    let of_slot = |(number, slot)| Ok((number, pins.share(slot, direction)?.sent_bytes));
+    let of_slot = |(number, slot)| Ok((number, pins.counters(slot, direction)?.node_bytes));
     slots(claims).into_iter().map(of_slot).collect()
 }
 
@@ -190,7 +206,7 @@ fn taken(
 }
 
 /// Most first.
-fn text(capacity_bps: u64, elapsed: Duration, taken: Vec<Taken>) -> String {
+fn text(capacity_bps: u64, elapsed: Duration, exceeded: bool, taken: Vec<Taken>) -> String {
     let pods = taken.into_iter().map(|Taken { name, weight, bytes }| {
         let bits = u128::from(bytes) * 8 * 1000;
         let rate = u64::try_from(bits / elapsed.as_millis().max(1)).unwrap_or(u64::MAX);
@@ -198,11 +214,13 @@ fn text(capacity_bps: u64, elapsed: Duration, taken: Vec<Taken>) -> String {
         format!("{name} {} ({percent} %, weight {weight})", short(rate))
     });
     let pods = pods.collect::<Vec<_>>().join(", ");
-    format!(
-        "{} busy for {} s on end; most was taken by {pods}",
-        short(capacity_bps),
-        elapsed.as_secs()
-    )
+    let (capacity, seconds) = (short(capacity_bps), elapsed.as_secs_f64());
+    let why = if exceeded {
+        format!("EC2 held or dropped what was above the instance's allowance in {seconds:.0} s")
+    } else {
+        format!("{capacity} busy for {seconds:.0} s on end")
+    };
+    format!("{why}; most was taken by {pods}")
 }
 
 #[cfg(test)]
@@ -238,11 +256,23 @@ mod tests {
     }
 
     #[test]
+    fn what_an_ena_counted_is_reported_with_what_was_used_since_the_look_before() {
+        let (begin, mut busy) = (Instant::now(), Busy::default());
+        let look = |busy: &mut Busy, second, exceeded| {
+            busy.reported(at(begin, second), 20_000_000, exceeded, &used(second))
+        };
+        assert!(look(&mut busy, 0, true).is_none(), "nothing is known of before");
+        let (since, before) = look(&mut busy, 1, true).unwrap();
+        assert_eq!((since, before[&1]), (begin, 0));
+        assert!(look(&mut busy, 2, false).is_none(), "neither full nor exceeded");
+        assert!(look(&mut busy, 60, true).is_none(), "of a look too long ago");
+    }
+
+    #[test]
     fn it_is_over_when_the_line_was_not_busy_for_ten_seconds() {
         let (begin, mut busy) = (Instant::now(), Busy::default());
         busy.lasts(begin, &used(0));
-        let line = NodeLine { capacity_bps: 20_000_000, busy: true, weights: 100 };
-        busy.report(begin, Direction::Egress, &line, LONG, Vec::new());
+        busy.report(begin, Direction::Egress, text(20_000_000, LONG, false, Vec::new()));
         busy.rests(at(begin, 9));
         assert!(busy.trouble.is_some());
         busy.rests(at(begin, 10));
@@ -254,9 +284,14 @@ mod tests {
         let taken = |name: &str, weight, bytes| Taken { name: name.into(), weight, bytes };
         let all = vec![taken("shop/web", 200, 16_000_000), taken("batch/job", 25, 8_000_000)];
         assert_eq!(
-            text(20_000_000, LONG, all),
+            text(20_000_000, LONG, false, all),
             "20Mbit busy for 10 s on end; most was taken by shop/web 12800kbit (64 %, weight 200), \
              batch/job 6400kbit (32 %, weight 25)"
+        );
+        assert_eq!(
+            text(20_000_000, LOOK_EVERY, true, vec![taken("shop/web", 200, 2_500_000)]),
+            "EC2 held or dropped what was above the instance's allowance in 1 s; most was taken by \
+             shop/web 20Mbit (100 %, weight 200)"
         );
     }
 }

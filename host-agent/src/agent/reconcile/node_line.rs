@@ -15,6 +15,7 @@ use crate::addresses::instance::InstanceBandwidth;
 use crate::netlink::{Netlink, Traffic};
 use crate::pod::direction::Direction;
 use crate::pod::limit::{Limit, ns_per_byte};
+use crate::trouble::{Trouble, code};
 
 /// Of jumbo frames, so that one fits into what a pod may send at once.
 const MTU: u32 = 9001;
@@ -26,6 +27,8 @@ const WORTH_A_LOOK: f64 = 0.01;
 /// Whatever the node itself uses. With nothing left pods would stand still, kubelet's probes of them fail,
 /// and what restarts them pulls the more.
 const LEAST_FOR_PODS: f64 = 0.1;
+/// Floors that the line has been too little for, for so long, are reported.
+const LONG: Duration = Duration::from_secs(10);
 /// A change of less is not written.
 const WORTH_A_WRITE: f64 = 0.01;
 /// What was charged to pods may wait so long in their queues.
@@ -41,6 +44,8 @@ pub struct NodeLine {
     promised: [Option<Rate>; 2],
     uplinks: BTreeSet<u32>,
     enas: Enas,
+    /// Whether these have counted anything since that was asked.
+    exceeded: [bool; 2],
     devices: BTreeMap<u32, [u64; 2]>,
     pods: BTreeMap<Slot, [u64; 2]>,
     looked: Option<Instant>,
@@ -55,6 +60,8 @@ struct Line {
     allowance: Option<Allowance>,
     own: Own,
     promised: Option<Rate>,
+    /// Since when that is more than pods have.
+    too_little: Option<Instant>,
     /// What the map has.
     written: f64,
     /// What the uplinks have carried since the allowance was asked.
@@ -127,9 +134,30 @@ impl NodeLine {
         Ok(())
     }
 
+    /// Of each direction whose floors have been lowered for long: what is promised, and what pods have.
+    pub fn lowered(&self) -> Option<Trouble> {
+        let now = Instant::now();
+        let ways = Direction::BOTH.into_iter().zip(&self.lines);
+        let texts = ways.filter_map(|(direction, line)| {
+            let line = line.as_ref().filter(|line| line.is_too_little(now))?;
+            let pods = Rate::from_bits_per_sec(line.written as u64)?;
+            Some(format!("{}: {} of {pods}", direction.name(), line.promised?))
+        });
+        let texts: Vec<_> = texts.collect();
+        (!texts.is_empty()).then(|| {
+            let what = "floors add up to more than pods have of the line now, so they are lowered";
+            Trouble::new(code::FLOORS_LOWERED, "node", format!("{what} ({})", texts.join(", ")))
+        })
+    }
+
     /// Finds the interfaces that tell when an allowance was exceeded; false where none does.
     pub fn find_enas(&mut self, ethtool: &Ethtool, devices: &[String]) -> bool {
         self.enas.find(ethtool, devices)
+    }
+
+    /// Whether EC2 let less through than came, out and in, since this was last asked.
+    pub fn take_exceeded(&mut self) -> [bool; 2] {
+        std::mem::take(&mut self.exceeded)
     }
 
     /// None while nothing is shared.
@@ -156,8 +184,6 @@ impl NodeLine {
         let second = now - *self.second.get_or_insert(now);
         let exceeded = (second >= SELDOM).then(|| {
             self.second = Some(now);
-            let asks = self.lines.iter().flatten().any(|line| line.allowance.is_some());
-            let ethtool = ethtool.filter(|_| asks);
             ethtool.map_or([false; 2], |ethtool| self.enas.exceeded(ethtool))
         });
         for (index, direction) in Direction::BOTH.into_iter().enumerate() {
@@ -166,6 +192,7 @@ impl NodeLine {
             line.carried += uplinks[index];
             if let Some(exceeded) = exceeded {
                 let carried = std::mem::take(&mut line.carried);
+                self.exceeded[index] |= exceeded[index];
                 if let Some(allowance) = &mut line.allowance {
                     allowance.look(second, carried, exceeded[index]);
                 }
@@ -174,6 +201,7 @@ impl NodeLine {
             if (for_pods - line.written).abs() > WORTH_A_WRITE * line.written {
                 line.write(pins, bandwidth, direction, for_pods)?;
             }
+            line.compare_floors(now);
             if line.is_contended() {
                 self.due = Some(now + OFTEN);
             }
@@ -186,10 +214,9 @@ impl NodeLine {
         let mut sum = [0.0; 2];
         self.pods.retain(|slot, _| slots.contains(slot));
         for slot in slots {
-            let sent = pins.share(*slot, Direction::Egress)?.sent_bytes;
-            let received = pins.share(*slot, Direction::Ingress)?.sent_bytes;
-            let dropped = pins.counters(*slot, Direction::Ingress)?.dropped_bytes;
-            let now = [sent, received + dropped];
+            let sent = pins.counters(*slot, Direction::Egress)?;
+            let received = pins.counters(*slot, Direction::Ingress)?;
+            let now = [sent.node_bytes, received.node_bytes + received.dropped_bytes];
             // A pod that came since the last look began with nothing.
             let before = self.pods.insert(*slot, now).or(self.looked.map(|_| [0; 2]));
             add(&mut sum, before, &now);
@@ -229,6 +256,7 @@ impl Line {
             allowance,
             own: Own::default(),
             promised: None,
+            too_little: None,
             written: 0.0,
             carried: 0.0,
         }
@@ -242,6 +270,16 @@ impl Line {
     fn for_pods(&self) -> f64 {
         let line = self.now();
         (line - self.own.rate).max(LEAST_FOR_PODS * line)
+    }
+
+    fn compare_floors(&mut self, now: Instant) {
+        let promised = self.promised.map_or(0, Rate::bits_per_sec) as f64;
+        let is_less = self.written < (1.0 - WORTH_A_WRITE) * promised;
+        self.too_little = is_less.then(|| self.too_little.unwrap_or(now));
+    }
+
+    fn is_too_little(&self, now: Instant) -> bool {
+        self.too_little.is_some_and(|since| now.duration_since(since) >= LONG)
     }
 
     fn is_contended(&self) -> bool {
@@ -322,6 +360,27 @@ mod tests {
         assert_eq!(line.for_pods(), 10e9);
         line.allowance.as_mut().unwrap().look(SELDOM, 10e9, true);
         assert_eq!(line.for_pods(), 0.75e9);
+    }
+
+    #[test]
+    fn floors_that_the_line_is_too_little_for_are_reported_once_that_lasts() {
+        let mut line = Line::new(10e6, None);
+        let began = Instant::now();
+        line.promised = Rate::from_bits_per_sec(8_000_000);
+        line.written = 7.95e6;
+        line.compare_floors(began);
+        assert!(!line.is_too_little(began + LONG), "within what is not written");
+        line.written = 6e6;
+        line.compare_floors(began);
+        line.compare_floors(began + LONG / 2);
+        assert!(!line.is_too_little(began + LONG / 2) && line.is_too_little(began + LONG));
+        let (lowered, rests) = (Some(line), None);
+        let node = NodeLine { lines: [lowered, rests], ..NodeLine::default() };
+        assert_eq!(node.lowered(), None, "ten seconds have not passed");
+        let mut line = node.lines.into_iter().flatten().next().unwrap();
+        line.written = 8e6;
+        line.compare_floors(began + 2 * LONG);
+        assert!(!line.is_too_little(began + 9 * LONG));
     }
 
     #[test]

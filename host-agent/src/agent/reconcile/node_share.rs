@@ -57,13 +57,16 @@ impl NodeShare {
         files: &Paths,
     ) -> Result<bool> {
         let mut paths = NodePaths::default();
-        if bandwidth.node_share == Some(true) {
-            paths = netlink.node_paths().context("find the node's uplinks")?;
-        }
         let before = (bandwidth.node_egress, bandwidth.node_ingress);
         let mut of_type = None;
-        if bandwidth.shares_by_auto() {
-            of_type = self.find_auto(netlink, bandwidth, files, &paths.uplinks)?;
+        if bandwidth.node_share == Some(true) {
+            paths = netlink.node_paths().context("find the node's uplinks")?;
+            let devices = paths.uplinks.iter().filter_map(|index| netlink.traffic(*index).ok());
+            let devices: Vec<String> = devices.map(|traffic| traffic.device).collect();
+            let counts = self.find_enas(&devices)?;
+            if bandwidth.shares_by_auto() {
+                of_type = self.find_auto(bandwidth, files, &devices, counts)?;
+            }
         }
         if paths != self.paths {
             pins.set_node_paths(&paths.uplinks, &paths.routes)?;
@@ -88,24 +91,26 @@ impl NodeShare {
         self.line.look(pins, netlink, self.ethtool.as_ref(), slots, bandwidth)
     }
 
-    /// Keeps what was found where ADD and commands see it, and puts it into the settings.
-    fn find_auto(
-        &mut self,
-        netlink: &mut Netlink,
-        bandwidth: &mut Bandwidth,
-        files: &Paths,
-        uplinks: &BTreeSet<u32>,
-    ) -> Result<Option<InstanceBandwidth>> {
-        let devices = uplinks.iter().filter_map(|index| netlink.traffic(*index).ok());
-        let devices: Vec<String> = devices.map(|traffic| traffic.device).collect();
+    /// Whether some of these count what is above EC2's allowance.
+    fn find_enas(&mut self, devices: &[String]) -> Result<bool> {
         if self.ethtool.is_none() {
             self.ethtool = Some(Ethtool::open().context("ask devices what they can do")?);
         }
-        let speed = self.speed(&devices);
-        let counts = self.ethtool.as_ref().is_some_and(|it| self.line.find_enas(it, &devices));
+        Ok(self.ethtool.as_ref().is_some_and(|it| self.line.find_enas(it, devices)))
+    }
+
+    /// Keeps what was found where ADD and commands see it, and puts it into the settings.
+    fn find_auto(
+        &mut self,
+        bandwidth: &mut Bandwidth,
+        files: &Paths,
+        devices: &[String],
+        counts: bool,
+    ) -> Result<Option<InstanceBandwidth>> {
+        let speed = self.speed(devices);
         let boot = InForce::read(&files.boot_file()).ok().flatten();
         let name = boot.and_then(|in_force| in_force.max_pods?.instance_type);
-        match auto(name.as_deref(), counts, speed, &devices) {
+        match auto(name.as_deref(), counts, speed, devices) {
             Ok(found) => {
                 let text = format!("{}\n", found.rate);
                 if std::fs::read_to_string(files.capacity_found()).ok().as_ref() != Some(&text) {
