@@ -96,7 +96,7 @@ part-release:
 
 part-fetch:
 	$(call PART,kernels and containerds,tests/vm/prepare 6.1 6.12 && \
-	tests/fixtures/containerd/fetch trixie && tests/fixtures/containerd/fetch sid)
+	tests/fixtures/containerd/fetch trixie && tests/fixtures/containerd/fetch sid && tests/fixtures/containerd/fetch runsc)
 
 # Released executables: with debug builds a guest takes a third more of the processor.
 part-guest-%:

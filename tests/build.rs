@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Compiles the programs of the policy agent's double, of the benchmarks' peers and of others on a node.
+//! Compiles the programs of the policy agent's double, of the benchmarks' peers and of others on a node, and what sends
+//! and receives inside a sandbox.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +10,11 @@ fn main() {
     for name in ["policy", "edt", "foreign", "calico"] {
         compile(name, &PathBuf::from(&out));
     }
+    let source = "fixtures/peer.c";
+    let words = ["-static", "-Os", "-s", "-Wall", "-Werror", source, "-o"];
+    let status = Command::new("cc").args(words).arg(Path::new(&out).join("peer")).status();
+    assert!(status.expect("run cc").success(), "compile {source}");
+    println!("cargo::rerun-if-changed={source}");
 }
 
 fn compile(name: &str, out: &Path) {

@@ -8,8 +8,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -31,6 +32,7 @@ pub use namespaces::{remove_stale_cgroups, signal};
 const FETCH: &str = include_str!("../fixtures/containerd/fetch");
 const CONFIG_V2: &str = include_str!("../fixtures/containerd/config-v2.toml");
 const CONFIG_V3: &str = include_str!("../fixtures/containerd/config-v3.toml");
+const RUNSC_BY_RUNCS_INTERFACE: &str = include_str!("../fixtures/containerd/runsc");
 const NODE_CONFLIST: &str = include_str!("../fixtures/containerd/node.conflist");
 
 /// Paths as a process inside the node sees them.
@@ -39,7 +41,11 @@ pub const BIN_DIR: &str = "/opt/cni/bin";
 const SOCKET: &str = "/run/containerd/containerd.sock";
 const CONFIG: &str = "/run/node/containerd.toml";
 const LOG: &str = "/run/node/containerd.log";
+/// containerd's namespace of what comes over the CRI.
+const PODS: &str = "k8s.io";
 const PAUSE_IMAGE: &str = "/run/node/pause.tar";
+/// As config-v2.toml and config-v3.toml name it.
+const RUNSC: &str = "/run/node/runsc";
 
 const PLUGINS: [&str; 6] = ["ptp", "host-local", "loopback", "portmap", "tuning", "bandwidth"];
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -100,6 +106,8 @@ pub struct PodSpec {
     /// Raised by the kubelet with each retry.
     pub attempt: u32,
     pub annotations: BTreeMap<String, String>,
+    /// Of containerd's configuration; empty for runc.
+    pub handler: String,
 }
 
 impl PodSpec {
@@ -110,11 +118,18 @@ impl PodSpec {
             uid: format!("uid-{namespace}-{name}"),
             attempt: 0,
             annotations: BTreeMap::new(),
+            handler: String::new(),
         }
     }
 
     pub fn annotation(mut self, key: &str, value: &str) -> Self {
         self.annotations.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// In a sandbox of gVisor's; see [`ContainerdNode::install_gvisor`].
+    pub fn in_gvisor(mut self) -> Self {
+        self.handler = "runsc".to_owned();
         self
     }
 }
@@ -152,7 +167,7 @@ impl ContainerdNode {
         let core_plugins = layout.core_plugins.map_or(Ok(own), |of| fetch(of.suite()))?;
         node.furnish(release, &core_plugins, layout)?;
         node.start_containerd()?;
-        node.import_pause_image()?;
+        node.import_image(PODS, None)?;
         Ok(node)
     }
 
@@ -167,17 +182,46 @@ impl ContainerdNode {
             fs::write(self.conf_dir().join(name), text)?;
         }
         fs::write(self.host_path(CONFIG), release.config())?;
-        fs::write(self.host_path(PAUSE_IMAGE), pause_image::docker_archive()?)?;
         Ok(())
     }
 
-    fn import_pause_image(&self) -> Result<()> {
-        let mut ctr = self.command("ctr");
-        ctr.env("PATH", &self.path).args(["-n", "k8s.io", "images", "import", PAUSE_IMAGE]);
-        let output = ctr.stdin(Stdio::null()).output().context("run ctr")?;
+    /// The image of pods' sandboxes, into a namespace of containerd's; with another program beside the
+    /// one that only waits, if one is given.
+    pub fn import_image(&self, namespace: &str, program: Option<(&str, &[u8])>) -> Result<()> {
+        fs::write(self.host_path(PAUSE_IMAGE), pause_image::docker_archive(program)?)?;
+        let output = self.ctr(namespace).args(["images", "import", PAUSE_IMAGE]).output();
+        let output = output.context("run ctr")?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "import the pause image: {said}\n{}", self.log_tail());
         Ok(())
+    }
+
+    /// containerd's own client, in a namespace of containerd's.
+    pub fn ctr(&self, namespace: &str) -> Command {
+        let mut ctr = self.command("ctr");
+        ctr.env("PATH", &self.path).args(["-n", namespace]).stdin(Stdio::null());
+        ctr
+    }
+
+    /// A program of the image, run in a pod's sandbox; for each sandbox a name of its own.
+    pub fn command_in_sandbox(&self, pod: &Pod, name: &str, words: &[&str]) -> Command {
+        let mut ctr = self.ctr(PODS);
+        ctr.args(["tasks", "exec", "--exec-id", name, &pod.id]).args(words);
+        ctr
+    }
+
+    /// gVisor for pods that ask for it; gives its version.
+    pub fn install_gvisor(&self) -> Result<String> {
+        let runsc = fetch("runsc")?.join("usr/bin/runsc");
+        let path = self.host_path(RUNSC);
+        let real = format!("REAL={}", runsc.display());
+        fs::write(
+            &path,
+            RUNSC_BY_RUNCS_INTERFACE.replace("export REAL", &format!("export {real}")),
+        )?;
+        fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+        let output = self.command(RUNSC).arg("--version").output().context("run runsc")?;
+        Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
     }
 
     /// Starts containerd again, after `kill_containerd`, and waits until it answers.
@@ -244,7 +288,7 @@ impl ContainerdNode {
     pub fn run_pod(&self, pod: &PodSpec) -> Result<Pod> {
         let what = || format!("run pod {}/{}\n{}", pod.namespace, pod.name, self.log_tail());
         let config = sandbox_config(pod, self.namespaces.cgroup());
-        let id = self.cri.run_pod_sandbox(config).with_context(what)?;
+        let id = self.cri.run_pod_sandbox(config, &pod.handler).with_context(what)?;
         self.inspect(id).with_context(what)
     }
 
@@ -306,6 +350,11 @@ impl ContainerdNode {
     /// of sight.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         self.namespaces.command(program)
+    }
+
+    /// Something of the test's own in the node's network namespace.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.namespaces.inside(work)
     }
 
     /// The same as [`Self::command`], but in the pod's network namespace.

@@ -56,6 +56,8 @@ pub struct LinuxPodSandboxConfig {
 struct RunPodSandboxRequest {
     #[prost(message, optional, tag = "1")]
     config: Option<PodSandboxConfig>,
+    #[prost(string, tag = "2")]
+    runtime_handler: String,
 }
 
 /// The answer of Run, and the request of Stop and Remove.
@@ -228,8 +230,10 @@ impl Cri {
         })
     }
 
-    pub fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<String> {
-        let request = RunPodSandboxRequest { config: Some(config) };
+    /// An empty handler is the runtime's own choice.
+    pub fn run_pod_sandbox(&self, config: PodSandboxConfig, handler: &str) -> Result<String> {
+        let runtime_handler = handler.to_owned();
+        let request = RunPodSandboxRequest { config: Some(config), runtime_handler };
         let answer: PodSandboxId = self.call("RunPodSandbox", request)?;
         Ok(answer.pod_sandbox_id)
     }

@@ -152,7 +152,7 @@ impl Transfer<'_> {
 }
 
 /// To the end: what was queued for the sender's limit has come then, and its reset. A reset that was dropped is silence.
-fn take_tcp(mut stream: TcpStream, stop: &Progress) {
+pub fn take_tcp(mut stream: TcpStream, stop: &Progress) {
     stream.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout");
     let mut buffer = vec![0; 1 << 16];
     loop {
@@ -164,7 +164,8 @@ fn take_tcp(mut stream: TcpStream, stop: &Progress) {
     }
 }
 
-fn send_tcp(target: SocketAddr, stop: &Progress) {
+/// Sends until the end, with room for a timeout's look at it.
+pub fn send_tcp(target: SocketAddr, stop: &Progress) {
     let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(10)).expect("connect");
     stream.set_write_timeout(Some(Duration::from_millis(200))).expect("a timeout");
     // Nodes' own. BBR, where it is the machine's, takes a policer for a slower one now and then and

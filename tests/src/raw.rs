@@ -6,10 +6,15 @@
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use nix::libc::{self, c_int, c_void, sockaddr_ll, socklen_t};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimeout};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::link::index;
 
@@ -53,6 +58,22 @@ pub fn send_as(protocol: u16, before_ip: &[u8], plan: &Flood, count: usize) {
     let frame = [&plan.gateway, &[2, 0, 0, 0, 0, 1], before_ip, &packet[..]].concat();
     let address = address(plan.gateway, protocol);
     (0..count).for_each(|_| send(&socket, &address, &frame));
+}
+
+/// Bytes of all frames that arrive at this namespace's devices, as a packet socket gets them, until stopped.
+pub fn count_all(opened: &mpsc::Sender<()>, stop: &AtomicBool) -> u64 {
+    let kind = (AddressFamily::Packet, SockType::Raw);
+    let socket = socket(kind.0, kind.1, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll);
+    let socket = socket.expect("a packet socket");
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::milliseconds(100)).expect("a timeout");
+    setsockopt(&socket, RcvBufForce, &(1 << 24)).expect("room");
+    opened.send(()).expect("someone who waits");
+    let (mut frame, mut bytes) = (vec![0; 1 << 16], 0);
+    while !stop.load(Ordering::Relaxed) {
+        // A timeout only lets us look at `stop`.
+        bytes += recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()).unwrap_or(0) as u64;
+    }
+    bytes
 }
 
 fn bypassing() -> OwnedFd {

@@ -29,6 +29,7 @@ struct PodCheck<'a> {
     inside: &'a Surveyed,
     host: &'a Surveyed,
     bypassed: Option<bpf::Counters>,
+    is_guard_preceded: bool,
     /// `default/web`
     name: String,
     findings: Vec<Finding>,
@@ -39,8 +40,16 @@ impl<'a> PodCheck<'a> {
     fn of(survey: &'a Survey, pod: &'a SurveyedPod) -> Option<Self> {
         let record = pod.record.as_ref().ok()?;
         let (inside, host) = (pod.inside.as_ref().ok()?, survey.host_end(record)?);
-        let (bypassed, name) = (pod.bypassed, pod.name());
-        Some(Self { survey, record, inside, host, bypassed, name, findings: Vec::new() })
+        Some(Self {
+            survey,
+            record,
+            inside,
+            host,
+            bypassed: pod.bypassed,
+            is_guard_preceded: pod.is_guard_preceded,
+            name: pod.name(),
+            findings: Vec::new(),
+        })
     }
 
     fn run(mut self) -> Vec<Finding> {
@@ -272,15 +281,29 @@ impl<'a> PodCheck<'a> {
         } else {
             able.join("; ")
         };
-        let finding = Finding::new(code::INGRESS_BYPASSED, self.subject(Direction::Ingress))
-            .seen(format!(
-                "{packets} packets reached the pod past its host end; can redirect: {by}"
-            ))
-            .why("the guard in the pod enforces the limit by dropping; those packets are not paced")
-            .remedy(
-                "Calico: BPFRedirectToPeer=Disabled; Cilium: enable-host-legacy-routing=true; \
-                 or leave it: the limit applies",
-            );
+        let finding = Finding::new(code::INGRESS_BYPASSED, self.subject(Direction::Ingress)).seen(
+            format!("{packets} packets reached the pod past its host end; can redirect: {by}"),
+        );
+        let finding = match self.is_guard_preceded {
+            true => finding
+                .severity(Severity::Fault)
+                .why(
+                    "a packet socket in the pod (gVisor's network is one) gets them before the \
+                     guard can drop any: they are not limited",
+                )
+                .remedy(
+                    "Calico: BPFRedirectToPeer=Disabled; Cilium: enable-host-legacy-routing=true",
+                ),
+            false => finding
+                .why(
+                    "the guard in the pod enforces the limit by dropping; those packets are not \
+                     paced",
+                )
+                .remedy(
+                    "Calico: BPFRedirectToPeer=Disabled; Cilium: enable-host-legacy-routing=true; \
+                     or leave it: the limit applies",
+                ),
+        };
         self.tell(finding);
     }
 

@@ -22,6 +22,7 @@ pub use node::{BpfFs, KernelSurvey};
 use super::hooks::{Namespace, Programs, Surveyed, hex};
 use crate::host::logging::harmless;
 use crate::host::paths::Paths;
+use crate::pod::guard;
 use crate::pod::record::{Claim, Record, Records};
 
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub struct SurveyedPod {
     pub inside: Result<Surveyed, String>,
     /// What passed its host end by; None without the agent's maps.
     pub bypassed: Option<bpf::Counters>,
+    /// What it is handed that way is read before any guard in it runs.
+    pub is_guard_preceded: bool,
 }
 
 impl SurveyedPod {
@@ -139,7 +142,12 @@ fn pods(paths: &Paths, programs: &mut Programs) -> Result<Vec<SurveyedPod>> {
         };
         let bypassed =
             pins.as_ref().and_then(|pins| pins.unshaped(claim.slot, bpf::Direction::Ingress).ok());
-        SurveyedPod { inside: inside.map_err(|e| format!("{e:#}")), bypassed, claim, record }
+        let inside = inside.map_err(|e| format!("{e:#}"));
+        let guard = record.as_ref().ok().and_then(|record| record.ingress_guard.as_ref());
+        let is_guard_preceded = guard.is_some_and(|guard| {
+            record.as_ref().is_ok_and(|r| guard::is_preceded(&r.netns, guard.ifindex))
+        });
+        SurveyedPod { inside, bypassed, is_guard_preceded, claim, record }
     });
     Ok(pods.collect())
 }

@@ -132,6 +132,25 @@ pub fn is_ours(pins: &Pins, host: &mut End) -> Result<bool> {
     Ok(program == Some(pins.guard()?.1))
 }
 
+/// Whether a packet socket gets all that arrives at this device of the pod, as gVisor's own network does by
+/// one: the kernel hands it a copy before it asks any program on ingress (net/core/dev.c,
+/// __netif_receive_skb_core), so no guard in the pod can keep anything from it.
+pub fn is_preceded(netns: &Path, ifindex: u32) -> bool {
+    let sockets = || fs::read_to_string("/proc/thread-self/net/packet");
+    let listed = File::open(netns).ok().and_then(|netns| netlink::inside(&netns, sockets).ok());
+    listed.and_then(Result::ok).is_some_and(|list| takes_all(&list, ifindex))
+}
+
+/// By the kernel's list: the fourth column is the protocol, the fifth the device or 0 for each.
+fn takes_all(list: &str, ifindex: u32) -> bool {
+    const ALL: &str = "0003";
+    let device = ifindex.to_string();
+    list.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(3);
+        words.next() == Some(ALL) && words.next().is_some_and(|on| on == "0" || on == device)
+    })
+}
+
 fn put_in_front(end: &mut End, filter: &Filter, program_id: u32) -> Result<Guard> {
     // On `ingress` the priority may be another's, and its owner would be refused.
     if end.netlink.ingress_kind(&end.link)? != Some("clsact") {
@@ -196,4 +215,24 @@ fn delete_filter(end: &mut End) -> Option<anyhow::Error> {
 
 fn off_reason(end: &End) -> String {
     format!("no tcx in this kernel and no clsact on {} that it can share", end.link.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packet_socket_for_all_of_the_device_comes_before_the_guard() {
+        // Of gVisor; of tcpdump on all devices; of a DHCP client; on another device.
+        const HEAD: &str = "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n0000000000000000 3      ";
+        for (socket, precedes) in [
+            ("3    0003   2     1 0      0      97423", true),
+            ("3    0003   0     1 0      0      97423", true),
+            ("2    0800   2     1 0      0      97423", false),
+            ("3    0003   1     1 0      0      97423", false),
+        ] {
+            assert_eq!(takes_all(&format!("{HEAD}{socket}\n"), 2), precedes, "{socket}");
+        }
+        assert!(!takes_all("sk RefCnt Type Proto Iface R Rmem User Inode\n", 2));
+    }
 }

@@ -387,6 +387,12 @@ impl Bypassed {
         }
     }
 
+    /// Whether something is handed to the pod past its host end now, and more than its limit.
+    pub(super) fn is_dropping(&self, at_ns: u64) -> bool {
+        const LATELY_NS: u64 = 60_000_000_000;
+        self.last_drop_at_ns.is_some_and(|drop| at_ns.saturating_sub(drop) < LATELY_NS)
+    }
+
     /// More than what is under way while the devices of a pod are changed.
     pub fn is_notable(&self, shaped_packets: u64) -> bool {
         self.dropped_packets > 0 || self.packets > 10 + shaped_packets / 100

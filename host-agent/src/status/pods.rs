@@ -11,6 +11,7 @@ use super::queues::{self, Queues};
 use crate::host::clock::now_ns;
 use crate::host::paths::Paths;
 use crate::pod::direction::Direction;
+use crate::pod::guard;
 use crate::pod::record::{Claim, Mode, Record, Records, Shaping};
 use crate::pod::veth::Veth;
 use crate::trouble::{Trouble, code};
@@ -81,6 +82,7 @@ fn read_one(
     let bypassed = record.ingress_guard.as_ref().filter(|_| pins.is_some());
     let bypassed = bypassed.map(|guard| Bypassed::new(&guard.state, &receives.unshaped));
     bypassed.iter().for_each(|bypassed| ingress.tell_of_bypass(bypassed));
+    ingress.tell_of_problem(read_past_the_guard(&record, bypassed.as_ref()));
     let queues = Queues::of(claim, &record);
     let pod = PodStatus {
         container_id: claim.key.container_id.clone(),
@@ -107,6 +109,17 @@ fn read_one(
 
 fn is_guarded(shaping: &Shaping) -> bool {
     matches!(shaping, Shaping::Limited { mode: Some(Mode::Guarded(_)), .. })
+}
+
+/// Only where it matters, as it takes a visit to the pod's namespace.
+fn read_past_the_guard(record: &Record, bypassed: Option<&Bypassed>) -> Option<String> {
+    let guard = record.ingress_guard.as_ref()?;
+    let is_limited = !record.ingress.is_unlimited() && bypassed?.is_dropping(now_ns());
+    (is_limited && guard::is_preceded(&record.netns, guard.ifindex)).then(|| {
+        "a packet socket in the pod (gVisor's network is one) gets what reaches it past its host end \
+         before the guard can drop it"
+            .into()
+    })
 }
 
 fn is_not_found(error: &anyhow::Error) -> bool {

@@ -221,7 +221,7 @@ codes! {
     INGRESS_GUARD_OFF = "ingress-guard-off", Degraded "", Both(ANY),
         "A pod has no guard inside: what others hand to it past its host end is not limited.",
         "remove the ingress qdisc of the pod's end, or use a kernel with tcx (6.6)";
-    INGRESS_BYPASSED = "ingress-bypassed", Degraded "", Both(ANY),
+    INGRESS_BYPASSED = "ingress-bypassed", Degraded "fault, with `not-enforced`, where a packet socket in the pod gets them first (gVisor)", Both(ANY),
         "Packets reach a pod past its host end (bpf_redirect_peer): they are policed by the guard inside, not paced.",
         "sluice doctor names the programs that can do that. Calico: BPFRedirectToPeer=Disabled; Cilium: enable-host-legacy-routing=true; or leave it: the limit applies";
 }

@@ -94,7 +94,7 @@ fn run_pod(cri: &Cri, name: &str, [egress, ingress]: &[String; 2]) -> Result<Pod
         ("kubernetes.io/ingress-bandwidth".to_owned(), ingress.clone()),
     ]);
     let label = |key: &str, value: &str| (format!("io.kubernetes.pod.{key}"), value.to_owned());
-    let id = cri.run_pod_sandbox(PodSandboxConfig {
+    let config = PodSandboxConfig {
         metadata: Some(PodSandboxMetadata {
             name: name.into(),
             uid: format!("uid-{name}"),
@@ -106,7 +106,8 @@ fn run_pod(cri: &Cri, name: &str, [egress, ingress]: &[String; 2]) -> Result<Pod
         labels: [label("name", name), label("namespace", "default"), label("uid", name)].into(),
         annotations,
         linux: Some(LinuxPodSandboxConfig { cgroup_parent: "probe.slice".into() }),
-    })?;
+    };
+    let id = cri.run_pod_sandbox(config, "")?;
     let status = cri.pod_sandbox_status(&id)?;
     let namespaces = status.info["runtimeSpec"]["linux"]["namespaces"].as_array();
     let netns = namespaces.into_iter().flatten().find(|one| one["type"] == "network");

@@ -56,7 +56,7 @@ impl Site {
         let tree = scratch.path().join("probe");
         fs::create_dir(&tree)?;
         fs::copy(probe, tree.join("image_probe")).context("copy the probe")?;
-        fs::write(tree.join("pause.tar"), pause_image::docker_archive()?)?;
+        fs::write(tree.join("pause.tar"), pause_image::docker_archive(None)?)?;
         fs::write(tree.join("policy.bpf.o"), tests::policy_agent::OBJECT)?;
         add_extension(&target.join("packages"), &tree)?;
         tools.run("mkfs.erofs", &["--quiet", text(&probe_disk), text(&tree)])?;

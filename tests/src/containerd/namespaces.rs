@@ -6,15 +6,18 @@
 //! knows nothing of containerd, and writes nothing on the host but, through runc, cgroups.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+use std::{panic, thread};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -101,6 +104,26 @@ impl Namespaces {
         command.args(["--", "nsenter", &format!("--net={}", netns.display())]);
         command.args(MORTAL).arg(program);
         command
+    }
+
+    /// Runs something of the test's own in the network namespace, on a thread of its own, with a /run and a
+    /// BPF file system that go with it: bpftool has no /proc of its own in the node's.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                let net = File::open(format!("/proc/{}/ns/net", self.init)).expect("a namespace");
+                setns(&net, CloneFlags::CLONE_NEWNET).expect("enter the network namespace");
+                unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+                let (none, flags) = (None::<&str>, MsFlags::empty());
+                mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+                    .expect("private");
+                for (kind, dir) in [("tmpfs", "/run"), ("bpf", "/sys/fs/bpf")] {
+                    mount(Some(kind), dir, Some(kind), flags, none).expect("mount");
+                }
+                work()
+            });
+            inside.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
+        })
     }
 
     fn enter(&self) -> Command {

@@ -8,7 +8,7 @@ use anyhow::Result;
 use sha2::{Digest, Sha256};
 
 /// As in config-v2.toml and config-v3.toml.
-const NAME: &str = "sluice.test/pause:1";
+pub const NAME: &str = "sluice.test/pause:1";
 
 const LOAD_ADDRESS: u64 = 0x40_0000;
 
@@ -31,9 +31,11 @@ mod machine {
     ];
 }
 
-/// The archive for `ctr images import`.
-pub fn docker_archive() -> Result<Vec<u8>> {
-    let layer = tar(&[("pause", &executable(), 0o755)])?;
+/// The archive for `ctr images import`, with another executable in it if one is given.
+pub fn docker_archive(program: Option<(&str, &[u8])>) -> Result<Vec<u8>> {
+    let pause = executable();
+    let programs = [("pause", &pause[..])].into_iter().chain(program);
+    let layer = tar(&programs.map(|(name, bytes)| (name, bytes, 0o755)).collect::<Vec<_>>())?;
     let config = serde_json::json!({
         "architecture": machine::GO_NAME,
         "os": "linux",

@@ -3,6 +3,9 @@
 //! others' programs (bpf_redirect_peer), or past the classification of our qdisc.
 //! The guard in the pod keeps the limit, and is silent for all else.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -13,6 +16,7 @@ use tests::kernel::has_tcx;
 use tests::meter::{Protocol, Transfer, in_netns};
 use tests::node::{Node, Pod, with_ready_node};
 use tests::proof::proof_of;
+use tests::raw;
 
 const LIMIT: u64 = 20_000_000;
 const INGRESS: Annotations = Annotations { egress: 0, ingress: LIMIT };
@@ -100,6 +104,43 @@ fn pod_that_is_reached_by_its_host_end_loses_nothing_to_the_guard_in_it() {
     });
 }
 
+/// As gVisor's network reads. The kernel gives such a socket its copy before any program on ingress, so
+/// that part of a limit cannot be enforced in the pod.
+#[test]
+fn packet_socket_in_a_pod_gets_what_the_guard_drops_and_that_is_reported() {
+    with_ready_node("", |node| {
+        let (pod, remote) = (guarded_pod(node), node.pod("remote", 9));
+        foreign::load();
+        foreign::redirect_to_peer(&remote.host_ifname, &pod);
+        let stop = &AtomicBool::new(false);
+        thread::scope(|scope| {
+            let (opened, is_open) = mpsc::channel();
+            let reader = in_netns(scope, &pod.netns(), move || raw::count_all(&opened, stop));
+            is_open.recv_timeout(Duration::from_secs(10)).expect("a packet socket");
+            let rates = transfer(&remote, &pod, Protocol::Udp(2 * LIMIT), 3);
+            let status = node.status(&pod);
+            let report = json(&String::from_utf8_lossy(&node.sluice(&["doctor", "--json"]).stdout));
+            let degraded = degraded(node);
+            stop.store(true, Ordering::Relaxed);
+            let read = reader.join().expect("the reader") * 8;
+            println!("the pod's kernel: {rates:?}, the socket: {read} bits");
+            // What was offered while that was measured, less the start.
+            assert!(rates[2].abs_diff(LIMIT) <= LIMIT / 50 && read > 5 * LIMIT, "{rates:?} {read}");
+            assert_eq!(status["ingress"]["broken"], true);
+            let reason = status["ingress"]["reason"].as_str().expect("a reason");
+            assert!(reason.starts_with("a packet socket in the pod (gVisor's"), "{reason}");
+            assert!(degraded.contains("\"not-enforced\""), "{degraded}");
+            let findings = report["findings"].as_array().expect("findings").iter();
+            let mut found = findings.filter(|finding| finding["code"] == "ingress-bypassed");
+            assert_eq!(found.next().expect("a finding")["severity"], "fault");
+        });
+        wait_for("a limit that is enforced again", Duration::from_secs(10), || {
+            (node.status(&pod)["ingress"]["broken"] == false).then_some(())
+        });
+        assert!(degraded(node).contains("\"ingress-bypassed\""));
+    });
+}
+
 /// What passed the shaper under an older agent is known to the programs of the next one.
 #[test]
 fn restart_of_the_agent_leaves_no_packet_without_its_proof() {
@@ -163,9 +204,7 @@ fn proof_that_a_pod_writes_itself_counts_for_nothing() {
             let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("bind");
             (0..100).for_each(|_| drop(socket.send_to(b"x", target)));
         };
-        std::thread::scope(|scope| {
-            in_netns(scope, &sender.netns(), send).join().expect("a sender")
-        });
+        thread::scope(|scope| in_netns(scope, &sender.netns(), send).join().expect("a sender"));
         let after = count(&node.status(&pod), "packets");
         assert!(after - before >= 100, "{before} {after}");
     });
