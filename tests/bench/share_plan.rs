@@ -10,8 +10,7 @@ use crate::site::{MTUS, USUAL_MTU};
 const LINE_BPS: u64 = 100_000_000;
 /// For round trips: at 100 Mbit/s packets wait for the guest's one processor more than for the line. Each
 /// flow's share is more than twice what the probes take, so that these are sparse.
-const SLOWER_BPS: u64 = 20_000_000;
-const FEWER: [usize; 8] = [1, 2, 4, 8, 1, 1, 1, 1];
+const SLOWER_BPS: u64 = 40_000_000;
 const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
 const FLOWS: [usize; 8] = [1, 2, 4, 8, 16, 1, 1, 1];
 const PEERS: [Sharing; 4] =
@@ -92,8 +91,8 @@ fn flows() -> Vec<SharePlan> {
 }
 
 fn round_trips() -> Vec<SharePlan> {
-    let pods = FEWER.map(tcp).to_vec();
-    let cubic = SharePlan { line_bps: SLOWER_BPS, ..plan("F5", "a line of 20 Mbit/s", pods) };
+    let pods = FLOWS.map(tcp).to_vec();
+    let cubic = SharePlan { line_bps: SLOWER_BPS, ..plan("F5", "a line of 40 Mbit/s", pods) };
     let bbr = SharePlan { congestion: "bbr".into(), ..cubic.clone() };
     let beside_cake = |plan: SharePlan| {
         [Sharing::NodeShare, Sharing::CakeDualSrchost]

@@ -77,14 +77,16 @@ fn over_time(share: &Share) -> String {
         svg.text([89.0, y(bps) + 4.0], Anchor::End, GREY, &label);
     }
     svg.text([320.0, bottom + 30.0], Anchor::Middle, GREY, "seconds");
-    let curves: [(&str, &str, &dyn Fn(&Vec<f64>) -> f64); 3] = [
-        ("all eight pods", GREY, &|second| second.iter().sum()),
-        ("the pod that rests", OWN, &|second| second[0]),
-        ("one of the others", PEERS[1], &|second| second[1]),
-    ];
-    for (number, (name, colour, value)) in curves.into_iter().enumerate() {
+    let curve = |value: fn(&[f64]) -> f64| -> Vec<[f64; 2]> {
         let points = seconds.iter().enumerate();
-        let points: Vec<_> = points.map(|(at, second)| [x(at), y(value(second))]).collect();
+        points.map(|(at, second)| [x(at), y(value(second))]).collect()
+    };
+    let curves = [
+        ("all eight pods", GREY, curve(|second| second.iter().sum())),
+        ("the pod that rests", OWN, curve(|second| second[0])),
+        ("one of the others", PEERS[1], curve(|second| second[1])),
+    ];
+    for (number, (name, colour, points)) in curves.into_iter().enumerate() {
         svg.path(&points, colour);
         let at = 40.0 + STEP * number as f64;
         svg.line([555.0, at], [575.0, at], colour, 2.0);
