@@ -28,9 +28,9 @@ pub fn only_what_is_signed_starts(bench: &Bench) -> Result<()> {
     let machine = Machine {
         imds_port: Some(port),
         secure_boot: Some(SecureBoot { variables: place.join("variables"), first }),
-        ..Machine::new("report")
+        ..Machine::new("times")
     }
-    // Whoever took the firmware's credentials would run the probe.
+    // Whoever took the firmware's credentials would run the probe, which speaks at once, long before the network is up.
     .credential("systemd.unit-dropin.sysinit.target~probe", "[Unit]\nWants=probe.service\n");
     let disk = bench.disk_over(&place.join("image.raw"), "raw")?;
     let mut guest = Guest::start(bench, &machine, &disk)?;
