@@ -12,7 +12,7 @@ use toml::Table;
 use crate::host::paths::Paths;
 use crate::settings::document::Document;
 
-/// Where k3s writes it (k3s 1.36, pkg/agent/config/config.go: Containerd.Config).
+/// Where k3s writes it (k3s, read in 2026, pkg/agent/config/config.go: Containerd.Config).
 const CONFIG: &str = "/var/lib/rancher/k3s/agent/etc/containerd/config.toml";
 /// The plugin of containerd that runs CNI, in versions 3 and 2 of its configuration.
 const PLUGINS: [&str; 2] = ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"];
@@ -69,7 +69,7 @@ pub fn config(paths: &Paths) -> PathBuf {
 mod tests {
     use super::*;
 
-    /// What k3s 1.36 writes for containerd 2, as far as CNI; before 1.32 the second.
+    /// What present k3s writes for containerd 2, as far as CNI; before 1.32 the second.
     const OF_CONTAINERD_2: &str = "version = 3\nroot = \"/var/lib/rancher/k3s/agent/containerd\"\n\
         [plugins.'io.containerd.cri.v1.runtime'.cni]\n  bin_dirs = [\"/var/lib/rancher/k3s/data/cni\"]\n  \
         conf_dir = \"/var/lib/rancher/k3s/agent/etc/cni/net.d\"\n";

@@ -20,7 +20,7 @@ const FLANNEL: &str = include_str!("../../../host-agent/testdata/conflist/k3s-fl
 const CANAL: &str =
     include_str!("../../../host-agent/testdata/conflist/calico-with-bandwidth.conflist");
 
-/// What k3s 1.36 writes for its containerd 2, without flannel (`None`) as RKE2 1.36 does.
+/// What present k3s writes for its containerd 2, without flannel (`None`) as RKE2 1.36 does.
 fn containerd_config(data_dir: &str, cni: Option<(&str, &str)>) -> String {
     let cni = cni.map(|(bin_dir, conf_dir)| {
         format!(
