@@ -67,6 +67,8 @@ impl NodeShare {
             if bandwidth.shares_by_auto() {
                 of_type = self.find_auto(bandwidth, files, &devices, counts)?;
             }
+        } else {
+            self.ethtool = None;
         }
         if paths != self.paths {
             pins.set_node_paths(&paths.uplinks, &paths.routes)?;
