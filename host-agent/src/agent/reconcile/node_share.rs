@@ -58,7 +58,7 @@ impl NodeShare {
     ) -> Result<bool> {
         let mut paths = NodePaths::default();
         let before = (bandwidth.node_egress, bandwidth.node_ingress);
-        let mut of_type = None;
+        let (mut of_type, mut asks) = (None, false);
         if bandwidth.node_share == Some(true) {
             paths = netlink.node_paths().context("find the node's uplinks")?;
             let devices = paths.uplinks.iter().filter_map(|index| netlink.traffic(*index).ok());
@@ -67,7 +67,9 @@ impl NodeShare {
             if bandwidth.shares_by_auto() {
                 of_type = self.find_auto(bandwidth, files, &devices, counts)?;
             }
-        } else {
+            asks = counts || bandwidth.shares_by_auto();
+        }
+        if !asks {
             self.ethtool = None;
         }
         if paths != self.paths {
