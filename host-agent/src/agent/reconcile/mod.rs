@@ -585,7 +585,7 @@ impl Reconciler {
         if let Err(e) = look {
             log::warn!("{e:#}; what pods may use of the node's line stays as it was");
         }
-        self.set_trouble("floors of the line", self.node_share.line.lowered());
+        self.set_trouble("floors of the line", self.node_share.line.lowered(now));
         self.watch_node(now);
     }
 

@@ -135,8 +135,7 @@ impl NodeLine {
     }
 
     /// Of each direction whose floors have been lowered for long: what is promised, and what pods have.
-    pub fn lowered(&self) -> Option<Trouble> {
-        let now = Instant::now();
+    pub fn lowered(&self, now: Instant) -> Option<Trouble> {
         let ways = Direction::BOTH.into_iter().zip(&self.lines);
         let texts = ways.filter_map(|(direction, line)| {
             let line = line.as_ref().filter(|line| line.is_too_little(now))?;
@@ -376,7 +375,10 @@ mod tests {
         assert!(!line.is_too_little(began + LONG / 2) && line.is_too_little(began + LONG));
         let (lowered, rests) = (Some(line), None);
         let node = NodeLine { lines: [lowered, rests], ..NodeLine::default() };
-        assert_eq!(node.lowered(), None, "ten seconds have not passed");
+        assert_eq!(node.lowered(began + LONG / 2), None);
+        let lowered = node.lowered(began + LONG).expect("it has lasted");
+        assert!(lowered.is(code::FLOORS_LOWERED), "{lowered:?}");
+        assert!(lowered.what.ends_with("(egress: 8Mbit of 6Mbit)"), "{lowered:?}");
         let mut line = node.lines.into_iter().flatten().next().unwrap();
         line.written = 8e6;
         line.compare_floors(began + 2 * LONG);
